@@ -1,0 +1,102 @@
+//! Compiles what the engine needs in C++ against the headers of grpcio-sys.
+//! Without the feature `server` there is nothing to do and no compiler is asked for.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=build.rs");
+    #[cfg(feature = "server")]
+    {
+        shim::compile()?;
+        // For the examples and tests, which a published package does not contain.
+        if std::path::Path::new("proto/greeter.proto").exists() {
+            touchdown_build::compile(&["proto/greeter.proto"], &["proto"])?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "server")]
+mod shim {
+    use std::env;
+    use std::error::Error;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    /// The exact version in Cargo.toml: the shim uses internals of C-core, which
+    /// are no more stable than that.
+    const GRPCIO_SYS: &str = "grpcio-sys-0.13.0+1.56.2-patched";
+
+    pub fn compile() -> Result<(), Box<dyn Error>> {
+        println!("cargo:rerun-if-changed=src/engine/shim.cc");
+        println!("cargo:rerun-if-changed=src/engine/shim.h");
+        println!("cargo:rerun-if-env-changed=TOUCHDOWN_GRPCIO_SYS");
+        let core = headers()?.join("grpc");
+        cc::Build::new()
+            .cpp(true)
+            // No -std: like C-core's own build this takes the compiler's default, which
+            // decides what `absl::string_view` is.
+            // Small inline functions must not be emitted: see the head of shim.cc.
+            .opt_level(2)
+            .warnings(false)
+            .include(&core)
+            .include(core.join("include"))
+            .include(core.join("third_party/abseil-cpp"))
+            .include(core.join("third_party/upb"))
+            .include(core.join("src/core/ext/upb-generated"))
+            .file("src/engine/shim.cc")
+            .try_compile("touchdown_shim")?;
+        Ok(())
+    }
+
+    /// Cargo tells a build script nothing about the sources of a dependency that
+    /// has no `links` key, so this looks where cargo keeps them.
+    fn headers() -> Result<PathBuf, String> {
+        if let Some(folder) = env::var_os("TOUCHDOWN_GRPCIO_SYS") {
+            return Ok(folder.into());
+        }
+        let mut tried = Vec::new();
+        for folder in candidates() {
+            if folder.join("grpc/src/core/lib/surface/server.h").exists() {
+                return Ok(folder);
+            }
+            tried.push(folder.display().to_string());
+        }
+        Err(format!(
+            "touchdown: the sources of {GRPCIO_SYS} were not found; set TOUCHDOWN_GRPCIO_SYS \
+             to the folder that `cargo metadata` names as its manifest's. Looked in:\n  {}",
+            tried.join("\n  ")
+        ))
+    }
+
+    fn candidates() -> Vec<PathBuf> {
+        let mut folders = Vec::new();
+        let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+        // From a registry or a vendored folder, the two are neighbours.
+        if let Some(parent) = manifest.parent() {
+            folders.push(parent.join(GRPCIO_SYS));
+            folders.push(parent.join("grpcio-sys"));
+        }
+        let home = env::var_os("CARGO_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+        let registries = home.map(|home| home.join("registry/src"));
+        folders.extend(
+            registries
+                .iter()
+                .flat_map(|it| children(it))
+                .map(|it| it.join(GRPCIO_SYS)),
+        );
+        // A workspace with its own vendored sources: look upwards from the build folder.
+        let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+        folders.extend(out.ancestors().map(|it| it.join("vendor/grpcio-sys")));
+        folders
+    }
+
+    fn children(folder: &Path) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(folder) else {
+            return Vec::new();
+        };
+        entries.flatten().map(|it| it.path()).collect()
+    }
+}

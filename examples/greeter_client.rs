@@ -1,0 +1,62 @@
+//! Makes one call of each kind to the server of `greeter_server.rs`.
+//!
+//!     cargo run --example greeter_client -- 127.0.0.1:50051 Ada Grace
+
+touchdown::include_protos!();
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use greeter::{GreeterClient, HelloRequest, ManyHellosRequest};
+use touchdown::client::{deadline, ChannelBuilder, Environment};
+use touchdown::Status;
+
+fn main() -> Result<(), Status> {
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments.next().unwrap_or("127.0.0.1:50051".to_owned());
+    let mut names: Vec<String> = arguments.collect();
+    if names.is_empty() {
+        names = vec!["Ada".to_owned(), "Grace".to_owned()];
+    }
+    let channel = ChannelBuilder::new(Arc::new(Environment::new(1))).connect(&address);
+    let greeter = GreeterClient::new(&channel);
+
+    println!("one request, one reply:");
+    let reply = greeter.say_hello_with(&request(&names[0]), deadline(Duration::from_secs(5)))?;
+    println!("  {}", reply.text);
+
+    println!("one request, many replies:");
+    let many = ManyHellosRequest {
+        name: names[0].clone(),
+        count: 3,
+        ..Default::default()
+    };
+    for reply in greeter.say_many_hellos(&many)? {
+        println!("  {}", reply?.text);
+    }
+
+    println!("many requests, one reply:");
+    let mut upload = greeter.greet_everybody()?;
+    for name in &names {
+        upload.send(request(name))?;
+    }
+    println!("  {}", upload.finish()?.text);
+
+    println!("both at once:");
+    let (mut requests, mut replies) = greeter.chat()?;
+    for name in &names {
+        requests.send(request(name))?;
+        if let Some(reply) = replies.next() {
+            println!("  {}", reply?.text);
+        }
+    }
+    drop(requests);
+    replies.try_for_each(|reply| reply.map(drop))
+}
+
+fn request(name: &str) -> HelloRequest {
+    HelloRequest {
+        name: name.to_owned(),
+        ..Default::default()
+    }
+}

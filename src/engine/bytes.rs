@@ -1,0 +1,253 @@
+//! Messages as C-core holds them: reference-counted slices, read in place and
+//! written without a copy where that pays.
+
+use std::ffi::c_void;
+use std::io::{self, BufRead, Read};
+use std::{ptr, slice};
+
+use grpcio_sys::{
+    grpc_byte_buffer, grpc_byte_buffer_destroy, grpc_compression_algorithm,
+    grpc_raw_byte_buffer_create, grpc_slice, grpc_slice_from_copied_buffer,
+    grpc_slice_new_with_user_data, grpc_slice_unref,
+};
+
+/// From here on handing the allocation over is cheaper than copying it.
+const COPY_LIMIT: usize = 8 * 1024;
+
+/// How a message is compressed on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    Identity,
+    Deflate,
+    Gzip,
+}
+
+/// A message as it came off the wire.
+pub(crate) struct Message(ptr::NonNull<grpc_byte_buffer>);
+
+// SAFETY: C-core's byte buffers are plain data with atomically counted slices.
+unsafe impl Send for Message {}
+unsafe impl Sync for Message {}
+
+impl Message {
+    /// Takes over a byte buffer of C-core; `None` if there is none.
+    ///
+    /// # Safety
+    /// `raw` is null or a byte buffer that nobody else owns.
+    pub(super) unsafe fn from_raw(raw: *mut grpc_byte_buffer) -> Option<Message> {
+        ptr::NonNull::new(raw).map(Message)
+    }
+
+    fn slices(&self) -> &[grpc_slice] {
+        // SAFETY: the buffer is raw (the only kind there is) and lives as long as self.
+        unsafe {
+            let buffer = &self.0.as_ref().data.raw.slice_buffer;
+            match buffer.count {
+                0 => &[],
+                count => slice::from_raw_parts(buffer.slices, count),
+            }
+        }
+    }
+
+    /// The size in bytes as received, so compressed if it is.
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: as in `slices`.
+        unsafe { self.0.as_ref().data.raw.slice_buffer.length }
+    }
+
+    pub(crate) fn compression(&self) -> Compression {
+        // SAFETY: as in `slices`.
+        match unsafe { self.0.as_ref().data.raw.compression } {
+            grpc_compression_algorithm::GRPC_COMPRESS_GZIP => Compression::Gzip,
+            grpc_compression_algorithm::GRPC_COMPRESS_DEFLATE => Compression::Deflate,
+            _ => Compression::Identity,
+        }
+    }
+
+    /// The whole message, if it lies in one piece.
+    pub(crate) fn contiguous(&self) -> Option<&[u8]> {
+        match self.slices() {
+            [] => Some(&[]),
+            [only] => Some(bytes(only)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader {
+            rest: self.slices(),
+            offset: 0,
+        }
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        // SAFETY: owned, and not used afterwards.
+        unsafe { grpc_byte_buffer_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// Reads a message piece by piece.
+pub(crate) struct Reader<'a> {
+    rest: &'a [grpc_slice],
+    offset: usize,
+}
+
+impl BufRead for Reader<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while let [first, rest @ ..] = self.rest {
+            let piece = bytes(first);
+            if self.offset < piece.len() {
+                return Ok(&piece[self.offset..]);
+            }
+            self.rest = rest;
+            self.offset = 0;
+        }
+        Ok(&[])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.offset += amount;
+    }
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let amount = available.len().min(out.len());
+        out[..amount].copy_from_slice(&available[..amount]);
+        self.consume(amount);
+        Ok(amount)
+    }
+}
+
+/// The bytes of a slice, wherever they lie.
+pub(super) fn bytes(slice: &grpc_slice) -> &[u8] {
+    // SAFETY: a slice without reference count holds its bytes itself; one with
+    // points at bytes that live as long as the slice does.
+    unsafe {
+        if slice.refcount.is_null() {
+            let inlined = &slice.data.inlined;
+            &inlined.bytes[..usize::from(inlined.length)]
+        } else {
+            let outside = &slice.data.refcounted;
+            slice::from_raw_parts(outside.bytes, outside.length)
+        }
+    }
+}
+
+/// Bytes that C-core is to send.
+pub(crate) struct Outgoing(grpc_slice);
+
+// SAFETY: see `Message`.
+unsafe impl Send for Outgoing {}
+
+impl Outgoing {
+    /// Empties `scratch` into a new slice. A large buffer is handed over, a
+    /// small one copied, so that its allocation can be used again.
+    pub(crate) fn take(scratch: &mut Vec<u8>) -> Outgoing {
+        if scratch.len() < COPY_LIMIT {
+            let outgoing = Outgoing::copy(scratch);
+            scratch.clear();
+            return outgoing;
+        }
+        let owned = Box::new(std::mem::take(scratch));
+        let (bytes, length) = (owned.as_ptr(), owned.len());
+        // SAFETY: the bytes do not move with the box, are not written any more,
+        // and live until C-core calls `release` with the box.
+        Outgoing(unsafe {
+            grpc_slice_new_with_user_data(
+                bytes as *mut c_void,
+                length,
+                Some(release),
+                Box::into_raw(owned).cast(),
+            )
+        })
+    }
+
+    pub(crate) fn copy(bytes: &[u8]) -> Outgoing {
+        // SAFETY: C-core copies `len` bytes.
+        Outgoing(unsafe { grpc_slice_from_copied_buffer(bytes.as_ptr().cast(), bytes.len()) })
+    }
+
+    pub(super) fn as_raw(&self) -> grpc_slice {
+        self.0
+    }
+
+    /// A byte buffer with one more reference to these bytes.
+    pub(super) fn to_buffer(&self) -> Buffer {
+        let mut slice = self.0;
+        // SAFETY: C-core takes a reference of its own.
+        Buffer(unsafe { grpc_raw_byte_buffer_create(&mut slice, 1) })
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        // SAFETY: owned, and not used afterwards.
+        unsafe { grpc_slice_unref(self.0) }
+    }
+}
+
+unsafe extern "C" fn release(owned: *mut c_void) {
+    // SAFETY: it is the box that `take` gave away, and C-core calls this once.
+    drop(unsafe { Box::from_raw(owned.cast::<Vec<u8>>()) });
+}
+
+/// A byte buffer for the length of a `grpc_call_start_batch`.
+pub(super) struct Buffer(*mut grpc_byte_buffer);
+
+impl Buffer {
+    pub(super) fn as_raw(&self) -> *mut grpc_byte_buffer {
+        self.0
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: C-core moves the slices out when the batch starts, and leaves
+        // the buffer to its owner.
+        unsafe { grpc_byte_buffer_destroy(self.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(pieces: &[&[u8]]) -> Message {
+        let outgoing: Vec<_> = pieces.iter().map(|it| Outgoing::copy(it)).collect();
+        let mut slices: Vec<_> = outgoing.iter().map(Outgoing::as_raw).collect();
+        // SAFETY: C-core takes references of its own; the buffer is owned here.
+        unsafe {
+            Message::from_raw(grpc_raw_byte_buffer_create(
+                slices.as_mut_ptr(),
+                slices.len(),
+            ))
+            .expect("a buffer")
+        }
+    }
+
+    #[test]
+    fn a_message_in_pieces_is_read_whole() {
+        let long = [7u8; 100];
+        let message = message(&[b"ab", b"", &long, b"z"]);
+        let mut read = Vec::new();
+        message.reader().read_to_end(&mut read).unwrap();
+        assert_eq!(message.len(), 103);
+        assert_eq!(read, [b"ab".as_slice(), &long, b"z"].concat());
+        assert!(message.contiguous().is_none());
+    }
+
+    #[test]
+    fn large_buffers_are_handed_over_and_small_ones_copied() {
+        for size in [0, 1, 23, 24, COPY_LIMIT - 1, COPY_LIMIT, 1 << 20] {
+            let original: Vec<u8> = (0..size).map(|it| it as u8).collect();
+            let mut scratch = original.clone();
+            let outgoing = Outgoing::take(&mut scratch);
+            assert_eq!(bytes(&outgoing.0), original);
+            assert!(scratch.is_empty());
+        }
+    }
+}

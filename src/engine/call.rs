@@ -1,0 +1,691 @@
+//! One call, from the moment C-core hands it over until its last reference goes.
+//!
+//! Several threads meet here: the worker that runs the handler, any thread that
+//! was given half of a stream, the pollers that bring news, and whoever takes
+//! the server down. Two rules keep them apart:
+//!
+//! - `flags` decides who may do what happens once (finish, watch, land). Each
+//!   decision is one atomic operation; the thread that set the bit does the deed.
+//! - Operations of a stream are begun under `stream`'s lock, after a look at
+//!   `FINISHED`. So nothing is begun on a call whose end has been sent, and the
+//!   completion queue may be shut down once every call has been finished.
+
+use std::cell::UnsafeCell;
+use std::ffi::{c_char, c_int, c_void, CStr};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{ptr, slice};
+
+use grpcio_sys::{
+    gpr_clock_type, gpr_convert_clock_type, gpr_free, gpr_inf_future, gpr_now, gpr_time_cmp,
+    gpr_timespec, grpc_byte_buffer, grpc_call, grpc_call_error,
+    grpc_call_failed_before_recv_message, grpc_call_get_peer, grpc_call_start_batch,
+    grpc_call_unref, grpc_metadata, grpc_metadata_array, grpc_metadata_array_destroy, grpc_op,
+    grpc_op_type,
+};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::bytes::{bytes, Message, Outgoing};
+use super::queue::{call_tag, drop_call_tag};
+use super::{timers, Shared};
+
+/// What was begun on a call; its number travels in the low bits of the tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum Operation {
+    Finish = 1,
+    Watch = 2,
+    Receive = 3,
+    Send = 4,
+}
+
+impl Operation {
+    pub(super) fn from_bits(bits: usize) -> Operation {
+        match bits {
+            1 => Operation::Finish,
+            2 => Operation::Watch,
+            3 => Operation::Receive,
+            4 => Operation::Send,
+            _ => unreachable!("the completion queue gave back a tag that nobody made"),
+        }
+    }
+}
+
+/// The status was given to C-core, or is about to be by whoever set this.
+const FINISHED: u16 = 1;
+/// C-core was asked to say when the call closes.
+const WATCHED: u16 = 1 << 1;
+/// The response headers were given to C-core.
+const HEADERS_SENT: u16 = 1 << 2;
+/// The caller left, or its connection did.
+const CALLER_LEFT: u16 = 1 << 3;
+/// The server wants this call to end.
+const TOLD: u16 = 1 << 4;
+/// The deadline passed, as seen by the timer.
+const EXPIRED: u16 = 1 << 5;
+/// Nobody works on the call any more: the handler returned, or what it
+/// detached is gone.
+const HANDLED: u16 = 1 << 6;
+/// The status is with the kernel.
+const WRITTEN: u16 = 1 << 7;
+/// The call goes on after its handler; it is in the engine's list of such calls.
+const DETACHED: u16 = 1 << 8;
+/// Headers or trailers were set.
+const HAS_METADATA: u16 = 1 << 9;
+/// The engine has ended the call over its handler's head.
+const ABANDONED: u16 = 1 << 10;
+
+/// A name and a value to be sent. Whoever makes one has checked that it is legal.
+type Pair = (String, Vec<u8>);
+
+/// How a call ends.
+#[derive(Clone, Copy)]
+pub(crate) struct Ending<'a> {
+    pub(crate) code: i32,
+    pub(crate) message: &'a str,
+    /// The value of `grpc-status-details-bin`, left out if empty.
+    pub(crate) details: &'a [u8],
+}
+
+/// What came of waiting for a message.
+pub(crate) enum Received {
+    Message(Message),
+    /// The caller has sent its last message.
+    End,
+    /// The call is over, or has to be.
+    Ended,
+    TimedOut,
+}
+
+/// Why a message was not sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SendError {
+    /// The one before it is still on its way to a slow caller.
+    Full,
+    /// The call is over, or has to be.
+    Ended,
+}
+
+/// How long to wait.
+#[derive(Clone, Copy)]
+pub(crate) enum Wait {
+    Never,
+    Until(Instant),
+    Forever,
+}
+
+// Aligned so that a tag has four bits to spare; see `queue`.
+#[repr(align(16))]
+pub(crate) struct Call {
+    raw: *mut grpc_call,
+    shared: Arc<Shared>,
+    method: Option<u32>,
+    streaming: bool,
+    deadline: gpr_timespec,
+    metadata: grpc_metadata_array,
+    flags: AtomicU16,
+    /// Written by C-core until the event of the watch, or of the finish that
+    /// contains it.
+    close_cancelled: UnsafeCell<c_int>,
+    /// Written by C-core until the event of the receive.
+    received: UnsafeCell<*mut grpc_byte_buffer>,
+    stream: Mutex<Stream>,
+    changed: Condvar,
+}
+
+pub(crate) type Epilogue = Box<dyn FnOnce(Ending<'_>) + Send>;
+
+#[derive(Default)]
+struct Stream {
+    sending: bool,
+    send_failed: bool,
+    receiving: bool,
+    /// What came of the last receive, until somebody takes it.
+    news: Option<Received>,
+    timer: Option<timers::Key>,
+    headers: Vec<Pair>,
+    trailers: Vec<Pair>,
+    /// Run by whoever takes it, when it is known how a detached call ends.
+    epilogue: Option<Epilogue>,
+    /// Run when the call has to end before its handler has ended it.
+    on_cancel: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+// SAFETY: C-core's calls may be used from many threads. `metadata` is read-only.
+// `close_cancelled` and `received` belong to C-core from the start of the one
+// operation that writes them until its event, and are read by the thread that
+// has that event.
+unsafe impl Send for Call {}
+unsafe impl Sync for Call {}
+
+impl Call {
+    /// Takes over a call, and the metadata that came with it.
+    ///
+    /// # Safety
+    /// The call is one that C-core has just given away, bound to the queue of `shared`.
+    pub(super) unsafe fn new(
+        raw: *mut grpc_call,
+        shared: Arc<Shared>,
+        method: Option<u32>,
+        streaming: bool,
+        deadline: gpr_timespec,
+        metadata: grpc_metadata_array,
+    ) -> Arc<Call> {
+        Arc::new(Call {
+            raw,
+            shared,
+            method,
+            streaming,
+            deadline,
+            metadata,
+            flags: AtomicU16::new(0),
+            close_cancelled: UnsafeCell::new(0),
+            received: UnsafeCell::new(ptr::null_mut()),
+            stream: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// The number of the method in the engine's list; `None` if it is not there.
+    pub(crate) fn method(&self) -> Option<u32> {
+        self.method
+    }
+
+    /// The path of the method: `/package.Service/Method`.
+    pub(crate) fn path(&self) -> &str {
+        match self.method {
+            Some(method) => &self.shared.methods[method as usize].path,
+            None => "an unknown method",
+        }
+    }
+
+    /// The caller's address, as a URI of gRPC: `ipv4:127.0.0.1:4711`.
+    pub(crate) fn peer(&self) -> String {
+        // SAFETY: the call is alive; the string is ours, and freed once.
+        unsafe {
+            let peer: *mut c_char = grpc_call_get_peer(self.raw);
+            let copy = CStr::from_ptr(peer).to_string_lossy().into_owned();
+            gpr_free(peer.cast());
+            copy
+        }
+    }
+
+    /// The request's metadata, in the order in which it came.
+    pub(crate) fn metadata(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let pairs: &[grpc_metadata] = match self.metadata.count {
+            0 => &[],
+            // SAFETY: C-core filled so many, and they live as long as the call.
+            count => unsafe { slice::from_raw_parts(self.metadata.metadata, count) },
+        };
+        pairs.iter().map(|it| (bytes(&it.key), bytes(&it.value)))
+    }
+
+    /// The time left until the deadline; `None` without a deadline.
+    pub(crate) fn time_remaining(&self) -> Option<Duration> {
+        // SAFETY: pure functions.
+        unsafe {
+            let monotonic = gpr_clock_type::GPR_CLOCK_MONOTONIC;
+            let deadline = gpr_convert_clock_type(self.deadline, monotonic);
+            if gpr_time_cmp(deadline, gpr_inf_future(monotonic)) == 0 {
+                return None;
+            }
+            let now = gpr_now(monotonic);
+            let nanoseconds = i128::from(deadline.tv_sec - now.tv_sec) * 1_000_000_000
+                + i128::from(deadline.tv_nsec - now.tv_nsec);
+            Some(Duration::from_nanos(
+                nanoseconds.clamp(0, i128::from(u64::MAX)) as u64,
+            ))
+        }
+    }
+
+    pub(crate) fn deadline_passed(&self) -> bool {
+        self.flag(EXPIRED) || self.time_remaining() == Some(Duration::ZERO)
+    }
+
+    /// Whether the caller left. Asking makes the engine look out for it.
+    pub(crate) fn caller_left(self: &Arc<Self>) -> bool {
+        self.watch();
+        self.flag(CALLER_LEFT)
+    }
+
+    /// Whether the server wants this call to end.
+    pub(crate) fn told_to_stop(&self) -> bool {
+        self.flag(TOLD)
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.flag(FINISHED)
+    }
+
+    /// Runs `callback` when the caller leaves, the deadline passes or the server
+    /// wants the call to end; at once if that has happened.
+    pub(crate) fn on_cancel(self: &Arc<Self>, callback: impl FnOnce() + Send + 'static) {
+        self.watch();
+        if let Some(remaining) = self.time_remaining() {
+            self.set_timer(remaining);
+        }
+        let mut stream = self.stream.lock();
+        if self.flag(CALLER_LEFT | TOLD | EXPIRED) {
+            drop(stream);
+            callback();
+        } else {
+            stream.on_cancel.push(Box::new(callback));
+        }
+    }
+
+    fn set_timer(self: &Arc<Self>, remaining: Duration) {
+        let Some(deadline) = Instant::now().checked_add(remaining) else {
+            return;
+        };
+        let mut stream = self.stream.lock();
+        if stream.timer.is_none() && !self.flag(FINISHED) {
+            stream.timer = Some(self.shared.timers.expire_at(deadline, self));
+        }
+    }
+
+    fn flag(&self, flag: u16) -> bool {
+        // Pairs with the `fetch_or` of whoever set it.
+        self.flags.load(Ordering::Acquire) & flag != 0
+    }
+
+    /// Asks C-core to say when the call closes, unless that was done.
+    pub(super) fn watch(self: &Arc<Self>) {
+        if self.flag(WATCHED | FINISHED) {
+            return;
+        }
+        // Held until the operation has begun: `finish` waits for that.
+        let _stream = self.stream.lock();
+        let claim = self
+            .flags
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |flags| {
+                (flags & (WATCHED | FINISHED) == 0).then_some(flags | WATCHED)
+            });
+        if claim.is_ok() {
+            self.start(&[self.watch_op()], Operation::Watch);
+        }
+    }
+
+    fn watch_op(&self) -> grpc_op {
+        let mut op = new_op(grpc_op_type::GRPC_OP_RECV_CLOSE_ON_SERVER);
+        op.data.recv_close_on_server.cancelled = self.close_cancelled.get();
+        op
+    }
+
+    /// Sets a response header. False if they were sent already.
+    pub(crate) fn add_header(&self, name: String, value: Vec<u8>) -> bool {
+        let mut stream = self.stream.lock();
+        if self.flag(HEADERS_SENT) {
+            return false;
+        }
+        stream.headers.push((name, value));
+        self.flags.fetch_or(HAS_METADATA, Ordering::AcqRel);
+        true
+    }
+
+    /// Sets a response trailer. False if they were sent already.
+    pub(crate) fn add_trailer(&self, name: String, value: Vec<u8>) -> bool {
+        let mut stream = self.stream.lock();
+        if self.flag(FINISHED) {
+            return false;
+        }
+        stream.trailers.push((name, value));
+        self.flags.fetch_or(HAS_METADATA, Ordering::AcqRel);
+        true
+    }
+
+    pub(crate) fn set_epilogue(&self, epilogue: Epilogue) {
+        self.stream.lock().epilogue = Some(epilogue);
+    }
+
+    pub(crate) fn take_epilogue(&self) -> Option<Epilogue> {
+        self.stream.lock().epilogue.take()
+    }
+
+    /// Sends the status, with a last message and with what headers and trailers
+    /// were set. Says whether this was the end: a call ends once.
+    pub(crate) fn finish(
+        self: &Arc<Self>,
+        message: Option<&Outgoing>,
+        ending: Ending<'_>,
+        handled: Handled,
+    ) -> bool {
+        let mut lock = self.streaming.then(|| self.stream.lock());
+        let done = match handled {
+            Handled::Yes => HANDLED,
+            Handled::NotYet => 0,
+        };
+        let before = self
+            .flags
+            .fetch_or(FINISHED | WATCHED | HEADERS_SENT | done, Ordering::AcqRel);
+        if before & FINISHED != 0 {
+            drop(lock);
+            if done != 0 && before & (HANDLED | WRITTEN) == WRITTEN {
+                self.shared.landed(self);
+            }
+            return false;
+        }
+        let (mut headers, mut trailers) = (Vec::new(), Vec::new());
+        if lock.is_none() && before & (WATCHED | HAS_METADATA) != 0 {
+            // If the watch has been claimed, this waits until it has begun.
+            lock = Some(self.stream.lock());
+        }
+        if let Some(stream) = lock.as_mut().filter(|_| before & HAS_METADATA != 0) {
+            headers = std::mem::take(&mut stream.headers);
+            trailers = std::mem::take(&mut stream.trailers);
+        }
+        if !ending.details.is_empty() {
+            trailers.push((
+                "grpc-status-details-bin".to_owned(),
+                ending.details.to_vec(),
+            ));
+        }
+        if before & HEADERS_SENT != 0 {
+            headers.clear();
+        }
+
+        let headers = Slices::new(&headers);
+        let trailers = Slices::new(&trailers);
+        let text = Outgoing::copy(ending.message.as_bytes());
+        let mut text_slice = text.as_raw();
+        let buffer = message.map(Outgoing::to_buffer);
+        let mut ops = [new_op(grpc_op_type::GRPC_OP_SEND_STATUS_FROM_SERVER); 4];
+        let mut count = 0;
+        let mut push = |op| {
+            ops[count] = op;
+            count += 1;
+        };
+        if before & HEADERS_SENT == 0 {
+            push(headers.op());
+        }
+        if let Some(buffer) = &buffer {
+            let mut op = new_op(grpc_op_type::GRPC_OP_SEND_MESSAGE);
+            op.data.send_message.send_message = buffer.as_raw();
+            push(op);
+        }
+        let mut status = new_op(grpc_op_type::GRPC_OP_SEND_STATUS_FROM_SERVER);
+        status.data.send_status_from_server.status = ending.code;
+        if !ending.message.is_empty() {
+            status.data.send_status_from_server.status_details = &mut text_slice;
+        }
+        status.data.send_status_from_server.trailing_metadata_count = trailers.pairs.len();
+        status.data.send_status_from_server.trailing_metadata = trailers.as_ptr();
+        push(status);
+        if before & WATCHED == 0 {
+            push(self.watch_op());
+        }
+        let begun = self.start(&ops[..count], Operation::Finish);
+        drop(lock);
+        if !begun {
+            self.written();
+        }
+        true
+    }
+
+    /// Ends the call over its handler's head. Says whether it had not ended.
+    pub(super) fn abandon(self: &Arc<Self>, ending: Ending<'_>) -> bool {
+        let was_open = self.finish(None, ending, Handled::NotYet);
+        if was_open {
+            self.flags.fetch_or(ABANDONED, Ordering::AcqRel);
+        }
+        was_open
+    }
+
+    pub(crate) fn was_abandoned(&self) -> bool {
+        self.flag(ABANDONED)
+    }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        self.flag(DETACHED)
+    }
+
+    /// Lets the call go on after its handler has returned, until it is finished.
+    pub(crate) fn detach(self: &Arc<Self>) {
+        let key = Arc::as_ptr(self).addr();
+        self.shared.detached.lock().insert(key, Arc::clone(self));
+        self.flags.fetch_or(DETACHED, Ordering::AcqRel);
+    }
+
+    /// The handler is done with a call that somebody else has finished.
+    pub(crate) fn handled(self: &Arc<Self>) {
+        let before = self.flags.fetch_or(HANDLED, Ordering::AcqRel);
+        if before & (HANDLED | WRITTEN) == WRITTEN {
+            self.shared.landed(self);
+        }
+    }
+
+    fn written(self: &Arc<Self>) {
+        let before = self.flags.fetch_or(WRITTEN, Ordering::AcqRel);
+        if before & DETACHED != 0 {
+            let key = Arc::as_ptr(self).addr();
+            self.shared.detached.lock().remove(&key);
+        }
+        if before & (HANDLED | WRITTEN) == HANDLED {
+            self.shared.landed(self);
+        }
+    }
+
+    /// Begins to send a message, once the one before it is on its way.
+    pub(crate) fn send(self: &Arc<Self>, message: &Outgoing, wait: Wait) -> Result<(), SendError> {
+        let mut stream = self.stream.lock();
+        loop {
+            if stream.send_failed || self.flag(FINISHED | CALLER_LEFT | TOLD | EXPIRED) {
+                return Err(SendError::Ended);
+            }
+            if !stream.sending {
+                break;
+            }
+            if !self.wait(&mut stream, wait) {
+                return Err(SendError::Full);
+            }
+        }
+        let before = self.flags.fetch_or(HEADERS_SENT, Ordering::AcqRel);
+        let headers = Slices::new(&std::mem::take(&mut stream.headers));
+        let buffer = message.to_buffer();
+        let mut op = new_op(grpc_op_type::GRPC_OP_SEND_MESSAGE);
+        op.data.send_message.send_message = buffer.as_raw();
+        let ops = [headers.op(), op];
+        let first = usize::from(before & HEADERS_SENT != 0);
+        stream.sending = self.start(&ops[first..], Operation::Send);
+        if stream.sending {
+            Ok(())
+        } else {
+            stream.send_failed = true;
+            Err(SendError::Ended)
+        }
+    }
+
+    /// Waits for the caller's next message.
+    pub(crate) fn receive(self: &Arc<Self>, wait: Wait) -> Received {
+        let mut stream = self.stream.lock();
+        loop {
+            if let Some(news) = stream.news.take() {
+                if !matches!(news, Received::Message(_)) {
+                    // There is nothing to come: it stays so.
+                    stream.news = Some(match news {
+                        Received::End => Received::End,
+                        _ => Received::Ended,
+                    });
+                }
+                return news;
+            }
+            if self.flag(FINISHED | CALLER_LEFT | TOLD | EXPIRED) {
+                return Received::Ended;
+            }
+            if !stream.receiving {
+                let mut op = new_op(grpc_op_type::GRPC_OP_RECV_MESSAGE);
+                op.data.recv_message.recv_message = self.received.get();
+                stream.receiving = self.start(&[op], Operation::Receive);
+                if !stream.receiving {
+                    return Received::Ended;
+                }
+            }
+            if !self.wait(&mut stream, wait) {
+                return Received::TimedOut;
+            }
+        }
+    }
+
+    /// False if the time is over.
+    fn wait(&self, stream: &mut MutexGuard<'_, Stream>, wait: Wait) -> bool {
+        match wait {
+            Wait::Never => false,
+            Wait::Forever => {
+                self.changed.wait(stream);
+                true
+            }
+            Wait::Until(deadline) => !self.changed.wait_until(stream, deadline).timed_out(),
+        }
+    }
+
+    /// The server wants this call to end. Says whether it had not ended already.
+    pub(super) fn tell_to_stop(&self) -> bool {
+        self.cancel(TOLD)
+    }
+
+    pub(super) fn expire(&self) {
+        self.cancel(EXPIRED);
+    }
+
+    fn cancel(&self, why: u16) -> bool {
+        let mut stream = self.stream.lock();
+        let before = self.flags.fetch_or(why, Ordering::AcqRel);
+        let callbacks = std::mem::take(&mut stream.on_cancel);
+        drop(stream);
+        self.changed.notify_all();
+        callbacks.into_iter().for_each(|callback| callback());
+        before & FINISHED == 0
+    }
+
+    /// An operation has ended; called by the thread that has its event.
+    pub(super) fn completed(self: &Arc<Self>, operation: Operation, succeeded: bool) {
+        match operation {
+            Operation::Finish => self.written(),
+            Operation::Watch => {
+                // SAFETY: the event of the watch is here, so C-core has written it.
+                if unsafe { *self.close_cancelled.get() } != 0 {
+                    self.cancel(CALLER_LEFT);
+                }
+            }
+            Operation::Send => {
+                let mut stream = self.stream.lock();
+                stream.sending = false;
+                stream.send_failed |= !succeeded;
+                drop(stream);
+                self.changed.notify_all();
+            }
+            Operation::Receive => {
+                // SAFETY: the event of the receive is here, so C-core has written it.
+                let message = unsafe { Message::from_raw(*self.received.get()) };
+                // SAFETY: the call is alive.
+                let failed = unsafe { grpc_call_failed_before_recv_message(self.raw) } != 0;
+                let mut stream = self.stream.lock();
+                stream.receiving = false;
+                stream.news = Some(match message {
+                    Some(message) => Received::Message(message),
+                    None if succeeded && !failed => Received::End,
+                    None => Received::Ended,
+                });
+                drop(stream);
+                self.changed.notify_all();
+            }
+        }
+    }
+
+    /// Says whether C-core has begun the operations.
+    fn start(self: &Arc<Self>, ops: &[grpc_op], operation: Operation) -> bool {
+        let tag = call_tag(self, operation);
+        // SAFETY: the call is alive, the operations point at what lives as long as
+        // the call or, by C-core's contract, only for this function call.
+        let error = unsafe {
+            grpc_call_start_batch(
+                self.raw,
+                ops.as_ptr(),
+                ops.len(),
+                tag,
+                ptr::null_mut::<c_void>(),
+            )
+        };
+        if error == grpc_call_error::GRPC_CALL_OK {
+            return true;
+        }
+        // SAFETY: C-core did not take the tag.
+        unsafe { drop_call_tag(tag) };
+        log::error!(
+            "{}: C-core refused to begin {operation:?}: {error:?}",
+            self.path()
+        );
+        false
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(timer) = self.stream.get_mut().timer {
+            self.shared.timers.remove(timer);
+        }
+        // SAFETY: the last reference is gone, so no operation is outstanding.
+        unsafe {
+            grpc_metadata_array_destroy(&mut self.metadata);
+            grpc_call_unref(self.raw);
+        }
+    }
+}
+
+/// Whether somebody still works on a call that is being finished.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handled {
+    Yes,
+    NotYet,
+}
+
+fn new_op(op: grpc_op_type) -> grpc_op {
+    // SAFETY: a C struct for which all zeros is the documented start.
+    let mut new: grpc_op = unsafe { std::mem::zeroed() };
+    new.op = op;
+    new
+}
+
+/// Metadata in C-core's form.
+struct Slices {
+    pairs: Vec<grpc_metadata>,
+    _owners: Vec<Outgoing>,
+}
+
+impl Slices {
+    fn new(pairs: &[Pair]) -> Slices {
+        let mut owners = Vec::with_capacity(pairs.len() * 2);
+        let mut own = |bytes: &[u8]| {
+            owners.push(Outgoing::copy(bytes));
+            owners[owners.len() - 1].as_raw()
+        };
+        let pairs = pairs
+            .iter()
+            .map(|(key, value)| {
+                // SAFETY: a C struct whose remaining fields are C-core's own.
+                let mut pair: grpc_metadata = unsafe { std::mem::zeroed() };
+                pair.key = own(key.as_bytes());
+                pair.value = own(value);
+                pair
+            })
+            .collect();
+        Slices {
+            pairs,
+            _owners: owners,
+        }
+    }
+
+    fn as_ptr(&self) -> *mut grpc_metadata {
+        match self.pairs.as_slice() {
+            [] => ptr::null_mut(),
+            pairs => pairs.as_ptr().cast_mut(),
+        }
+    }
+
+    fn op(&self) -> grpc_op {
+        let mut op = new_op(grpc_op_type::GRPC_OP_SEND_INITIAL_METADATA);
+        op.data.send_initial_metadata.count = self.pairs.len();
+        op.data.send_initial_metadata.metadata = self.as_ptr();
+        op
+    }
+}

@@ -1,0 +1,250 @@
+//! The open connections: how many there are, which of them have anybody at the
+//! other end, and the gentle or less gentle end of each.
+
+use std::collections::HashMap;
+use std::ffi::{c_void, CString};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::shim::{touchdown_server_add_connection, ConnectionEvents};
+use super::wake::Wake;
+use super::Shared;
+
+/// How long a connection that is closing may wait for its peer to close too.
+/// As long as nginx's `lingering_timeout` allows for, by default, without a
+/// byte; touchdown has nothing to read there and waits for the end only.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What is known of every open connection.
+pub(super) struct Connections {
+    open: Mutex<Open>,
+    wake: Arc<Wake>,
+}
+
+struct Open {
+    sockets: HashMap<u64, Socket>,
+    next: u64,
+}
+
+struct Socket {
+    /// Owned by C-core, which closes it right after it said `closed`; that
+    /// removes it from here under the lock. So under the lock it is open.
+    fd: RawFd,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nobody has spoken HTTP/2 yet; until when somebody has to.
+    Silent {
+        until: Instant,
+    },
+    Ready,
+    /// Everything is sent, and FIN; how long the peer may take to close.
+    Lingering {
+        until: Instant,
+    },
+}
+
+/// What C-core gets to tell one connection from another.
+struct Ticket {
+    number: u64,
+    connections: Arc<Connections>,
+}
+
+const EVENTS: ConnectionEvents = ConnectionEvents {
+    ready,
+    lingering,
+    closed,
+};
+
+impl Connections {
+    pub(super) fn new(wake: Arc<Wake>) -> Connections {
+        Connections {
+            open: Mutex::new(Open {
+                sockets: HashMap::new(),
+                next: 0,
+            }),
+            wake,
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.open.lock().sockets.len()
+    }
+
+    /// Gives a socket to C-core, to serve HTTP/2 on. The peer has to speak it
+    /// before `silent_until`.
+    pub(super) fn add(
+        self: &Arc<Self>,
+        shared: &Shared,
+        socket: OwnedFd,
+        peer: &str,
+        silent_until: Instant,
+    ) {
+        let fd = socket.into_raw_fd();
+        let ticket = {
+            let mut open = self.open.lock();
+            open.next += 1;
+            let number = open.next;
+            let state = State::Silent {
+                until: silent_until,
+            };
+            open.sockets.insert(number, Socket { fd, state });
+            Box::new(Ticket {
+                number,
+                connections: Arc::clone(self),
+            })
+        };
+        let peer = CString::new(peer.replace('\0', "%00")).unwrap_or_default();
+        // SAFETY: the server is not shut down before the thread that accepts has
+        // ended, and this is that thread; the socket and the ticket are given away.
+        unsafe {
+            touchdown_server_add_connection(
+                shared.server.as_raw(),
+                shared.queue.as_raw(),
+                shared.server.arguments(),
+                fd,
+                peer.as_ptr(),
+                &EVENTS,
+                Box::into_raw(ticket).cast(),
+            );
+        }
+    }
+
+    /// Shuts down every connection whose time is over. Returns when to come again.
+    pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
+        let open = self.open.lock();
+        let mut next: Option<Instant> = None;
+        for socket in open.sockets.values() {
+            let (State::Silent { until } | State::Lingering { until }) = socket.state else {
+                continue;
+            };
+            if until <= now {
+                shut_down(socket.fd);
+            } else {
+                next = Some(next.map_or(until, |next| next.min(until)));
+            }
+        }
+        next
+    }
+
+    /// Shuts down the connections that linger though their peer's kernel has
+    /// acknowledged every byte. Returns how many linger still.
+    pub(super) fn release_delivered(&self) -> usize {
+        let open = self.open.lock();
+        let mut lingering = 0;
+        for socket in open.sockets.values() {
+            if matches!(socket.state, State::Lingering { .. }) {
+                if unacknowledged(socket.fd) == 0 {
+                    shut_down(socket.fd);
+                } else {
+                    lingering += 1;
+                }
+            }
+        }
+        lingering
+    }
+
+    /// The longest round trip that the kernel has measured among the open
+    /// connections.
+    pub(super) fn longest_round_trip(&self) -> Duration {
+        let open = self.open.lock();
+        let round_trips = open.sockets.values().map(|socket| round_trip(socket.fd));
+        round_trips.max().unwrap_or_default()
+    }
+
+    /// Shuts down every connection.
+    pub(super) fn cut(&self) -> usize {
+        let open = self.open.lock();
+        open.sockets
+            .values()
+            .for_each(|socket| shut_down(socket.fd));
+        open.sockets.len()
+    }
+
+    fn become_lingering(&self, number: u64) {
+        if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
+            let until = Instant::now() + LINGER;
+            socket.state = State::Lingering { until };
+        }
+        self.wake.wake();
+    }
+
+    fn become_ready(&self, number: u64) {
+        if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
+            if matches!(socket.state, State::Silent { .. }) {
+                socket.state = State::Ready;
+            }
+        }
+    }
+
+    fn remove(&self, number: u64) {
+        self.open.lock().sockets.remove(&number);
+        self.wake.wake();
+    }
+}
+
+/// # Safety
+/// `arg` is a ticket that `closed` has not yet been called with.
+unsafe fn ticket<'a>(arg: *mut c_void) -> &'a Ticket {
+    // SAFETY: as the caller promises.
+    unsafe { &*arg.cast::<Ticket>() }
+}
+
+unsafe extern "C" fn ready(arg: *mut c_void) {
+    // SAFETY: C-core calls this before `closed`.
+    let ticket = unsafe { ticket(arg) };
+    ticket.connections.become_ready(ticket.number);
+}
+
+unsafe extern "C" fn lingering(arg: *mut c_void) {
+    // SAFETY: C-core calls this before `closed`.
+    let ticket = unsafe { ticket(arg) };
+    ticket.connections.become_lingering(ticket.number);
+}
+
+unsafe extern "C" fn closed(arg: *mut c_void) {
+    // SAFETY: the box that `add` gave away, and this is the last call with it.
+    let ticket = unsafe { Box::from_raw(arg.cast::<Ticket>()) };
+    ticket.connections.remove(ticket.number);
+}
+
+fn shut_down(fd: RawFd) {
+    // SAFETY: a system call on a socket that is open; see `Socket::fd`.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+/// The bytes (and FIN) that the peer's kernel has not acknowledged; for a unix
+/// socket, those that the peer has not read.
+fn unacknowledged(fd: RawFd) -> i32 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: writes an int; SIOCOUTQ has the number of TIOCOUTQ.
+    match unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &mut bytes) } {
+        0 => bytes,
+        _ => 0,
+    }
+}
+
+fn round_trip(fd: RawFd) -> Duration {
+    // SAFETY: a C struct of integers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes no more than `length` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &mut length,
+        )
+    };
+    match result {
+        0 => Duration::from_micros(info.tcpi_rtt.into()),
+        _ => Duration::ZERO,
+    }
+}

@@ -1,0 +1,226 @@
+//! The thread that accepts connections, keeps the time of whatever has a time
+//! limit, and takes the connections down.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::listener::Listener;
+use super::Shared;
+
+/// How often to look whether the peers' kernels have acknowledged the last
+/// bytes, when that is all there is to wait for. No event says so.
+const DELIVERY_CHECK: Duration = Duration::from_millis(1);
+
+/// How long to leave the listeners alone when the process, or the system, has
+/// no descriptor left for a connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a drain waits for a connection on which nothing happens: four round
+/// trips (GOAWAY and ping, ack, final GOAWAY, FIN) as the kernel has measured
+/// them, but at least and at most this.
+const QUIET: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(2500));
+
+pub(super) fn run(
+    shared: &Arc<Shared>,
+    listeners: Vec<Listener>,
+    limit: usize,
+    handshake: Duration,
+) {
+    let mut keeper = Housekeeper {
+        shared,
+        listeners,
+        limit,
+        handshake,
+        paused_until: None,
+        drain: Drain::NotBegun,
+        next_sweep: None,
+        limit_reported: false,
+    };
+    while !shared.stopping.load(Ordering::SeqCst) {
+        keeper.turn();
+    }
+    keeper.listeners.clear();
+    if !matches!(keeper.drain, Drain::Done) {
+        shared.connections.cut();
+    }
+    shared.server.shut_down(shared.queue.as_raw());
+    shared.server.cancel_all_calls();
+    shared.connections.cut();
+}
+
+struct Housekeeper<'a> {
+    shared: &'a Arc<Shared>,
+    listeners: Vec<Listener>,
+    limit: usize,
+    handshake: Duration,
+    paused_until: Option<Instant>,
+    drain: Drain,
+    next_sweep: Option<Instant>,
+    limit_reported: bool,
+}
+
+enum Drain {
+    NotBegun,
+    /// GOAWAY is sent.
+    Under {
+        since: Instant,
+        /// Since when no call is in flight.
+        quiet_since: Option<Instant>,
+        patience: Duration,
+    },
+    Done,
+}
+
+impl Housekeeper<'_> {
+    /// Waits for something to do, and does it.
+    fn turn(&mut self) {
+        let now = Instant::now();
+        let mut until = self.shared.timers.run(now);
+        let mut at = |time: Option<Instant>| until = [until, time].into_iter().flatten().min();
+        if self.next_sweep.is_some_and(|it| it <= now) {
+            self.next_sweep = self.shared.connections.sweep(now);
+        }
+        at(self.next_sweep);
+        at(self.paused_until);
+        if self.shared.leaving.load(Ordering::SeqCst) {
+            at(self.go_on_draining(now));
+        }
+        self.wait(until);
+    }
+
+    fn wait(&mut self, until: Option<Instant>) {
+        let paused = self.paused_until.is_some_and(|it| it > Instant::now());
+        if !paused {
+            self.paused_until = None;
+        }
+        let listeners = self.listeners.iter().filter(|_| !paused);
+        let mut waited: Vec<libc::pollfd> = [self.shared.wake.as_raw_fd()]
+            .into_iter()
+            .chain(listeners.map(Listener::as_raw_fd))
+            .map(|fd| libc::pollfd {
+                fd,
+                events: libc::POLLIN,
+                revents: 0,
+            })
+            .collect();
+        let timeout = until.map_or(-1, |until| {
+            let left = until.saturating_duration_since(Instant::now());
+            // Rounded up: a poll that returns too early would spin.
+            i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+        });
+        // SAFETY: the array is ours, and so long.
+        let ready = unsafe { libc::poll(waited.as_mut_ptr(), waited.len() as _, timeout) };
+        if ready <= 0 {
+            return;
+        }
+        if waited[0].revents != 0 {
+            self.shared.wake.clear();
+            // A connection may have begun to linger.
+            self.next_sweep = Some(Instant::now());
+        }
+        for index in 1..waited.len() {
+            if waited[index].revents != 0 {
+                self.accept_from(index - 1);
+            }
+        }
+    }
+
+    fn accept_from(&mut self, index: usize) {
+        loop {
+            let accepted = match self.listeners[index].accept() {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => return,
+                Err(error) if is_exhaustion(&error) => {
+                    log::error!("cannot accept a connection: {error}");
+                    self.paused_until = Some(Instant::now() + EXHAUSTED_PAUSE);
+                    return;
+                }
+                Err(error) => {
+                    // The connection failed before it was accepted: see accept(2).
+                    log::debug!("a connection failed while it was accepted: {error}");
+                    continue;
+                }
+            };
+            if self.shared.connections.count() >= self.limit {
+                // Closing tells the client at once; leaving it in the kernel's
+                // queue would let it wait for nothing.
+                if !self.limit_reported {
+                    log::warn!(
+                        "the limit of {} connections is reached: closing new ones, the first from {}",
+                        self.limit,
+                        accepted.peer
+                    );
+                    self.limit_reported = true;
+                }
+                continue;
+            }
+            self.limit_reported = false;
+            let silent_until = Instant::now() + self.handshake;
+            let sweep = self
+                .next_sweep
+                .map_or(silent_until, |it| it.min(silent_until));
+            self.next_sweep = Some(sweep);
+            let connections = &self.shared.connections;
+            connections.add(self.shared, accepted.socket, &accepted.peer, silent_until);
+        }
+    }
+
+    /// Returns when to come again, if nobody calls earlier.
+    fn go_on_draining(&mut self, now: Instant) -> Option<Instant> {
+        let shared = self.shared;
+        match &mut self.drain {
+            Drain::NotBegun => {
+                // What the kernel has already accepted for us is served, too.
+                for index in 0..self.listeners.len() {
+                    self.accept_from(index);
+                }
+                self.listeners.clear();
+                shared.server.send_goaways();
+                let patience =
+                    (shared.connections.longest_round_trip() * 4).clamp(QUIET.0, QUIET.1);
+                self.drain = Drain::Under {
+                    since: now,
+                    quiet_since: None,
+                    patience,
+                };
+                Some(now)
+            }
+            Drain::Under {
+                since,
+                quiet_since,
+                patience,
+            } => {
+                let lingering = shared.connections.release_delivered();
+                let open = shared.connections.count();
+                if shared.host.in_flight() > 0 {
+                    *quiet_since = None;
+                    return (lingering > 0).then(|| now + DELIVERY_CHECK);
+                }
+                let quiet = *quiet_since.get_or_insert(now).max(since) + *patience;
+                if open > 0 && now < quiet {
+                    return Some(match lingering {
+                        0 => quiet,
+                        _ => now + DELIVERY_CHECK,
+                    });
+                }
+                if open > 0 {
+                    log::info!("cutting {open} connections that do not answer");
+                    shared.connections.cut();
+                }
+                self.drain = Drain::Done;
+                shared.host.drained();
+                None
+            }
+            Drain::Done => None,
+        }
+    }
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error
+        .raw_os_error()
+        .is_some_and(|code| exhausted.contains(&code))
+}

@@ -1,0 +1,350 @@
+//! The engine: gRPC C-core, made safe to use from threads that block.
+//!
+//! Everything unsafe of the crate is below this module. What it offers upwards
+//! is small: an [`Engine`] that is told to start, drain, cancel and stop, a
+//! [`Host`] that runs handlers, and [`Call`]s to run them on. It knows nothing of
+//! phases or signals.
+
+mod bytes;
+mod call;
+mod connections;
+mod housekeeper;
+mod library;
+mod listener;
+mod queue;
+mod requests;
+mod roster;
+mod server;
+mod shim;
+mod timers;
+mod wake;
+mod worker;
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+pub(crate) use self::bytes::{Compression, Message, Outgoing};
+pub(crate) use self::call::{Call, Ending, Epilogue, Handled, Received, SendError, Wait};
+pub use self::listener::Address;
+pub(crate) use self::listener::Listener;
+
+use self::connections::Connections;
+use self::queue::Queue;
+use self::requests::Slot;
+use self::roster::Roster;
+use self::server::Server;
+use self::timers::Timers;
+use self::wake::Wake;
+use self::worker::{Job, Seat};
+
+/// The status codes that the engine gives by itself.
+const DEADLINE_EXCEEDED: i32 = 4;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const UNIMPLEMENTED: i32 = 12;
+const INTERNAL: i32 = 13;
+const UNAVAILABLE: i32 = 14;
+
+/// How many calls C-core may take in before a thread has come to fetch one. It
+/// is a matter of overlap, not of capacity; many slow the shutdown down.
+const SLOTS: usize = 16;
+
+/// Who runs the handlers.
+pub(crate) trait Host: Send + Sync + 'static {
+    /// A call has arrived, and is in flight from now on.
+    fn arrived(&self);
+
+    /// Runs a call to its end, or detaches it; on a thread that may block. It
+    /// must not panic, and must finish the call or have somebody else do so.
+    fn run(&self, call: Arc<Call>, message: Option<Message>);
+
+    /// The engine has refused a call, which will land by itself.
+    fn refused(&self, call: &Arc<Call>);
+
+    /// A call has landed: its status is with the kernel and nobody works on it.
+    fn landed(&self, call: &Arc<Call>);
+
+    /// How many calls are in flight.
+    fn in_flight(&self) -> usize;
+
+    /// A drain is over: no connection is left that could bring a call.
+    fn drained(&self);
+}
+
+/// A method to be served.
+pub(crate) struct Method {
+    /// `/package.Service/Method`
+    pub(crate) path: String,
+    pub(crate) streaming_request: bool,
+    pub(crate) streaming_response: bool,
+    handle: *mut c_void,
+}
+
+// SAFETY: the handle is a name that C-core reads.
+unsafe impl Send for Method {}
+unsafe impl Sync for Method {}
+
+impl Method {
+    pub(crate) fn new(path: String, streaming_request: bool, streaming_response: bool) -> Method {
+        Method {
+            path,
+            streaming_request,
+            streaming_response,
+            handle: std::ptr::null_mut(),
+        }
+    }
+
+    fn is_streaming(&self) -> bool {
+        self.streaming_request || self.streaming_response
+    }
+
+    fn handle(&self) -> *mut c_void {
+        self.handle
+    }
+}
+
+pub(crate) struct Config {
+    pub(crate) methods: Vec<Method>,
+    pub(crate) listeners: Vec<Listener>,
+    /// C-core's channel arguments.
+    pub(crate) settings: Vec<(&'static str, i32)>,
+    /// How many handlers may run at a time.
+    pub(crate) workers: usize,
+    /// How many calls may wait for a worker.
+    pub(crate) backlog: usize,
+    /// How many connections may be open.
+    pub(crate) connections: usize,
+    /// How long a new connection may stay silent.
+    pub(crate) handshake: Duration,
+}
+
+/// What every thread of the engine, and every call, holds on to.
+struct Shared {
+    // In the order in which they have to go: the server before the queue.
+    server: Server,
+    queue: Queue,
+    methods: Vec<Method>,
+    roster: Roster<Job>,
+    seats: Mutex<Vec<Arc<Seat>>>,
+    /// Calls that go on without a worker, by their address.
+    detached: Mutex<HashMap<usize, Arc<Call>>>,
+    timers: Timers,
+    connections: Arc<Connections>,
+    wake: Arc<Wake>,
+    host: Arc<dyn Host>,
+    threads: Mutex<Threads>,
+    /// Signalled when the last thread of the engine is about to end.
+    all_ended: Condvar,
+    /// A drain, or the stop, was asked for: whoever lands the last call, or ends
+    /// a connection, has to wake the housekeeper.
+    leaving: AtomicBool,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Threads {
+    running: usize,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Shared {
+    fn landed(&self, call: &Arc<Call>) {
+        self.host.landed(call);
+        // Pairs with the store in `Engine::drain`: either that sees the count that
+        // `landed` has just changed, or this sees the flag.
+        if self.leaving.load(Ordering::SeqCst) && self.host.in_flight() == 0 {
+            self.wake.wake();
+        }
+    }
+
+    fn spawn(
+        self: &Arc<Self>,
+        name: &str,
+        body: impl FnOnce(&Arc<Shared>) + Send + 'static,
+    ) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        let mut threads = self.threads.lock();
+        let handle = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                body(&shared);
+                let mut threads = shared.threads.lock();
+                threads.running -= 1;
+                if threads.running == 0 {
+                    shared.all_ended.notify_all();
+                }
+            })?;
+        threads.running += 1;
+        threads.handles.push(handle);
+        Ok(())
+    }
+
+    fn expects_stream(&self, call: &Call) -> bool {
+        call.method()
+            .is_some_and(|it| self.methods[it as usize].streaming_request)
+    }
+
+    /// Every call that has not ended, as far as anybody could still be at work on it.
+    fn open_calls(&self) -> Vec<Arc<Call>> {
+        let seats = self.seats.lock();
+        let running = seats.iter().filter_map(|seat| seat.call());
+        let mut calls: Vec<_> = running.collect();
+        calls.extend(self.detached.lock().values().cloned());
+        calls
+    }
+}
+
+/// A running server.
+pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    addresses: Vec<Address>,
+}
+
+impl Engine {
+    /// Starts to serve.
+    pub(crate) fn start(mut config: Config, host: Arc<dyn Host>) -> io::Result<Engine> {
+        let wake = Arc::new(Wake::new()?);
+        let queue = Queue::new();
+        let server = Server::new(queue.as_raw(), &config.settings);
+        for method in &mut config.methods {
+            let with_message = !method.streaming_request;
+            method.handle = server.register(&method.path, with_message).ok_or_else(|| {
+                let message = format!("C-core refuses the method {}", method.path);
+                io::Error::new(io::ErrorKind::InvalidInput, message)
+            })?;
+        }
+        let addresses = config
+            .listeners
+            .iter()
+            .map(|it| it.address().clone())
+            .collect();
+        let shared = Arc::new(Shared {
+            server,
+            queue,
+            methods: config.methods,
+            roster: Roster::new(config.workers, config.backlog),
+            seats: Mutex::default(),
+            detached: Mutex::default(),
+            timers: Timers::new(Arc::clone(&wake)),
+            connections: Arc::new(Connections::new(Arc::clone(&wake))),
+            wake,
+            host,
+            threads: Mutex::default(),
+            all_ended: Condvar::new(),
+            leaving: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        });
+        shared.server.start();
+        let slots_each = (SLOTS / shared.methods.len().max(1)).clamp(2, 8);
+        let numbers = (0..shared.methods.len() as u32).map(Some);
+        for method in numbers
+            .flat_map(|it| std::iter::repeat_n(it, slots_each))
+            .chain([None; 2])
+        {
+            Slot::new(method).lay_out(&shared);
+        }
+        let engine = Engine { shared, addresses };
+        // If the second thread cannot be had, `engine` is dropped here, and the
+        // first ends with it.
+        engine.shared.spawn("td-worker", worker::run)?;
+        let (limit, handshake, listeners) =
+            (config.connections, config.handshake, config.listeners);
+        engine.shared.spawn("td-accept", move |shared| {
+            housekeeper::run(shared, listeners, limit, handshake)
+        })?;
+        Ok(engine)
+    }
+
+    /// Where the server listens; with the real port where port 0 was asked for.
+    pub(crate) fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.count()
+    }
+
+    /// Stops listening, sends clients away, serves what is on the wire; then
+    /// says `Host::drained`. Returns at once.
+    pub(crate) fn drain(&self) {
+        self.shared.leaving.store(true, Ordering::SeqCst);
+        self.shared.wake.wake();
+    }
+
+    /// Tells every call that it has to end. Returns how many were told.
+    pub(crate) fn tell_to_stop(&self) -> usize {
+        let waiting = self.shared.roster.take_waiting();
+        let dropped = waiting.len();
+        waiting.into_iter().for_each(|job| job.refuse_to_run());
+        let calls = self.shared.open_calls();
+        dropped + calls.iter().filter(|call| call.tell_to_stop()).count()
+    }
+
+    /// Ends every call that is left with UNAVAILABLE, whatever its handler does.
+    /// Returns their methods.
+    pub(crate) fn abandon_calls(&self) -> Vec<String> {
+        let calls = self.shared.open_calls();
+        let abandoned = calls.iter().filter(|call| {
+            call.abandon(Ending {
+                code: UNAVAILABLE,
+                message: "the server is shutting down",
+                details: &[],
+            })
+        });
+        abandoned.map(|call| call.path().to_owned()).collect()
+    }
+
+    /// The methods of the calls that somebody works on, and for how long. Waits
+    /// for no lock.
+    pub(crate) fn running(&self) -> Vec<(String, Duration)> {
+        let mut running = Vec::new();
+        if let Some(seats) = self.shared.seats.try_lock() {
+            running.extend(seats.iter().filter_map(|seat| seat.describe()));
+        }
+        running
+    }
+
+    /// Shuts everything down, calls in flight included, and waits for the
+    /// engine's threads to end. Says whether they did; a handler that does not
+    /// return keeps its thread, and what it needs stays alive.
+    pub(crate) fn stop(&self, deadline: Instant) -> bool {
+        let shared = &self.shared;
+        shared.leaving.store(true, Ordering::SeqCst);
+        shared.stopping.store(true, Ordering::SeqCst);
+        shared.wake.wake();
+        let mut threads = shared.threads.lock();
+        while threads.running > 0 {
+            if shared
+                .all_ended
+                .wait_until(&mut threads, deadline)
+                .timed_out()
+            {
+                return threads.running == 0;
+            }
+        }
+        let handles = std::mem::take(&mut threads.handles);
+        drop(threads);
+        for handle in handles {
+            // It has passed its last line; only an engine's own thread is told so
+            // by itself, and then cannot wait for it.
+            if handle.thread().id() != std::thread::current().id() {
+                let _ = handle.join();
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.leaving.store(true, Ordering::SeqCst);
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.wake.wake();
+    }
+}

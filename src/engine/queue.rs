@@ -1,0 +1,137 @@
+//! The completion queue: where C-core says what happened, to whoever asks.
+
+use std::ptr;
+use std::sync::Arc;
+
+use grpcio_sys::{
+    gpr_clock_type, gpr_inf_future, grpc_completion_queue, grpc_completion_queue_create_for_next,
+    grpc_completion_queue_destroy, grpc_completion_queue_next, grpc_completion_queue_shutdown,
+    grpc_completion_type,
+};
+
+use super::call::{Call, Operation};
+use super::library::Library;
+use super::requests::Slot;
+
+/// What a thread that polls is told.
+pub(super) enum Event {
+    /// A call arrived in the slot, or, if not `filled`, none ever will.
+    Request { slot: Box<Slot>, filled: bool },
+    /// Something that was begun on a call has ended.
+    Operation {
+        call: Arc<Call>,
+        operation: Operation,
+        succeeded: bool,
+    },
+    /// The server is shut down.
+    ServerStopped,
+    /// The queue is shut down and empty: there will be no more events.
+    QueueStopped,
+}
+
+/// A tag carries a pointer and, in the bits that its alignment leaves free,
+/// what it points at. `Slot` and `Call` are aligned to 16 bytes.
+const KIND_MASK: usize = 0xf;
+const KIND_SLOT: usize = 0;
+const KIND_SERVER: usize = 0xf;
+
+pub(super) fn slot_tag(slot: Box<Slot>) -> *mut std::ffi::c_void {
+    Box::into_raw(slot).cast()
+}
+
+pub(super) fn server_tag() -> *mut std::ffi::c_void {
+    ptr::without_provenance_mut(KIND_SERVER)
+}
+
+/// Gives a reference to the call away to the queue; [`Queue::next`] takes it back.
+pub(super) fn call_tag(call: &Arc<Call>, operation: Operation) -> *mut std::ffi::c_void {
+    Arc::into_raw(Arc::clone(call))
+        .cast_mut()
+        .map_addr(|address| address | operation as usize)
+        .cast()
+}
+
+/// Takes back what [`call_tag`] gave away, when C-core refused the operation.
+///
+/// # Safety
+/// `tag` is from `call_tag`, and C-core does not have it.
+pub(super) unsafe fn drop_call_tag(tag: *mut std::ffi::c_void) {
+    // SAFETY: as the caller promises.
+    drop(unsafe { Arc::from_raw(untagged::<Call>(tag)) });
+}
+
+fn untagged<T>(tag: *mut std::ffi::c_void) -> *mut T {
+    tag.map_addr(|address| address & !KIND_MASK).cast()
+}
+
+/// A completion queue of C-core, shared by all threads that poll it.
+pub(super) struct Queue {
+    raw: *mut grpc_completion_queue,
+    _library: Library,
+}
+
+// SAFETY: C-core's completion queues are made to be used from many threads.
+unsafe impl Send for Queue {}
+unsafe impl Sync for Queue {}
+
+impl Queue {
+    pub(super) fn new() -> Queue {
+        let library = Library::acquire();
+        Queue {
+            // SAFETY: the library is initialised, and stays so as long as self.
+            raw: unsafe { grpc_completion_queue_create_for_next(ptr::null_mut()) },
+            _library: library,
+        }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut grpc_completion_queue {
+        self.raw
+    }
+
+    /// Blocks until something happened. Meanwhile this thread does C-core's
+    /// input and output.
+    pub(super) fn next(&self) -> Event {
+        loop {
+            // SAFETY: the queue is alive.
+            let event = unsafe {
+                let never = gpr_inf_future(gpr_clock_type::GPR_CLOCK_MONOTONIC);
+                grpc_completion_queue_next(self.raw, never, ptr::null_mut())
+            };
+            match event.type_ {
+                grpc_completion_type::GRPC_QUEUE_SHUTDOWN => return Event::QueueStopped,
+                grpc_completion_type::GRPC_QUEUE_TIMEOUT => continue,
+                grpc_completion_type::GRPC_OP_COMPLETE => {}
+            }
+            let succeeded = event.success != 0;
+            return match event.tag.addr() & KIND_MASK {
+                KIND_SERVER => Event::ServerStopped,
+                KIND_SLOT => Event::Request {
+                    // SAFETY: from `slot_tag`, and each tag comes back once.
+                    slot: unsafe { Box::from_raw(event.tag.cast::<Slot>()) },
+                    filled: succeeded,
+                },
+                operation => Event::Operation {
+                    // SAFETY: from `call_tag`, and each tag comes back once.
+                    call: unsafe { Arc::from_raw(untagged::<Call>(event.tag)) },
+                    operation: Operation::from_bits(operation),
+                    succeeded,
+                },
+            };
+        }
+    }
+
+    /// Lets `next` say [`Event::QueueStopped`] once nothing is outstanding.
+    /// Nothing may be begun on a call of this queue afterwards.
+    pub(super) fn shut_down(&self) {
+        // SAFETY: the queue is alive; shutting down twice is harmless.
+        unsafe { grpc_completion_queue_shutdown(self.raw) }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: the last reference is gone, so no thread polls, and the threads
+        // that polled did so until the queue was empty.
+        unsafe { grpc_completion_queue_destroy(self.raw) }
+    }
+}

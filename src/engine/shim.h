@@ -1,0 +1,53 @@
+// What gRPC C-core can do and its C API does not offer: the process keeps its
+// listener and hands accepted sockets over, GOAWAY goes out without the rest
+// of a shutdown, and a connection's end can be seen and made gentle.
+
+#ifndef TOUCHDOWN_SHIM_H
+#define TOUCHDOWN_SHIM_H
+
+#include <grpc/grpc.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// What happens to a connection. Each is called on a thread of C-core's
+// choosing, must not block, and must not call back into C-core. `arg` belongs
+// to the caller and is passed for the last time to `closed`.
+typedef struct touchdown_connection_events {
+  // The peer has sent its HTTP/2 settings: somebody who speaks HTTP/2 is there.
+  void (*ready)(void* arg);
+  // C-core is done with the connection. Everything was written, FIN was sent,
+  // and what the peer still sends is read and dropped until the peer closes.
+  // To end the wait, shut the socket down.
+  void (*lingering)(void* arg);
+  // The socket is about to be closed.
+  void (*closed)(void* arg);
+} touchdown_connection_events;
+
+// The channel arguments of a server, in the form that a connection needs.
+typedef struct touchdown_arguments touchdown_arguments;
+
+touchdown_arguments* touchdown_arguments_create(const grpc_channel_args* args);
+void touchdown_arguments_destroy(touchdown_arguments* arguments);
+
+// Serves HTTP/2 on `fd`, a connected, non-blocking stream socket, which the
+// server owns from now on. `peer` is the address given out for its calls, and
+// is copied. Returns 0 if C-core refused the connection; `closed` is called
+// in either case, possibly before this function returns.
+int touchdown_server_add_connection(grpc_server* server,
+                                    grpc_completion_queue* queue,
+                                    const touchdown_arguments* arguments,
+                                    int fd, const char* peer,
+                                    const touchdown_connection_events* events,
+                                    void* arg);
+
+// Sends the graceful, two-step GOAWAY on every connection. Calls that are
+// already on the wire are still served, and so is everything else.
+void touchdown_server_send_goaways(grpc_server* server);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // TOUCHDOWN_SHIM_H

@@ -1,0 +1,32 @@
+//! The functions of `shim.cc`; `shim.h` says what they do.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use grpcio_sys::{grpc_channel_args, grpc_completion_queue, grpc_server};
+
+#[repr(C)]
+pub(super) struct ConnectionEvents {
+    pub ready: unsafe extern "C" fn(*mut c_void),
+    pub lingering: unsafe extern "C" fn(*mut c_void),
+    pub closed: unsafe extern "C" fn(*mut c_void),
+}
+
+#[repr(C)]
+pub(super) struct Arguments {
+    _opaque: [u8; 0],
+}
+
+unsafe extern "C" {
+    pub(super) fn touchdown_arguments_create(args: *const grpc_channel_args) -> *mut Arguments;
+    pub(super) fn touchdown_arguments_destroy(arguments: *mut Arguments);
+    pub(super) fn touchdown_server_add_connection(
+        server: *mut grpc_server,
+        queue: *mut grpc_completion_queue,
+        arguments: *const Arguments,
+        fd: c_int,
+        peer: *const c_char,
+        events: *const ConnectionEvents,
+        arg: *mut c_void,
+    ) -> c_int;
+    pub(super) fn touchdown_server_send_goaways(server: *mut grpc_server);
+}

@@ -1,0 +1,69 @@
+//! Deadlines of calls whose handlers want to be told. Calls that never ask have
+//! no entry here.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::call::Call;
+use super::wake::Wake;
+
+pub(super) type Key = (Instant, u64);
+
+pub(super) struct Timers {
+    entries: Mutex<Entries>,
+    wake: Arc<Wake>,
+}
+
+#[derive(Default)]
+struct Entries {
+    due: BTreeMap<Key, Weak<Call>>,
+    next: u64,
+}
+
+impl Timers {
+    pub(super) fn new(wake: Arc<Wake>) -> Timers {
+        Timers {
+            entries: Mutex::default(),
+            wake,
+        }
+    }
+
+    pub(super) fn expire_at(&self, at: Instant, call: &Arc<Call>) -> Key {
+        let mut entries = self.entries.lock();
+        entries.next += 1;
+        let key = (at, entries.next);
+        let is_first = entries
+            .due
+            .first_key_value()
+            .is_none_or(|(first, _)| key < *first);
+        entries.due.insert(key, Arc::downgrade(call));
+        drop(entries);
+        if is_first {
+            self.wake.wake();
+        }
+        key
+    }
+
+    pub(super) fn remove(&self, key: Key) {
+        self.entries.lock().due.remove(&key);
+    }
+
+    /// Expires what is due. Returns when to come again.
+    pub(super) fn run(&self, now: Instant) -> Option<Instant> {
+        loop {
+            let mut entries = self.entries.lock();
+            let (&key, _) = entries.due.first_key_value()?;
+            if key.0 > now {
+                return Some(key.0);
+            }
+            let call = entries.due.remove(&key);
+            drop(entries);
+            if let Some(call) = call.and_then(|call| call.upgrade()) {
+                call.expire();
+            }
+        }
+    }
+}

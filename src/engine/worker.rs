@@ -1,0 +1,182 @@
+//! The threads that poll and run handlers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::bytes::Message;
+use super::call::{Call, Ending, Handled};
+use super::queue::Event;
+use super::requests::Arrival;
+use super::roster::{Decision, Next};
+use super::{Shared, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED};
+
+/// A call that is to be run.
+pub(super) struct Job {
+    call: Arc<Call>,
+    message: Option<Message>,
+    queued: bool,
+}
+
+impl Job {
+    /// Ends the call without running it, because the server is going.
+    pub(super) fn refuse_to_run(self) {
+        end(&self.call, UNAVAILABLE, "the server is shutting down");
+    }
+}
+
+/// Where a worker shows what it is at.
+#[derive(Default)]
+pub(super) struct Seat(Mutex<Option<(Arc<Call>, Instant)>>);
+
+impl Seat {
+    pub(super) fn call(&self) -> Option<Arc<Call>> {
+        self.0.lock().as_ref().map(|(call, _)| Arc::clone(call))
+    }
+
+    /// The method and since when, without waiting for the lock.
+    pub(super) fn describe(&self) -> Option<(String, Duration)> {
+        let seat = self.0.try_lock()?;
+        seat.as_ref()
+            .map(|(call, since)| (call.path().to_owned(), since.elapsed()))
+    }
+}
+
+/// Polls, and runs what comes, until the queue is at its end.
+pub(super) fn run(shared: &Arc<Shared>) {
+    let seat = Arc::new(Seat::default());
+    shared.seats.lock().push(Arc::clone(&seat));
+    loop {
+        match shared.queue.next() {
+            Event::Operation {
+                call,
+                operation,
+                succeeded,
+            } => call.completed(operation, succeeded),
+            Event::Request {
+                mut slot,
+                filled: true,
+            } => {
+                let arrival = slot.take(shared);
+                slot.lay_out(shared);
+                arrived(shared, &seat, arrival);
+            }
+            Event::Request { filled: false, .. } => {}
+            Event::ServerStopped => {
+                shared.roster.close();
+                shut_queue_down_if_idle(shared);
+            }
+            Event::QueueStopped => break,
+        }
+    }
+    shared.seats.lock().retain(|it| !Arc::ptr_eq(it, &seat));
+}
+
+/// A call may be begun something on as long as its handler runs, and nothing may
+/// once the queue is shut down.
+fn shut_queue_down_if_idle(shared: &Shared) {
+    if shared.roster.is_closed_and_idle() {
+        shared.queue.shut_down();
+    }
+}
+
+fn arrived(shared: &Arc<Shared>, seat: &Seat, arrival: Arrival) {
+    let Arrival {
+        call,
+        message,
+        unknown,
+    } = arrival;
+    shared.host.arrived();
+    if let Some(path) = unknown {
+        log::debug!("{path} is not implemented here");
+        end(
+            &call,
+            UNIMPLEMENTED,
+            &format!("{path} is not implemented here"),
+        );
+        shared.host.refused(&call);
+        return;
+    }
+    if message.is_none() && !shared.expects_stream(&call) {
+        // The caller left, or sent what C-core refuses, before its message was whole.
+        log::debug!("{}: ended without a request", call.path());
+        end(&call, INTERNAL, "the request ended before its message");
+        shared.host.refused(&call);
+        return;
+    }
+    let job = Job {
+        call,
+        message,
+        queued: false,
+    };
+    let mut decision = shared.roster.arrived(job);
+    if let Decision::RunAndSpawn(job) = decision {
+        decision = match shared.spawn("td-worker", run) {
+            Ok(()) => Decision::Run(job),
+            Err(error) => {
+                log::error!("cannot start another worker: {error}");
+                shared.roster.spawn_failed(job)
+            }
+        };
+    }
+    match decision {
+        Decision::Run(job) => work(shared, seat, job),
+        Decision::Queued => {}
+        Decision::RunAndSpawn(job) | Decision::Refused(job) => {
+            log::warn!(
+                "{}: refused, all workers are busy and the backlog is full",
+                job.call.path()
+            );
+            end(
+                &job.call,
+                RESOURCE_EXHAUSTED,
+                "all workers are busy and the backlog is full",
+            );
+            shared.host.refused(&job.call);
+        }
+    }
+}
+
+/// Runs a call, then what waits for a worker.
+fn work(shared: &Arc<Shared>, seat: &Seat, mut job: Job) {
+    loop {
+        let Job {
+            call,
+            message,
+            queued,
+        } = job;
+        if queued && call.deadline_passed() {
+            end(
+                &call,
+                DEADLINE_EXCEEDED,
+                "the deadline passed while the call waited for a worker",
+            );
+            shared.host.refused(&call);
+        } else {
+            *seat.0.lock() = Some((Arc::clone(&call), Instant::now()));
+            shared.host.run(call, message);
+            *seat.0.lock() = None;
+        }
+        match shared.roster.finished() {
+            Next::Run(next) => {
+                job = Job {
+                    queued: true,
+                    ..next
+                }
+            }
+            Next::Poll => break,
+        }
+    }
+    shut_queue_down_if_idle(shared);
+}
+
+/// Ends a call that no handler has seen.
+fn end(call: &Arc<Call>, code: i32, message: &str) {
+    let ending = Ending {
+        code,
+        message,
+        details: &[],
+    };
+    call.finish(None, ending, Handled::Yes);
+}

@@ -1,0 +1,202 @@
+//! Building a lifecycle: everything that can be wrong is found here.
+
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use signal_hook::low_level;
+
+use super::guard::Guard;
+use super::hooks::{Hook, HookError, Hooks};
+use super::in_flight::InFlight;
+use super::participant::Calls;
+use super::phase::{PhaseCell, Transition};
+use super::plan::{Plan, PlanError};
+use super::shutdown::Token;
+use super::signals::Signals;
+use super::state::{Control, Exit, Observer, Shared};
+use super::walk::Walk;
+use super::Lifecycle;
+
+/// Collects what a [`Lifecycle`] is made of.
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    plan: Plan,
+    signals: Signals,
+    hooks: Vec<Hook>,
+    observers: Vec<Observer>,
+    exit: Exit,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            plan: Plan::default(),
+            signals: Signals::none(),
+            hooks: Vec::new(),
+            observers: Vec::new(),
+            // The one without `atexit` handlers, which may hang.
+            exit: Box::new(|code| low_level::exit(code)),
+        }
+    }
+
+    /// Sets how long each phase of the stop may take. Default: [`Plan::default`].
+    pub fn plan(mut self, plan: Plan) -> Self {
+        self.plan = plan;
+        self
+    }
+
+    /// Sets where signals are heard from. Default: [`Signals::none`]. A program's `main` will want
+    /// [`Signals::process`].
+    pub fn signals(mut self, signals: Signals) -> Self {
+        self.signals = signals;
+        self
+    }
+
+    /// Adds a closing hook. Hooks may be added in any order, whatever runs after what.
+    pub fn hook(mut self, hook: Hook) -> Self {
+        self.hooks.push(hook);
+        self
+    }
+
+    /// Adds an observer; see [`Lifecycle::observe`].
+    pub fn observe(mut self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Replaces the end of the process by something that returns, so that a test survives it.
+    #[doc(hidden)]
+    pub fn exit_with(mut self, exit: impl Fn(i32) + Send + Sync + 'static) -> Self {
+        self.exit = Box::new(exit);
+        self
+    }
+
+    /// Checks everything, begins to listen to signals, and starts the lifecycle's two threads:
+    /// `td-lifecycle`, which walks the phases, and `td-guard`, which hears signals and keeps the
+    /// hard deadline.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], and then nothing is left running.
+    pub fn build(self) -> Result<Lifecycle, BuildError> {
+        self.plan.validate().map_err(BuildError::Plan)?;
+        let hooks = Hooks::new(self.hooks).map_err(BuildError::Hook)?;
+        let (bell, socket) = UnixStream::pair().map_err(BuildError::Signals)?;
+        // A full socket must not block who rings; a byte more would wake nobody anyway.
+        bell.set_nonblocking(true).map_err(BuildError::Signals)?;
+        let listener = self.signals.listen(&bell).map_err(BuildError::Signals)?;
+        let shared = Arc::new(Shared {
+            plan: self.plan,
+            phase: PhaseCell::new(),
+            gate: InFlight::new(),
+            stopping: Token::new(),
+            draining: Token::new(),
+            cancelling: Token::new(),
+            hurried: Token::new(),
+            stopped: Token::new(),
+            report: OnceLock::new(),
+            control: Mutex::new(Control {
+                reason: None,
+                history: Vec::new(),
+                untold: Default::default(),
+                observers: self.observers,
+                subscribers: Vec::new(),
+                participants: Vec::new(),
+                dismissed: Calls::default(),
+                hooks,
+            }),
+            news: Condvar::new(),
+            began: OnceLock::new(),
+            walked: AtomicBool::new(false),
+            running_hooks: Mutex::default(),
+            bell,
+            // Without a standard error there are no last words.
+            stderr: io::stderr()
+                .as_fd()
+                .try_clone_to_owned()
+                .ok()
+                .map(File::from),
+            exit: self.exit,
+        });
+        start_threads(&shared, listener, socket).map_err(BuildError::Thread)?;
+        Ok(Lifecycle::new(shared))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("plan", &self.plan)
+            .field("signals", &self.signals)
+            .field("hooks", &self.hooks)
+            .finish_non_exhaustive()
+    }
+}
+
+fn start_threads(
+    shared: &Arc<Shared>,
+    listener: super::signals::Listener,
+    socket: UnixStream,
+) -> io::Result<()> {
+    let start = Instant::now();
+    let guard = Guard {
+        shared: Arc::clone(shared),
+        listener,
+        socket,
+    };
+    let guard = thread::Builder::new()
+        .name("td-guard".to_owned())
+        .spawn(move || guard.run())?;
+    let walk = Walk {
+        shared: Arc::clone(shared),
+        start,
+        guard,
+    };
+    let spawned = thread::Builder::new()
+        .name("td-lifecycle".to_owned())
+        .spawn(move || walk.run());
+    spawned.map(drop).inspect_err(|_| shared.dismiss_guard())
+}
+
+/// Why a lifecycle could not be built.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The plan cannot be kept; see [`Plan::validate`].
+    Plan(PlanError),
+    /// The hooks do not fit together.
+    Hook(HookError),
+    /// The operating system refused a signal handler, or the socket to hear from it. The process
+    /// may be out of file descriptors.
+    Signals(io::Error),
+    /// The operating system refused a thread. The process may be out of memory, or its unit at
+    /// the limit of its tasks.
+    Thread(io::Error),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plan(_) => "the plan of the stop cannot be kept",
+            Self::Hook(_) => "the closing hooks do not fit together",
+            Self::Signals(_) => "cannot listen to signals",
+            Self::Thread(_) => "cannot start a thread",
+        })?;
+        match self {
+            Self::Plan(error) => write!(f, ": {error}"),
+            Self::Hook(error) => write!(f, ": {error}"),
+            Self::Signals(error) | Self::Thread(error) => write!(f, ": {error}"),
+        }
+    }
+}
+
+impl Error for BuildError {}

@@ -1,0 +1,235 @@
+//! Runs the closing hooks: each on a thread of its own, at its turn, and never longer than its time.
+
+use std::any::Any;
+use std::panic::{self, AssertUnwindSafe};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{unbounded, RecvTimeoutError, Sender};
+use parking_lot::Mutex;
+
+use super::hooks::{Hook, Work};
+use super::plan;
+use super::report::{HookReport, Outcome};
+
+/// One run of a set of hooks.
+pub(super) struct Run<'a> {
+    order: Vec<Vec<usize>>,
+    names: Vec<String>,
+    states: Vec<State>,
+    deadline: Option<Instant>,
+    running: &'a Mutex<Vec<String>>,
+}
+
+enum State {
+    Waiting(Duration, Work),
+    Running {
+        since: Instant,
+        until: Option<Instant>,
+    },
+    Finished(Outcome, Duration),
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        hooks: Vec<Hook>,
+        deadline: Option<Instant>,
+        running: &'a Mutex<Vec<String>>,
+    ) -> Self {
+        let place = |name: &String| hooks.iter().position(|hook| hook.name == *name);
+        let order = hooks
+            .iter()
+            .map(|hook| hook.after.iter().filter_map(place).collect())
+            .collect();
+        let names = hooks.iter().map(|hook| hook.name.clone()).collect();
+        let states = hooks
+            .into_iter()
+            .map(|hook| State::Waiting(hook.time_limit, hook.work))
+            .collect();
+        Self {
+            order,
+            names,
+            states,
+            deadline,
+            running,
+        }
+    }
+
+    pub(super) fn run(mut self) -> Vec<HookReport> {
+        let (sender, results) = unbounded();
+        loop {
+            self.start_ready(&sender);
+            let Some(until) = self.next_limit() else {
+                break;
+            };
+            let result = match until {
+                Some(until) => results.recv_deadline(until),
+                None => results.recv().map_err(RecvTimeoutError::from),
+            };
+            let now = Instant::now();
+            match result {
+                Ok((place, outcome)) => self.finish(place, outcome, now),
+                Err(_) => self.leave_behind(now),
+            }
+        }
+        self.into_reports()
+    }
+
+    /// Starts every hook whose prerequisites are finished.
+    fn start_ready(&mut self, results: &Sender<(usize, Outcome)>) {
+        while let Some(place) = (0..self.states.len()).find(|place| self.is_ready(*place)) {
+            let now = Instant::now();
+            let not_run = State::Finished(Outcome::NotRun, Duration::ZERO);
+            let State::Waiting(limit, work) = std::mem::replace(&mut self.states[place], not_run)
+            else {
+                unreachable!("only a waiting hook is ready");
+            };
+            if is_over(now, self.deadline) {
+                continue;
+            }
+            self.running.lock().push(self.names[place].clone());
+            self.states[place] = State::Running {
+                since: now,
+                until: limit_of(now, limit, self.deadline),
+            };
+            let results = results.clone();
+            let spawned = thread::Builder::new()
+                .name(thread_name(&self.names[place]))
+                .spawn(move || {
+                    let outcome = run_caught(work);
+                    // Nobody listens any more if the hook overran.
+                    let _ = results.send((place, outcome));
+                });
+            if let Err(error) = spawned {
+                self.finish(
+                    place,
+                    Outcome::Failed(format!("no thread to run on: {error}")),
+                    now,
+                );
+            }
+        }
+    }
+
+    fn is_ready(&self, place: usize) -> bool {
+        matches!(self.states[place], State::Waiting(..))
+            && self.order[place]
+                .iter()
+                .all(|after| matches!(self.states[*after], State::Finished(..)))
+    }
+
+    /// When the first running hook is out of time; `Some(None)` if none ever is, `None` if nothing
+    /// runs.
+    fn next_limit(&self) -> Option<Option<Instant>> {
+        let limits = self.states.iter().filter_map(|state| match state {
+            State::Running { until, .. } => Some(*until),
+            _ => None,
+        });
+        limits.reduce(|one, other| match (one, other) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        })
+    }
+
+    fn finish(&mut self, place: usize, outcome: Outcome, now: Instant) {
+        let overran = matches!(outcome, Outcome::Overran);
+        if let State::Running { since, .. } = self.states[place] {
+            self.states[place] = State::Finished(outcome, now.saturating_duration_since(since));
+        }
+        if !overran {
+            let mut running = self.running.lock();
+            if let Some(entry) = running.iter().position(|name| *name == self.names[place]) {
+                running.remove(entry);
+            }
+        }
+    }
+
+    /// Gives up on all whose time is over.
+    fn leave_behind(&mut self, now: Instant) {
+        for place in 0..self.states.len() {
+            if matches!(self.states[place], State::Running { until, .. } if is_over(now, until)) {
+                self.finish(place, Outcome::Overran, now);
+            }
+        }
+    }
+
+    fn into_reports(self) -> Vec<HookReport> {
+        self.names
+            .into_iter()
+            .zip(self.states)
+            .map(|(name, state)| match state {
+                State::Finished(outcome, took) => HookReport {
+                    name,
+                    outcome,
+                    took,
+                },
+                // Unreachable for hooks whose order exists.
+                _ => HookReport {
+                    name,
+                    outcome: Outcome::NotRun,
+                    took: Duration::ZERO,
+                },
+            })
+            .collect()
+    }
+}
+
+/// When a hook that starts now is out of time: at its own limit or at the end of the phase.
+fn limit_of(now: Instant, limit: Duration, phase: Option<Instant>) -> Option<Instant> {
+    match (plan::after(now, limit), phase) {
+        (Some(own), Some(phase)) => Some(own.min(phase)),
+        (own, phase) => own.or(phase),
+    }
+}
+
+fn is_over(now: Instant, deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| now >= deadline)
+}
+
+fn run_caught(work: Work) -> Outcome {
+    match panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => Outcome::Done,
+        Ok(Err(error)) => Outcome::Failed(error.to_string()),
+        Err(panic) => Outcome::Panicked(panic_message(&*panic)),
+    }
+}
+
+/// What a caught panic said.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a value that is not text").to_owned()
+}
+
+/// A thread's name cannot hold a NUL.
+fn thread_name(hook: &str) -> String {
+    format!("td-{}", hook.replace('\0', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hooks::Hooks;
+    use super::*;
+
+    #[test]
+    fn a_hook_is_out_of_time_at_its_limit_or_at_the_end_of_the_phase() {
+        let now = Instant::now();
+        let (short, long) = (Duration::from_secs(1), Duration::from_secs(9));
+        assert_eq!(limit_of(now, short, Some(now + long)), Some(now + short));
+        assert_eq!(limit_of(now, long, Some(now + short)), Some(now + short));
+        assert_eq!(
+            limit_of(now, Duration::MAX, Some(now + short)),
+            Some(now + short)
+        );
+        assert_eq!(limit_of(now, short, None), Some(now + short));
+        assert_eq!(limit_of(now, Duration::MAX, None), None);
+    }
+
+    #[test]
+    fn nothing_runs_once_the_phase_is_over() {
+        let hooks = Hooks::new(vec![Hook::new("late", || panic!("must not run"))]).unwrap();
+        let running = Mutex::default();
+        let reports = hooks.run(Some(Instant::now()), &running);
+        assert_eq!(reports[0].outcome, Outcome::NotRun);
+        assert!(running.lock().is_empty());
+    }
+}

@@ -1,0 +1,332 @@
+//! The life of a program: from its start, through serving, to a stop that loses nothing.
+//!
+//! Stopping a threaded program well is a walk, not an event. Somebody has to hear the signal, tell
+//! the load balancer, let nothing new in, wait for what is in flight, at some point stop waiting,
+//! flush and close, and exit with a code that says how it went. All of it has to end by a
+//! known time, even if a thread hangs. This module is that walk. It knows nothing of gRPC, and
+//! can be used alone in any program made of threads.
+//!
+//! # The phases
+//!
+//! | phase | what holds | ends when |
+//! |---|---|---|
+//! | [`Starting`](Phase::Starting) | not ready; a stop asked for here goes straight to Closing | [`Lifecycle::serving`] is called |
+//! | [`Serving`](Phase::Serving) | ready | a signal, or [`Lifecycle::shutdown`] |
+//! | [`LameDuck`](Phase::LameDuck) | serves everything, but says "not ready" | its time is over |
+//! | [`Draining`](Phase::Draining) | takes in nothing new; what is in flight goes on | the last has left, or the grace period is over |
+//! | [`Cancelling`](Phase::Cancelling) | what remains has been told to leave | it left, or the force period is over |
+//! | [`Closing`](Phase::Closing) | participants close, then the hooks run | all are finished, or out of time |
+//! | [`Stopped`](Phase::Stopped) | the [`Report`] and its exit code are known | |
+//!
+//! A [`Plan`] says how long each may take. A second signal skips to Cancelling, a third exits at
+//! once, and when the plan's hard deadline passes the process writes what is still running to its
+//! standard error and exits.
+//!
+//! # Anatomy
+//!
+//! * [`Lifecycle`] walks the phases, on a thread of its own. Observers see every transition.
+//! * [`Token`] is the broadcast: is it time to stop? Threads look at it or wait for it.
+//! * [`InFlight`] is the gate: a thread that does work enters it, and the drain waits until all
+//!   have left.
+//! * [`Participant`] is a part of the program with work of its own, such as a server.
+//! * [`Hook`] is a piece of work for Closing.
+//! * [`Signals`] says where signals come from: the process, a test, or nowhere.
+//! * [`Report`] says what happened.
+//!
+//! # Limits
+//!
+//! * Unix only.
+//! * A thread cannot be ended from outside. Work that does not look at its token, and hooks that
+//!   hang, are left behind and named, and end with the process.
+//! * The walk and the guard each need a thread, and both together three file descriptors, two more
+//!   if they listen to the process's signals.
+//!
+//! # Example
+//!
+//! ```
+//! use std::thread;
+//! use touchdown::lifecycle::{exit_code, Lifecycle};
+//!
+//! let lifecycle = Lifecycle::builder().build()?;
+//! let worker = thread::spawn({
+//!     let lifecycle = lifecycle.clone();
+//!     move || {
+//!         let mut done = 0;
+//!         // Refused once the drain begins.
+//!         while let Ok(_guard) = lifecycle.in_flight().enter() {
+//!             done += 1; // A unit of work that is not to be torn apart.
+//!         }
+//!         done
+//!     }
+//! });
+//! lifecycle.serving()?;
+//! lifecycle.shutdown("the example is over");
+//! let report = lifecycle.wait();
+//! assert_eq!(report.exit_code(), exit_code::CLEAN);
+//! worker.join().unwrap();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod builder;
+mod closing;
+mod guard;
+mod hooks;
+mod in_flight;
+mod participant;
+mod phase;
+mod plan;
+mod report;
+mod shutdown;
+mod signals;
+mod state;
+mod walk;
+
+use std::fmt::{self, Display};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{unbounded, Receiver};
+
+pub use self::builder::{BuildError, Builder};
+pub use self::hooks::{Hook, HookError};
+pub use self::in_flight::{Closed, Guard, InFlight, OwnedGuard};
+pub use self::participant::{Calls, Participant};
+pub use self::phase::{Phase, Transition};
+pub use self::plan::{Plan, PlanError};
+pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
+pub use self::shutdown::{Never, Token};
+pub use self::signals::{SignalSender, Signals};
+pub use self::state::Stopping;
+
+use self::state::Shared;
+
+/// A handle on the life of the program. Clones are the same lifecycle.
+///
+/// The stop begins when a signal arrives, when [`shutdown`](Self::shutdown) or
+/// [`fail`](Self::fail) is called, or when the last handle is dropped. It is then walked to its
+/// end, whatever becomes of the handles.
+#[derive(Clone)]
+pub struct Lifecycle {
+    handle: Arc<Handle>,
+}
+
+/// Shared by the handles alone, not by the threads, so that dropping the last is noticed.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.begin_stop(Reason::Dropped);
+    }
+}
+
+impl Lifecycle {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            handle: Arc::new(Handle { shared }),
+        }
+    }
+
+    /// Begins to build one.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// The phase at this moment. One atomic load.
+    pub fn phase(&self) -> Phase {
+        self.shared().phase.get()
+    }
+
+    /// The plan that the lifecycle was built with.
+    pub fn plan(&self) -> &Plan {
+        &self.shared().plan
+    }
+
+    /// A channel on which every transition from now on arrives once, in order. It is disconnected
+    /// after the last.
+    ///
+    /// ```
+    /// use touchdown::lifecycle::{Lifecycle, Phase};
+    ///
+    /// let lifecycle = Lifecycle::builder().build()?;
+    /// let transitions = lifecycle.subscribe();
+    /// lifecycle.shutdown("before it began");
+    /// let seen: Vec<_> = transitions.iter().map(|transition| transition.to).collect();
+    /// assert_eq!(seen, [Phase::Closing, Phase::Stopped]);
+    /// # Ok::<(), touchdown::lifecycle::BuildError>(())
+    /// ```
+    pub fn subscribe(&self) -> Receiver<Transition> {
+        let (sender, receiver) = unbounded();
+        let mut control = self.shared().control.lock();
+        if self.phase() != Phase::Stopped {
+            control.subscribers.push(sender);
+        }
+        receiver
+    }
+
+    /// Calls `observer` with every transition from now on, once, in order, on the thread that
+    /// walks the phases.
+    ///
+    /// A phase begins, then its tokens are cancelled and participants told, then observers are
+    /// called. While an observer runs, the walk does not go on: an observer that blocks delays
+    /// the stop, up to the hard deadline. One that panics is logged, and called again next time.
+    /// [`wait`](Self::wait) must not be called from an observer; it would wait for itself.
+    pub fn observe(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
+        let mut control = self.shared().control.lock();
+        if self.phase() != Phase::Stopped {
+            control.observers.push(Arc::new(observer));
+        }
+    }
+
+    /// Adds a part of the program with work in flight.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopping`] if the stop has begun. The participant would not be told of all phases.
+    pub fn enlist(&self, participant: Arc<dyn Participant>) -> Result<(), Stopping> {
+        let mut control = self.shared().control.lock();
+        match &control.reason {
+            Some(reason) => Err(Stopping {
+                reason: reason.clone(),
+            }),
+            None => {
+                control.participants.push(participant);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a participant out again: it has ended by itself. The calls that it reports now are
+    /// kept for the report. Does nothing if it is not there.
+    pub fn dismiss(&self, participant: &Arc<dyn Participant>) {
+        // Asked before the lock is taken: this is code of the program.
+        let calls = participant.calls();
+        let mut control = self.shared().control.lock();
+        let same = |other: &Arc<dyn Participant>| {
+            std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(participant))
+        };
+        if let Some(place) = control.participants.iter().position(same) {
+            let dismissed = control.participants.remove(place);
+            control.dismissed += calls;
+            // The caller holds it too, so this runs no code of the program; still, not under the
+            // lock.
+            drop(control);
+            drop(dismissed);
+        }
+    }
+
+    /// Adds a closing hook. It can run after hooks that were added before it.
+    ///
+    /// # Errors
+    ///
+    /// [`HookError`] if its name is taken, if it runs after a hook that does not exist, or if the
+    /// stop has begun.
+    pub fn hook(&self, hook: Hook) -> Result<(), HookError> {
+        let mut control = self.shared().control.lock();
+        match &control.reason {
+            Some(_) => Err(HookError::Stopping(hook.name)),
+            None => control.hooks.add(hook),
+        }
+    }
+
+    /// The gate of the whole program: closed when Draining begins (or, on a stop during start-up,
+    /// when Closing does), and waited for until all have left.
+    pub fn in_flight(&self) -> &InFlight {
+        &self.shared().gate
+    }
+
+    /// Cancelled as soon as the stop begins, before the program leaves Starting or Serving. For
+    /// those who must say "not ready", or give up starting.
+    pub fn stopping(&self) -> &Token {
+        &self.shared().stopping
+    }
+
+    /// Cancelled when Draining begins, or is skipped. For those who take in work.
+    pub fn draining(&self) -> &Token {
+        &self.shared().draining
+    }
+
+    /// Cancelled when Cancelling begins, or is skipped. For those who work.
+    pub fn cancelling(&self) -> &Token {
+        &self.shared().cancelling
+    }
+
+    /// Ends start-up: the program is ready, [`Phase::Serving`] begins. The second time it does
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopping`] if a stop has begun meanwhile. The program has nothing more to do than to let
+    /// it run its course: [`wait`](Self::wait), and return.
+    pub fn serving(&self) -> Result<(), Stopping> {
+        let shared = self.shared();
+        let mut control = shared.control.lock();
+        if let Some(reason) = &control.reason {
+            return Err(Stopping {
+                reason: reason.clone(),
+            });
+        }
+        if shared.phase.get() == Phase::Starting {
+            shared.step(&mut control, Phase::Serving);
+            drop(control);
+            shared.news.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Begins the stop and returns at once. `why` goes into the report. Does nothing if the stop
+    /// has begun.
+    pub fn shutdown(&self, why: impl Into<String>) {
+        self.shared().begin_stop(Reason::Requested(why.into()));
+    }
+
+    /// Does what a second signal does: ends the wait for what is in flight, and tells it to stop.
+    /// Begins the stop if it has not begun. Does nothing once Cancelling is over.
+    pub fn hurry(&self) {
+        self.shared()
+            .begin_stop(Reason::Requested("in a hurry".to_owned()));
+        self.shared().hurry();
+    }
+
+    /// Ends a start-up that failed: the program goes to Closing and stops, with
+    /// [`exit_code::FAILED_START`]. In Serving, it begins a stop through all phases with that code.
+    /// Does nothing if the stop has begun: what fails because of a stop is no failure.
+    pub fn fail(&self, error: impl Display) {
+        self.shared()
+            .begin_stop(Reason::StartFailed(error.to_string()));
+    }
+
+    /// Blocks until the program has stopped, and says how it went. Any number of threads may wait.
+    ///
+    /// Both threads of the lifecycle have then done their work, and signals have their default
+    /// action again unless another lifecycle listens.
+    pub fn wait(&self) -> Report {
+        self.shared().stopped.wait();
+        self.report()
+            .expect("the report is there before `stopped` is cancelled")
+    }
+
+    /// As [`wait`](Self::wait), but gives up after `time`.
+    pub fn wait_timeout(&self, time: Duration) -> Option<Report> {
+        self.shared().stopped.wait_timeout(time);
+        self.report()
+    }
+
+    fn report(&self) -> Option<Report> {
+        self.shared().report.get().cloned()
+    }
+}
+
+impl fmt::Debug for Lifecycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lifecycle")
+            .field("phase", &self.phase())
+            .field("in_flight", &self.in_flight().count())
+            .finish_non_exhaustive()
+    }
+}

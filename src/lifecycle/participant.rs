@@ -1,0 +1,73 @@
+//! Participants: the parts of a program that have work in flight.
+
+use std::ops::{Add, AddAssign};
+use std::time::Instant;
+
+/// A part of the program with work in flight, such as a server.
+///
+/// The lifecycle tells it of the phases. While it has work it holds an
+/// [`OwnedGuard`](super::OwnedGuard) of [`Lifecycle::in_flight`](super::Lifecycle::in_flight):
+/// the drain is over when all guards are gone.
+///
+/// A participant that panics is logged, and the stop goes on.
+pub trait Participant: Send + Sync + 'static {
+    /// Its name in logs and reports.
+    fn name(&self) -> String;
+
+    /// [`Phase::Draining`](super::Phase::Draining) begins: take in no new work. The gate is closed
+    /// right after all participants were told. Must not block.
+    fn drain(&self) {}
+
+    /// [`Phase::Cancelling`](super::Phase::Cancelling) begins: tell everything that remains to
+    /// give up. Must not block.
+    fn cancel(&self) {}
+
+    /// [`Phase::Closing`](super::Phase::Closing) begins: release what is held, before any hook
+    /// runs. May block until `deadline`. Runs on a thread of its own, so that an overrun is left
+    /// behind and reported. This is the only call on a stop during start-up.
+    fn close(&self, deadline: Instant) {
+        let _ = deadline;
+    }
+
+    /// What is running, one entry each, for logs and for the last words of a process that
+    /// must exit. Must not wait for a lock that another thread can hold for long: prefer
+    /// `try_lock`.
+    fn running(&self) -> Vec<String>;
+
+    /// What became of its calls so far.
+    fn calls(&self) -> Calls {
+        Calls::default()
+    }
+}
+
+/// What became of calls. Each call is counted once it is over, or once it is given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Ended as their handlers said, in time.
+    pub completed: u64,
+    /// Turned away before they ran.
+    pub refused: u64,
+    /// Told to give up when the grace period was over, and left.
+    pub told_to_stop: u64,
+    /// Still running when the force period was over.
+    pub abandoned: u64,
+}
+
+impl Add for Calls {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            completed: self.completed.saturating_add(other.completed),
+            refused: self.refused.saturating_add(other.refused),
+            told_to_stop: self.told_to_stop.saturating_add(other.told_to_stop),
+            abandoned: self.abandoned.saturating_add(other.abandoned),
+        }
+    }
+}
+
+impl AddAssign for Calls {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}

@@ -1,0 +1,412 @@
+//! What happened: the account of a stop, and the exit code that follows from it.
+
+use std::fmt::{self, Write};
+use std::process::{ExitCode, Termination};
+use std::time::Duration;
+
+use super::participant::Calls;
+use super::phase::Phase;
+use super::signals::signal_name;
+
+pub mod exit_code {
+    //! The codes with which a program exits, so that a supervisor can tell one end from another.
+    //!
+    //! Where several apply, the first in this order does: a third signal or the
+    //! [hard deadline](HARD_DEADLINE), which end the process on the spot and leave no report; then
+    //! [`FAILED_START`], [`FORCED`], [`CLOSING_FAILED`], [`CLEAN`]. 1 and 2 are left to the program,
+    //! and 101 to Rust's own panics.
+
+    /// Nothing was told to stop before its end, and all hooks did their work.
+    pub const CLEAN: u8 = 0;
+    /// Something was in flight when the grace period ended, or when a second signal cut it short,
+    /// and was told to stop.
+    pub const FORCED: u8 = 3;
+    /// The hard deadline passed. The process has written what was still running to its standard
+    /// error, and has exited on the spot.
+    pub const HARD_DEADLINE: u8 = 4;
+    /// The program reported by [`Lifecycle::fail`](crate::lifecycle::Lifecycle::fail) that it
+    /// could not start.
+    pub const FAILED_START: u8 = 5;
+    /// Nothing was forced, but a hook, or a participant as it closed, failed, panicked, overran or
+    /// was not run.
+    pub const CLOSING_FAILED: u8 = 6;
+
+    /// The code after a third signal: 128 and its number, as a shell reports a process that a
+    /// signal ended.
+    pub const fn third_signal(signal: i32) -> u8 {
+        // Signal numbers end at 64.
+        128_u8.wrapping_add(signal as u8)
+    }
+}
+
+/// Why a stop began.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// This signal arrived.
+    Signal(i32),
+    /// The program asked for it, and said why.
+    Requested(String),
+    /// The program could not start, and said why.
+    StartFailed(String),
+    /// The last handle on the lifecycle was dropped.
+    Dropped,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(signal) => f.write_str(&signal_name(*signal)),
+            Self::Requested(why) => write!(f, "requested: {why}"),
+            Self::StartFailed(why) => write!(f, "start failed: {why}"),
+            Self::Dropped => f.write_str("the last handle was dropped"),
+        }
+    }
+}
+
+/// How a hook ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It did its work.
+    Done,
+    /// It returned this error.
+    Failed(String),
+    /// It panicked with this message.
+    Panicked(String),
+    /// It was still running at the end of its time, and was left behind.
+    Overran,
+    /// The closing phase was over before its turn came.
+    NotRun,
+}
+
+impl Outcome {
+    /// The outcome in one lower-case word, as in the JSON.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed(_) => "failed",
+            Self::Panicked(_) => "panicked",
+            Self::Overran => "overran",
+            Self::NotRun => "not_run",
+        }
+    }
+
+    /// What it failed or panicked with.
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Failed(message) | Self::Panicked(message) => Some(message),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(message) => write!(f, "failed ({message})"),
+            Self::Panicked(message) => write!(f, "panicked ({message})"),
+            Self::NotRun => f.write_str("not run"),
+            Self::Done | Self::Overran => f.write_str(self.as_str()),
+        }
+    }
+}
+
+/// How one hook ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HookReport {
+    /// The hook's name; `close NAME` for the closing of a participant.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it ran, or how long it was waited for. Zero if it was not run.
+    pub took: Duration,
+}
+
+/// How long the program was in one phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PhaseReport {
+    /// The phase.
+    pub phase: Phase,
+    /// The time in it.
+    pub took: Duration,
+}
+
+/// The account of a stop.
+///
+/// It prints on one line, turns into JSON, and is what `main` may return: it implements
+/// [`Termination`], with [`exit_code`](Self::exit_code).
+///
+/// ```
+/// use touchdown::lifecycle::{exit_code, BuildError, Lifecycle, Report};
+///
+/// fn main() -> Result<Report, BuildError> {
+///     let lifecycle = Lifecycle::builder().build()?;
+///     lifecycle.shutdown("nothing to do");
+///     let report = lifecycle.wait();
+///     assert_eq!(report.exit_code(), exit_code::CLEAN);
+///     Ok(report)
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Why the stop began.
+    pub reason: Reason,
+    /// The time from the beginning of the stop to its end.
+    pub took: Duration,
+    /// The phases that the program went through, in order, without
+    /// [`Phase::Stopped`](super::Phase::Stopped).
+    pub phases: Vec<PhaseReport>,
+    /// What became of the calls of all participants.
+    pub calls: Calls,
+    /// Whether something in flight was told to stop before its end.
+    pub forced: bool,
+    /// What was still in flight when the wait for it ended, and which hooks were left behind.
+    pub abandoned: Vec<String>,
+    /// The closing of the participants, then the hooks in the order in which they were added.
+    pub hooks: Vec<HookReport>,
+}
+
+impl Report {
+    /// The code with which the program should exit; see [`exit_code`](mod@exit_code).
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self.reason, Reason::StartFailed(_)) {
+            exit_code::FAILED_START
+        } else if self.forced {
+            exit_code::FORCED
+        } else if self.hooks.iter().any(|hook| hook.outcome != Outcome::Done) {
+            exit_code::CLOSING_FAILED
+        } else {
+            exit_code::CLEAN
+        }
+    }
+
+    /// The report as a JSON object on one line. Times are in milliseconds, with microseconds
+    /// behind the point.
+    pub fn to_json(&self) -> String {
+        let mut out = String::from("{\"reason\":");
+        let (kind, detail) = match &self.reason {
+            Reason::Signal(signal) => ("signal", Some(signal_name(*signal))),
+            Reason::Requested(why) => ("requested", Some(why.clone())),
+            Reason::StartFailed(why) => ("start_failed", Some(why.clone())),
+            Reason::Dropped => ("dropped", None),
+        };
+        push_string(&mut out, kind);
+        out.push_str(",\"detail\":");
+        push_optional(&mut out, detail.as_deref());
+        let _ = write!(out, ",\"exit_code\":{},\"took_ms\":", self.exit_code());
+        push_millis(&mut out, self.took);
+        out.push_str(",\"phases\":");
+        push_list(&mut out, &self.phases, |out, phase| {
+            out.push_str("{\"phase\":");
+            push_string(out, phase.phase.as_str());
+            out.push_str(",\"took_ms\":");
+            push_millis(out, phase.took);
+            out.push('}');
+        });
+        let Calls {
+            completed,
+            refused,
+            told_to_stop,
+            abandoned,
+        } = self.calls;
+        let _ = write!(
+            out,
+            ",\"calls\":{{\"completed\":{completed},\"refused\":{refused},\
+             \"told_to_stop\":{told_to_stop},\"abandoned\":{abandoned}}}"
+        );
+        let _ = write!(out, ",\"forced\":{},\"abandoned\":", self.forced);
+        push_list(&mut out, &self.abandoned, |out, name| {
+            push_string(out, name)
+        });
+        out.push_str(",\"hooks\":");
+        push_list(&mut out, &self.hooks, |out, hook| {
+            out.push_str("{\"name\":");
+            push_string(out, &hook.name);
+            out.push_str(",\"outcome\":");
+            push_string(out, hook.outcome.as_str());
+            out.push_str(",\"message\":");
+            push_optional(out, hook.outcome.message());
+            out.push_str(",\"took_ms\":");
+            push_millis(out, hook.took);
+            out.push('}');
+        });
+        out.push('}');
+        out
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let code = self.exit_code();
+        let verdict = match code {
+            exit_code::FAILED_START => "failed to start",
+            exit_code::FORCED => "stopped by force",
+            exit_code::CLOSING_FAILED => "stopped, closing failed",
+            _ => "stopped cleanly",
+        };
+        let mut line = format!(
+            "{verdict} in {:.1?} (exit {code}): {}",
+            self.took, self.reason
+        );
+        for (place, phase) in self.phases.iter().enumerate() {
+            let between = if place == 0 { "; " } else { ", " };
+            let _ = write!(line, "{between}{} {:.1?}", phase.phase, phase.took);
+        }
+        let _ = write!(
+            line,
+            "; calls: {} completed, {} refused, {} told to stop, {} abandoned",
+            self.calls.completed, self.calls.refused, self.calls.told_to_stop, self.calls.abandoned
+        );
+        for (place, hook) in self.hooks.iter().enumerate() {
+            let between = if place == 0 { "; hooks: " } else { ", " };
+            let _ = write!(
+                line,
+                "{between}{} {} in {:.1?}",
+                hook.name, hook.outcome, hook.took
+            );
+        }
+        if !self.abandoned.is_empty() {
+            let _ = write!(line, "; abandoned: {}", self.abandoned.join(", "));
+        }
+        f.write_str(&one_line(&line))
+    }
+}
+
+impl Termination for Report {
+    fn report(self) -> ExitCode {
+        self.into()
+    }
+}
+
+impl From<Report> for ExitCode {
+    fn from(report: Report) -> Self {
+        ExitCode::from(report.exit_code())
+    }
+}
+
+/// Messages come from elsewhere; one with a line break must not break the line.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|char| if char.is_control() { ' ' } else { char })
+        .collect()
+}
+
+fn push_list<T>(out: &mut String, items: &[T], push: impl Fn(&mut String, &T)) {
+    out.push('[');
+    for (place, item) in items.iter().enumerate() {
+        if place > 0 {
+            out.push(',');
+        }
+        push(out, item);
+    }
+    out.push(']');
+}
+
+fn push_millis(out: &mut String, time: Duration) {
+    let _ = write!(
+        out,
+        "{}.{:03}",
+        time.as_millis(),
+        time.subsec_micros() % 1000
+    );
+}
+
+fn push_optional(out: &mut String, text: Option<&str>) {
+    match text {
+        Some(text) => push_string(out, text),
+        None => out.push_str("null"),
+    }
+}
+
+/// A JSON string, escaped as RFC 8259 section 7 demands.
+fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    for char in text.chars() {
+        match char {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            control if control < ' ' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(control));
+            }
+            char => out.push(char),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            reason: Reason::Requested("a \"quoted\\\" word\n\u{1}ü".to_owned()),
+            took: Duration::from_micros(12_345),
+            phases: vec![PhaseReport {
+                phase: Phase::LameDuck,
+                took: Duration::from_micros(7),
+            }],
+            calls: Calls {
+                completed: 5,
+                ..Calls::default()
+            },
+            forced: false,
+            abandoned: Vec::new(),
+            hooks: vec![HookReport {
+                name: "journal".to_owned(),
+                outcome: Outcome::Done,
+                took: Duration::from_millis(2),
+            }],
+        }
+    }
+
+    #[test]
+    fn json_escapes_what_must_be_escaped() {
+        assert_eq!(
+            report().to_json(),
+            concat!(
+                r#"{"reason":"requested","detail":"a \"quoted\\\" word\n\u0001ü","exit_code":0,"#,
+                r#""took_ms":12.345,"phases":[{"phase":"lame duck","took_ms":0.007}],"#,
+                r#""calls":{"completed":5,"refused":0,"told_to_stop":0,"abandoned":0},"#,
+                r#""forced":false,"abandoned":[],"hooks":[{"name":"journal","outcome":"done","#,
+                r#""message":null,"took_ms":2.000}]}"#
+            )
+        );
+    }
+
+    #[test]
+    fn it_prints_on_one_line() {
+        let line = report().to_string();
+        assert!(!line.contains('\n'), "{line}");
+        assert!(
+            line.starts_with("stopped cleanly in 12.3ms (exit 0): requested: a "),
+            "{line}"
+        );
+        assert!(line.ends_with("; hooks: journal done in 2.0ms"), "{line}");
+    }
+
+    #[test]
+    fn a_failed_start_outranks_force_which_outranks_a_failed_hook() {
+        let mut report = report();
+        assert_eq!(report.exit_code(), exit_code::CLEAN);
+        report.hooks[0].outcome = Outcome::Overran;
+        assert_eq!(report.exit_code(), exit_code::CLOSING_FAILED);
+        report.forced = true;
+        assert_eq!(report.exit_code(), exit_code::FORCED);
+        report.reason = Reason::StartFailed("no such port".to_owned());
+        assert_eq!(report.exit_code(), exit_code::FAILED_START);
+    }
+
+    #[test]
+    fn the_code_after_a_third_signal_is_the_shells() {
+        assert_eq!(exit_code::third_signal(15), 143);
+        assert_eq!(exit_code::third_signal(2), 130);
+    }
+}

@@ -1,0 +1,265 @@
+//! The broadcast: a tree of tokens, each of which can be cancelled once.
+//!
+//! A token tells any number of threads that something is over. Cancelling it cancels its
+//! descendants and nobody else, so a program hands the root to whoever ends the program, a child
+//! to each part, and a grandchild to each call.
+//!
+//! # Tokens vs flags vs channels
+//!
+//! A flag (`AtomicBool`) can be looked at but not waited for. A channel can be waited for, but a
+//! message reaches one receiver, and every waiting thread costs a channel from the start. A token
+//! is a flag until somebody waits: looking at it is one atomic load, and the channel behind
+//! [`Token::receiver`] is made when it is first asked for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Sender};
+use parking_lot::Mutex;
+
+/// What a token's channel carries: nothing, ever. The channel only disconnects.
+#[derive(Clone, Copy, Debug)]
+pub enum Never {}
+
+/// A handle on one node of the tree. Clones are the same token.
+///
+/// A token lives as long as a handle on it, or on any of its descendants. Dropping handles cancels
+/// nothing.
+///
+/// ```
+/// use touchdown::lifecycle::Token;
+///
+/// let server = Token::new();
+/// let (one, other) = (server.child(), server.child());
+/// one.cancel();
+/// assert!(one.is_cancelled() && !other.is_cancelled() && !server.is_cancelled());
+/// server.cancel();
+/// assert!(other.is_cancelled());
+/// ```
+#[derive(Clone)]
+pub struct Token {
+    node: Arc<Node>,
+}
+
+struct Node {
+    /// Written under `links`, read without it. The Release in `Node::cancel` pairs with the
+    /// Acquire in `Token::is_cancelled`: who sees the cancellation sees what led to it.
+    cancelled: AtomicBool,
+    /// Made by the first who waits. `links` holds the sender until the token is cancelled.
+    receiver: OnceLock<Receiver<Never>>,
+    /// Never held while waking anybody, nor while another node's is taken.
+    links: Mutex<Links>,
+    /// The way up, and the key of this node there. Strong, so that a grandparent still reaches
+    /// its grandchildren when the handles on the parent are gone. None for a root, and for a
+    /// child of a token that was cancelled already.
+    parent: Option<(Arc<Node>, u64)>,
+}
+
+#[derive(Default)]
+struct Links {
+    /// Weak: a child takes itself out when it is dropped.
+    children: BTreeMap<u64, Weak<Node>>,
+    next_key: u64,
+    /// Dropping this disconnects the channel and so wakes all who wait.
+    sender: Option<Sender<Never>>,
+}
+
+impl Token {
+    /// A new tree of one token, not cancelled.
+    pub fn new() -> Self {
+        Self {
+            node: Arc::new(Node::new(false, None)),
+        }
+    }
+
+    /// A new child, cancelled when this token is. The child of a cancelled token is cancelled.
+    ///
+    /// A child that is dropped leaves nothing behind in its parent, so a token may have children
+    /// by the million, one after another.
+    #[must_use]
+    pub fn child(&self) -> Token {
+        // `cancel` sets the flag under this lock, so a child is either in the map when `cancel`
+        // takes it, or sees the flag here.
+        let mut links = self.node.links.lock();
+        if self.is_cancelled() {
+            return Self {
+                node: Arc::new(Node::new(true, None)),
+            };
+        }
+        let key = links.next_key;
+        links.next_key += 1;
+        let node = Arc::new(Node::new(false, Some((Arc::clone(&self.node), key))));
+        links.children.insert(key, Arc::downgrade(&node));
+        Self { node }
+    }
+
+    /// Cancels this token and its descendants, and wakes all who wait for them. The second time it
+    /// does nothing.
+    ///
+    /// Does not block, apart from short internal locks that are never held while waking. When the
+    /// first call returns, all descendants are cancelled; a call that came second may return
+    /// earlier.
+    pub fn cancel(&self) {
+        // A list instead of recursion: a chain may be deeper than the stack.
+        let mut pending = vec![Arc::clone(&self.node)];
+        while let Some(node) = pending.pop() {
+            pending.extend(
+                node.cancel()
+                    .into_values()
+                    .filter_map(|child| child.upgrade()),
+            );
+        }
+    }
+
+    /// Whether the token was cancelled. One atomic load.
+    #[inline]
+    pub fn is_cancelled(&self) -> bool {
+        // Pairs with the Release in `Node::cancel`.
+        self.node.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Blocks until the token is cancelled.
+    pub fn wait(&self) {
+        if !self.is_cancelled() {
+            // A channel of `Never` gives nothing but the news that it is disconnected.
+            let _ = self.receiver().recv();
+        }
+    }
+
+    /// Blocks until the token is cancelled or `time` is over. Returns whether it was cancelled.
+    pub fn wait_timeout(&self, time: Duration) -> bool {
+        self.is_cancelled()
+            || matches!(
+                self.receiver().recv_timeout(time),
+                Err(RecvTimeoutError::Disconnected)
+            )
+    }
+
+    /// Blocks until the token is cancelled or `deadline` has passed. Returns whether it was
+    /// cancelled.
+    pub fn wait_deadline(&self, deadline: Instant) -> bool {
+        self.is_cancelled()
+            || matches!(
+                self.receiver().recv_deadline(deadline),
+                Err(RecvTimeoutError::Disconnected)
+            )
+    }
+
+    /// A channel that disconnects when the token is cancelled, to wait beside other channels.
+    ///
+    /// ```
+    /// use crossbeam_channel::{select, unbounded};
+    /// use touchdown::lifecycle::Token;
+    ///
+    /// let (token, (_sender, jobs)) = (Token::new(), unbounded::<u32>());
+    /// token.cancel();
+    /// select! {
+    ///     recv(jobs) -> job => unreachable!("got {job:?}"),
+    ///     recv(token.receiver()) -> _ => println!("no more jobs"),
+    /// }
+    /// ```
+    pub fn receiver(&self) -> &Receiver<Never> {
+        self.node.receiver.get_or_init(|| {
+            let (sender, receiver) = bounded(0);
+            let mut links = self.node.links.lock();
+            // `cancel` sets the flag under this lock: either it takes the sender out, or the flag
+            // is seen here and the sender dropped at once.
+            if !self.is_cancelled() {
+                links.sender = Some(sender);
+            }
+            receiver
+        })
+    }
+}
+
+impl Default for Token {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("cancelled", &self.is_cancelled())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    fn new(cancelled: bool, parent: Option<(Arc<Node>, u64)>) -> Self {
+        Self {
+            cancelled: AtomicBool::new(cancelled),
+            receiver: OnceLock::new(),
+            links: Mutex::default(),
+            parent,
+        }
+    }
+
+    /// Cancels this node alone, and hands over its children. None the second time.
+    fn cancel(&self) -> BTreeMap<u64, Weak<Node>> {
+        let (children, sender) = {
+            let mut links = self.links.lock();
+            // Pairs with the Acquire in `Token::is_cancelled`.
+            self.cancelled.store(true, Ordering::Release);
+            (mem::take(&mut links.children), links.sender.take())
+        };
+        // Wakes the waiting threads, with the lock released.
+        drop(sender);
+        children
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // A loop instead of recursion: the last handle on the end of a chain takes the whole
+        // chain with it, and that may be deeper than the stack.
+        let mut link = self.parent.take();
+        while let Some((parent, key)) = link {
+            let own_entry = parent.links.lock().children.remove(&key);
+            drop(own_entry);
+            link = Arc::into_inner(parent).and_then(|mut node| node.parent.take());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_child_leaves_nothing_in_its_parent() {
+        let parent = Token::new();
+        let kept = parent.child();
+        for _ in 0..1000 {
+            let child = parent.child();
+            drop((child.child(), child.clone(), child));
+        }
+        assert_eq!(parent.node.links.lock().children.len(), 1);
+        drop(kept);
+        assert!(parent.node.links.lock().children.is_empty());
+    }
+
+    #[test]
+    fn there_is_no_channel_until_somebody_waits() {
+        let token = Token::new();
+        token.child().cancel();
+        assert!(!token.is_cancelled());
+        assert!(token.node.receiver.get().is_none());
+        assert!(!token.wait_timeout(Duration::ZERO));
+        assert!(token.node.receiver.get().is_some());
+    }
+
+    #[test]
+    fn waiting_for_a_cancelled_token_makes_no_channel() {
+        let token = Token::new();
+        token.cancel();
+        token.wait();
+        assert!(token.wait_timeout(Duration::ZERO) && token.wait_deadline(Instant::now()));
+        assert!(token.node.receiver.get().is_none());
+    }
+}

@@ -1,0 +1,187 @@
+//! What the handles, the walking thread and the guard thread of one lifecycle share.
+//!
+//! `control` is the one lock of it. It is held for moments only and never while code of the
+//! program runs (observers, participants, hooks), so the guard thread may take it too.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Display};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+use parking_lot::{Condvar, Mutex};
+
+use super::closing::panic_message;
+use super::hooks::Hooks;
+use super::in_flight::InFlight;
+use super::participant::{Calls, Participant};
+use super::phase::{Phase, PhaseCell, Transition};
+use super::plan::{self, Plan};
+use super::report::{Reason, Report};
+use super::shutdown::Token;
+
+pub(super) type Observer = Arc<dyn Fn(&Transition) + Send + Sync>;
+
+/// Ends the process with this code. Returns only in tests.
+pub(super) type Exit = Box<dyn Fn(i32) + Send + Sync>;
+
+pub(super) struct Shared {
+    pub(super) plan: Plan,
+    /// Written with `control` held, read without.
+    pub(super) phase: PhaseCell,
+    pub(super) gate: InFlight,
+    pub(super) stopping: Token,
+    pub(super) draining: Token,
+    pub(super) cancelling: Token,
+    /// Cancelled when what is in flight must not be waited for.
+    pub(super) hurried: Token,
+    /// Cancelled when `report` is there.
+    pub(super) stopped: Token,
+    pub(super) report: OnceLock<Report>,
+    pub(super) control: Mutex<Control>,
+    /// Goes with `control`: there is a stop to begin or a transition to tell.
+    pub(super) news: Condvar,
+    /// When the stop was asked for. Set once, with `control` held.
+    pub(super) began: OnceLock<Instant>,
+    /// The walk is over. The Release in `Walk::finish` pairs with the Acquire in the guard thread.
+    pub(super) walked: AtomicBool,
+    /// The hooks that run at this moment. Held for moments only.
+    pub(super) running_hooks: Mutex<Vec<String>>,
+    /// A byte written here wakes the guard thread.
+    pub(super) bell: UnixStream,
+    /// The process's standard error by a descriptor of its own: another thread may hold the lock
+    /// of Rust's, for ever.
+    pub(super) stderr: Option<File>,
+    pub(super) exit: Exit,
+}
+
+pub(super) struct Control {
+    pub(super) reason: Option<Reason>,
+    pub(super) history: Vec<Transition>,
+    /// Transitions that the walking thread has to tell, each with the number of observers that
+    /// were there when it happened.
+    pub(super) untold: VecDeque<(Transition, usize)>,
+    pub(super) observers: Vec<Observer>,
+    pub(super) subscribers: Vec<Sender<Transition>>,
+    pub(super) participants: Vec<Arc<dyn Participant>>,
+    /// The calls of participants that have been dismissed.
+    pub(super) dismissed: Calls,
+    pub(super) hooks: Hooks,
+}
+
+impl Shared {
+    /// Begins the stop, unless it has begun. Does not wait for it.
+    pub(super) fn begin_stop(&self, reason: Reason) {
+        {
+            let mut control = self.control.lock();
+            if control.reason.is_some() {
+                return;
+            }
+            control.reason = Some(reason);
+            self.began.get_or_init(Instant::now);
+        }
+        self.news.notify_one();
+        self.stopping.cancel();
+        self.ring();
+    }
+
+    /// Ends the wait for what is in flight.
+    pub(super) fn hurry(&self) {
+        self.hurried.cancel();
+        self.gate.interrupt();
+    }
+
+    /// Moves on to the next phase, and returns when.
+    pub(super) fn enter(&self, to: Phase) -> Instant {
+        self.step(&mut self.control.lock(), to)
+    }
+
+    /// As `enter`, with the lock held already. Who calls it sees to it that the walking thread
+    /// tells the observers.
+    pub(super) fn step(&self, control: &mut Control, to: Phase) -> Instant {
+        let transition = Transition {
+            from: self.phase.get(),
+            to,
+            at: Instant::now(),
+        };
+        self.phase.set(to);
+        control.history.push(transition);
+        control
+            .untold
+            .push_back((transition, control.observers.len()));
+        // The channels are unbounded: sending never blocks.
+        control
+            .subscribers
+            .retain(|subscriber| subscriber.send(transition).is_ok());
+        transition.at
+    }
+
+    /// When the process has to exit whatever happens; `None` while no stop has begun, or if never.
+    pub(super) fn hard_deadline(&self) -> Option<Instant> {
+        plan::after(*self.began.get()?, self.plan.get_hard_deadline())
+    }
+
+    pub(super) fn participants(&self) -> Vec<Arc<dyn Participant>> {
+        self.control.lock().participants.clone()
+    }
+
+    /// What is in flight, by name as far as participants name it.
+    pub(super) fn in_flight_names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for participant in self.participants() {
+            let described = caught("participant", || {
+                (participant.name(), participant.running())
+            });
+            let Some((name, running)) = described else {
+                continue;
+            };
+            names.extend(running.into_iter().map(|work| format!("{name}: {work}")));
+        }
+        let count = self.gate.count();
+        if names.is_empty() && count > 0 {
+            names.push(format!("{count} in flight, not named"));
+        }
+        names
+    }
+
+    /// Wakes the guard thread. Only to be called before the walk is over, while that thread reads.
+    pub(super) fn ring(&self) {
+        // Fails only if the socket is full, and then the guard thread wakes anyway.
+        let _ = (&self.bell).write(&[0]);
+    }
+
+    /// Lets the guard thread end.
+    pub(super) fn dismiss_guard(&self) {
+        // Pairs with the Acquire in the guard thread.
+        self.walked.store(true, Ordering::Release);
+        self.ring();
+    }
+}
+
+/// Runs code of the program. A panic in it is logged and goes no further.
+pub(super) fn caught<T>(what: impl Display, run: impl FnOnce() -> T) -> Option<T> {
+    panic::catch_unwind(AssertUnwindSafe(run))
+        .map_err(|panic| log::error!("{what} panicked: {}", panic_message(&*panic)))
+        .ok()
+}
+
+/// The program is stopping, so it is too late for this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stopping {
+    /// Why the stop began.
+    pub reason: Reason,
+}
+
+impl fmt::Display for Stopping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the program is stopping ({})", self.reason)
+    }
+}
+
+impl std::error::Error for Stopping {}

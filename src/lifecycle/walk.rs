@@ -1,0 +1,285 @@
+//! The walking thread: takes the program through its phases, one after the other.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::hooks::{Hook, Hooks};
+use super::participant::Calls;
+use super::phase::{Phase, Transition};
+use super::plan;
+use super::report::{one_line, HookReport, Outcome, PhaseReport, Reason, Report};
+use super::state::{caught, Shared};
+
+/// How far away "never" is for an [`Instant`] that has to be passed on: 30 years.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// The walk of one lifecycle. `start` is when it was built; `guard` is the guard thread, which
+/// ends with the walk.
+pub(super) struct Walk {
+    pub(super) shared: Arc<Shared>,
+    pub(super) start: Instant,
+    pub(super) guard: JoinHandle<()>,
+}
+
+/// What became of the work in flight.
+#[derive(Default)]
+struct Drained {
+    forced: bool,
+    abandoned: Vec<String>,
+}
+
+impl Walk {
+    /// The whole walk, from the start to the report.
+    pub(super) fn run(self) {
+        let reason = self.await_stop();
+        log::info!("stopping: {}", one_line(&reason.to_string()));
+        let drained = if self.shared.phase.get() == Phase::Starting {
+            self.skip_drain()
+        } else {
+            self.lame_duck();
+            self.drain()
+        };
+        let hooks = self.close();
+        self.finish(reason, drained, hooks);
+    }
+
+    /// Tells of transitions until a stop begins.
+    fn await_stop(&self) -> Reason {
+        loop {
+            self.tell();
+            let mut control = self.shared.control.lock();
+            if !control.untold.is_empty() {
+                continue;
+            }
+            match &control.reason {
+                Some(reason) => return reason.clone(),
+                None => self.shared.news.wait(&mut control),
+            }
+        }
+    }
+
+    fn lame_duck(&self) {
+        let began = self.shared.enter(Phase::LameDuck);
+        self.tell();
+        let time = self.shared.plan.get_lame_duck();
+        if time.is_zero() {
+            return;
+        }
+        match plan::after(began, time) {
+            Some(end) => {
+                self.shared.hurried.wait_deadline(end);
+            }
+            None => self.shared.hurried.wait(),
+        }
+    }
+
+    /// Closes the gate and waits until all have left; tells them to leave if the plan, or a second
+    /// signal, says so.
+    fn drain(&self) -> Drained {
+        let shared = &self.shared;
+        let began = shared.enter(Phase::Draining);
+        shared.draining.cancel();
+        // Before the gate closes: a participant goes on serving what is already on the wire, under
+        // a guard that it holds.
+        for participant in shared.participants() {
+            caught("participant, told to drain,", || participant.drain());
+        }
+        shared.gate.close();
+        self.tell();
+        let end = plan::after(began, shared.plan.get_grace_period());
+        if shared
+            .gate
+            .wait_idle_unless(end, || shared.hurried.is_cancelled())
+        {
+            return Drained::default();
+        }
+        log::warn!(
+            "told to stop: {}",
+            one_line(&shared.in_flight_names().join(", "))
+        );
+        Drained {
+            forced: true,
+            abandoned: self.cancel(),
+        }
+    }
+
+    /// Tells all that remain to leave, and returns the names of those that did not.
+    fn cancel(&self) -> Vec<String> {
+        let shared = &self.shared;
+        let began = shared.enter(Phase::Cancelling);
+        shared.cancelling.cancel();
+        for participant in shared.participants() {
+            caught("participant, told to cancel,", || participant.cancel());
+        }
+        self.tell();
+        let end = plan::after(began, shared.plan.get_force_period());
+        if shared.gate.wait_idle_unless(end, || false) {
+            return Vec::new();
+        }
+        let abandoned = shared.in_flight_names();
+        log::warn!("abandoned: {}", one_line(&abandoned.join(", ")));
+        abandoned
+    }
+
+    /// A stop during start-up: nothing was served, so nothing is waited for.
+    fn skip_drain(&self) -> Drained {
+        self.shared.gate.close();
+        Drained::default()
+    }
+
+    /// Closes the participants, then runs the hooks.
+    fn close(&self) -> Vec<HookReport> {
+        let shared = &self.shared;
+        let began = shared.enter(Phase::Closing);
+        // Both have been cancelled already on a stop that went through their phases. On any other,
+        // nobody must be left waiting for them.
+        shared.draining.cancel();
+        shared.cancelling.cancel();
+        self.tell();
+        let time = shared.plan.get_closing();
+        let hooks = std::mem::take(&mut shared.control.lock().hooks);
+        // A participant that hangs as it closes must not take the time of the hooks as well.
+        let time_to_close = if hooks.is_empty() { time } else { time / 2 };
+        let mut reports = self.close_participants(began, time_to_close);
+        reports.extend(hooks.run(plan::after(began, time), &shared.running_hooks));
+        for report in &reports {
+            if report.outcome != Outcome::Done {
+                log::warn!(
+                    "{}",
+                    one_line(&format!("{}: {}", report.name, report.outcome))
+                );
+            }
+        }
+        reports
+    }
+
+    fn close_participants(&self, began: Instant, time: Duration) -> Vec<HookReport> {
+        let deadline = plan::after(began, time);
+        let end = deadline
+            .or_else(|| plan::after(began, NEVER))
+            .unwrap_or(began);
+        let closing = self.shared.participants().into_iter().map(|participant| {
+            let name = caught("participant, asked for its name,", || participant.name());
+            let work = move || {
+                participant.close(end);
+                Ok(())
+            };
+            Hook::new(format!("close {}", name.unwrap_or_default()), work).time_limit(time)
+        });
+        Hooks::unordered(closing.collect()).run(deadline, &self.shared.running_hooks)
+    }
+
+    /// Enters the last phase, tells of it, and then lets everything go.
+    fn finish(self, reason: Reason, drained: Drained, hooks: Vec<HookReport>) {
+        let shared = &self.shared;
+        let mut abandoned = drained.abandoned;
+        let overran = hooks.iter().filter(|hook| hook.outcome == Outcome::Overran);
+        abandoned.extend(overran.map(|hook| hook.name.clone()));
+        let calls = self.calls();
+        let end = shared.enter(Phase::Stopped);
+        let report = Report {
+            reason,
+            took: end.saturating_duration_since(*shared.began.get().unwrap_or(&end)),
+            phases: phases(self.start, &shared.control.lock().history),
+            calls,
+            forced: drained.forced,
+            abandoned,
+            hooks,
+        };
+        self.tell();
+        log::info!("{report}");
+
+        // What is let go may hold handles on this lifecycle, and must be dropped with no lock held.
+        let released = {
+            let mut control = shared.control.lock();
+            (
+                std::mem::take(&mut control.observers),
+                std::mem::take(&mut control.subscribers),
+                std::mem::take(&mut control.participants),
+            )
+        };
+        caught("dropping observers and participants", || drop(released));
+
+        shared.dismiss_guard();
+        if self.guard.join().is_err() {
+            log::error!("the guard thread panicked");
+        }
+        shared.report.get_or_init(|| report);
+        shared.stopped.cancel();
+    }
+
+    fn calls(&self) -> Calls {
+        let participants = self.shared.participants();
+        let dismissed = self.shared.control.lock().dismissed;
+        participants.iter().fold(dismissed, |sum, participant| {
+            sum + caught("participant, asked for its calls,", || participant.calls())
+                .unwrap_or_default()
+        })
+    }
+
+    /// Calls the observers for every transition that they have not been told of.
+    fn tell(&self) {
+        loop {
+            let (transition, observers) = {
+                let mut control = self.shared.control.lock();
+                let Some((transition, count)) = control.untold.pop_front() else {
+                    return;
+                };
+                (transition, control.observers[..count].to_vec())
+            };
+            log::info!("{transition}");
+            for observer in observers {
+                caught("observer", || observer(&transition));
+            }
+        }
+    }
+}
+
+/// The time in each phase that was left again.
+fn phases(start: Instant, history: &[Transition]) -> Vec<PhaseReport> {
+    let begins = std::iter::once(start).chain(history.iter().map(|transition| transition.at));
+    begins
+        .zip(history)
+        .map(|(began, left)| PhaseReport {
+            phase: left.from,
+            took: left.at.saturating_duration_since(began),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_phase_lasts_from_its_transition_to_the_next() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let history = [
+            Transition {
+                from: Phase::Starting,
+                to: Phase::Closing,
+                at: at(5),
+            },
+            Transition {
+                from: Phase::Closing,
+                to: Phase::Stopped,
+                at: at(7),
+            },
+        ];
+        assert_eq!(
+            phases(start, &history),
+            [
+                PhaseReport {
+                    phase: Phase::Starting,
+                    took: Duration::from_millis(5)
+                },
+                PhaseReport {
+                    phase: Phase::Closing,
+                    took: Duration::from_millis(2)
+                },
+            ]
+        );
+    }
+}

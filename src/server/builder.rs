@@ -1,0 +1,441 @@
+//! The settings of a server.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::num::TryFromIntError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::{self, Config, Engine, Listener};
+use crate::lifecycle::{BuildError, Hook, Lifecycle, Plan, Report, Signals, Stopping};
+
+use super::dispatch::Dispatch;
+use super::interceptor::Interceptor;
+use super::running::{Running, Server};
+use super::service::Service;
+
+/// Collects what a [`Server`] is made of.
+///
+/// | setting | default | reason for the default |
+/// |---|---|---|
+/// | [`workers`](Self::workers) | 16 | handlers block, so more than there are cores; threads are started when first needed |
+/// | [`backlog`](Self::backlog) | 1,024 calls | a burst on a few connections passes; at some 10 KiB a small call this is 10 MiB at the most |
+/// | [`max_connections`](Self::max_connections) | 512 | half of 1,024, the usual limit of descriptors of a process |
+/// | [`max_concurrent_streams`](Self::max_concurrent_streams) | 1,000 | calls beyond it wait unseen in the client; RFC 9113, 5.1.2 asks for no less than 100 |
+/// | [`max_receive_message_size`](Self::max_receive_message_size) | 4 MiB | as in every gRPC implementation |
+/// | [`max_metadata_size`](Self::max_metadata_size) | 16 KiB | C-core's own hard limit |
+/// | [`keepalive`](Self::keepalive) | 60 s, 20 s | a peer that lost its power is noticed within 80 s; most NATs forget a connection later than that |
+/// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | a client speaks first, and a slow radio link has a round trip of 1 s |
+/// | [`plan`](Self::plan) | [`Plan::default`] | |
+#[must_use = "a builder does nothing until `serve` or `start`"]
+pub struct ServerBuilder {
+    name: Option<String>,
+    addresses: Vec<String>,
+    services: Vec<Service>,
+    interceptors: Vec<Box<dyn Interceptor>>,
+    workers: usize,
+    backlog: usize,
+    max_connections: usize,
+    max_concurrent_streams: usize,
+    max_receive_message_size: usize,
+    max_metadata_size: usize,
+    keepalive_interval: Duration,
+    keepalive_timeout: Duration,
+    handshake_timeout: Duration,
+    plan: Plan,
+    hooks: Vec<Hook>,
+    signals: Option<Signals>,
+}
+
+impl Server {
+    /// Begins to build a server.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder {
+            name: None,
+            addresses: Vec::new(),
+            services: Vec::new(),
+            interceptors: Vec::new(),
+            workers: 16,
+            backlog: 1024,
+            max_connections: 512,
+            max_concurrent_streams: 1000,
+            max_receive_message_size: 4 << 20,
+            max_metadata_size: 16 << 10,
+            keepalive_interval: Duration::from_secs(60),
+            keepalive_timeout: Duration::from_secs(20),
+            handshake_timeout: Duration::from_secs(10),
+            plan: Plan::default(),
+            hooks: Vec::new(),
+            signals: None,
+        }
+    }
+}
+
+impl ServerBuilder {
+    /// Adds an address to listen at: `0.0.0.0:50051`, `[::]:50051`, `localhost:50051` or
+    /// `unix:/run/greeter.sock`. With port 0 the kernel chooses one; see [`Server::address`].
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.addresses.push(address.into());
+        self
+    }
+
+    /// Adds a service.
+    pub fn service(mut self, service: Service) -> Self {
+        self.services.push(service);
+        self
+    }
+
+    /// Adds an interceptor. They run in the order in which they were added.
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors.push(Box::new(interceptor));
+        self
+    }
+
+    /// Sets the name in logs and reports. Default: the first address.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets how many handlers may run at a time. Each needs a thread; one more polls.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Sets how many calls may wait for a worker. What comes on top of that is refused at once,
+    /// with `RESOURCE_EXHAUSTED`. Zero is allowed.
+    pub fn backlog(mut self, calls: usize) -> Self {
+        self.backlog = calls;
+        self
+    }
+
+    /// Sets how many connections may be open. What comes on top of that is closed at once.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// Sets how many calls a client may have open on one connection.
+    pub fn max_concurrent_streams(mut self, calls: usize) -> Self {
+        self.max_concurrent_streams = calls;
+        self
+    }
+
+    /// Sets how large a request may be, in bytes, compressed and decompressed. What is larger is
+    /// refused with `RESOURCE_EXHAUSTED`.
+    pub fn max_receive_message_size(mut self, bytes: usize) -> Self {
+        self.max_receive_message_size = bytes;
+        self
+    }
+
+    /// Sets how large the metadata of a request may be, in bytes, counted as HTTP/2 counts (32
+    /// bytes more for each entry). What is larger is refused with `RESOURCE_EXHAUSTED`.
+    pub fn max_metadata_size(mut self, bytes: usize) -> Self {
+        self.max_metadata_size = bytes;
+        self
+    }
+
+    /// Sets after how long without a byte a connection is probed, and how long the answer may
+    /// take. One without answer is closed. C-core takes no less than one second between probes.
+    pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.keepalive_interval = interval;
+        self.keepalive_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a new connection may take to begin to speak HTTP/2.
+    pub fn handshake_timeout(mut self, time: Duration) -> Self {
+        self.handshake_timeout = time;
+        self
+    }
+
+    /// Sets how long each phase of the stop may take. For a server with a lifecycle of its own.
+    pub fn plan(mut self, plan: Plan) -> Self {
+        self.plan = plan;
+        self
+    }
+
+    /// Adds a closing hook. For a server with a lifecycle of its own.
+    pub fn hook(mut self, hook: Hook) -> Self {
+        self.hooks.push(hook);
+        self
+    }
+
+    /// Sets where signals are heard from. Default: the process's TERM and INT for
+    /// [`serve`](Self::serve), none for [`start`](Self::start). For a server with a lifecycle of
+    /// its own.
+    pub fn signals(mut self, signals: Signals) -> Self {
+        self.signals = Some(signals);
+        self
+    }
+
+    /// Serves until TERM or INT, then stops by the plan. This is all that `main` needs: it may
+    /// return the report, whose exit code tells how it went.
+    ///
+    /// A server that cannot start is logged and reported as well, with the exit code
+    /// [`FAILED_START`](crate::lifecycle::exit_code::FAILED_START).
+    pub fn serve(mut self) -> Result<Report, StartError> {
+        self.signals.get_or_insert(Signals::process());
+        Ok(self.start()?.wait())
+    }
+
+    /// Starts the server with a lifecycle of its own, and returns.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], and then nothing is left running.
+    pub fn start(mut self) -> Result<Server, StartError> {
+        let mut lifecycle = Lifecycle::builder()
+            .plan(self.plan)
+            .signals(self.signals.take().unwrap_or(Signals::none()));
+        for hook in std::mem::take(&mut self.hooks) {
+            lifecycle = lifecycle.hook(hook);
+        }
+        let lifecycle = lifecycle.build().map_err(StartError::Lifecycle)?;
+        let running = match self.launch(&lifecycle) {
+            Ok(running) => running,
+            Err(error) => {
+                lifecycle.fail(&error);
+                lifecycle.wait();
+                return Err(error);
+            }
+        };
+        // A signal meanwhile has begun the stop, and `wait` will tell.
+        let _ = lifecycle.serving();
+        Ok(Server::new(running, lifecycle, true))
+    }
+
+    /// Starts the server as a part of a lifecycle that it may share with others. The program calls
+    /// [`Lifecycle::serving`] once everything is started. Plan, hooks and signals are the
+    /// lifecycle's; those set here are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], and then nothing of the server is left running.
+    pub fn start_with(self, lifecycle: &Lifecycle) -> Result<Server, StartError> {
+        Ok(Server::new(
+            self.launch(lifecycle)?,
+            lifecycle.clone(),
+            false,
+        ))
+    }
+
+    fn launch(self, lifecycle: &Lifecycle) -> Result<Arc<Running>, StartError> {
+        let settings = self.settings()?;
+        let (workers, backlog) = (at_least_one("workers", self.workers)?, self.backlog);
+        let connections = at_least_one("max_connections", self.max_connections)?;
+        if self.addresses.is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        let mut methods = Vec::new();
+        let mut engine_methods: Vec<engine::Method> = Vec::new();
+        for service in self.services {
+            for method in service.methods {
+                let path = format!("/{}/{}", service.name, method.name);
+                if engine_methods.iter().any(|it| it.path == path) {
+                    return Err(StartError::DuplicateMethod(path));
+                }
+                let (request, response) = (method.streaming_request, method.streaming_response);
+                engine_methods.push(engine::Method::new(path, request, response));
+                methods.push(method);
+            }
+        }
+        let mut listeners = Vec::new();
+        for address in &self.addresses {
+            let bound = Listener::bind(address).map_err(|source| StartError::Listen {
+                address: address.clone(),
+                source,
+            })?;
+            listeners.extend(bound);
+        }
+        let name = match (self.name, listeners.first()) {
+            (Some(name), _) => name,
+            (None, Some(listener)) => format!("server at {}", listener.address()),
+            (None, None) => return Err(StartError::NoAddress),
+        };
+        let in_flight = lifecycle
+            .in_flight()
+            .enter_owned()
+            .map_err(|_| StartError::TooLate)?;
+        let dispatch = Arc::new(Dispatch::new(
+            methods,
+            self.interceptors,
+            self.max_receive_message_size,
+            in_flight,
+        ));
+        let config = Config {
+            methods: engine_methods,
+            listeners,
+            settings,
+            workers,
+            backlog,
+            connections,
+            handshake: self.handshake_timeout,
+        };
+        let host: Arc<dyn engine::Host> = dispatch.clone();
+        let engine = Engine::start(config, host).map_err(StartError::Engine)?;
+        for address in engine.addresses() {
+            log::info!("{name}: listening at {address}");
+        }
+        let running = Arc::new(Running {
+            name,
+            engine,
+            dispatch,
+        });
+        lifecycle
+            .enlist(running.clone())
+            .map_err(|Stopping { .. }| StartError::TooLate)?;
+        Ok(running)
+    }
+
+    /// C-core's channel arguments.
+    fn settings(&self) -> Result<Vec<(&'static str, i32)>, StartError> {
+        let streams = at_least_one("max_concurrent_streams", self.max_concurrent_streams)?;
+        let message = at_least_one("max_receive_message_size", self.max_receive_message_size)?;
+        let metadata = at_least_one("max_metadata_size", self.max_metadata_size)?;
+        let number = |setting, value: usize| {
+            i32::try_from(value).map_err(|_: TryFromIntError| StartError::Setting {
+                setting,
+                value: value.to_string(),
+                expected: "no more than 2147483647",
+            })
+        };
+        let milliseconds = |setting, value: Duration| match i32::try_from(value.as_millis()) {
+            Ok(1..) => Ok(i32::try_from(value.as_millis()).unwrap_or(i32::MAX)),
+            _ => Err(StartError::Setting {
+                setting,
+                value: format!("{value:?}"),
+                expected: "from 1 ms to 24 days",
+            }),
+        };
+        milliseconds("handshake_timeout", self.handshake_timeout)?;
+        let metadata = number("max_metadata_size", metadata)?;
+        Ok(vec![
+            (
+                "grpc.max_concurrent_streams",
+                number("max_concurrent_streams", streams)?,
+            ),
+            (
+                "grpc.max_receive_message_length",
+                number("max_receive_message_size", message)?,
+            ),
+            // Above the first C-core refuses some calls, at random, and above the second all.
+            ("grpc.max_metadata_size", metadata),
+            ("grpc.absolute_max_metadata_size", metadata),
+            (
+                "grpc.keepalive_time_ms",
+                milliseconds("keepalive", self.keepalive_interval)?,
+            ),
+            (
+                "grpc.keepalive_timeout_ms",
+                milliseconds("keepalive", self.keepalive_timeout)?,
+            ),
+            // A connection without calls is probed, too: that is the one that nobody misses.
+            ("grpc.keepalive_permit_without_calls", 1),
+            // Clients may ping as often as every ten seconds without being sent away.
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            // Decompressed by touchdown, which bounds the size; C-core does not.
+            ("grpc.per_message_decompression", 0),
+            // Deadlines are kept by touchdown, where somebody asks for them. C-core's check
+            // cancels the call, after which strict clients drop the whole connection.
+            ("grpc.enable_deadline_checking", 0),
+            // Bookkeeping that nothing here reads.
+            ("grpc.enable_channelz", 0),
+            // Pings to measure the bandwidth. The window is fixed instead, below.
+            ("grpc.http2.bdp_probe", 0),
+        ])
+    }
+}
+
+impl fmt::Debug for ServerBuilder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ServerBuilder")
+            .field("addresses", &self.addresses)
+            .field("services", &self.services)
+            .field("workers", &self.workers)
+            .field("backlog", &self.backlog)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+fn at_least_one(setting: &'static str, value: usize) -> Result<usize, StartError> {
+    match value {
+        0 => Err(StartError::Setting {
+            setting,
+            value: "0".to_owned(),
+            expected: "at least 1",
+        }),
+        value => Ok(value),
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No address was given: call [`ServerBuilder::address`].
+    NoAddress,
+    /// The address cannot be listened at: it is no address, it is in use, or it is not this
+    /// machine's.
+    Listen {
+        /// As it was given.
+        address: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A setting has a value that makes no sense.
+    Setting {
+        /// The name of the builder's function.
+        setting: &'static str,
+        /// The value.
+        value: String,
+        /// What would make sense.
+        expected: &'static str,
+    },
+    /// Two services have this method.
+    DuplicateMethod(String),
+    /// The plan, the hooks or the signals are at fault.
+    Lifecycle(BuildError),
+    /// The lifecycle is stopping, so nothing new is started.
+    TooLate,
+    /// A thread or a descriptor could not be had.
+    Engine(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::NoAddress => {
+                formatter.write_str("no address to listen at: call ServerBuilder::address")
+            }
+            StartError::Listen { address, source } => {
+                write!(formatter, "cannot listen at {address}: {source}")
+            }
+            StartError::Setting {
+                setting,
+                value,
+                expected,
+            } => write!(formatter, "{setting} is {value}, and must be {expected}"),
+            StartError::DuplicateMethod(path) => {
+                write!(formatter, "two services have the method {path}")
+            }
+            StartError::Lifecycle(error) => error.fmt(formatter),
+            StartError::TooLate => formatter.write_str("the program is stopping already"),
+            StartError::Engine(error) => write!(formatter, "the server cannot start: {error}"),
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            StartError::Listen { source, .. } | StartError::Engine(source) => Some(source),
+            StartError::Lifecycle(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What a handler can know and say of its call, beside the messages.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine;
+use crate::lifecycle::Token;
+
+use super::metadata::{checked, Metadata, MetadataError, Value};
+
+/// One call, as its handler sees it.
+///
+/// Nothing here costs anything until it is asked for. A clone is the same call, and may be taken
+/// to another thread; it does not keep the call open.
+#[derive(Clone)]
+pub struct Call {
+    pub(super) core: Arc<engine::Call>,
+}
+
+impl Call {
+    pub(super) fn new(core: Arc<engine::Call>) -> Call {
+        Call { core }
+    }
+
+    /// The full name of the method: `/package.Service/Method`.
+    pub fn method(&self) -> &str {
+        self.core.path()
+    }
+
+    /// The caller's address.
+    pub fn peer(&self) -> Peer {
+        Peer::parse(&self.core.peer())
+    }
+
+    /// The metadata that came with the request.
+    pub fn metadata(&self) -> Metadata<'_> {
+        Metadata::new(&self.core)
+    }
+
+    /// Adds a response header. They are sent with the first reply, or with the status if there is
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError`] if the name or the value is not legal, or the headers were sent.
+    pub fn set_header<'a>(
+        &self,
+        name: &str,
+        value: impl Into<Value<'a>>,
+    ) -> Result<(), MetadataError> {
+        let (name, value) = checked(name, value.into())?;
+        match self.core.add_header(name.clone(), value) {
+            true => Ok(()),
+            false => Err(MetadataError::Sent(name)),
+        }
+    }
+
+    /// Adds a response trailer. They are sent with the status.
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError`] if the name or the value is not legal, or the call has ended.
+    pub fn set_trailer<'a>(
+        &self,
+        name: &str,
+        value: impl Into<Value<'a>>,
+    ) -> Result<(), MetadataError> {
+        let (name, value) = checked(name, value.into())?;
+        match self.core.add_trailer(name.clone(), value) {
+            true => Ok(()),
+            false => Err(MetadataError::Sent(name)),
+        }
+    }
+
+    /// The time left until the caller's deadline, zero once it has passed; `None` if the caller
+    /// set none.
+    pub fn time_remaining(&self) -> Option<Duration> {
+        self.core.time_remaining()
+    }
+
+    /// Whether there is no point in going on: the caller left, the deadline passed, or the server
+    /// is cancelling what remains. A long handler should ask now and then.
+    ///
+    /// The first time a unary call asks, the engine begins to look out for the caller; the news
+    /// that it left may come a moment later.
+    pub fn is_cancelled(&self) -> bool {
+        self.core.told_to_stop() || self.core.deadline_passed() || self.core.caller_left()
+    }
+
+    /// A token that is cancelled when [`is_cancelled`](Self::is_cancelled) becomes true: to wait
+    /// on, to use in `select!`, or to make children of.
+    pub fn token(&self) -> Token {
+        let token = Token::new();
+        let cancelled = token.clone();
+        self.core.on_cancel(move || cancelled.cancel());
+        token
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Call")
+            .field("method", &self.method())
+            .field("peer", &self.peer())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a call comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Peer {
+    /// From an address and port of IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// Through a unix socket. What connects there has no address.
+    Unix,
+    /// From elsewhere, in C-core's words.
+    Other(String),
+}
+
+impl Peer {
+    /// Reads the forms of
+    /// [gRPC's naming document](https://github.com/grpc/grpc/blob/master/doc/naming.md).
+    fn parse(uri: &str) -> Peer {
+        let address = match uri.split_once(':') {
+            Some(("unix", _)) => return Peer::Unix,
+            Some(("ipv4", address)) => address.parse(),
+            Some(("ipv6", address)) => {
+                // A zone is written `%25eth0`, and std reads numbers of zones only.
+                let plain = address
+                    .replace("%5B", "[")
+                    .replace("%5D", "]")
+                    .replace("%25", "%");
+                plain.parse()
+            }
+            _ => return Peer::Other(uri.to_owned()),
+        };
+        address.map_or_else(|_| Peer::Other(uri.to_owned()), Peer::Tcp)
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(formatter),
+            Peer::Unix => formatter.write_str("unix"),
+            Peer::Other(uri) => formatter.write_str(uri),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_read_in_every_form() {
+        let tcp = |it: &str| Peer::Tcp(it.parse().unwrap());
+        assert_eq!(Peer::parse("ipv4:127.0.0.1:80"), tcp("127.0.0.1:80"));
+        assert_eq!(Peer::parse("ipv6:%5B::1%5D:80"), tcp("[::1]:80"));
+        assert_eq!(Peer::parse("ipv6:[::1]:80"), tcp("[::1]:80"));
+        assert_eq!(Peer::parse("unix:"), Peer::Unix);
+        assert_eq!(Peer::parse("vsock:1:2"), Peer::Other("vsock:1:2".into()));
+    }
+}

@@ -1,0 +1,211 @@
+//! From the engine's calls to the services' handlers, and into the lifecycle.
+
+use std::any::Any;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::engine::{self, Handled, Host, Message};
+use crate::lifecycle::{Calls, OwnedGuard};
+
+use super::call::Call;
+use super::interceptor::Interceptor;
+use super::service::{Method, Outcome};
+use super::status::{Code, Status};
+use super::stream::ending;
+
+/// Runs calls, and keeps count of them.
+pub(super) struct Dispatch {
+    /// In the order of the engine's list.
+    methods: Vec<Method>,
+    interceptors: Arc<[Box<dyn Interceptor>]>,
+    message_limit: usize,
+    counts: Counts,
+    /// Keeps the lifecycle from taking the drain for complete.
+    draining: Mutex<Option<OwnedGuard>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    arrived: AtomicU64,
+    landed: AtomicU64,
+    refused: AtomicU64,
+    told_to_stop: AtomicU64,
+    abandoned: AtomicU64,
+}
+
+impl Dispatch {
+    pub(super) fn new(
+        methods: Vec<Method>,
+        interceptors: Vec<Box<dyn Interceptor>>,
+        message_limit: usize,
+        in_flight: OwnedGuard,
+    ) -> Dispatch {
+        Dispatch {
+            methods,
+            interceptors: interceptors.into(),
+            message_limit,
+            counts: Counts::default(),
+            draining: Mutex::new(Some(in_flight)),
+        }
+    }
+
+    pub(super) fn calls(&self) -> Calls {
+        let get = |count: &AtomicU64| count.load(Ordering::SeqCst);
+        let refused = get(&self.counts.refused);
+        let told_to_stop = get(&self.counts.told_to_stop);
+        // A refused call lands too, a moment later.
+        let ended = get(&self.counts.landed).saturating_sub(told_to_stop);
+        Calls {
+            completed: ended.saturating_sub(refused),
+            refused,
+            told_to_stop,
+            abandoned: get(&self.counts.abandoned),
+        }
+    }
+
+    pub(super) fn add_abandoned(&self, count: usize) {
+        self.counts
+            .abandoned
+            .fetch_add(count as u64, Ordering::SeqCst);
+    }
+
+    /// The server has no part in the program's drain any more.
+    pub(super) fn release(&self) {
+        self.draining.lock().take();
+    }
+
+    fn outcome(&self, method: &Method, call: &Call, message: Option<Message>) -> Outcome {
+        let run = AssertUnwindSafe(|| (method.run)(call, message, self.message_limit));
+        catch_unwind(run).unwrap_or_else(|panic| {
+            let text = panic_message(&*panic);
+            log::error!("{}: the handler panicked: {text}", call.method());
+            Outcome::Failed(Status::internal("the handler panicked"))
+        })
+    }
+
+    fn run_intercepted(&self, method: &Method, call: &Call, message: Option<Message>) -> Outcome {
+        let mut passed = 0;
+        let before = AssertUnwindSafe(|| {
+            self.interceptors.iter().try_for_each(|it| {
+                it.before(call)?;
+                passed += 1;
+                Ok(())
+            })
+        });
+        let refusal = match catch_unwind(before) {
+            Ok(Ok(())) => None,
+            Ok(Err(status)) => Some(status),
+            Err(panic) => {
+                let text = panic_message(&*panic);
+                log::error!("{}: an interceptor panicked: {text}", call.method());
+                Some(Status::internal("an interceptor panicked"))
+            }
+        };
+        if method.streaming_response && refusal.is_none() {
+            // The handler may detach the call, and somebody else end it.
+            let (interceptors, call) = (Arc::clone(&self.interceptors), call.clone());
+            // Does not keep the call from being dropped: whoever ends it takes this out.
+            call.core.clone().set_epilogue(Box::new(move |ending| {
+                let status = Status::new(Code::from_number(ending.code), ending.message.to_owned())
+                    .with_details(ending.details);
+                run_after(&interceptors, &call, &status);
+            }));
+        }
+        let outcome = match refusal {
+            Some(status) => Outcome::Failed(status),
+            None => self.outcome(method, call, message),
+        };
+        if matches!(outcome, Outcome::Done) && call.core.is_detached() {
+            return outcome;
+        }
+        let ok = Status::ok();
+        let status = match &outcome {
+            Outcome::Failed(status) => status,
+            Outcome::Done | Outcome::Reply(_) => &ok,
+        };
+        match call.core.take_epilogue() {
+            Some(epilogue) => epilogue(ending(status)),
+            None => run_after(&self.interceptors[..passed], call, status),
+        }
+        outcome
+    }
+}
+
+fn run_after(interceptors: &[Box<dyn Interceptor>], call: &Call, status: &Status) {
+    for interceptor in interceptors.iter().rev() {
+        let after = AssertUnwindSafe(|| interceptor.after(call, status));
+        if let Err(panic) = catch_unwind(after) {
+            let text = panic_message(&*panic);
+            log::error!("{}: an interceptor panicked: {text}", call.method());
+        }
+    }
+}
+
+impl Host for Dispatch {
+    fn arrived(&self) {
+        self.counts.arrived.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn run(&self, core: Arc<engine::Call>, message: Option<Message>) {
+        let call = Call::new(core);
+        let index = call
+            .core
+            .method()
+            .expect("the engine refuses unknown methods itself");
+        let method = &self.methods[index as usize];
+        let outcome = if self.interceptors.is_empty() {
+            self.outcome(method, &call, message)
+        } else {
+            self.run_intercepted(method, &call, message)
+        };
+        let detached = call.core.is_detached();
+        let handled = if detached {
+            Handled::NotYet
+        } else {
+            Handled::Yes
+        };
+        let ok = Status::ok();
+        match &outcome {
+            Outcome::Done if detached => {}
+            Outcome::Done => drop(call.core.finish(None, ending(&ok), handled)),
+            Outcome::Reply(bytes) => drop(call.core.finish(Some(bytes), ending(&ok), handled)),
+            Outcome::Failed(status) => {
+                log::debug!("{}: {status}", call.method());
+                call.core.finish(None, ending(status), handled);
+            }
+        }
+    }
+
+    fn refused(&self, _call: &Arc<engine::Call>) {
+        self.counts.refused.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn landed(&self, call: &Arc<engine::Call>) {
+        if call.told_to_stop() && !call.was_abandoned() {
+            self.counts.told_to_stop.fetch_add(1, Ordering::SeqCst);
+        }
+        // Last, so that a count of what is in flight is never too small.
+        self.counts.landed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn in_flight(&self) -> usize {
+        let landed = self.counts.landed.load(Ordering::SeqCst);
+        let arrived = self.counts.arrived.load(Ordering::SeqCst);
+        arrived.saturating_sub(landed) as usize
+    }
+
+    fn drained(&self) {
+        self.release();
+    }
+}
+
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "without a message",
+    }
+}

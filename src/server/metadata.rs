@@ -1,0 +1,174 @@
+//! Metadata: what travels beside the messages.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+
+use crate::engine;
+
+/// The metadata that came with a request.
+///
+/// Names are in lower case. Those that end in `-bin` have bytes as values, all others printable
+/// ASCII. A name may occur more than once.
+#[derive(Clone, Copy)]
+pub struct Metadata<'a> {
+    call: &'a engine::Call,
+}
+
+impl<'a> Metadata<'a> {
+    pub(super) fn new(call: &'a engine::Call) -> Metadata<'a> {
+        Metadata { call }
+    }
+
+    /// The first value of a text entry. Case does not matter in `name`.
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        self.get_all(name).next()
+    }
+
+    /// All values of a text entry, in the order in which they came.
+    pub fn get_all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+        self.values(name)
+            .filter_map(|it| std::str::from_utf8(it).ok())
+    }
+
+    /// The first value of a binary entry, whose name ends in `-bin`.
+    pub fn get_bin(&self, name: &str) -> Option<&'a [u8]> {
+        self.values(name).next()
+    }
+
+    /// Every name and value, in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        let pairs = self.call.metadata();
+        pairs.filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)))
+    }
+
+    fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        let pairs = self.call.metadata();
+        pairs
+            .filter(move |(it, _)| it.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
+    }
+}
+
+impl fmt::Debug for Metadata<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs = self
+            .iter()
+            .map(|(name, value)| (name, String::from_utf8_lossy(value)));
+        formatter.debug_map().entries(pairs).finish()
+    }
+}
+
+/// A value of metadata to be sent: text for most names, bytes for those that end in `-bin`.
+///
+/// Made from strings and byte slices by `into()`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value<'a>(Cow<'a, [u8]>);
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Value(Cow::Borrowed(text.as_bytes()))
+    }
+}
+
+impl From<String> for Value<'_> {
+    fn from(text: String) -> Self {
+        Value(Cow::Owned(text.into_bytes()))
+    }
+}
+
+impl<'a> From<&'a [u8]> for Value<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Value(Cow::Borrowed(bytes))
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Value<'a> {
+    fn from(bytes: &'a [u8; N]) -> Self {
+        Value(Cow::Borrowed(bytes))
+    }
+}
+
+impl From<Vec<u8>> for Value<'_> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Value(Cow::Owned(bytes))
+    }
+}
+
+/// Why a header or trailer could not be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MetadataError {
+    /// The name is empty, has a character other than `a-z`, `0-9`, `_`, `-` and `.`, or is one
+    /// that gRPC keeps for itself (`grpc-…`, `content-type`, `te`).
+    Name(String),
+    /// The value of this text entry has a character that is not printable ASCII. A name that ends
+    /// in `-bin` takes any bytes.
+    Value(String),
+    /// It is too late for this one: they were sent.
+    Sent(String),
+}
+
+impl fmt::Display for MetadataError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MetadataError::Name(name) => write!(
+                formatter,
+                "{name:?} cannot be the name of metadata: use a-z, 0-9, '_', '-' and '.', and \
+                 none of gRPC's own names"
+            ),
+            MetadataError::Value(name) => write!(
+                formatter,
+                "the value of {name:?} is not printable ASCII; a name that ends in -bin takes bytes"
+            ),
+            MetadataError::Sent(name) => {
+                write!(formatter, "too late to set {name:?}: already sent")
+            }
+        }
+    }
+}
+
+impl Error for MetadataError {}
+
+/// Checks a name and a value against the rules of
+/// [gRPC over HTTP/2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+pub(super) fn checked(name: &str, value: Value<'_>) -> Result<(String, Vec<u8>), MetadataError> {
+    let name = name.to_ascii_lowercase();
+    let legal = |it: u8| matches!(it, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.');
+    let reserved = name.starts_with("grpc-") || ["content-type", "te"].contains(&&*name);
+    if name.is_empty() || reserved || !name.bytes().all(legal) {
+        return Err(MetadataError::Name(name));
+    }
+    let text = !name.ends_with("-bin");
+    if text && !value.0.iter().all(|it| matches!(it, 0x20..=0x7e)) {
+        return Err(MetadataError::Value(name));
+    }
+    Ok((name, value.0.into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_values_are_checked() {
+        let check = |name: &str, value: &[u8]| checked(name, value.into());
+        assert_eq!(
+            check("X-Id", b"7").unwrap(),
+            ("x-id".to_owned(), b"7".to_vec())
+        );
+        assert!(check("raw-bin", &[0, 255]).is_ok());
+        for name in ["", "a b", "ä", ":path", "grpc-status", "te", "a\0"] {
+            assert_eq!(
+                check(name, b"").unwrap_err(),
+                MetadataError::Name(name.to_lowercase())
+            );
+        }
+        for value in [&b"\n"[..], &[0], &[0x7f], "ü".as_bytes()] {
+            assert_eq!(
+                check("text", value).unwrap_err(),
+                MetadataError::Value("text".into())
+            );
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! What a user writes against: services, calls, streams, and the server itself.
+
+mod builder;
+mod call;
+mod codec;
+mod dispatch;
+mod interceptor;
+mod metadata;
+mod running;
+mod service;
+mod status;
+mod stream;
+
+pub use self::builder::{ServerBuilder, StartError};
+pub use self::call::{Call, Peer};
+pub use self::interceptor::Interceptor;
+pub use self::metadata::{Metadata, MetadataError, Value};
+pub use self::running::Server;
+pub use self::service::{Service, ServiceBuilder};
+pub use self::status::{Code, Status};
+pub use self::stream::{DetachedReplies, ReceiveTimeout, Replies, Requests, SendError};

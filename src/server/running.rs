@@ -1,0 +1,149 @@
+//! A server that runs, and its part in the program's life.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::engine::{Address, Engine, Host};
+use crate::lifecycle::{Calls, Lifecycle, Participant, Report};
+
+use super::dispatch::Dispatch;
+
+/// A server that runs. Dropping it stops it, calls in flight included, by its plan.
+pub struct Server {
+    running: Arc<Running>,
+    lifecycle: Lifecycle,
+    /// Whether the lifecycle is this server's own, and ends with it.
+    owns_lifecycle: bool,
+}
+
+/// What the lifecycle knows of a server.
+pub(super) struct Running {
+    pub(super) name: String,
+    pub(super) engine: Engine,
+    pub(super) dispatch: Arc<Dispatch>,
+}
+
+impl Server {
+    pub(super) fn new(running: Arc<Running>, lifecycle: Lifecycle, owns_lifecycle: bool) -> Server {
+        Server {
+            running,
+            lifecycle,
+            owns_lifecycle,
+        }
+    }
+
+    /// Where the server listens: the first address, with the real port where port 0 was asked for.
+    pub fn address(&self) -> &Address {
+        &self.running.engine.addresses()[0]
+    }
+
+    /// Every address at which the server listens.
+    pub fn addresses(&self) -> &[Address] {
+        self.running.engine.addresses()
+    }
+
+    /// The lifecycle that this server is part of.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    /// How many calls are in flight: arrived, and not yet answered with their status on its way.
+    pub fn in_flight(&self) -> usize {
+        self.running.dispatch.in_flight()
+    }
+
+    /// How many connections are open, those that are closing included.
+    pub fn connections(&self) -> usize {
+        self.running.engine.connections()
+    }
+
+    /// What became of the calls so far.
+    pub fn calls(&self) -> Calls {
+        self.running.dispatch.calls()
+    }
+
+    /// Begins to stop, and waits until the server has stopped. With a shared lifecycle this stops
+    /// everything that is part of it.
+    pub fn shutdown(self) -> Report {
+        self.lifecycle.shutdown("shutdown() was called");
+        self.wait()
+    }
+
+    /// Waits until the server has stopped: after a signal, if it listens to signals, or after
+    /// somebody called [`Lifecycle::shutdown`].
+    pub fn wait(self) -> Report {
+        self.lifecycle.wait()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.owns_lifecycle {
+            self.lifecycle.shutdown("the server was dropped");
+            self.lifecycle.wait();
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Server")
+            .field("addresses", &self.addresses())
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Participant for Running {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn drain(&self) {
+        log::info!(
+            "{}: draining {} calls on {} connections",
+            self.name,
+            self.dispatch.in_flight(),
+            self.engine.connections()
+        );
+        self.engine.drain();
+    }
+
+    fn cancel(&self) {
+        let told = self.engine.tell_to_stop();
+        log::warn!("{}: told {told} calls to stop", self.name);
+    }
+
+    fn close(&self, deadline: Instant) {
+        let abandoned = self.engine.abandon_calls();
+        for method in &abandoned {
+            log::error!(
+                "{}: {method} does not return; its caller got UNAVAILABLE",
+                self.name
+            );
+        }
+        self.dispatch.add_abandoned(abandoned.len());
+        self.dispatch.release();
+        // Threads that run those handlers cannot be waited for.
+        let patience = match abandoned.len() {
+            0 => deadline,
+            _ => deadline.min(Instant::now() + Duration::from_millis(200)),
+        };
+        if !self.engine.stop(patience) && abandoned.is_empty() {
+            log::error!("{}: the engine did not stop in time", self.name);
+        }
+    }
+
+    fn running(&self) -> Vec<String> {
+        let running = self.engine.running().into_iter();
+        running
+            .map(|(method, time)| format!("{method} for {} ms", time.as_millis()))
+            .collect()
+    }
+
+    fn calls(&self) -> Calls {
+        self.dispatch.calls()
+    }
+}

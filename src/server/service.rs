@@ -1,0 +1,182 @@
+//! Services: named methods and the functions behind them.
+
+use std::fmt;
+
+use protobuf::Message as Protobuf;
+
+use crate::engine::{Message, Outgoing};
+
+use super::call::Call;
+use super::codec::{decode, encode};
+use super::status::Status;
+use super::stream::{Replies, Requests};
+
+/// How the handler of one call has ended it.
+pub(super) enum Outcome {
+    Reply(Outgoing),
+    Done,
+    Failed(Status),
+}
+
+impl From<Result<(), Status>> for Outcome {
+    fn from(result: Result<(), Status>) -> Outcome {
+        match result {
+            Ok(()) => Outcome::Done,
+            Err(status) => Outcome::Failed(status),
+        }
+    }
+}
+
+/// Takes the call, its message if it came with one, and the limit in bytes for
+/// decompressed messages.
+type Run = Box<dyn Fn(&Call, Option<Message>, usize) -> Outcome + Send + Sync>;
+
+pub(super) struct Method {
+    pub(super) name: &'static str,
+    pub(super) streaming_request: bool,
+    pub(super) streaming_response: bool,
+    pub(super) run: Run,
+}
+
+/// A service to be served: what [`ServerBuilder::service`](super::ServerBuilder::service) takes.
+///
+/// Generated code makes these (`greeter_service(implementation)`); by hand it goes like this:
+///
+/// ```
+/// use protobuf::well_known_types::wrappers::StringValue;
+/// use touchdown::{Call, Service, Status};
+///
+/// let echo = Service::builder("demo.Echo")
+///     .unary("Say", |_: &Call, request: StringValue| Ok::<_, Status>(request))
+///     .build();
+/// assert_eq!(echo.name(), "demo.Echo");
+/// ```
+pub struct Service {
+    pub(super) name: &'static str,
+    pub(super) methods: Vec<Method>,
+}
+
+impl Service {
+    /// Begins a service with this full name: `package.Service`.
+    pub fn builder(name: &'static str) -> ServiceBuilder {
+        ServiceBuilder {
+            service: Service {
+                name,
+                methods: Vec::new(),
+            },
+        }
+    }
+
+    /// The full name.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let methods: Vec<_> = self.methods.iter().map(|it| it.name).collect();
+        formatter
+            .debug_struct("Service")
+            .field("name", &self.name)
+            .field("methods", &methods)
+            .finish()
+    }
+}
+
+/// Adds methods to a [`Service`].
+#[must_use = "a builder does nothing until `build`"]
+#[derive(Debug)]
+pub struct ServiceBuilder {
+    service: Service,
+}
+
+impl ServiceBuilder {
+    /// One request, one reply.
+    pub fn unary<Q, R, F>(self, name: &'static str, handler: F) -> ServiceBuilder
+    where
+        Q: Protobuf,
+        R: Protobuf,
+        F: Fn(&Call, Q) -> Result<R, Status> + Send + Sync + 'static,
+    {
+        self.method(name, false, false, move |call, message, limit| {
+            reply(one(message, limit).and_then(|request| handler(call, request)))
+        })
+    }
+
+    /// One request, a stream of replies.
+    pub fn server_streaming<Q, R, F>(self, name: &'static str, handler: F) -> ServiceBuilder
+    where
+        Q: Protobuf,
+        R: Protobuf,
+        F: Fn(&Call, Q, Replies<R>) -> Result<(), Status> + Send + Sync + 'static,
+    {
+        self.method(name, false, true, move |call, message, limit| {
+            let request = one(message, limit);
+            let replies = Replies::new(call.core.clone());
+            request
+                .and_then(|request| handler(call, request, replies))
+                .into()
+        })
+    }
+
+    /// A stream of requests, one reply.
+    pub fn client_streaming<Q, R, F>(self, name: &'static str, handler: F) -> ServiceBuilder
+    where
+        Q: Protobuf,
+        R: Protobuf,
+        F: Fn(&Call, Requests<Q>) -> Result<R, Status> + Send + Sync + 'static,
+    {
+        self.method(name, true, false, move |call, _, limit| {
+            reply(handler(call, Requests::new(call.core.clone(), limit)))
+        })
+    }
+
+    /// Streams both ways, independent of each other.
+    pub fn bidirectional<Q, R, F>(self, name: &'static str, handler: F) -> ServiceBuilder
+    where
+        Q: Protobuf,
+        R: Protobuf,
+        F: Fn(&Call, Requests<Q>, Replies<R>) -> Result<(), Status> + Send + Sync + 'static,
+    {
+        self.method(name, true, true, move |call, _, limit| {
+            let requests = Requests::new(call.core.clone(), limit);
+            handler(call, requests, Replies::new(call.core.clone())).into()
+        })
+    }
+
+    /// The service.
+    pub fn build(self) -> Service {
+        self.service
+    }
+
+    fn method(
+        mut self,
+        name: &'static str,
+        streaming_request: bool,
+        streaming_response: bool,
+        run: impl Fn(&Call, Option<Message>, usize) -> Outcome + Send + Sync + 'static,
+    ) -> ServiceBuilder {
+        self.service.methods.push(Method {
+            name,
+            streaming_request,
+            streaming_response,
+            run: Box::new(run),
+        });
+        self
+    }
+}
+
+fn one<Q: Protobuf>(message: Option<Message>, limit: usize) -> Result<Q, Status> {
+    match message {
+        Some(message) => decode(&message, limit),
+        None => Err(Status::internal("the request has no message")),
+    }
+}
+
+fn reply<R: Protobuf>(result: Result<R, Status>) -> Outcome {
+    match result.and_then(|reply| encode(&reply)) {
+        Ok(bytes) => Outcome::Reply(bytes),
+        Err(status) => Outcome::Failed(status),
+    }
+}

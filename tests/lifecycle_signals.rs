@@ -1,0 +1,303 @@
+//! The first, second and third signal: injected, and as real ones to child processes.
+
+mod lifecycle_support;
+
+use std::process;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{never, unbounded};
+use lifecycle_support::{bound, eventually, is_child, phases, say, Process};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::raise;
+use touchdown::lifecycle::{exit_code, Lifecycle, Phase, Plan, Reason, Report, Signals};
+
+/// Never stops by itself while something is in flight.
+const PATIENT: Plan = Plan::new()
+    .grace_period(Duration::MAX)
+    .force_period(Duration::MAX);
+
+fn listening() -> Lifecycle {
+    Lifecycle::builder()
+        .plan(PATIENT)
+        .signals(Signals::process())
+        .build()
+        .unwrap()
+}
+
+fn leave(report: Report) -> ! {
+    process::exit(report.exit_code().into());
+}
+
+#[test]
+fn the_first_injected_signal_begins_the_stop() {
+    let _bound = bound();
+    let (signals, sender) = Signals::injected();
+    let lifecycle = Lifecycle::builder().signals(signals).build().unwrap();
+    lifecycle.serving().unwrap();
+    sender.send(SIGINT);
+    let report = lifecycle.wait();
+    assert_eq!(report.reason, Reason::Signal(SIGINT));
+    assert_eq!(report.reason.to_string(), "SIGINT");
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+    sender.send(SIGINT);
+}
+
+#[test]
+fn a_signal_during_start_up_ends_it_cleanly() {
+    let _bound = bound();
+    let (signals, sender) = Signals::injected();
+    sender.send(SIGTERM);
+    let lifecycle = Lifecycle::builder().signals(signals).build().unwrap();
+    lifecycle.stopping().wait();
+    assert!(lifecycle.serving().is_err());
+    let report = lifecycle.wait();
+    assert_eq!(phases(&report), [Phase::Starting, Phase::Closing]);
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+}
+
+#[test]
+fn the_second_skips_to_cancelling() {
+    let _bound = bound();
+    let (signals, sender) = Signals::injected();
+    let lifecycle = Lifecycle::builder()
+        .plan(PATIENT)
+        .signals(signals)
+        .build()
+        .unwrap();
+    lifecycle.serving().unwrap();
+    let work = lifecycle.in_flight().enter_owned().unwrap();
+    sender.send(SIGTERM);
+    lifecycle.draining().wait();
+    assert!(!lifecycle
+        .cancelling()
+        .wait_timeout(Duration::from_millis(50)));
+    sender.send(SIGINT);
+    lifecycle.cancelling().wait();
+    drop(work);
+    let report = lifecycle.wait();
+    assert_eq!(report.reason, Reason::Signal(SIGTERM));
+    assert_eq!(report.exit_code(), exit_code::FORCED);
+}
+
+#[test]
+fn the_third_exits_at_once() {
+    let _bound = bound();
+    let (signals, sender) = Signals::injected();
+    let (exits, exited) = unbounded();
+    let lifecycle = Lifecycle::builder()
+        .plan(PATIENT)
+        .signals(signals)
+        .exit_with(move |code| exits.send(code).unwrap())
+        .build()
+        .unwrap();
+    lifecycle.serving().unwrap();
+    let work = lifecycle.in_flight().enter_owned().unwrap();
+    for signal in [SIGTERM, SIGTERM, SIGINT] {
+        sender.send(signal);
+    }
+    assert_eq!(exited.recv().unwrap(), 128 + SIGINT);
+    drop(work);
+    lifecycle.wait();
+}
+
+#[test]
+fn after_a_requested_stop_the_first_signal_changes_nothing() {
+    let _bound = bound();
+    let (signals, sender) = Signals::injected();
+    let lifecycle = Lifecycle::builder()
+        .plan(PATIENT)
+        .signals(signals)
+        .build()
+        .unwrap();
+    lifecycle.serving().unwrap();
+    let work = lifecycle.in_flight().enter_owned().unwrap();
+    lifecycle.shutdown("test");
+    sender.send(SIGTERM);
+    assert!(!lifecycle
+        .cancelling()
+        .wait_timeout(Duration::from_millis(50)));
+    sender.send(SIGTERM);
+    lifecycle.cancelling().wait();
+    drop(work);
+    assert_eq!(
+        lifecycle.wait().reason,
+        Reason::Requested("test".to_owned())
+    );
+}
+
+#[test]
+fn a_process_that_gets_sigterm_finishes_its_work_and_exits_cleanly() {
+    if is_child() {
+        let lifecycle = listening();
+        let work = lifecycle.in_flight().enter_owned().unwrap();
+        thread::spawn({
+            let lifecycle = lifecycle.clone();
+            move || {
+                lifecycle.draining().wait();
+                say("finished");
+                drop(work);
+            }
+        });
+        lifecycle.serving().unwrap();
+        say("ready");
+        leave(lifecycle.wait());
+    }
+    let mut child =
+        Process::start("a_process_that_gets_sigterm_finishes_its_work_and_exits_cleanly");
+    child.hear("ready");
+    child.signal("TERM");
+    let end = child.end();
+    assert_eq!(end.code, Some(0), "{end:?}");
+    assert!(end.stdout.contains("finished"), "{end:?}");
+}
+
+#[test]
+fn a_process_that_gets_sigint_twice_is_forced() {
+    if is_child() {
+        let lifecycle = listening();
+        let work = lifecycle.in_flight().enter_owned().unwrap();
+        thread::spawn({
+            let lifecycle = lifecycle.clone();
+            move || {
+                lifecycle.draining().wait();
+                say("draining");
+                lifecycle.cancelling().wait();
+                drop(work);
+            }
+        });
+        lifecycle.serving().unwrap();
+        say("ready");
+        leave(lifecycle.wait());
+    }
+    let mut child = Process::start("a_process_that_gets_sigint_twice_is_forced");
+    child.hear("ready");
+    child.signal("INT");
+    child.hear("draining");
+    child.signal("INT");
+    assert_eq!(child.end().code, Some(exit_code::FORCED.into()));
+}
+
+#[test]
+fn a_process_that_gets_three_signals_exits_with_the_third() {
+    if is_child() {
+        let lifecycle = listening();
+        lifecycle.serving().unwrap();
+        let work = lifecycle.in_flight().enter_owned().unwrap();
+        say("ready");
+        lifecycle.draining().wait();
+        say("draining");
+        lifecycle.cancelling().wait();
+        say("cancelling");
+        lifecycle.wait();
+        drop(work);
+    }
+    let mut child = Process::start("a_process_that_gets_three_signals_exits_with_the_third");
+    child.hear("ready");
+    child.signal("INT");
+    child.hear("draining");
+    child.signal("INT");
+    child.hear("cancelling");
+    child.signal("TERM");
+    let end = child.end();
+    assert_eq!(end.code, Some(143), "{end:?}");
+    assert!(
+        end.stderr
+            .contains("third signal (SIGTERM) while cancelling"),
+        "{end:?}"
+    );
+}
+
+#[test]
+fn two_lifecycles_in_one_process_both_hear() {
+    if is_child() {
+        let (one, other) = (listening(), listening());
+        one.serving().unwrap();
+        other.serving().unwrap();
+        raise(SIGTERM).unwrap();
+        assert_eq!(one.wait().reason, Reason::Signal(SIGTERM));
+        leave(other.wait());
+    }
+    let end = Process::start("two_lifecycles_in_one_process_both_hear").end();
+    assert_eq!(end.code, Some(0), "{end:?}");
+}
+
+#[test]
+fn one_that_has_stopped_leaves_the_signals_to_the_other() {
+    if is_child() {
+        let (one, other) = (listening(), listening());
+        one.shutdown("test");
+        one.wait();
+        other.serving().unwrap();
+        raise(SIGTERM).unwrap();
+        let report = other.wait();
+        assert_eq!(report.reason, Reason::Signal(SIGTERM));
+        leave(report);
+    }
+    let end = Process::start("one_that_has_stopped_leaves_the_signals_to_the_other").end();
+    assert_eq!(end.code, Some(0), "{end:?}");
+}
+
+#[test]
+fn a_program_that_hangs_after_the_stop_is_ended_by_the_next_signal() {
+    if is_child() {
+        let lifecycle = listening();
+        lifecycle.serving().unwrap();
+        raise(SIGTERM).unwrap();
+        lifecycle.wait();
+        say("hangs");
+        let _ = never::<()>().recv();
+    }
+    let mut child =
+        Process::start("a_program_that_hangs_after_the_stop_is_ended_by_the_next_signal");
+    child.hear("hangs");
+    child.signal("TERM");
+    assert_eq!(child.end().signal, Some(SIGTERM));
+}
+
+#[test]
+fn a_lifecycle_after_another_hears_again() {
+    if is_child() {
+        for _ in 0..100 {
+            let lifecycle = listening();
+            lifecycle.serving().unwrap();
+            raise(SIGTERM).unwrap();
+            assert_eq!(lifecycle.wait().reason, Reason::Signal(SIGTERM));
+        }
+        process::exit(0);
+    }
+    let end = Process::start("a_lifecycle_after_another_hears_again").end();
+    assert_eq!(end.code, Some(0), "{end:?}");
+}
+
+/// The processor time of a thread that waits for signals stays where it is.
+#[test]
+fn waiting_for_signals_takes_no_processor_time() {
+    let _bound = bound();
+    let (signals, _sender) = Signals::injected();
+    let lifecycle = Lifecycle::builder().signals(signals).build().unwrap();
+    lifecycle.serving().unwrap();
+    let switches = || -> u64 {
+        let mut sum = 0;
+        for task in std::fs::read_dir("/proc/self/task").unwrap() {
+            let path = task.unwrap().path();
+            let read = |file| std::fs::read_to_string(path.join(file)).unwrap_or_default();
+            if read("comm").trim() == "td-guard" {
+                let status = read("status");
+                let line = status
+                    .lines()
+                    .find(|line| line.starts_with("voluntary_ctxt_switches"));
+                sum += line.map_or(0, |line| {
+                    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+                });
+            }
+        }
+        sum
+    };
+    // Other tests' guards come and go beside this one: at some point none of them moves.
+    eventually("the guard threads sleep", || {
+        let before = switches();
+        thread::sleep(Duration::from_millis(200));
+        before > 0 && before == switches()
+    });
+}

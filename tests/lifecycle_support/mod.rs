@@ -1,0 +1,216 @@
+//! What the lifecycle's tests share: bounds in time, a logbook, and child processes.
+
+// Each test file uses a part of this.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{bounded, Sender};
+use touchdown::lifecycle::{Calls, Lifecycle, OwnedGuard, Participant, Phase, Report};
+
+/// No test takes this long; one that does hangs.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Ends the whole test process if a test hangs. Lasts until dropped.
+pub struct Bound(#[allow(dead_code)] Sender<()>);
+
+pub fn bound() -> Bound {
+    let test = thread::current().name().unwrap_or("test").to_owned();
+    let (sender, receiver) = bounded(0);
+    thread::spawn(move || {
+        if receiver.recv_timeout(LIMIT) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+            eprintln!("{test} hangs");
+            std::process::exit(99);
+        }
+    });
+    Bound(sender)
+}
+
+/// Waits until something that must happen has happened.
+pub fn eventually(what: &str, happened: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !happened() {
+        assert!(start.elapsed() < LIMIT, "never happened: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A lifecycle in Serving.
+pub fn serving() -> Lifecycle {
+    let lifecycle = Lifecycle::builder().build().unwrap();
+    lifecycle.serving().unwrap();
+    lifecycle
+}
+
+pub fn phases(report: &Report) -> Vec<Phase> {
+    report.phases.iter().map(|phase| phase.phase).collect()
+}
+
+/// A participant that writes down what it is told, and does what it is made to do.
+#[derive(Default)]
+pub struct Part {
+    pub log: Mutex<Vec<&'static str>>,
+    pub running: Mutex<Vec<String>>,
+    pub calls: Mutex<Calls>,
+    pub work: Mutex<Option<OwnedGuard>>,
+    pub lifecycle: Mutex<Option<Lifecycle>>,
+    pub leaves_when_told: bool,
+}
+
+impl Part {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn log(&self) -> Vec<&'static str> {
+        self.log.lock().unwrap().clone()
+    }
+}
+
+impl Participant for Part {
+    fn name(&self) -> String {
+        "part".to_owned()
+    }
+
+    fn drain(&self) {
+        self.log.lock().unwrap().push("drain");
+        if let Some(lifecycle) = &*self.lifecycle.lock().unwrap() {
+            assert!(!lifecycle.in_flight().is_closed());
+            assert!(lifecycle.draining().is_cancelled());
+        }
+    }
+
+    fn cancel(&self) {
+        self.log.lock().unwrap().push("cancel");
+        if self.leaves_when_told {
+            self.work.lock().unwrap().take();
+        }
+    }
+
+    fn close(&self, deadline: Instant) {
+        assert!(deadline > Instant::now());
+        self.log.lock().unwrap().push("close");
+    }
+
+    fn running(&self) -> Vec<String> {
+        self.running.lock().unwrap().clone()
+    }
+
+    fn calls(&self) -> Calls {
+        *self.calls.lock().unwrap()
+    }
+}
+
+const CASE: &str = "TOUCHDOWN_TEST_CHILD";
+
+/// Whether this process is the child of a test, and is to play its part.
+pub fn is_child() -> bool {
+    std::env::var_os(CASE).is_some()
+}
+
+/// Says a line to the parent. The test harness must not buffer it.
+pub fn say(line: &str) {
+    println!("\n{line}");
+}
+
+/// A child process that runs the same test again, as [`is_child`].
+pub struct Process {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    stderr: Option<ChildStderr>,
+}
+
+/// How a child ended.
+#[derive(Debug)]
+pub struct End {
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Process {
+    pub fn start(test: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(CASE, "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = child.stderr.take();
+        Self {
+            child,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Reads until the child says this line.
+    pub fn hear(&mut self, line: &str) {
+        let mut heard = String::new();
+        loop {
+            let start = heard.len();
+            let count = self.stdout.read_line(&mut heard).unwrap();
+            assert!(
+                count > 0,
+                "the child ended without saying {line:?}: {heard}"
+            );
+            if heard[start..].trim_end() == line {
+                return;
+            }
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("sh")
+            .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits for the end without reading the standard error, as a supervisor that hangs would.
+    pub fn end_unread(mut self) -> End {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if start.elapsed() > LIMIT {
+                self.child.kill().unwrap();
+                panic!("the child does not end");
+            }
+            thread::sleep(Duration::from_millis(2));
+        };
+        let (mut stdout, mut stderr) = (String::new(), Vec::new());
+        self.stdout.read_to_string(&mut stdout).unwrap();
+        self.stderr
+            .take()
+            .map(|mut pipe| pipe.read_to_end(&mut stderr));
+        End {
+            code: status.code(),
+            signal: status.signal(),
+            stdout,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
+    pub fn end(mut self) -> End {
+        let mut stderr = self.stderr.take().unwrap();
+        let reader = thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).map(|_| text).unwrap()
+        });
+        let mut end = self.end_unread();
+        end.stderr = reader.join().unwrap();
+        end
+    }
+}

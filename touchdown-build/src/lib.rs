@@ -1,0 +1,275 @@
+//! Generates Rust from `.proto` files for a `touchdown` server or client, in a build script: messages,
+//! blocking service traits and typed clients. It needs no `protoc` and no other program.
+//!
+//! # When to use
+//!
+//! In `build.rs` of every crate that serves or calls gRPC with `touchdown`. If all you need are messages,
+//! use `protobuf-codegen`, which makes them here as well. For code on tonic, use `tonic-build`.
+//!
+//! # Quick example
+//!
+//! Cargo.toml:
+//!
+//! ```toml
+//! [dependencies]
+//! protobuf = "=3.7.2"  # the version that messages are generated for
+//! touchdown = "0.1"
+//!
+//! [build-dependencies]
+//! touchdown-build = "0.1"
+//! ```
+//!
+//! build.rs:
+//!
+//! ```no_run
+//! fn main() -> Result<(), touchdown_build::Error> {
+//!     touchdown_build::compile(&["proto/greeter.proto"], &["proto"])
+//! }
+//! ```
+//!
+//! src/main.rs:
+//!
+//! ```ignore
+//! touchdown::include_protos!();
+//!
+//! use greeter::{greeter_service, Greeter, HelloReply, HelloRequest};
+//! use touchdown::{Call, Status};
+//!
+//! struct Polite;
+//!
+//! impl Greeter for Polite {
+//!     fn say_hello(&self, _: &Call, request: HelloRequest) -> Result<HelloReply, Status> {
+//!         let text = format!("Hello, {}!", request.name);
+//!         Ok(HelloReply { text, ..Default::default() })
+//!     }
+//! }
+//! ```
+//!
+//! # What is generated
+//!
+//! For each `.proto` file, given or imported, a module by the name of the file: `proto/greeter.proto` becomes
+//! `greeter`, wherever its folder or package. Files of the same name get their folder in front, so
+//! `a/common.proto` and `b/common.proto` become `a_common` and `b_common`. In a module there are
+//!
+//! - the messages and enums, as `protobuf-codegen` makes them for the `protobuf` crate. What is nested in
+//!   `message Outer` is in the module `outer`;
+//! - for `service Greeter`, the trait `Greeter` for the server to implement, with a method for each method;
+//!   it is implemented for `Arc<T>` as well, so a shared implementation can be served;
+//! - `greeter_service`, which makes a `touchdown::Service` of an implementation;
+//! - `GreeterClient`, with two methods for each method: `say_hello`, and `say_hello_with`, which takes
+//!   `CallOptions`.
+//!
+//! | method | in the trait, beside `&self` and `&Call` | in the client |
+//! |---|---|---|
+//! | `rpc M(Q) returns (R)` | takes a `Q`, returns an `R` | takes a `&Q`, returns an `R` |
+//! | `rpc M(Q) returns (stream R)` | takes a `Q` and `Replies<R>` | takes a `&Q`, returns `Replies<R>` |
+//! | `rpc M(stream Q) returns (R)` | takes `Requests<Q>`, returns an `R` | returns an `Upload<Q, R>` |
+//! | `rpc M(stream Q) returns (stream R)` | takes `Requests<Q>` and `Replies<R>` | returns `Requests<Q>` and `Replies<R>` |
+//!
+//! Methods are in snake case. A name that is reserved in Rust gets an underscore behind it: `type_`; so do
+//! the methods `New` and `Clone`, for a client has functions of these names. On the wire, everything keeps
+//! the name that it has in the `.proto` file.
+//!
+//! Comments become documentation, changed only so far that `rustdoc` does not take an example in them for a
+//! test, or a bracket for a link. A service or method with `option deprecated = true` is `#[deprecated]`.
+//!
+//! `google/protobuf/*.proto` need not be on disk; their types are those of `protobuf::well_known_types` and
+//! `protobuf::descriptor`.
+//!
+//! # When a `.proto` file is broken
+//!
+//! The build fails and shows the place:
+//!
+//! ```text
+//! Error: proto/greeter.proto:6:16: name 'HelloRequst' is not defined
+//!     |
+//!   6 |   rpc SayHello(HelloRequst) returns (HelloReply);
+//!     |                ^
+//! ```
+//!
+//! # Limits
+//!
+//! - The crate with the generated code must depend on `protobuf` in just the version that the messages were
+//!   generated for, 3.7.2, or it does not compile.
+//! - proto2 and proto3, not yet editions. Groups are skipped, as `protobuf-codegen` does.
+//! - Two things that get the same name in Rust although they differ in the `.proto` file are an error, which
+//!   says what to rename: the methods `GetIt` and `get_it`, a `message GreeterClient` beside
+//!   `service Greeter`.
+//! - The accessors of fields are not checked in this way. A field called `special_fields`, or an optional
+//!   one called `new`, gives code that does not compile.
+//! - Reflection sees a file that was renamed, like `a/common.proto` above, under its new name,
+//!   `a_common.proto`.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod docs;
+mod error;
+mod generate;
+mod messages;
+mod names;
+mod output;
+mod parse;
+mod services;
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use crate::error::Error;
+
+/// Generates messages, traits and clients of `files` into `$OUT_DIR/touchdown`, from where
+/// `touchdown::include_protos!()` takes them.
+///
+/// `includes` are the folders that `import` statements start from; each file must be in one of them, or
+/// deeper. Relative paths start from the folder of the package, in a build script. [`Builder`] does the same
+/// with more to set.
+///
+/// # Errors
+///
+/// If a file is missing or broken, if two names collide in Rust, or if the output cannot be written. See
+/// [`Error`].
+///
+/// # Examples
+///
+/// ```no_run
+/// fn main() -> Result<(), touchdown_build::Error> {
+///     touchdown_build::compile(&["proto/greeter.proto", "proto/admin.proto"], &["proto"])
+/// }
+/// ```
+pub fn compile(files: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]) -> Result<(), Error> {
+    let mut builder = Builder::new();
+    for file in files {
+        builder = builder.file(file);
+    }
+    for include in includes {
+        builder = builder.include(include);
+    }
+    builder.compile()
+}
+
+/// What to generate, and how.
+///
+/// # Examples
+///
+/// A server for a board with little memory, which calls nobody:
+///
+/// ```no_run
+/// fn main() -> Result<(), touchdown_build::Error> {
+///     touchdown_build::Builder::new()
+///         .file("proto/greeter.proto")
+///         .include("proto")
+///         .client(false)
+///         .lite(true)
+///         .compile()
+/// }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is generated before `compile` is called"]
+pub struct Builder {
+    files: Vec<PathBuf>,
+    includes: Vec<PathBuf>,
+    out_dir: Option<PathBuf>,
+    lite: bool,
+    client: bool,
+    server: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder::new()
+    }
+}
+
+impl Builder {
+    /// Without files; once it has some, it generates both halves of their services, into
+    /// `$OUT_DIR/touchdown`.
+    pub fn new() -> Builder {
+        Builder {
+            files: Vec::new(),
+            includes: Vec::new(),
+            out_dir: None,
+            lite: false,
+            client: true,
+            server: true,
+        }
+    }
+
+    /// Adds a `.proto` file to generate code for. What it imports need not be added.
+    pub fn file(mut self, file: impl AsRef<Path>) -> Builder {
+        self.files.push(file.as_ref().to_owned());
+        self
+    }
+
+    /// Adds a folder that `import` statements start from. Where several have a file, the first one counts.
+    ///
+    /// Without any, the folders of the files are taken.
+    pub fn include(mut self, folder: impl AsRef<Path>) -> Builder {
+        self.includes.push(folder.as_ref().to_owned());
+        self
+    }
+
+    /// Writes into `folder` instead of `$OUT_DIR/touchdown`. It is made if it is not there; files in it that
+    /// are not generated are left alone.
+    ///
+    /// Include its `mod.rs` with `include!`, or, if it is below `src`, with `mod`.
+    pub fn out_dir(mut self, folder: impl AsRef<Path>) -> Builder {
+        self.out_dir = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// Whether messages do without reflection. Without it they have no text format, no JSON and no
+    /// `Display`, and make a smaller program. By default they have it, except in files with
+    /// `option optimize_for = LITE_RUNTIME`.
+    pub fn lite(mut self, lite: bool) -> Builder {
+        self.lite = lite;
+        self
+    }
+
+    /// Whether clients are generated; they are by default.
+    pub fn client(mut self, client: bool) -> Builder {
+        self.client = client;
+        self
+    }
+
+    /// Whether traits and the functions that make services are generated; they are by default.
+    pub fn server(mut self, server: bool) -> Builder {
+        self.server = server;
+        self
+    }
+
+    /// Generates the code.
+    ///
+    /// Tells cargo, on the standard output, to run the build script again when one of the files changes that
+    /// were read. A generated file that would be as it was is not written, so that it is not compiled again.
+    ///
+    /// # Errors
+    ///
+    /// If there is no file to generate code for, if one is missing or broken, if two names collide in Rust, or
+    /// if the output cannot be written. See [`Error`].
+    pub fn compile(self) -> Result<(), Error> {
+        let parsed = parse::parse(&self.files, &self.includes)?;
+        let folder = match self.out_dir {
+            Some(folder) => folder,
+            None => match env::var_os("OUT_DIR") {
+                Some(folder) => Path::new(&folder).join("touchdown"),
+                None => {
+                    return Err(Error::new(
+                        "the environment variable OUT_DIR, which cargo sets for build scripts, is not set, \
+                         and no `out_dir` was given",
+                    ))
+                }
+            },
+        };
+        let cannot_write =
+            |error| Error::new(format!("cannot write in `{}`: {error}", folder.display()));
+        fs::create_dir_all(&folder).map_err(cannot_write)?;
+        let scratch = tempfile::tempdir_in(&folder).map_err(cannot_write)?;
+        let options = generate::Options {
+            lite: self.lite,
+            client: self.client,
+            server: self.server,
+        };
+        let modules = generate::generate(parsed, &options, scratch.path())?;
+        output::write(&modules, &folder)
+    }
+}

@@ -1,0 +1,165 @@
+//! Message code, by `protobuf-codegen`, with our touch-ups to its text.
+//!
+//! The generator is handed checked descriptors through a function that is public but not documented; the
+//! version is pinned for that. Its output marks each element with a line like
+//! `// @@protoc_insertion_point(field:package.Message.field)`, where we put the documentation: its own way
+//! leaves out comments with examples, and those of enum values and oneofs.
+
+use std::collections::HashMap;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::Path;
+
+use protobuf::descriptor::FileDescriptorProto;
+use protobuf_codegen::{Customize, CustomizeCallback};
+use protobuf_parse::ProtoPathBuf;
+
+use crate::names::MISSED_BY_PROTOBUF;
+use crate::Error;
+
+/// Generates the code of all messages and enums of the files named in `generate`, which are among `files`.
+/// The result is in the order of `generate`. `scratch` is an existing folder, to write in.
+pub(crate) fn generate(
+    files: &[FileDescriptorProto],
+    generate: &[String],
+    lite: bool,
+    scratch: &Path,
+) -> Result<Vec<String>, Error> {
+    struct NoCallback;
+    impl CustomizeCallback for NoCallback {}
+
+    let names = generate
+        .iter()
+        .map(|name| ProtoPathBuf::new(name.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Error::new(error.to_string()))?;
+    let mut customize = Customize::default().gen_mod_rs(false);
+    if lite {
+        customize = customize.lite_runtime(true);
+    }
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        protobuf_codegen::gen_and_write::gen_and_write(
+            files,
+            "protox",
+            &names,
+            scratch,
+            &customize,
+            &NoCallback,
+        )
+    }));
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(Error::new(format!("protobuf-codegen failed: {error:#}"))),
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            return Err(Error::new(format!("protobuf-codegen panicked: {message}")));
+        }
+    }
+    generate
+        .iter()
+        .map(|name| {
+            let path = scratch.join(protobuf_codegen::proto_name_to_rs(name));
+            std::fs::read_to_string(&path)
+                .map_err(|error| Error::new(format!("{}: {error}", path.display())))
+        })
+        .collect()
+}
+
+/// Puts documentation where the generator left its marks, and escapes the keywords that it does not know.
+pub(crate) fn finish(code: &str, docs: &HashMap<String, Vec<String>>) -> String {
+    let mut finished = String::with_capacity(code.len());
+    for line in escape_keywords(code).lines() {
+        let text = line.trim_start();
+        let mark = text
+            .strip_prefix("// @@protoc_insertion_point(")
+            .and_then(|rest| rest.strip_suffix(')'));
+        let Some(mark) = mark else {
+            finished.push_str(line);
+            finished.push('\n');
+            continue;
+        };
+        let indent = &line[..line.len() - text.len()];
+        for doc in docs.get(mark).into_iter().flatten() {
+            push_doc(&mut finished, indent, doc);
+        }
+    }
+    finished
+}
+
+/// One line of documentation.
+pub(crate) fn push_doc(code: &mut String, indent: &str, doc: &str) {
+    code.push_str(indent);
+    code.push_str("///");
+    if !doc.is_empty() {
+        code.push(' ');
+        code.push_str(doc);
+    }
+    code.push('\n');
+}
+
+/// Appends `_` to identifiers that `protobuf-codegen` takes for ordinary ones but are keywords by now.
+fn escape_keywords(code: &str) -> String {
+    let mut escaped = String::with_capacity(code.len());
+    let mut rest = code;
+    while let Some(c) = rest.chars().next() {
+        let length = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if c == '"' {
+            string_literal(rest)
+        } else if c == '_' || c.is_ascii_alphanumeric() {
+            rest.find(|c: char| c != '_' && !c.is_ascii_alphanumeric())
+                .unwrap_or(rest.len())
+        } else {
+            c.len_utf8()
+        };
+        let (token, after) = rest.split_at(length);
+        escaped.push_str(token);
+        if MISSED_BY_PROTOBUF.contains(&token) {
+            escaped.push('_');
+        }
+        rest = after;
+    }
+    escaped
+}
+
+/// The length of the string literal that `code` starts with.
+fn string_literal(code: &str) -> usize {
+    let mut escape = false;
+    for (i, c) in code.char_indices().skip(1) {
+        match c {
+            _ if escape => escape = false,
+            '\\' => escape = true,
+            '"' => return i + 1,
+            _ => {}
+        }
+    }
+    code.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keywords_are_escaped_in_code_alone() {
+        assert_eq!(
+            escape_keywords("x.try(\"try \\\" gen\") // try\ntry gen retry b\"gen\""),
+            "x.try_(\"try \\\" gen\") // try\ntry_ gen_ retry b\"gen\""
+        );
+    }
+
+    #[test]
+    fn marks_become_documentation() {
+        let docs = HashMap::from([(
+            "field:a.B.c".to_owned(),
+            vec!["One.".to_owned(), String::new()],
+        )]);
+        assert_eq!(
+            finish("  // @@protoc_insertion_point(field:a.B.c)\n  c\n// @@protoc_insertion_point(x:y)\n", &docs),
+            "  /// One.\n  ///\n  c\n"
+        );
+    }
+}
