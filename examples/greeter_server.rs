@@ -1,4 +1,4 @@
-//! A server with all four kinds of call, and streams that outlive their handlers.
+//! A server with all four kinds of call.
 //!
 //!     cargo run --example greeter_server -- 127.0.0.1:50051
 //!
@@ -6,27 +6,19 @@
 
 touchdown::include_protos!();
 
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use greeter::{greeter_service, Greeter, HelloReply, HelloRequest, ManyHellosRequest};
 use touchdown::lifecycle::{Lifecycle, Report, Signals};
-use touchdown::{Call, DetachedReplies, Replies, Requests, Server, Status};
+use touchdown::{Call, Replies, Requests, Server, Status};
 
-#[derive(Clone, Default)]
-struct Polite {
-    subscribers: Arc<Mutex<Vec<DetachedReplies<HelloReply>>>>,
-}
+struct Polite;
 
 impl Greeter for Polite {
     fn say_hello(&self, call: &Call, request: HelloRequest) -> Result<HelloReply, Status> {
         // Waits, like a handler that asks a sensor, but not for a caller who has left.
-        if request.think_ms > 0
-            && call
-                .token()
-                .wait_timeout(Duration::from_millis(request.think_ms.into()))
-        {
+        let think = Duration::from_millis(request.think_ms.into());
+        if !think.is_zero() && call.token().wait_timeout(think) {
             return Err(Status::cancelled("nobody waits for this any more"));
         }
         Ok(hello(&request.name))
@@ -46,10 +38,8 @@ impl Greeter for Polite {
         _: &Call,
         requests: Requests<HelloRequest>,
     ) -> Result<HelloReply, Status> {
-        let names = requests
-            .map(|request| Ok(request?.name))
-            .collect::<Result<Vec<_>, Status>>()?;
-        Ok(hello(&names.join(" and ")))
+        let names: Result<Vec<_>, Status> = requests.map(|it| Ok(it?.name)).collect();
+        Ok(hello(&names?.join(" and ")))
     }
 
     fn chat(
@@ -59,18 +49,6 @@ impl Greeter for Polite {
         replies: Replies<HelloReply>,
     ) -> Result<(), Status> {
         requests.try_for_each(|request| replies.send(&hello(&request?.name)))
-    }
-
-    fn subscribe(
-        &self,
-        _: &Call,
-        request: HelloRequest,
-        replies: Replies<HelloReply>,
-    ) -> Result<(), Status> {
-        replies.send(&hello(&request.name))?;
-        // The worker is free again; `tell_the_time` goes on with this stream.
-        self.subscribers.lock().unwrap().push(replies.detach());
-        Ok(())
     }
 }
 
@@ -82,43 +60,19 @@ fn hello(name: &str) -> HelloReply {
     }
 }
 
-/// One thread for any number of subscribers. Slow ones miss a message, dead ones are dropped.
-fn tell_the_time(greeter: &Polite, lifecycle: &Lifecycle) {
-    for second in 1.. {
-        let draining = lifecycle.draining().wait_timeout(Duration::from_secs(1));
-        let mut subscribers = greeter.subscribers.lock().unwrap();
-        if draining {
-            subscribers.drain(..).for_each(|it| it.finish(Ok(())));
-            return;
-        }
-        let news = HelloReply {
-            text: format!("{second} s"),
-            ..Default::default()
-        };
-        subscribers.retain(|it| !matches!(it.try_send(&news), Err(touchdown::SendError::Ended(_))));
-    }
-}
-
 fn main() -> Result<Report, Box<dyn std::error::Error>> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     let address = std::env::args()
         .nth(1)
         .unwrap_or("127.0.0.1:50051".to_owned());
 
+    // `serve()` instead of `start_with()` does all of this, but for printing the address.
     let lifecycle = Lifecycle::builder().signals(Signals::process()).build()?;
-    let greeter = Polite::default();
     let server = Server::builder()
         .address(address)
-        .service(greeter_service(greeter.clone()))
+        .service(greeter_service(Polite))
         .start_with(&lifecycle)?;
     println!("listening at {}", server.address());
     lifecycle.serving()?;
-
-    let clock = thread::spawn({
-        let lifecycle = lifecycle.clone();
-        move || tell_the_time(&greeter, &lifecycle)
-    });
-    let report = server.wait();
-    clock.join().expect("the clock does not panic");
-    Ok(report)
+    Ok(server.wait())
 }

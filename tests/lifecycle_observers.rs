@@ -163,14 +163,15 @@ fn an_observer_may_use_the_lifecycle() {
 }
 
 #[test]
-fn tokens_are_cancelled_by_the_time_that_their_phase_is_told() {
+fn tokens_are_cancelled_and_the_gate_closed_by_the_time_that_their_phase_is_told() {
     let _bound = bound();
     let lifecycle = Lifecycle::builder().build().unwrap();
-    let tokens: Arc<Mutex<Vec<[bool; 3]>>> = Arc::default();
+    let tokens: Arc<Mutex<Vec<[bool; 4]>>> = Arc::default();
     lifecycle.observe({
-        let (stopping, draining, cancelling, tokens) = (
+        let (stopping, draining, gate, cancelling, tokens) = (
             lifecycle.stopping().clone(),
             lifecycle.draining().clone(),
+            lifecycle.in_flight().clone(),
             lifecycle.cancelling().clone(),
             Arc::clone(&tokens),
         );
@@ -179,6 +180,7 @@ fn tokens_are_cancelled_by_the_time_that_their_phase_is_told() {
                 tokens.lock().unwrap().push([
                     stopping.is_cancelled(),
                     draining.is_cancelled(),
+                    gate.is_closed(),
                     cancelling.is_cancelled(),
                 ]);
             }
@@ -190,10 +192,10 @@ fn tokens_are_cancelled_by_the_time_that_their_phase_is_told() {
     assert_eq!(
         *tokens.lock().unwrap(),
         [
-            [true, false, false],
-            [true, true, false],
-            [true, true, true],
-            [true, true, true]
+            [true, false, false, false],
+            [true, true, true, false],
+            [true, true, true, true],
+            [true, true, true, true]
         ]
     );
 }

@@ -373,6 +373,28 @@ mod tests {
     }
 
     #[test]
+    fn a_waiter_of_an_open_gate_does_not_miss_a_moment_of_emptiness() {
+        let gate = InFlight::new();
+        let first = gate.enter().unwrap();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| gate.wait_idle_timeout(Duration::from_secs(60)));
+            while gate.gate.word.load(Ordering::SeqCst) & AWAITED == 0 {
+                std::thread::yield_now();
+            }
+            // What `leave` does, with the lock held until the next has entered: the waiter, which
+            // sleeps once this lock can be had, cannot see the zero itself.
+            let mut emptied = gate.gate.emptied.lock();
+            std::mem::forget(first);
+            gate.gate.word.fetch_sub(1, Ordering::Release);
+            let _next = gate.enter().unwrap();
+            *emptied += 1;
+            drop(emptied);
+            gate.gate.changed.notify_all();
+            assert!(waiter.join().unwrap());
+        });
+    }
+
+    #[test]
     fn a_wait_can_be_interrupted() {
         let gate = InFlight::new();
         let _guard = gate.enter().unwrap();

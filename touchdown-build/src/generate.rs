@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use protobuf::descriptor::field_descriptor_proto::{Label, Type as FieldType};
 use protobuf::descriptor::{
     DescriptorProto, FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto,
 };
@@ -150,10 +151,10 @@ fn protobuf_module(file: &str) -> Option<String> {
         .strip_prefix("google/protobuf/")?
         .strip_suffix(".proto")?;
     if stem == "descriptor" {
-        Some("::protobuf::descriptor".to_owned())
+        Some("::touchdown::protobuf::descriptor".to_owned())
     } else if WELL_KNOWN.contains(&stem) {
         let module = names::well_known_module(stem);
-        Some(format!("::protobuf::well_known_types::{module}"))
+        Some(format!("::touchdown::protobuf::well_known_types::{module}"))
     } else {
         None
     }
@@ -407,6 +408,63 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// Looks at the fields of the message's struct, and at the methods that give access to them.
+    fn fields(&self, message: &DescriptorProto, path: &[i32]) -> Result<(), Error> {
+        let is_proto2 = matches!(self.file.proto.syntax(), "" | "proto2");
+        let mut members = Scope::new(self.file);
+        let mut methods = Scope::new(self.file);
+        let reserved = |what: &str, name: &str, path: &[i32]| {
+            Err(self.file.error(
+                path,
+                &format!("{what} would be called `{name}` in Rust, a name that every message uses itself; rename it"),
+            ))
+        };
+        for (i, oneof) in message.oneof_decl.iter().enumerate() {
+            if is_synthetic(message, i) {
+                continue;
+            }
+            let path = child(path, path::MESSAGE_ONEOF, i);
+            let what = format!("the oneof `{}`", oneof.name());
+            let name = names::field(oneof.name());
+            if name == names::RESERVED_MEMBER {
+                return reserved(&what, &name, &path);
+            }
+            members.add(name, what, &path)?;
+        }
+        for (i, field) in message.field.iter().enumerate() {
+            if field.type_() == FieldType::TYPE_GROUP {
+                continue;
+            }
+            let path = child(path, path::MESSAGE_FIELD, i);
+            let what = format!("the field `{}`", field.name());
+            let in_oneof = field.has_oneof_index() && !field.proto3_optional();
+            if !in_oneof {
+                let name = names::field(field.name());
+                if name == names::RESERVED_MEMBER {
+                    return reserved(&what, &name, &path);
+                }
+                members.add(name, what.clone(), &path)?;
+            }
+            let has_default = is_proto2
+                && field.label() != Label::LABEL_REPEATED
+                && field.type_() != FieldType::TYPE_MESSAGE;
+            if in_oneof || has_default {
+                let is_copy = !matches!(
+                    field.type_(),
+                    FieldType::TYPE_MESSAGE | FieldType::TYPE_STRING | FieldType::TYPE_BYTES
+                );
+                for name in names::field_methods(field.name(), is_copy) {
+                    let what = format!("a method for {what}");
+                    if names::RESERVED_METHODS.contains(&name.as_str()) {
+                        return reserved(&what, &name, &path);
+                    }
+                    methods.add(name, what, &path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn message(&mut self, message: &DescriptorProto, path: &[i32]) -> Result<(), Error> {
         if message.options.map_entry() {
             return Ok(());
@@ -417,6 +475,8 @@ impl<'a> Scope<'a> {
             format!("the message `{name}`"),
             path,
         )?;
+
+        self.fields(message, path)?;
 
         let mut inner = Scope::new(self.file);
         for (i, nested) in message.nested_type.iter().enumerate() {
@@ -430,9 +490,7 @@ impl<'a> Scope<'a> {
             )?;
         }
         for (i, oneof) in message.oneof_decl.iter().enumerate() {
-            let synthetic = (message.field.iter())
-                .any(|field| field.proto3_optional() && field.oneof_index == Some(i as i32));
-            if !synthetic {
+            if !is_synthetic(message, i) {
                 inner.add(
                     names::message_type(oneof.name()),
                     format!("the oneof `{}`", oneof.name()),
@@ -449,6 +507,12 @@ impl<'a> Scope<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a oneof is not in the file but stands for an `optional` field of proto3.
+fn is_synthetic(message: &DescriptorProto, oneof: usize) -> bool {
+    (message.field.iter())
+        .any(|field| field.proto3_optional() && field.oneof_index == Some(oneof as i32))
 }
 
 /// A name for a type parameter.

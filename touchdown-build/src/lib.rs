@@ -3,7 +3,7 @@
 //!
 //! # When to use
 //!
-//! In `build.rs` of every crate that serves or calls gRPC with `touchdown`. If all you need are messages,
+//! In `build.rs` of every crate that serves or calls gRPC with `touchdown`. For messages without `touchdown`,
 //! use `protobuf-codegen`, which makes them here as well. For code on tonic, use `tonic-build`.
 //!
 //! # Quick example
@@ -12,7 +12,6 @@
 //!
 //! ```toml
 //! [dependencies]
-//! protobuf = "=3.7.2"  # the version that messages are generated for
 //! touchdown = "0.1"
 //!
 //! [build-dependencies]
@@ -51,7 +50,8 @@
 //! `greeter`, wherever its folder or package. Files of the same name get their folder in front, so
 //! `a/common.proto` and `b/common.proto` become `a_common` and `b_common`. In a module there are
 //!
-//! - the messages and enums, as `protobuf-codegen` makes them for the `protobuf` crate. What is nested in
+//! - the messages and enums, as `protobuf-codegen` makes them for the `protobuf` crate, which they are used
+//!   through as `touchdown::protobuf`: its trait `Message` encodes and decodes them. What is nested in
 //!   `message Outer` is in the module `outer`;
 //! - for `service Greeter`, the trait `Greeter` for the server to implement, with a method for each method;
 //!   it is implemented for `Arc<T>` as well, so a shared implementation can be served;
@@ -73,8 +73,8 @@
 //! Comments become documentation, changed only so far that `rustdoc` does not take an example in them for a
 //! test, or a bracket for a link. A service or method with `option deprecated = true` is `#[deprecated]`.
 //!
-//! `google/protobuf/*.proto` need not be on disk; their types are those of `protobuf::well_known_types` and
-//! `protobuf::descriptor`.
+//! `google/protobuf/*.proto` need not be on disk; their types are those of
+//! `touchdown::protobuf::well_known_types` and `touchdown::protobuf::descriptor`.
 //!
 //! # When a `.proto` file is broken
 //!
@@ -89,14 +89,15 @@
 //!
 //! # Limits
 //!
-//! - The crate with the generated code must depend on `protobuf` in just the version that the messages were
-//!   generated for, 3.7.2, or it does not compile.
+//! - Messages are used through `touchdown::protobuf`, well-known types through
+//!   `touchdown::protobuf::well_known_types`. The crate with the generated code depends on `touchdown`, by
+//!   this name, even if it has messages alone; it needs no dependency on `protobuf`.
 //! - proto2 and proto3, not yet editions. Groups are skipped, as `protobuf-codegen` does.
 //! - Two things that get the same name in Rust although they differ in the `.proto` file are an error, which
 //!   says what to rename: the methods `GetIt` and `get_it`, a `message GreeterClient` beside
-//!   `service Greeter`.
-//! - The accessors of fields are not checked in this way. A field called `special_fields`, or an optional
-//!   one called `new`, gives code that does not compile.
+//!   `service Greeter`. So is a field called `special_fields`, and one called `new`, `compute_size`,
+//!   `cached_size` or `is_initialized` if it gets methods: in a oneof, or in proto2 if it is neither
+//!   repeated nor a message.
 //! - Reflection sees a file that was renamed, like `a/common.proto` above, under its new name,
 //!   `a_common.proto`.
 #![forbid(unsafe_code)]

@@ -68,10 +68,11 @@ pub(crate) fn generate(
         .collect()
 }
 
-/// Puts documentation where the generator left its marks, and escapes the keywords that it does not know.
+/// Puts documentation where the generator left its marks, has the code refer to `protobuf` by way of
+/// `touchdown`, and escapes the keywords that the generator does not know.
 pub(crate) fn finish(code: &str, docs: &HashMap<String, Vec<String>>) -> String {
     let mut finished = String::with_capacity(code.len());
-    for line in escape_keywords(code).lines() {
+    for line in edit_tokens(code).lines() {
         let text = line.trim_start();
         let mark = text
             .strip_prefix("// @@protoc_insertion_point(")
@@ -100,10 +101,16 @@ pub(crate) fn push_doc(code: &mut String, indent: &str, doc: &str) {
     code.push('\n');
 }
 
-/// Appends `_` to identifiers that `protobuf-codegen` takes for ordinary ones but are keywords by now.
-fn escape_keywords(code: &str) -> String {
-    let mut escaped = String::with_capacity(code.len());
+/// Makes `::touchdown::protobuf::` of paths from `::protobuf::`, so that a user need not depend on `protobuf`,
+/// and appends `_` to identifiers that `protobuf-codegen` takes for ordinary ones but are keywords by now.
+///
+/// The generator writes all paths to its runtime with colons in front, and none with spaces in it. Without
+/// them, as in `super::protobuf::`, it is the module of a `protobuf.proto` or of a `message protobuf`.
+fn edit_tokens(code: &str) -> String {
+    let mut edited = String::with_capacity(code.len() + code.len() / 8);
     let mut rest = code;
+    // Whether the token before is one that `::` goes on from.
+    let mut in_path = false;
     while let Some(c) = rest.chars().next() {
         let length = if rest.starts_with("//") {
             rest.find('\n').unwrap_or(rest.len())
@@ -115,14 +122,18 @@ fn escape_keywords(code: &str) -> String {
         } else {
             c.len_utf8()
         };
-        let (token, after) = rest.split_at(length);
-        escaped.push_str(token);
-        if MISSED_BY_PROTOBUF.contains(&token) {
-            escaped.push('_');
+        if !in_path && rest.starts_with("::protobuf::") {
+            edited.push_str("::touchdown");
         }
+        let (token, after) = rest.split_at(length);
+        edited.push_str(token);
+        if MISSED_BY_PROTOBUF.contains(&token) {
+            edited.push('_');
+        }
+        in_path = matches!(c, '_' | '>' | ':') || c.is_ascii_alphanumeric();
         rest = after;
     }
-    escaped
+    edited
 }
 
 /// The length of the string literal that `code` starts with.
@@ -146,9 +157,53 @@ mod tests {
     #[test]
     fn keywords_are_escaped_in_code_alone() {
         assert_eq!(
-            escape_keywords("x.try(\"try \\\" gen\") // try\ntry gen retry b\"gen\""),
+            edit_tokens("x.try(\"try \\\" gen\") // try\ntry gen retry b\"gen\""),
             "x.try_(\"try \\\" gen\") // try\ntry_ gen_ retry b\"gen\""
         );
+    }
+
+    #[test]
+    fn the_runtime_is_found_in_touchdown() {
+        for (code, edited) in [
+            ("::protobuf::rt::Lazy", "::touchdown::protobuf::rt::Lazy"),
+            ("&mut ::protobuf::X", "&mut ::touchdown::protobuf::X"),
+            (
+                "<M as ::protobuf::Message>::NAME",
+                "<M as ::touchdown::protobuf::Message>::NAME",
+            ),
+            (
+                "A<::protobuf::A<::protobuf::B>>",
+                "A<::touchdown::protobuf::A<::touchdown::protobuf::B>>",
+            ),
+            (
+                "(::protobuf::m!(),::protobuf::X)",
+                "(::touchdown::protobuf::m!(),::touchdown::protobuf::X)",
+            ),
+            (
+                "\"::protobuf::\"::protobuf::X",
+                "\"::protobuf::\"::touchdown::protobuf::X",
+            ),
+            (
+                "// ::protobuf::X\n::protobuf::X",
+                "// ::protobuf::X\n::touchdown::protobuf::X",
+            ),
+        ] {
+            assert_eq!(edit_tokens(code), edited);
+        }
+        for code in [
+            "super::protobuf::X",
+            "super::super::protobuf::X",
+            "<A as B>::protobuf::X",
+            "protobuf::X",
+            "protobuf::protobuf::X",
+            "::protobuf_::X",
+            "::protobuf2::X",
+            "::not_protobuf::X",
+            "b\"\\\"::protobuf::X\"",
+            "/// ::protobuf::X",
+        ] {
+            assert_eq!(edit_tokens(code), code);
+        }
     }
 
     #[test]

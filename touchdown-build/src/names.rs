@@ -18,6 +18,19 @@ const ESCAPED_BY_PROTOBUF: &[&str] = &["alignof", "offsetof", "proc", "pure", "s
 /// Keywords that `protobuf-codegen` does not escape; [`crate::messages`] does it in its output.
 pub(crate) const MISSED_BY_PROTOBUF: &[&str] = &["gen", "try"];
 
+/// A field that the struct of every message has.
+pub(crate) const RESERVED_MEMBER: &str = "special_fields";
+
+/// Functions of every message, beside which there can be no methods of these names, and methods that
+/// generated code calls on messages: a field's method would be called in their place.
+pub(crate) const RESERVED_METHODS: &[&str] = &[
+    "new",
+    "generated_message_descriptor_data",
+    "compute_size",
+    "cached_size",
+    "is_initialized",
+];
+
 /// Names that every client has anyway.
 const CLIENT_METHODS: &[&str] = &["new", "clone"];
 
@@ -45,6 +58,32 @@ pub(crate) fn message_type(name: &str) -> String {
         None => String::new(),
     };
     escape_as_protobuf(capitalized)
+}
+
+/// The field of a message's struct, and the method that gets it, as `protobuf-codegen` names them.
+pub(crate) fn field(name: &str) -> String {
+    escape_as_protobuf(name.to_owned())
+}
+
+/// The methods that give access to a field which is optional or in a oneof, as `protobuf-codegen` names
+/// them.
+pub(crate) fn field_methods(name: &str, is_copy: bool) -> Vec<String> {
+    let escaped = if MISSED_BY_PROTOBUF.contains(&name) {
+        name.to_owned()
+    } else {
+        field(name)
+    };
+    let mut methods = vec![
+        field(name),
+        format!("clear_{escaped}"),
+        format!("has_{name}"),
+        format!("set_{name}"),
+    ];
+    if !is_copy {
+        methods.push(format!("mut_{name}"));
+        methods.push(format!("take_{escaped}"));
+    }
+    methods
 }
 
 /// The module for what is nested in a message, as `protobuf-codegen` names it.

@@ -188,6 +188,48 @@ fn names_that_are_one_in_rust_are_refused() {
 }
 
 #[test]
+fn fields_with_names_that_messages_use_are_refused() {
+    assert_error(
+        &[(
+            "a.proto",
+            "syntax = \"proto3\";\nmessage M {\n  message N {\n    string special_fields = 1;\n  }\n}\n",
+        )],
+        "a.proto:4:12: the field `special_fields` would be called `special_fields` in Rust, a name that every \
+         message uses itself; rename it",
+    );
+    assert_error(
+        &[(
+            "a.proto",
+            "syntax = \"proto3\";\nmessage M {\n  oneof special_fields { int32 x = 1; }\n}\n",
+        )],
+        "a.proto:3:9: the oneof `special_fields` would be called",
+    );
+    assert_error(
+        &[(
+            "a.proto",
+            "syntax = \"proto2\";\nmessage M {\n  optional int32 new = 1;\n}\n",
+        )],
+        "a.proto:3:18: a method for the field `new` would be called `new` in Rust, a name",
+    );
+    assert_error(
+        &[(
+            "a.proto",
+            "syntax = \"proto3\";\nmessage M {\n  oneof x { uint64 cached_size = 1; }\n}\n",
+        )],
+        "a.proto:3:20: a method for the field `cached_size` would be called `cached_size` in Rust, a name",
+    );
+    assert_error(
+        &[(
+            "a.proto",
+            "syntax = \"proto2\";\nmessage M {\n  optional int32 x = 1;\n  optional bool has_x = 2;\n}\n",
+        )],
+        "a.proto:4:17: a method for the field `has_x` and a method for the field `x` would both be called \
+         `has_x` in Rust; rename one of them",
+    );
+    // What has no methods may be called so; see names.proto.
+}
+
+#[test]
 fn files_that_are_one_module_are_refused() {
     let case = case(&[
         ("a-b.proto", "syntax = \"proto3\";\nimport \"a_b.proto\";\n"),

@@ -23,7 +23,7 @@ fn generated_code_compiles_works_and_is_documented() {
     assert!(!stderr.contains("warning"), "{stderr}");
 }
 
-/// A workspace with the stand-in and with the same user in two editions.
+/// A workspace with the stand-in and with the same user in two editions, who depends on the stand-in alone.
 struct Fixture {
     folder: PathBuf,
 }
@@ -55,7 +55,7 @@ impl Fixture {
                 &format!("{user}/Cargo.toml"),
                 &format!(
                     "[package]\nname = \"{user}\"\nedition = \"{edition}\"\n\n[lib]\nname = \"user\"\n\n\
-                     [dependencies]\nprotobuf = \"=3.7.2\"\ntouchdown.path = \"../touchdown\"\n\
+                     [dependencies]\ntouchdown.path = \"../touchdown\"\n\
                      # Not used, but so it is compiled as for this test, and that is done already.\n\
                      [dev-dependencies]\ntouchdown-build.path = {0:?}\n\n\
                      [build-dependencies]\ntouchdown-build.path = {0:?}\n",
@@ -77,7 +77,7 @@ impl Fixture {
         write(
             "documented/Cargo.toml",
             "[package]\nname = \"documented\"\nedition = \"2021\"\n\n\
-             [dependencies]\nprotobuf = \"=3.7.2\"\ntouchdown.path = \"../touchdown\"\n",
+             [dependencies]\ntouchdown.path = \"../touchdown\"\n",
         );
         write(
             "documented/src/lib.rs",

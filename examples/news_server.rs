@@ -1,0 +1,82 @@
+//! Streams that outlive their handlers: one thread for any number of subscribers.
+//!
+//!     cargo run --example news_server -- 127.0.0.1:50051
+
+touchdown::include_protos!();
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use news::{news_service, Item, News, Subscription};
+use touchdown::lifecycle::{Lifecycle, Report, Signals};
+use touchdown::{Call, DetachedReplies, Replies, SendError, Server, Status};
+
+/// `None` once the last item has been published.
+type Subscribers = Option<Vec<DetachedReplies<Item>>>;
+
+#[derive(Clone)]
+struct Desk {
+    subscribers: Arc<Mutex<Subscribers>>,
+}
+
+impl News for Desk {
+    fn subscribe(&self, _: &Call, _: Subscription, replies: Replies<Item>) -> Result<(), Status> {
+        match self.subscribers.lock().unwrap().as_mut() {
+            // The worker is free again; `publish` goes on with this stream.
+            Some(subscribers) => subscribers.push(replies.detach()),
+            None => return Err(Status::unavailable("there will be no more news")),
+        }
+        Ok(())
+    }
+}
+
+impl Desk {
+    /// An item a second for everybody, until the program stops.
+    fn publish(&self, lifecycle: &Lifecycle) {
+        for number in 1.. {
+            let stopping = lifecycle.stopping().wait_timeout(Duration::from_secs(1));
+            let mut subscribers = self.subscribers.lock().unwrap();
+            if stopping {
+                return subscribers
+                    .take()
+                    .into_iter()
+                    .flatten()
+                    .for_each(|it| it.finish(Ok(())));
+            }
+            let subscribers = subscribers.as_mut().expect("only this thread takes them");
+            let item = Item {
+                number,
+                text: format!("{} are listening", subscribers.len()),
+                ..Default::default()
+            };
+            // Who is slow misses an item; who has left is struck off.
+            subscribers.retain(|it| !matches!(it.try_send(&item), Err(SendError::Ended(_))));
+        }
+    }
+}
+
+fn main() -> Result<Report, Box<dyn std::error::Error>> {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let address = std::env::args()
+        .nth(1)
+        .unwrap_or("127.0.0.1:50051".to_owned());
+
+    let lifecycle = Lifecycle::builder().signals(Signals::process()).build()?;
+    let subscribers = Arc::new(Mutex::new(Some(Vec::new())));
+    let desk = Desk { subscribers };
+    let server = Server::builder()
+        .address(address)
+        .service(news_service(desk.clone()))
+        .start_with(&lifecycle)?;
+    println!("listening at {}", server.address());
+    lifecycle.serving()?;
+
+    let publisher = thread::spawn({
+        let lifecycle = lifecycle.clone();
+        move || desk.publish(&lifecycle)
+    });
+    let report = server.wait();
+    publisher.join().expect("publishing does not panic");
+    Ok(report)
+}

@@ -1,0 +1,511 @@
+//! What a call is to its handler and to its caller.
+#![cfg(feature = "server")]
+
+mod common;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{mpsc, Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::*;
+use touchdown::client::{CallOptions, Client, MetadataBuilder};
+use touchdown::protobuf::well_known_types::wrappers::{BytesValue, StringValue, UInt32Value};
+use touchdown::{Call, Code, Interceptor, MetadataError, Peer, Replies, Requests, Service, Status};
+
+fn streams() -> Service {
+    Service::builder("test.Streams")
+        .server_streaming(
+            "Count",
+            |_: &Call, up_to: UInt32Value, replies: Replies<UInt32Value>| {
+                (0..up_to.value).try_for_each(|it| replies.send(&number(it)))
+            },
+        )
+        .client_streaming("Sum", |_: &Call, requests: Requests<UInt32Value>| {
+            let numbers: Result<Vec<u32>, Status> = requests.map(|it| Ok(it?.value)).collect();
+            Ok(number(numbers?.iter().sum()))
+        })
+        .bidirectional(
+            "Double",
+            |_: &Call, requests: Requests<UInt32Value>, replies: Replies<UInt32Value>| {
+                for request in requests {
+                    replies.send(&number(request?.value * 2))?;
+                }
+                Ok(())
+            },
+        )
+        .build()
+}
+
+#[test]
+fn a_unary_call_is_answered() {
+    let server = start(echo());
+    let client = client(&server);
+    for size in [0, 1, 100, 16 << 10, 1 << 20, 3 << 20] {
+        let sent = "x".repeat(size);
+        assert_eq!(say(&client, &sent).unwrap(), sent);
+    }
+    let report = server.shutdown();
+    assert_eq!(report.calls.completed, 6);
+    assert_eq!(report.exit_code(), 0);
+}
+
+#[test]
+fn a_server_streams_to_its_caller() {
+    let server = start(streams());
+    let client = client(&server);
+    let replies: Vec<u32> = client
+        .server_streaming("/test.Streams/Count", &number(1000), CallOptions::default())
+        .unwrap()
+        .map(|it: Result<UInt32Value, _>| it.unwrap().value)
+        .collect();
+    assert_eq!(replies, (0..1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_caller_streams_to_its_server() {
+    let server = start(streams());
+    let client = client(&server);
+    let mut upload = client
+        .client_streaming("/test.Streams/Sum", CallOptions::default())
+        .unwrap();
+    for value in 1..=1000 {
+        upload.send(number(value)).unwrap();
+    }
+    let sum: UInt32Value = upload.finish().unwrap();
+    assert_eq!(sum.value, 500_500);
+}
+
+#[test]
+fn both_sides_stream_at_once() {
+    let server = start(streams());
+    let client = client(&server);
+    let (mut requests, replies) = client
+        .bidirectional("/test.Streams/Double", CallOptions::default())
+        .unwrap();
+    let sender = thread::spawn(move || {
+        for value in 0..1000 {
+            requests.send(number(value)).unwrap();
+        }
+    });
+    let doubled: Vec<u32> = replies
+        .map(|it: Result<UInt32Value, _>| it.unwrap().value)
+        .collect();
+    sender.join().unwrap();
+    assert_eq!(doubled, (0..1000).map(|it| it * 2).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_halves_of_a_stream_can_be_used_from_two_threads() {
+    let service = Service::builder("test.Streams")
+        .bidirectional(
+            "Double",
+            |_: &Call, requests: Requests<UInt32Value>, replies: Replies<UInt32Value>| {
+                let (sender, receiver) = mpsc::channel();
+                let reader = thread::spawn(move || {
+                    requests.for_each(|it| sender.send(it.unwrap().value).unwrap());
+                });
+                receiver
+                    .iter()
+                    .try_for_each(|it: u32| replies.send(&number(it * 2)))?;
+                reader.join().unwrap();
+                Ok(())
+            },
+        )
+        .build();
+    let server = start(service);
+    let client = client(&server);
+    let (mut requests, mut replies) = client
+        .bidirectional("/test.Streams/Double", CallOptions::default())
+        .unwrap();
+    for value in 0..100 {
+        requests.send(number(value)).unwrap();
+        let reply: UInt32Value = replies.next().unwrap().unwrap();
+        assert_eq!(reply.value, value * 2);
+    }
+    drop(requests);
+    assert!(replies.next().is_none());
+}
+
+#[test]
+fn metadata_goes_both_ways() {
+    let server = start(unary(|call, _| {
+        assert_eq!(call.method(), "/test.Echo/Say");
+        assert!(matches!(call.peer(), Peer::Tcp(address) if address.ip().is_loopback()));
+        let metadata = call.metadata();
+        assert_eq!(metadata.get("x-text"), Some("one"));
+        assert_eq!(metadata.get("X-Text"), Some("one"));
+        assert_eq!(
+            metadata.get_all("x-text").collect::<Vec<_>>(),
+            ["one", "two"]
+        );
+        assert_eq!(metadata.get_bin("x-raw-bin"), Some(&[0, 255, 7][..]));
+        assert_eq!(metadata.get("x-none"), None);
+        call.set_header("x-header", "h").unwrap();
+        call.set_trailer("x-trailer-bin", &[0, 1, 2]).unwrap();
+        assert_eq!(
+            call.set_header("grpc-status", "0"),
+            Err(MetadataError::Name("grpc-status".into()))
+        );
+        Ok(text(""))
+    }));
+    let channel = channel(&server);
+    let mut headers = MetadataBuilder::new();
+    headers
+        .add_str("x-text", "one")
+        .unwrap()
+        .add_str("x-text", "two")
+        .unwrap();
+    headers.add_bytes("x-raw-bin", &[0, 255, 7]).unwrap();
+    let options = CallOptions::default()
+        .headers(headers.build())
+        .timeout(LONG);
+    let method = grpcio::Method {
+        ty: grpcio::MethodType::Unary,
+        name: "/test.Echo/Say",
+        req_mar: grpcio::Marshaller {
+            ser: grpcio::pb_ser,
+            de: grpcio::pb_de,
+        },
+        resp_mar: grpcio::Marshaller {
+            ser: grpcio::pb_ser,
+            de: grpcio::pb_de,
+        },
+    };
+    let client = grpcio::Client::new(channel);
+    let mut receiver = client
+        .unary_call_async::<StringValue, StringValue>(&method, &text(""), options)
+        .unwrap();
+    let (headers, _, trailers) = receiver.receive_sync().unwrap();
+    let find = |metadata: &grpcio::Metadata, name: &str| {
+        metadata
+            .iter()
+            .find(|it| it.0 == name)
+            .map(|it| it.1.to_vec())
+    };
+    assert_eq!(find(&headers, "x-header"), Some(b"h".to_vec()));
+    assert_eq!(find(&trailers, "x-trailer-bin"), Some(vec![0, 1, 2]));
+}
+
+#[test]
+fn every_status_arrives_as_it_was_sent() {
+    let server = start(unary(|_, request| {
+        let code = Code::from_number(request.value.parse().unwrap());
+        Err(Status::new(code, "why: ü, 100 %\n").with_details([0, 1, 255]))
+    }));
+    let client = client(&server);
+    for number in 1..=16 {
+        let status = say(&client, &number.to_string()).unwrap_err();
+        assert_eq!(status.code(), Code::from_number(number));
+        assert_eq!(status.message(), "why: ü, 100 %\n");
+        assert_eq!(status.details(), [0, 1, 255]);
+    }
+}
+
+#[test]
+fn an_unknown_method_is_unimplemented() {
+    let server = start(echo());
+    let client = client(&server);
+    for path in ["/test.Echo/Shout", "/test.Other/Say"] {
+        let result: Result<StringValue, _> =
+            client.unary(path, &text(""), CallOptions::default().timeout(LONG));
+        let status = result.unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert!(status.message().contains(path), "{status}");
+    }
+    assert_eq!(server.shutdown().calls.refused, 2);
+}
+
+#[test]
+fn a_request_that_does_not_decode_is_internal() {
+    let server = start(echo());
+    let client = client(&server);
+    // Field 1 with a wire type that does not exist.
+    let broken = BytesValue::new();
+    let mut broken = broken;
+    broken.special_fields.mut_unknown_fields().add_fixed32(1, 7);
+    let result: Result<StringValue, _> = client.unary(
+        "/test.Echo/Say",
+        &broken,
+        CallOptions::default().timeout(LONG),
+    );
+    assert_eq!(result.unwrap().value, "", "an unknown field is no error");
+    broken = BytesValue {
+        value: vec![0xff, 0xfe],
+        ..Default::default()
+    };
+    let result: Result<StringValue, _> = client.unary(
+        "/test.Echo/Say",
+        &broken,
+        CallOptions::default().timeout(LONG),
+    );
+    let status = result.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert!(status.message().contains("decoded"), "{status}");
+    assert_eq!(say(&client, "still there").unwrap(), "still there");
+}
+
+#[test]
+fn a_message_above_the_limit_is_refused_and_the_connection_lives() {
+    let server = builder(echo())
+        .max_receive_message_size(1000)
+        .start()
+        .unwrap();
+    let client = client(&server);
+    assert_eq!(say(&client, &"x".repeat(900)).unwrap().len(), 900);
+    let status = say(&client, &"x".repeat(2000)).unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(say(&client, "still there").unwrap(), "still there");
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn metadata_above_the_limit_is_refused() {
+    let server = builder(echo()).max_metadata_size(1000).start().unwrap();
+    let client = client(&server);
+    let mut headers = MetadataBuilder::new();
+    headers.add_str("x-long", &"x".repeat(2000)).unwrap();
+    let options = CallOptions::default()
+        .headers(headers.build())
+        .timeout(LONG);
+    let status = say_with(&client, "", options).unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert_eq!(say(&client, "still there").unwrap(), "still there");
+}
+
+#[test]
+fn a_panic_costs_one_internal() {
+    let server = start(unary(|_, request| match request.value.as_str() {
+        "panic" => panic!("as asked"),
+        _ => Ok(request),
+    }));
+    std::panic::set_hook(Box::new(|_| {}));
+    let client = client(&server);
+    for _ in 0..1000 {
+        let status = say(&client, "panic").unwrap_err();
+        assert_eq!(status.code(), Code::Internal);
+        assert_eq!(status.message(), "the handler panicked");
+    }
+    assert_eq!(say(&client, "still there").unwrap(), "still there");
+    let _ = std::panic::take_hook();
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn the_deadline_is_known_to_the_handler() {
+    let server = start(unary(|call, _| {
+        let left = call.time_remaining().map_or(0, |it| it.as_millis());
+        Ok(text(left.to_string()))
+    }));
+    let client = client(&server);
+    let options = CallOptions::default().timeout(Duration::from_secs(10));
+    let left: u128 = say_with(&client, "", options).unwrap().parse().unwrap();
+    assert!((1..=10_000).contains(&left), "{left}");
+    let none = say_with(&client, "", CallOptions::default()).unwrap();
+    assert_eq!(none, "0");
+}
+
+#[test]
+fn a_handler_that_asks_sees_its_callers_deadline() {
+    let (sender, receiver) = mpsc::channel();
+    let server = start(unary(move |call, _| {
+        let began = Instant::now();
+        assert!(call.token().wait_timeout(LONG));
+        assert!(call.is_cancelled());
+        sender.send(began.elapsed()).unwrap();
+        Ok(text(""))
+    }));
+    let client = client(&server);
+    let options = CallOptions::default().timeout(Duration::from_millis(100));
+    let status = say_with(&client, "", options).unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let waited = receiver.recv_timeout(LONG).unwrap();
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+}
+
+#[test]
+fn a_handler_that_asks_sees_its_caller_leave() {
+    let (began, begun) = mpsc::channel();
+    let (sender, seen) = mpsc::channel();
+    let service = Service::builder("test.Echo")
+        .unary("Poll", {
+            let (began, sender) = (began.clone(), sender.clone());
+            move |call: &Call, request: StringValue| {
+                began.send(()).unwrap();
+                let deadline = Instant::now() + LONG;
+                while !call.is_cancelled() && Instant::now() < deadline {
+                    thread::yield_now();
+                }
+                sender.send(call.is_cancelled()).unwrap();
+                Ok(request)
+            }
+        })
+        .unary("Wait", {
+            let (began, sender) = (began.clone(), sender.clone());
+            move |call: &Call, request: StringValue| {
+                began.send(()).unwrap();
+                sender.send(call.token().wait_timeout(LONG)).unwrap();
+                Ok(request)
+            }
+        })
+        .client_streaming(
+            "Read",
+            move |_: &Call, mut requests: Requests<StringValue>| {
+                began.send(()).unwrap();
+                let next = requests.next();
+                sender.send(matches!(next, Some(Err(_)))).unwrap();
+                Ok(text(""))
+            },
+        )
+        .build();
+    let server = start(service);
+    for path in ["/test.Echo/Poll", "/test.Echo/Wait"] {
+        let channel = channel(&server);
+        let method = grpcio::Method {
+            ty: grpcio::MethodType::Unary,
+            name: path,
+            req_mar: grpcio::Marshaller {
+                ser: grpcio::pb_ser,
+                de: grpcio::pb_de,
+            },
+            resp_mar: grpcio::Marshaller {
+                ser: grpcio::pb_ser,
+                de: grpcio::pb_de,
+            },
+        };
+        let client = grpcio::Client::new(channel);
+        let mut call = client
+            .unary_call_async::<StringValue, StringValue>(
+                &method,
+                &text(""),
+                CallOptions::default(),
+            )
+            .unwrap();
+        begun.recv_timeout(LONG).unwrap();
+        let left = Instant::now();
+        call.cancel();
+        assert!(seen.recv_timeout(LONG).unwrap(), "{path}");
+        assert!(
+            left.elapsed() < Duration::from_secs(1),
+            "{path}: {:?}",
+            left.elapsed()
+        );
+    }
+    let client = client(&server);
+    let upload = client
+        .client_streaming::<StringValue, StringValue>("/test.Echo/Read", CallOptions::default())
+        .unwrap();
+    begun.recv_timeout(LONG).unwrap();
+    drop(upload);
+    assert!(
+        seen.recv_timeout(LONG).unwrap(),
+        "a stream that broke off is no end of stream"
+    );
+}
+
+#[test]
+fn interceptors_run_in_order_and_may_refuse() {
+    struct Named(&'static str, Arc<Mutex<Vec<String>>>);
+    impl Interceptor for Named {
+        fn before(&self, call: &Call) -> Result<(), Status> {
+            self.1.lock().unwrap().push(format!("{} before", self.0));
+            match call.metadata().get("refused-by") {
+                Some(name) if name == self.0 => Err(Status::permission_denied("no")),
+                _ => Ok(()),
+            }
+        }
+        fn after(&self, _: &Call, status: &Status) {
+            self.1
+                .lock()
+                .unwrap()
+                .push(format!("{} after {}", self.0, status.code()));
+        }
+    }
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let handler_calls = Arc::clone(&calls);
+    let service = unary(move |_, request| {
+        handler_calls.fetch_add(1, Ordering::SeqCst);
+        Ok(request)
+    });
+    let server = builder(service)
+        .interceptor(Named("a", Arc::clone(&seen)))
+        .interceptor(Named("b", Arc::clone(&seen)))
+        .start()
+        .unwrap();
+    let client = client(&server);
+    say(&client, "").unwrap();
+    let expected = ["a before", "b before", "b after OK", "a after OK"];
+    assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
+    let mut headers = MetadataBuilder::new();
+    headers.add_str("refused-by", "b").unwrap();
+    let options = CallOptions::default()
+        .headers(headers.build())
+        .timeout(LONG);
+    let status = say_with(&client, "", options).unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    let expected = ["a before", "b before", "a after PERMISSION_DENIED"];
+    assert_eq!(*seen.lock().unwrap(), expected);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_thousand_streams_are_fed_without_a_thousand_threads() {
+    let (sender, receiver) = mpsc::channel();
+    let service = Service::builder("test.Streams")
+        .server_streaming(
+            "Subscribe",
+            move |_: &Call, _: UInt32Value, replies: Replies<UInt32Value>| {
+                sender.send(replies.detach()).unwrap();
+                Ok(())
+            },
+        )
+        .build();
+    let server = builder(service).workers(2).start().unwrap();
+    let clients: Vec<Client> = (0..4).map(|_| client(&server)).collect();
+    let subscribe = |index: usize| {
+        clients[index % 4]
+            .server_streaming(
+                "/test.Streams/Subscribe",
+                &number(0),
+                CallOptions::default(),
+            )
+            .unwrap()
+    };
+    let mut streams: Vec<_> = (0..1000).map(subscribe).collect();
+    let subscribers: Vec<_> = (0..1000)
+        .map(|_| receiver.recv_timeout(LONG).unwrap())
+        .collect();
+    assert_eq!(server.in_flight(), 1000);
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().count();
+    assert!(threads < 100, "{threads} threads");
+    for value in 0..3 {
+        subscribers
+            .iter()
+            .for_each(|it| it.send(&number(value)).unwrap());
+        for stream in &mut streams {
+            let reply: UInt32Value = stream.next().unwrap().unwrap();
+            assert_eq!(reply.value, value);
+        }
+    }
+    // Some end well, some break off, and some callers leave.
+    let mut subscribers = subscribers.into_iter();
+    subscribers
+        .by_ref()
+        .take(500)
+        .for_each(|it| it.finish(Ok(())));
+    drop(subscribers);
+    let mut ended = [0, 0];
+    for mut stream in streams {
+        match stream.next() {
+            None => ended[0] += 1,
+            Some(end) => {
+                assert_eq!(end.unwrap_err().code(), Code::Internal);
+                ended[1] += 1;
+            }
+        }
+    }
+    assert_eq!(ended, [500, 500]);
+    eventually("all calls have landed", || server.in_flight() == 0);
+    assert_eq!(server.shutdown().exit_code(), 0);
+}

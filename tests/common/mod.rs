@@ -1,0 +1,92 @@
+//! What the tests of the server share: services made by hand, and clients for them.
+#![allow(dead_code)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use touchdown::client::{CallOptions, Channel, ChannelBuilder, Client, Environment};
+use touchdown::lifecycle::Plan;
+use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
+use touchdown::{Call, Server, ServerBuilder, Service, Status};
+
+/// A test that takes longer than this hangs.
+pub const LONG: Duration = Duration::from_secs(20);
+
+pub fn text(value: impl Into<String>) -> StringValue {
+    StringValue {
+        value: value.into(),
+        ..Default::default()
+    }
+}
+
+pub fn number(value: u32) -> UInt32Value {
+    UInt32Value {
+        value,
+        ..Default::default()
+    }
+}
+
+/// A plan under which a test that goes wrong ends soon.
+pub fn quick_plan() -> Plan {
+    Plan::default()
+        .grace_period(Duration::from_secs(5))
+        .force_period(Duration::from_secs(1))
+        .closing(Duration::from_secs(5))
+}
+
+pub fn builder(service: Service) -> ServerBuilder {
+    let _ = env_logger::builder().is_test(true).try_init();
+    Server::builder()
+        .address("127.0.0.1:0")
+        .plan(quick_plan())
+        .service(service)
+}
+
+pub fn start(service: Service) -> Server {
+    builder(service).start().expect("the server starts")
+}
+
+/// `/test.Echo/Say` returns its request.
+pub fn echo() -> Service {
+    unary(|_, request| Ok(request))
+}
+
+/// `/test.Echo/Say` does what it is told.
+pub fn unary(
+    handler: impl Fn(&Call, StringValue) -> Result<StringValue, Status> + Send + Sync + 'static,
+) -> Service {
+    Service::builder("test.Echo").unary("Say", handler).build()
+}
+
+pub fn channel(server: &Server) -> Channel {
+    channel_to(&server.address().to_string())
+}
+
+pub fn channel_to(address: &str) -> Channel {
+    ChannelBuilder::new(Arc::new(Environment::new(1)))
+        .raw_cfg_int(c"grpc.enable_retries".into(), 0)
+        .raw_cfg_int(c"grpc.use_local_subchannel_pool".into(), 1)
+        .connect(address)
+}
+
+pub fn client(server: &Server) -> Client {
+    Client::new(&channel(server))
+}
+
+pub fn say(client: &Client, what: &str) -> Result<String, Status> {
+    say_with(client, what, CallOptions::default().timeout(LONG))
+}
+
+pub fn say_with(client: &Client, what: &str, options: CallOptions) -> Result<String, Status> {
+    let reply: StringValue = client.unary("/test.Echo/Say", &text(what), options)?;
+    Ok(reply.value)
+}
+
+/// Waits for something that will come true soon.
+pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_true() {
+        assert!(Instant::now() < deadline, "still not true: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
