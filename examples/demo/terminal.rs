@@ -1,0 +1,52 @@
+//! What the user sees: lines with the time since the start, from any thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+#[derive(Clone)]
+pub struct Terminal {
+    start: Arc<Instant>,
+}
+
+impl Terminal {
+    pub fn new() -> Terminal {
+        Terminal {
+            start: Arc::new(Instant::now()),
+        }
+    }
+
+    pub fn line(&self, text: impl AsRef<str>) {
+        println!(
+            "{:>6.2} s  {}",
+            self.start.elapsed().as_secs_f64(),
+            text.as_ref()
+        );
+    }
+}
+
+/// With commas between the thousands.
+pub fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+pub fn percent(part: u64, whole: u64) -> String {
+    match part {
+        0 => String::new(),
+        _ => format!("{:.3} %", part as f64 * 100.0 / whole as f64),
+    }
+}
+
+pub fn seconds(time: Duration) -> String {
+    match time.as_millis() {
+        0..1000 => format!("{} ms", time.as_millis()),
+        _ => format!("{:.2} s", time.as_secs_f64()),
+    }
+}

@@ -1,0 +1,144 @@
+"""Calls Greeter.SayHello without a pause, over one channel, and says what became of every call.
+
+It runs as a child of restarts.py and is told what to do on standard input: for every line it answers with a
+line of JSON that counts the calls so far; at the end of input its callers finish the call they are in,
+and the last line it writes also has the times and examples of what was lost.
+
+gRPC's own retries are off (`grpc.enable_retries=0` takes the retry filter, and with it
+transparent retries, out of the channel). What a client cannot turn off: a call made while the channel
+connects waits for the outcome.
+"""
+
+import argparse
+import json
+import random
+import sys
+import threading
+import time
+
+import grpc
+
+SAY_HELLO = "/greeter.Greeter/SayHello"
+DEADLINE_S = 30
+PAUSE_AFTER_REFUSED_S = 0.005
+CHANNEL_OPTIONS = [
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 100),
+]
+
+
+def varint(number):
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def string_field_1(text):
+    content = text.encode()
+    return b"\x0a" + varint(len(content)) + content
+
+
+def hello_request(name, think_ms):
+    return string_field_1(name) + (b"\x10" + varint(think_ms) if think_ms else b"")
+
+
+def hello_reply(name):
+    return string_field_1(f"Hello, {name}!")
+
+
+class Tally:
+    """What became of the calls; one for all callers."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._counts = {"calls": 0, "ok": 0, "refused": 0, "lost": 0}
+        self._lost = []
+        self._times_ms = []
+
+    def add(self, outcome, started, began_ms, detail=None):
+        took_ms = (time.monotonic() - started) * 1000
+        with self._lock:
+            self._counts["calls"] += 1
+            self._counts[outcome] += 1
+            if outcome == "ok":
+                self._times_ms.append(took_ms)
+            elif outcome == "lost":
+                self._lost.append({"began_ms": began_ms, "took_ms": round(took_ms, 1), **detail})
+
+    def so_far(self):
+        with self._lock:
+            return dict(self._counts)
+
+    def summary(self):
+        with self._lock:
+            times = sorted(self._times_ms) or [0]
+            return {
+                **self._counts,
+                "lost_examples": self._lost[:50],
+                "p50_ms": round(times[len(times) // 2], 2),
+                "max_ms": round(times[-1], 2),
+            }
+
+
+def outcome_of(error):
+    """A call is not lost if the server could not be reached because nobody listened, and only then."""
+    detail = error.details() or ""
+    nobody_listens = error.code() is grpc.StatusCode.UNAVAILABLE and "Connection refused" in detail
+    return "refused" if nobody_listens else "lost", {"code": error.code().name, "detail": detail}
+
+
+def call_until(stop, say_hello, tally, caller, options):
+    for number in range(sys.maxsize):
+        if stop.is_set():
+            return
+        name = f"caller {caller} call {number} ".ljust(options.name_bytes, "x")
+        think_ms = random.randint(options.think_ms_min, options.think_ms_max)
+        began_ms, started = round(time.time() * 1000, 1), time.monotonic()
+        try:
+            reply = say_hello(hello_request(name, think_ms), timeout=DEADLINE_S)
+        except grpc.RpcError as error:
+            outcome, detail = outcome_of(error)
+            tally.add(outcome, started, began_ms, detail)
+            if outcome == "refused":
+                time.sleep(PAUSE_AFTER_REFUSED_S)
+            continue
+        if reply == hello_reply(name):
+            tally.add("ok", started, began_ms)
+        else:
+            detail = {"code": "OK", "detail": f"wrong reply of {len(reply)} bytes: {reply[:80]!r}"}
+            tally.add("lost", started, began_ms, detail)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("address")
+    parser.add_argument("--callers", type=int, default=16)
+    parser.add_argument("--think-ms-min", type=int, default=0)
+    parser.add_argument("--think-ms-max", type=int, default=5)
+    parser.add_argument("--name-bytes", type=int, default=0, help="pad the name to this length")
+    options = parser.parse_args()
+
+    tally, stop = Tally(), threading.Event()
+    with grpc.insecure_channel(options.address, options=CHANNEL_OPTIONS) as channel:
+        say_hello = channel.unary_unary(SAY_HELLO)
+        callers = [
+            threading.Thread(target=call_until, args=(stop, say_hello, tally, caller, options))
+            for caller in range(options.callers)
+        ]
+        for caller in callers:
+            caller.start()
+        for _ in sys.stdin:
+            print(json.dumps(tally.so_far()), flush=True)
+        stop.set()
+        for caller in callers:
+            caller.join()
+    print(json.dumps(tally.summary()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Restarts a server under load again and again, and fails if one call is lost.
+
+A client (restart.py or restart.mjs) calls without a pause, over one channel, while the server gets SIGTERM, exits,
+and starts again at once on the same port. A call counts as lost if it ends in any way but with its own
+reply, or with "connection refused".
+
+Exit code: 0 if no call was lost and every server exited with 0; 1 if not; 2 if the test could not run.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import random
+import select
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import network
+
+HERE = pathlib.Path(__file__).parent
+# Longer than the server's own plan for a stop and than the deadline of a call.
+PATIENCE_S = 60
+
+
+class CannotRun(Exception):
+    """Something stood in the way of the test itself."""
+
+
+class Process:
+    """A child in a namespace of its own, if there is one, that ends with this program, however that ends."""
+
+    def __init__(self, command, namespace=None, **streams):
+        def prepare():
+            network.die_with_parent()
+            if namespace is not None:
+                network.enter(namespace)
+
+        self._child = subprocess.Popen(
+            command, preexec_fn=prepare, stdout=subprocess.PIPE, text=True, bufsize=1, **streams
+        )
+        # Tells the end of the child at once, where Popen.wait would look only now and then.
+        self._end = os.pidfd_open(self._child.pid)
+
+    def read_line(self):
+        """The next line of its output. Reads no further, so that nothing waits unseen in a buffer."""
+        ready, _, _ = select.select([self._child.stdout], [], [], PATIENCE_S)
+        line = self._child.stdout.readline() if ready else ""
+        if not line:
+            raise CannotRun(f"{self._child.args[0]} said nothing, exit code {self._child.poll()}")
+        return line.strip()
+
+    def ask(self):
+        self._child.stdin.write("\n")
+        return json.loads(self.read_line())
+
+    def close_input(self):
+        self._child.stdin.close()
+
+    def signal(self, number):
+        self._child.send_signal(number)
+
+    def wait(self):
+        ready, _, _ = select.select([self._end], [], [], PATIENCE_S)
+        if not ready:
+            raise CannotRun(f"{self._child.args[0]} did not end within {PATIENCE_S} s")
+        return self._child.wait()
+
+    def close(self):
+        self._child.kill()
+        self._child.wait()
+        os.close(self._end)
+
+
+class Stage:
+    """The two programs, and the network between them."""
+
+    def __init__(self, options, cleanup, server_log):
+        self._options = options
+        self._cleanup = cleanup
+        self._server_log = server_log
+        self._server_namespace = self._client_namespace = None
+        if options.delay_ms > 0:
+            slow = cleanup.enter_context(contextlib.closing(slow_network(options.delay_ms)))
+            self._server_namespace, self._client_namespace = slow.server, slow.client
+            self.address = f"{network.SERVER_ADDRESS}:50051"
+        else:
+            self.address = f"127.0.0.1:{free_port()}"
+
+    def start_server(self):
+        server = Process([self._options.server, self.address], self._server_namespace, stderr=self._server_log)
+        self._cleanup.callback(server.close)
+        line = server.read_line()
+        if line != f"listening at {self.address}":
+            raise CannotRun(f"the server says {line!r}")
+        return server
+
+    def start_client(self):
+        options = self._options
+        program = {
+            "python": [sys.executable, HERE / "restart.py"],
+            "node": [options.node, HERE / "restart.mjs"],
+        }[options.client]
+        arguments = [
+            self.address,
+            f"--callers={options.callers}",
+            f"--think-ms-min={options.think_ms[0]}",
+            f"--think-ms-max={options.think_ms[1]}",
+            f"--name-bytes={options.name_bytes}",
+        ]
+        client = Process([*program, *arguments], self._client_namespace, stdin=subprocess.PIPE)
+        self._cleanup.callback(client.close)
+        return client
+
+
+def slow_network(delay_ms):
+    try:
+        return network.SlowNetwork(delay_ms)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CannotRun(f"a network with delay needs root, `ip` and /dev/net/tun: {error}") from error
+
+
+def free_port():
+    """A port that no outgoing connection takes while the server is down: below the ephemeral range."""
+    for port in random.sample(range(20000, 32768), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise CannotRun("no free port")
+
+
+def wait_for_calls(client):
+    """Waits until every caller can have had a reply from this server; returns the counts."""
+    before = client.ask()
+    give_up = time.monotonic() + PATIENCE_S
+    while time.monotonic() < give_up:
+        counts = client.ask()
+        if counts["ok"] > before["ok"]:
+            return counts
+        time.sleep(0.005)
+    raise CannotRun("no call succeeds")
+
+
+def stop_server(server):
+    """Returns the exit code and the milliseconds from SIGTERM to exit."""
+    begin = time.monotonic()
+    server.signal(signal.SIGTERM)
+    exit_code = server.wait()
+    return exit_code, (time.monotonic() - begin) * 1000
+
+
+def run(options, cleanup, server_log):
+    """Returns whether everything went well."""
+    stage = Stage(options, cleanup, server_log)
+    server, client = stage.start_server(), stage.start_client()
+    exits, previous = [], {"ok": 0, "refused": 0, "lost": 0}
+    for restart in range(1, options.restarts + 1):
+        wait_for_calls(client)
+        time.sleep(random.uniform(*options.pause_ms) / 1000)
+        stopped_at_ms = time.time() * 1000
+        exits.append(stop_server(server))
+        server = stage.start_server()
+        counts = wait_for_calls(client)
+        exit_code, took_ms = exits[-1]
+        change = ", ".join(f"{counts[kind] - previous[kind]} {kind}" for kind in ("ok", "refused", "lost"))
+        print(f"restart {restart:3} at {stopped_at_ms:.0f}: exit {exit_code} after {took_ms:.1f} ms; {change}", flush=True)
+        previous = counts
+
+    client.close_input()
+    summary = json.loads(client.read_line())
+    times_ms = [took_ms for _, took_ms in exits]
+    exits.append(stop_server(server))
+
+    print(json.dumps(summary))
+    bad_exits = [exit_code for exit_code, _ in exits if exit_code != 0]
+    print(
+        f"{options.client}, {options.restarts} restarts, {options.callers} callers, thinking {options.think_ms[0]} to "
+        f"{options.think_ms[1]} ms, delay {options.delay_ms} ms: {summary['calls']} calls, {summary['ok']} ok, "
+        f"{summary['refused']} refused, {summary['lost']} lost; SIGTERM to exit median "
+        f"{statistics.median(times_ms):.1f} ms, longest {max(times_ms):.1f} ms; bad exit codes {bad_exits}"
+    )
+    return summary["ok"] > 0 and summary["lost"] == 0 and not bad_exits
+
+
+def parse_options():
+    opening, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=opening, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--server", required=True, help="the greeter_server to restart")
+    parser.add_argument("--client", choices=["python", "node"], default="python")
+    parser.add_argument("--restarts", type=int, default=30)
+    parser.add_argument("--callers", type=int, default=16, help="calls in flight at any time")
+    parser.add_argument("--delay-ms", type=float, default=0, help="added to every round trip, half each way; needs root")
+    parser.add_argument("--think-ms", type=int, nargs=2, default=[0, 5], metavar=("MIN", "MAX"), help="how long a handler takes")
+    parser.add_argument("--name-bytes", type=int, default=0, help="length of request and reply")
+    parser.add_argument("--pause-ms", type=float, nargs=2, default=[100, 400], metavar=("MIN", "MAX"), help="from the first replies to SIGTERM")
+    parser.add_argument("--node", default="node", help="the Node program; its packages are in TOUCHDOWN_NODE_MODULES")
+    parser.add_argument("--server-log", help="keep the server's standard error in this file")
+    return parser.parse_args()
+
+
+def main():
+    options = parse_options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
+    try:
+        with contextlib.ExitStack() as cleanup:
+            log = open(options.server_log, "w") if options.server_log else tempfile.TemporaryFile("w+")
+            cleanup.enter_context(log)
+            well = run(options, cleanup, log)
+    except CannotRun as error:
+        print(f"cannot run: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0 if well else 1)
+
+
+if __name__ == "__main__":
+    main()

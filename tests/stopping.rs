@@ -1,0 +1,436 @@
+//! Every way in which a server can end.
+#![cfg(feature = "server")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::{mpsc, Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::*;
+use crossbeam_channel::{bounded, Receiver, Sender};
+use touchdown::client::{CallOptions, Client};
+use touchdown::lifecycle::{exit_code, Lifecycle, Phase, Plan, Reason, Signals};
+use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
+use touchdown::{Address, Call, Code, Replies, Requests, Server, Service, StartError, Status};
+
+/// A service whose handlers say that they have begun, and end when they are let.
+fn gated() -> (Service, Receiver<()>, Sender<()>) {
+    let (began, begun) = crossbeam_channel::unbounded();
+    let (release, released) = bounded(0);
+    let service = unary(move |_, request| {
+        began.send(()).unwrap();
+        let _ = released.recv();
+        Ok(request)
+    });
+    (service, begun, release)
+}
+
+fn in_background(client: &Client) -> thread::JoinHandle<Result<String, Status>> {
+    let client = client.clone();
+    thread::spawn(move || say(&client, "hello"))
+}
+
+#[test]
+fn an_idle_server_stops_at_once() {
+    let server = start(echo());
+    let clients: Vec<Client> = (0..50).map(|_| client(&server)).collect();
+    clients.iter().for_each(|it| drop(say(it, "hello").unwrap()));
+    assert_eq!(server.connections(), 50);
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+    assert_eq!(report.calls.completed, 50);
+    assert!(report.took < Duration::from_secs(1), "{report}");
+}
+
+#[test]
+fn a_call_in_flight_lands() {
+    let (service, begun, release) = gated();
+    let server = start(service);
+    let client = client(&server);
+    let call = in_background(&client);
+    begun.recv_timeout(LONG).unwrap();
+    let lifecycle = server.lifecycle().clone();
+    lifecycle.shutdown("test");
+    lifecycle.draining().wait();
+    assert!(lifecycle.wait_timeout(Duration::from_millis(100)).is_none(), "stopped too early");
+    release.send(()).unwrap();
+    assert_eq!(call.join().unwrap().unwrap(), "hello");
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+    assert_eq!(report.calls.completed, 1);
+}
+
+#[test]
+fn nothing_is_accepted_while_calls_in_flight_go_on() {
+    let (service, begun, release) = gated();
+    let server = start(service);
+    let address = server.address().to_string();
+    let client = client(&server);
+    let call = in_background(&client);
+    begun.recv_timeout(LONG).unwrap();
+    server.lifecycle().shutdown("test");
+    eventually("connections are refused", || TcpStream::connect(&address).is_err());
+    let status = say(&Client::new(&channel_to(&address)), "late").unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    release.send(()).unwrap();
+    assert_eq!(call.join().unwrap().unwrap(), "hello");
+    assert_eq!(server.wait().exit_code(), exit_code::CLEAN);
+}
+
+#[test]
+fn a_lame_duck_serves() {
+    let server = builder(echo())
+        .plan(quick_plan().lame_duck(Duration::from_millis(300)))
+        .start()
+        .unwrap();
+    let phases = server.lifecycle().subscribe();
+    server.lifecycle().shutdown("test");
+    assert_eq!(phases.recv_timeout(LONG).unwrap().to, Phase::LameDuck);
+    assert_eq!(say(&client(&server), "hello").unwrap(), "hello");
+    assert_eq!(server.wait().exit_code(), exit_code::CLEAN);
+}
+
+#[test]
+fn a_client_that_says_nothing_delays_nobody() {
+    let server = start(echo());
+    let address = server.address().to_string();
+    let mut silent = TcpStream::connect(&address).unwrap();
+    eventually("the connection is open", || server.connections() == 1);
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+    assert!(report.took < Duration::from_secs(1), "{report}");
+    let mut rest = Vec::new();
+    let _ = silent.read_to_end(&mut rest);
+}
+
+#[test]
+fn a_client_that_answers_no_ping_delays_nobody() {
+    let server = start(echo());
+    let address = server.address().to_string();
+    let mut client = TcpStream::connect(&address).unwrap();
+    // The preface, and empty settings: RFC 9113, 3.4.
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    // The server's settings and the acknowledgement of ours, nine bytes at least.
+    client.read_exact(&mut [0; 9]).unwrap();
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+    assert!(report.took < Duration::from_secs(1), "{report}");
+}
+
+#[test]
+fn a_silent_client_is_sent_away_after_the_handshake_timeout() {
+    let server = builder(echo()).handshake_timeout(Duration::from_millis(50)).start().unwrap();
+    let mut silent = TcpStream::connect(server.address().to_string()).unwrap();
+    let mut rest = Vec::new();
+    silent.set_read_timeout(Some(LONG)).unwrap();
+    silent.read_to_end(&mut rest).unwrap();
+    drop(silent);
+    eventually("the connection is gone", || server.connections() == 0);
+}
+
+#[test]
+fn a_handler_that_never_returns_is_named_at_the_planned_time() {
+    let (service, begun, _release) = gated();
+    let plan = quick_plan()
+        .grace_period(Duration::from_millis(100))
+        .force_period(Duration::from_millis(100));
+    let server = builder(service).plan(plan).start().unwrap();
+    let client = client(&server);
+    let call = in_background(&client);
+    begun.recv_timeout(LONG).unwrap();
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::FORCED);
+    assert_eq!(report.calls.abandoned, 1);
+    assert_eq!(report.calls.completed, 0);
+    assert!(report.abandoned.iter().any(|it| it.contains("/test.Echo/Say")), "{report:?}");
+    assert!(report.took < Duration::from_secs(2), "{report}");
+    assert_eq!(call.join().unwrap().unwrap_err().code(), Code::Unavailable);
+}
+
+#[test]
+fn handlers_that_ask_are_told_to_stop() {
+    let (began, begun) = mpsc::channel();
+    let service = Service::builder("test.Told")
+        .unary("Ask", {
+            let began = began.clone();
+            move |call: &Call, request: StringValue| {
+                began.send(()).unwrap();
+                call.token().wait();
+                assert!(call.is_cancelled());
+                Ok(request)
+            }
+        })
+        .bidirectional(
+            "Read",
+            move |_: &Call, mut requests: Requests<StringValue>, _: Replies<StringValue>| {
+                began.send(()).unwrap();
+                requests.try_for_each(|it| it.map(drop))
+            },
+        )
+        .build();
+    let plan = quick_plan().grace_period(Duration::from_millis(100));
+    let server = builder(service).plan(plan).start().unwrap();
+    let client = client(&server);
+    let ask = thread::spawn({
+        let client = client.clone();
+        move || client.unary("/test.Told/Ask", &text("x"), CallOptions::default().timeout(LONG))
+    });
+    let (_requests, mut replies) = client
+        .bidirectional::<StringValue, StringValue>("/test.Told/Read", CallOptions::default())
+        .unwrap();
+    begun.recv_timeout(LONG).unwrap();
+    begun.recv_timeout(LONG).unwrap();
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::FORCED);
+    assert_eq!((report.calls.told_to_stop, report.calls.abandoned), (2, 0), "{report}");
+    let answer: Result<StringValue, Status> = ask.join().unwrap();
+    assert_eq!(answer.unwrap().value, "x", "what a handler says in time is its answer");
+    assert_eq!(replies.next().unwrap().unwrap_err().code(), Code::Unavailable);
+}
+
+#[test]
+fn detached_streams_end_with_unavailable_when_time_is_up() {
+    let (sender, receiver) = mpsc::channel();
+    let service = Service::builder("test.Streams")
+        .server_streaming("Subscribe", {
+            let sender = Mutex::new(sender);
+            move |_: &Call, _: UInt32Value, replies: Replies<UInt32Value>| {
+                sender.lock().unwrap().send(replies.detach()).unwrap();
+                Ok(())
+            }
+        })
+        .build();
+    let plan = quick_plan()
+        .grace_period(Duration::from_millis(100))
+        .force_period(Duration::from_millis(100));
+    let server = builder(service).plan(plan).start().unwrap();
+    let client = client(&server);
+    let mut replies = client
+        .server_streaming::<_, UInt32Value>("/test.Streams/Subscribe", &number(0), CallOptions::default())
+        .unwrap();
+    let subscriber = receiver.recv_timeout(LONG).unwrap();
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::FORCED);
+    assert_eq!(replies.next().unwrap().unwrap_err().code(), Code::Unavailable);
+    // The program may hold on to it for as long as it likes.
+    assert!(subscriber.send(&number(1)).is_err());
+    assert!(subscriber.call().is_cancelled());
+    drop(subscriber);
+}
+
+#[test]
+fn signals_stop_a_server_and_the_second_one_hurries() {
+    let (service, begun, _release) = gated();
+    let (signals, sender) = Signals::injected();
+    let server = builder(service)
+        .plan(quick_plan().grace_period(LONG).force_period(Duration::from_millis(50)))
+        .signals(signals)
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let call = in_background(&client);
+    begun.recv_timeout(LONG).unwrap();
+    let phases = server.lifecycle().subscribe();
+    sender.send(15);
+    while phases.recv_timeout(LONG).unwrap().to != Phase::Draining {}
+    sender.send(15);
+    let report = server.wait();
+    assert_eq!(report.reason, Reason::Signal(15));
+    assert_eq!(report.exit_code(), exit_code::FORCED);
+    assert!(report.took < Duration::from_secs(5), "{report}");
+    assert_eq!(call.join().unwrap().unwrap_err().code(), Code::Unavailable);
+}
+
+#[test]
+fn two_servers_share_a_process_and_a_lifecycle() {
+    let lifecycle = Lifecycle::builder().plan(quick_plan()).build().unwrap();
+    let first = builder(echo()).start_with(&lifecycle).unwrap();
+    let second = builder(echo()).start_with(&lifecycle).unwrap();
+    let alone = start(echo());
+    lifecycle.serving().unwrap();
+    for server in [&first, &second, &alone] {
+        assert_eq!(say(&client(server), "hello").unwrap(), "hello");
+    }
+    lifecycle.shutdown("test");
+    let report = lifecycle.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+    assert_eq!(report.calls.completed, 2);
+    assert_eq!(say(&client(&alone), "hello").unwrap(), "hello");
+    assert_eq!(alone.shutdown().calls.completed, 2);
+}
+
+#[test]
+fn a_stop_before_serving_is_clean() {
+    let lifecycle = Lifecycle::builder().plan(quick_plan()).build().unwrap();
+    let server = builder(echo()).start_with(&lifecycle).unwrap();
+    assert_eq!(say(&client(&server), "early").unwrap(), "early");
+    lifecycle.shutdown("test");
+    assert!(lifecycle.serving().is_err());
+    assert_eq!(server.wait().exit_code(), exit_code::CLEAN);
+    assert!(matches!(builder(echo()).start_with(&lifecycle), Err(StartError::TooLate)));
+}
+
+#[test]
+fn a_dropped_server_stops() {
+    let server = start(echo());
+    let address = server.address().to_string();
+    drop(server);
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn servers_listen_at_ipv6_and_unix_sockets() {
+    let folder = std::env::temp_dir().join(format!("touchdown-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("server.sock");
+    let server = builder(unary(|call, _| Ok(text(call.peer().to_string()))))
+        .address("[::1]:0")
+        .address(format!("unix:{}", path.display()))
+        .start()
+        .unwrap();
+    let [v4, v6, unix] = server.addresses() else { panic!("{:?}", server.addresses()) };
+    assert!(v4.port().unwrap() > 0 && v6.port().unwrap() > 0);
+    assert_eq!(*unix, Address::Unix(path.clone()));
+    for (address, peer) in [(v4, "127.0.0.1:"), (v6, "[::1]:"), (unix, "unix")] {
+        let client = Client::new(&channel_to(&address.to_string()));
+        let seen = say(&client, "").unwrap();
+        assert!(seen.starts_with(peer), "{seen} at {address}");
+    }
+    let taken = builder(echo()).address(format!("unix:{}", path.display())).start();
+    assert!(matches!(taken, Err(StartError::Listen { .. })), "somebody listens there");
+    assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
+    assert!(!path.exists());
+    // What a crashed server leaves behind is cleared away.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    drop(builder(echo()).address(format!("unix:{}", path.display())).start().unwrap());
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn bad_settings_are_errors_that_name_them() {
+    let taken = start(echo());
+    let address = taken.address().to_string();
+    let error = Server::builder().address(&address).start().unwrap_err().to_string();
+    assert!(error.contains(&address) && error.contains("in use"), "{error}");
+    let error = Server::builder().address("nonsense").start().unwrap_err().to_string();
+    assert!(error.contains("nonsense"), "{error}");
+    let error = builder(echo()).workers(0).start().unwrap_err().to_string();
+    assert!(error.contains("workers is 0"), "{error}");
+    let error = builder(echo()).service(echo()).start().unwrap_err().to_string();
+    assert!(error.contains("/test.Echo/Say"), "{error}");
+    assert!(matches!(Server::builder().start(), Err(StartError::NoAddress)));
+    let plan = Plan::default().hard_deadline(Duration::ZERO);
+    assert!(matches!(builder(echo()).plan(plan).start(), Err(StartError::Lifecycle(_))));
+}
+
+#[test]
+fn connections_above_the_limit_are_closed() {
+    let server = builder(echo()).max_connections(2).start().unwrap();
+    let address = server.address().to_string();
+    let kept: Vec<Client> = (0..2).map(|_| client(&server)).collect();
+    kept.iter().for_each(|it| drop(say(it, "hello").unwrap()));
+    let mut refused = TcpStream::connect(&address).unwrap();
+    refused.set_read_timeout(Some(LONG)).unwrap();
+    assert_eq!(refused.read(&mut [0; 1]).unwrap(), 0, "closed at once");
+    assert_eq!(say(&kept[0], "hello").unwrap(), "hello");
+    drop(kept);
+    eventually("there is room again", || {
+        say(&Client::new(&channel_to(&address)), "hello").is_ok()
+    });
+}
+
+#[test]
+fn a_busy_server_refuses_what_exceeds_its_backlog() {
+    let (service, begun, release) = gated();
+    let server = builder(service).workers(2).backlog(3).start().unwrap();
+    let client = client(&server);
+    let calls: Vec<_> = (0..5).map(|_| in_background(&client)).collect();
+    begun.recv_timeout(LONG).unwrap();
+    begun.recv_timeout(LONG).unwrap();
+    eventually("two run and three wait", || server.in_flight() == 5);
+    for _ in 0..100 {
+        let status = say(&client, "too much").unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+    }
+    for _ in 0..5 {
+        release.send(()).unwrap();
+    }
+    for call in calls {
+        assert_eq!(call.join().unwrap().unwrap(), "hello");
+    }
+    let report = server.shutdown();
+    assert_eq!((report.calls.completed, report.calls.refused), (5, 100), "{report}");
+}
+
+#[test]
+fn a_call_whose_deadline_passes_in_the_backlog_is_not_run() {
+    let runs = Arc::new(Mutex::new(Vec::new()));
+    let (began, begun) = mpsc::channel();
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let service = unary({
+        let runs = Arc::clone(&runs);
+        move |_, request| {
+            runs.lock().unwrap().push(request.value.clone());
+            if request.value == "hello" {
+                began.send(()).unwrap();
+                released.recv().unwrap();
+            }
+            Ok(request)
+        }
+    });
+    let server = builder(service).workers(1).start().unwrap();
+    let client = client(&server);
+    let call = in_background(&client);
+    begun.recv_timeout(LONG).unwrap();
+    let options = CallOptions::default().timeout(Duration::from_millis(50));
+    assert_eq!(say_with(&client, "late", options).unwrap_err().code(), Code::DeadlineExceeded);
+    release.send(()).unwrap();
+    call.join().unwrap().unwrap();
+    assert_eq!(say(&client, "after").unwrap(), "after");
+    assert_eq!(*runs.lock().unwrap(), ["hello", "after"]);
+    assert_eq!(server.shutdown().calls.refused, 1);
+}
+
+#[test]
+fn a_drain_waits_for_calls_in_the_backlog() {
+    let (service, begun, release) = gated();
+    let server = builder(service).workers(1).start().unwrap();
+    let client = client(&server);
+    let calls: Vec<_> = (0..3).map(|_| in_background(&client)).collect();
+    begun.recv_timeout(LONG).unwrap();
+    eventually("two wait", || server.in_flight() == 3);
+    let lifecycle = server.lifecycle().clone();
+    lifecycle.shutdown("test");
+    lifecycle.draining().wait();
+    for _ in 0..3 {
+        release.send(()).unwrap();
+    }
+    for call in calls {
+        assert_eq!(call.join().unwrap().unwrap(), "hello");
+    }
+    assert_eq!(server.wait().calls.completed, 3);
+}
+
+#[test]
+fn calls_in_the_backlog_are_not_run_when_time_is_up() {
+    let (service, begun, _release) = gated();
+    let plan = quick_plan()
+        .grace_period(Duration::from_millis(50))
+        .force_period(Duration::from_millis(50));
+    let server = builder(service).workers(1).plan(plan).start().unwrap();
+    let client = client(&server);
+    let calls: Vec<_> = (0..3).map(|_| in_background(&client)).collect();
+    begun.recv_timeout(LONG).unwrap();
+    eventually("two wait", || server.in_flight() == 3);
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::FORCED);
+    assert_eq!(report.calls.abandoned, 1, "{report}");
+    for call in calls {
+        assert_eq!(call.join().unwrap().unwrap_err().code(), Code::Unavailable);
+    }
+    assert!(begun.try_recv().is_err());
+}
