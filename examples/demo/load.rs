@@ -3,7 +3,7 @@
 touchdown::include_protos!();
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,12 +12,13 @@ use touchdown::client::{deadline, CallOptions, ChannelBuilder, Environment};
 use touchdown::{Code, Status};
 
 use crate::options::Options;
+use crate::terminal::Terminal;
 
 /// Above any handler's time and any stop's: a call that hangs is to be counted as lost.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How many lost calls are described.
-const DESCRIBED: usize = 10;
+const DESCRIBED: u64 = 10;
 
 /// C-core's least. The default, one second, would leave clients idle long after the next server is there.
 const RECONNECT: Duration = Duration::from_millis(100);
@@ -51,7 +52,6 @@ struct Shared {
     landed: AtomicU64,
     lost: AtomicU64,
     turned_away: AtomicU64,
-    losses: Mutex<Vec<String>>,
 }
 
 impl Shared {
@@ -76,7 +76,7 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(address: &str, options: &Options) -> Load {
+    pub fn start(address: &str, options: &Options, terminal: &Terminal) -> Load {
         let shared = Arc::new(Shared::default());
         let environment = Arc::new(Environment::new(2));
         let mut callers = Vec::new();
@@ -96,8 +96,8 @@ impl Load {
                     number: callers.len() as u32 * 5,
                     think_ms: options.think_ms,
                 };
-                let shared = Arc::clone(&shared);
-                callers.push(thread::spawn(move || caller.run(&shared)));
+                let (shared, terminal) = (Arc::clone(&shared), terminal.clone());
+                callers.push(thread::spawn(move || caller.run(&shared, &terminal)));
             }
         }
         Load { shared, callers }
@@ -107,14 +107,13 @@ impl Load {
         self.shared.counts()
     }
 
-    /// Waits for the calls that are still open, and describes the first of those that were lost.
-    pub fn finish(self) -> (Counts, Vec<String>) {
+    /// Waits for the calls that are still open.
+    pub fn finish(self) -> Counts {
         self.shared.enough.store(true, Ordering::Relaxed);
         for caller in self.callers {
             caller.join().expect("callers do not panic");
         }
-        let losses = std::mem::take(&mut *self.shared.losses.lock().unwrap());
-        (self.shared.counts(), losses)
+        self.shared.counts()
     }
 }
 
@@ -126,7 +125,7 @@ struct Caller {
 }
 
 impl Caller {
-    fn run(&mut self, shared: &Shared) {
+    fn run(&mut self, shared: &Shared, terminal: &Terminal) {
         while !shared.enough.load(Ordering::Relaxed) {
             self.number += 1;
             shared.begun.fetch_add(1, Ordering::SeqCst);
@@ -143,11 +142,11 @@ impl Caller {
                     shared.turned_away.fetch_add(1, Ordering::SeqCst)
                 }
                 Err(status) => {
-                    let mut losses = shared.losses.lock().unwrap();
-                    if losses.len() < DESCRIBED {
-                        losses.push(format!("{kind}: {status}"));
+                    let lost = shared.lost.fetch_add(1, Ordering::SeqCst);
+                    if lost < DESCRIBED {
+                        terminal.line(&format!("LOST, {kind}: {status}"));
                     }
-                    shared.lost.fetch_add(1, Ordering::SeqCst)
+                    lost
                 }
             };
         }

@@ -13,15 +13,14 @@ mod terminal;
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use touchdown::lifecycle::{Lifecycle, Signals, Token};
 
 use load::{Counts, Load};
-use options::Options;
+use options::{Options, StopSignal};
 use server::{Exit, Server};
-use terminal::{number, percent, seconds, Terminal};
+use terminal::{number, time, Terminal};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -42,14 +41,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// One server's stop.
-struct Stop {
-    in_flight: u64,
-    turned_away: u64,
-    lost: u64,
-    exit: Exit,
-}
-
 /// Says whether all went well.
 fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     // Ctrl-C ends the demo early, with the verdict on what there is.
@@ -57,26 +48,25 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     lifecycle.serving()?;
 
     let terminal = Terminal::new();
-    terminal.line(format!(
-        "{} servers, one after the other; {} clients with {} callers each; handlers of up to {} ms; \
-         no retries",
+    println!(
+        "{} servers, one after the other. {} clients with {} callers each make calls of all four\n\
+         kinds, which take up to {} ms, without pause and without retries.\n",
         options.servers, options.clients, options.callers, options.think_ms
-    ));
+    );
     let mut server = Server::start(1, "127.0.0.1:0", options, &terminal)?;
     let address = server.address().to_owned();
-    let load = Load::start(&address, options);
+    let load = Load::start(&address, options, &terminal);
 
     let mut stops = Vec::new();
     loop {
         let interrupted = watch(&load, options.serve_for, lifecycle.stopping(), &terminal);
-        stops.push(stop(server, &load, &terminal)?);
+        stops.push(stop(server, options.signal, &load, &terminal)?);
         if interrupted || stops.len() == options.servers {
             break;
         }
         server = Server::start(stops.len() + 1, &address, options, &terminal)?;
     }
-    let (counts, losses) = load.finish();
-    Ok(verdict(&stops, counts, &losses))
+    Ok(verdict(&stops, load.finish()))
 }
 
 /// Shows the counts once a second until the time is over or the user has had enough, and says
@@ -92,7 +82,7 @@ fn watch(load: &Load, time: Duration, enough: &Token, terminal: &Terminal) -> bo
             return true;
         }
         let counts = load.counts();
-        terminal.line(format!(
+        terminal.line(&format!(
             "{:>9} sent {:>9} landed {:>5} in flight {:>5} lost",
             number(counts.sent()),
             number(counts.landed),
@@ -102,67 +92,69 @@ fn watch(load: &Load, time: Duration, enough: &Token, terminal: &Terminal) -> bo
     }
 }
 
-fn stop(server: Server, load: &Load, terminal: &Terminal) -> Result<Stop, Box<dyn Error>> {
-    let before = load.counts();
-    terminal.line(format!(
-        "SIGTERM to server {}, with {} calls in flight",
-        server.number(),
-        before.in_flight()
-    ));
-    let exit = server.terminate()?;
-    // The last replies are with the clients' kernel; let their threads read them.
-    thread::sleep(Duration::from_millis(50));
-    let after = load.counts();
-    Ok(Stop {
-        in_flight: before.in_flight(),
-        turned_away: after.turned_away - before.turned_away,
-        lost: after.lost - before.lost,
-        exit,
-    })
+/// One server's stop.
+struct Stop {
+    in_flight: u64,
+    exit: Exit,
 }
 
-fn verdict(stops: &[Stop], counts: Counts, losses: &[String]) -> bool {
-    println!("\nstop   in flight at SIGTERM   SIGTERM to exit   exit code    lost");
+fn stop(
+    server: Server,
+    signal: StopSignal,
+    load: &Load,
+    terminal: &Terminal,
+) -> Result<Stop, Box<dyn Error>> {
+    let in_flight = load.counts().in_flight();
+    terminal.line(&format!(
+        "{signal} to server {}, with {} calls in flight",
+        server.number(),
+        number(in_flight)
+    ));
+    let exit = server.stop(signal)?;
+    terminal.line(&format!(
+        "server exited, {} after {signal}: {}",
+        time(exit.took),
+        exit.status
+    ));
+    Ok(Stop { in_flight, exit })
+}
+
+fn verdict(stops: &[Stop], counts: Counts) -> bool {
+    println!("\nstop   in flight at the signal   signal to exit   exit code");
     for (place, stop) in stops.iter().enumerate() {
         println!(
-            "{:>4}   {:>20}   {:>15}   {:>9}   {:>5}",
+            "{:>4}   {:>23}   {:>14}   {:>9}",
             place + 1,
             number(stop.in_flight),
-            seconds(stop.exit.took),
-            stop.exit.code(),
-            number(stop.lost)
+            time(stop.exit.took),
+            stop.exit.code()
         );
     }
     println!("\ncalls sent   {:>12}", number(counts.sent()));
     println!("      landed {:>12}", number(counts.landed));
+    println!("      lost   {:>12}", number(counts.lost));
     println!(
-        "      lost   {:>12}   {}",
-        number(counts.lost),
-        percent(counts.lost, counts.sent())
-    );
-    println!(
-        "\nTurned away while no server listened, so never sent: {}.",
+        "\nTurned away while no server was listening, so never sent: {}.",
         number(counts.turned_away)
     );
-    if let Some(completed) = stops
-        .iter()
-        .map(|it| it.exit.completed)
-        .sum::<Option<u64>>()
-    {
+    let completed = stops.iter().map(|stop| stop.exit.completed);
+    if let Some(completed) = completed.sum::<Option<u64>>() {
         println!(
-            "The servers' own count of completed calls: {}.",
+            "Completed by the servers' own count: {}.",
             number(completed)
         );
     }
-    for loss in losses {
-        println!("lost: {loss}");
-    }
     let clean = stops.iter().all(|stop| stop.exit.status.success());
-    match (counts.lost, clean) {
-        _ if counts.landed == 0 => println!("\nNo call landed, so this shows nothing."),
-        (0, true) => println!("\nNo call was lost in {} stops.", stops.len()),
-        (0, false) => println!("\nNo call was lost, but not every server stopped cleanly."),
-        (lost, _) => println!("\n{} calls were lost.", number(lost)),
-    }
-    counts.lost == 0 && clean && counts.landed > 0
+    let text = match (counts.landed, counts.lost) {
+        (0, _) => "No call landed, so this shows nothing.".to_owned(),
+        (_, 0) if clean => format!("No call was lost in {} stops.", stops.len()),
+        (_, 0) => "No call was lost, but not every server stopped cleanly.".to_owned(),
+        (_, lost) => format!(
+            "{} of {} calls were lost.",
+            number(lost),
+            number(counts.sent())
+        ),
+    };
+    println!("\n{text}");
+    counts.landed > 0 && counts.lost == 0 && clean
 }

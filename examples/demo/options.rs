@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,6 +15,8 @@ Usage: demo [OPTIONS]
   --clients N     how many clients, each with a connection of its own      [4]
   --callers N     how many threads make calls through each client          [4]
   --think MS      the longest that a handler takes, in milliseconds        [20]
+  --kill          send SIGKILL, which no server survives, instead of SIGTERM:
+                  shows what is counted as lost
   --server PATH   the server's program   [greeter_server, next to this one]
   --help          this text
 
@@ -27,7 +30,32 @@ pub struct Options {
     pub clients: usize,
     pub callers: usize,
     pub think_ms: u32,
+    pub signal: StopSignal,
     pub program: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy)]
+pub enum StopSignal {
+    Term,
+    Kill,
+}
+
+impl StopSignal {
+    pub fn number(self) -> libc::c_int {
+        match self {
+            StopSignal::Term => libc::SIGTERM,
+            StopSignal::Kill => libc::SIGKILL,
+        }
+    }
+}
+
+impl fmt::Display for StopSignal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            StopSignal::Term => "SIGTERM",
+            StopSignal::Kill => "SIGKILL",
+        })
+    }
 }
 
 impl Options {
@@ -39,12 +67,17 @@ impl Options {
             clients: 4,
             callers: 4,
             think_ms: 20,
+            signal: StopSignal::Term,
             program: None,
         };
         while let Some(name) = arguments.next() {
             if name == "--help" || name == "-h" {
                 print!("{HELP}");
                 return Ok(None);
+            }
+            if name == "--kill" {
+                options.signal = StopSignal::Kill;
+                continue;
             }
             let value = arguments.next();
             let value = || value.ok_or(format!("{name} wants a value"));

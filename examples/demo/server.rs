@@ -9,7 +9,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::options::Options;
+use crate::options::{Options, StopSignal};
 use crate::terminal::Terminal;
 
 /// Killed when dropped, so that none is left behind if the demo fails.
@@ -53,7 +53,7 @@ impl Server {
         };
         let mut child = Command::new(&program)
             .arg(address)
-            .env("RUST_LOG", "info")
+            .env("RUST_LOG", "touchdown=info")
             .env("RUST_LOG_STYLE", "never")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -91,13 +91,13 @@ impl Server {
         &self.address
     }
 
-    /// Sends SIGTERM, and waits until the process has exited.
-    pub fn terminate(mut self) -> Result<Exit, Box<dyn Error>> {
+    /// Sends the signal, and waits until the process has exited.
+    pub fn stop(mut self, signal: StopSignal) -> Result<Exit, Box<dyn Error>> {
         let pid = libc::pid_t::try_from(self.child.id())?;
         let start = Instant::now();
         // SAFETY: no memory is involved. The process is ours and was not waited for, so the number
         // is still its own.
-        if unsafe { libc::kill(pid, libc::SIGTERM) } != 0 {
+        if unsafe { libc::kill(pid, signal.number()) } != 0 {
             return Err(std::io::Error::last_os_error().into());
         }
         let status = self.child.wait()?;
@@ -131,7 +131,10 @@ fn show(log: ChildStderr, number: usize, terminal: &Terminal) -> Option<u64> {
         let text = line
             .split_once("] ")
             .map_or(line.as_str(), |(_, text)| text);
-        terminal.line(format!("  server {number}: {text}"));
+        // The report at the end is one long line.
+        for part in text.split("; ") {
+            terminal.line(&format!("  server {number}: {part}"));
+        }
         completed = completed_calls(text).or(completed);
     }
     completed

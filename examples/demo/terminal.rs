@@ -15,12 +15,8 @@ impl Terminal {
         }
     }
 
-    pub fn line(&self, text: impl AsRef<str>) {
-        println!(
-            "{:>6.2} s  {}",
-            self.start.elapsed().as_secs_f64(),
-            text.as_ref()
-        );
+    pub fn line(&self, text: &str) {
+        println!("{:>6.2} s  {text}", self.start.elapsed().as_secs_f64());
     }
 }
 
@@ -37,14 +33,7 @@ pub fn number(number: u64) -> String {
     text
 }
 
-pub fn percent(part: u64, whole: u64) -> String {
-    match part {
-        0 => String::new(),
-        _ => format!("{:.3} %", part as f64 * 100.0 / whole as f64),
-    }
-}
-
-pub fn seconds(time: Duration) -> String {
+pub fn time(time: Duration) -> String {
     match time.as_millis() {
         0..1000 => format!("{} ms", time.as_millis()),
         _ => format!("{:.2} s", time.as_secs_f64()),
