@@ -1,17 +1,96 @@
+//! A gRPC server for blocking, threaded programs on small Linux machines, and its end without
+//! losing a call.
+//!
+//! # Why it is hard
+//!
+//! A program that serves gRPC and is told to stop has to say "not ready" while it still serves,
+//! take in no new connection, tell its clients to go elsewhere, serve what they had already sent,
+//! wait for the handlers, but not for ever, close what it has open in the right order, and exit with
+//! a code that says how it went. Each step has a way to lose a call or to hang: a server library
+//! that cancels what arrives while it shuts down, a client that never answers, a handler that waits
+//! for a device, a hook that waits for a lock.
+//!
+//! # The goal
+//!
+//! *Every call in flight lands.* On a stop, each call that reached the process ends as its handler
+//! says; what does not end in time is told so, and named; nothing can hang. And it stays plain Rust
+//! for threads: no futures, no runtime, a handler may block.
+//!
+//! # Anatomy
+//!
+//! - [`lifecycle`] walks a program through its phases, from Starting to Stopped. It knows nothing of
+//!   gRPC and is of use alone.
+//! - [`Server`] serves [`Service`]s, and is a part of a lifecycle. Handlers get a [`Call`], take and
+//!   give messages or streams of them ([`Requests`], [`Replies`]), and fail with a [`Status`].
+//! - [`client`] is the other side, as blocking as this one.
+//! - `touchdown-build`, a crate of its own, turns .proto files into service traits and clients, in
+//!   build.rs; [`include_protos!`] brings them in.
+//!
+//! Underneath is gRPC C-core (by `grpcio-sys`). The threads that poll it run the handlers
+//! themselves, so a call costs no hop from one thread to another.
+//!
+//! # Quick start
+//!
+//! ```no_run
+//! use touchdown::lifecycle::Report;
+//! use touchdown::protobuf::well_known_types::wrappers::StringValue;
+//! use touchdown::{Call, Server, Service, StartError, Status};
+//!
+//! fn main() -> Result<Report, StartError> {
+//!     let echo = Service::builder("demo.Echo")
+//!         .unary("Say", |_: &Call, request: StringValue| Ok::<_, Status>(request))
+//!         .build();
+//!     // Until TERM or INT; the report's exit code becomes the program's.
+//!     Server::builder().address("127.0.0.1:50051").service(echo).serve()
+//! }
+//! ```
+//!
+//! With a .proto file it looks like `examples/greeter_server.rs`.
+//!
+//! # Limits
+//!
+//! - Linux. Plain text only, no TLS yet.
+//! - A handler that never returns cannot be ended, in Rust as in any language with threads. Its
+//!   caller gets an answer, the report names it, and the process exits at the planned time.
+//! - While a handler reads from or writes to a stream it has a worker for itself; see
+//!   [`Replies::detach`] for streams that live long.
+//! - Replies are not compressed. Requests may be, with gzip or deflate.
+//! - The library keeps C-core's global state: `fork` without `exec` is not possible once a server
+//!   was started.
+//!
+//! # Features
+//!
+//! | feature | default | what it brings |
+//! |---|---|---|
+//! | `server` | yes | the server, the client and the code generator's runtime; needs cmake and a C++ compiler |
+//!
+//! Without default features the crate is [`lifecycle`] alone. It builds in seconds, in Rust only.
+#![deny(missing_docs, unsafe_code)]
+#![warn(rust_2018_idioms)]
+
 #[cfg(feature = "server")]
 pub mod client;
 #[cfg(feature = "server")]
-#[allow(dead_code)]
+#[allow(unsafe_code)]
+#[deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 mod engine;
 pub mod lifecycle;
 #[cfg(feature = "server")]
 mod server;
-#[cfg(feature = "server")]
-pub use self::{engine::Address, server::*};
+
 #[cfg(feature = "server")]
 pub use protobuf;
 
-/// Brings in what `touchdown_build` generated in build.rs: a module for each .proto file.
+#[cfg(feature = "server")]
+pub use self::{engine::Address, server::*};
+
+/// Brings in what `touchdown_build` has generated in build.rs: a module for each .proto file.
+///
+/// ```ignore
+/// touchdown::include_protos!();
+/// use greeter::{greeter_service, Greeter};
+/// ```
+#[cfg(feature = "server")]
 #[macro_export]
 macro_rules! include_protos {
     () => {

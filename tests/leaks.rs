@@ -22,7 +22,10 @@ struct Usage {
 fn usage() -> Usage {
     let count = |folder: &str| fs::read_dir(folder).unwrap().count();
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
     Usage {
         threads: count("/proc/self/task"),
         descriptors: count("/proc/self/fd"),
@@ -38,7 +41,11 @@ fn start_load_stop() {
         assert_eq!(say(&client, "hello").unwrap(), "hello");
     }
     let report = server.shutdown();
-    assert_eq!((report.exit_code(), report.calls.completed), (0, 3), "{report}");
+    assert_eq!(
+        (report.exit_code(), report.calls.completed),
+        (0, 3),
+        "{report}"
+    );
 }
 
 #[test]

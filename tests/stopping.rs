@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::*;
 use crossbeam_channel::{bounded, Receiver, Sender};
@@ -37,7 +37,9 @@ fn in_background(client: &Client) -> thread::JoinHandle<Result<String, Status>> 
 fn an_idle_server_stops_at_once() {
     let server = start(echo());
     let clients: Vec<Client> = (0..50).map(|_| client(&server)).collect();
-    clients.iter().for_each(|it| drop(say(it, "hello").unwrap()));
+    clients
+        .iter()
+        .for_each(|it| drop(say(it, "hello").unwrap()));
     assert_eq!(server.connections(), 50);
     let report = server.shutdown();
     assert_eq!(report.exit_code(), exit_code::CLEAN);
@@ -55,7 +57,10 @@ fn a_call_in_flight_lands() {
     let lifecycle = server.lifecycle().clone();
     lifecycle.shutdown("test");
     lifecycle.draining().wait();
-    assert!(lifecycle.wait_timeout(Duration::from_millis(100)).is_none(), "stopped too early");
+    assert!(
+        lifecycle.wait_timeout(Duration::from_millis(100)).is_none(),
+        "stopped too early"
+    );
     release.send(()).unwrap();
     assert_eq!(call.join().unwrap().unwrap(), "hello");
     let report = server.wait();
@@ -72,7 +77,9 @@ fn nothing_is_accepted_while_calls_in_flight_go_on() {
     let call = in_background(&client);
     begun.recv_timeout(LONG).unwrap();
     server.lifecycle().shutdown("test");
-    eventually("connections are refused", || TcpStream::connect(&address).is_err());
+    eventually("connections are refused", || {
+        TcpStream::connect(&address).is_err()
+    });
     let status = say(&Client::new(&channel_to(&address)), "late").unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     release.send(()).unwrap();
@@ -112,7 +119,9 @@ fn a_client_that_answers_no_ping_delays_nobody() {
     let address = server.address().to_string();
     let mut client = TcpStream::connect(&address).unwrap();
     // The preface, and empty settings: RFC 9113, 3.4.
-    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    client
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .unwrap();
     // The server's settings and the acknowledgement of ours, nine bytes at least.
     client.read_exact(&mut [0; 9]).unwrap();
     let report = server.shutdown();
@@ -122,7 +131,10 @@ fn a_client_that_answers_no_ping_delays_nobody() {
 
 #[test]
 fn a_silent_client_is_sent_away_after_the_handshake_timeout() {
-    let server = builder(echo()).handshake_timeout(Duration::from_millis(50)).start().unwrap();
+    let server = builder(echo())
+        .handshake_timeout(Duration::from_millis(50))
+        .start()
+        .unwrap();
     let mut silent = TcpStream::connect(server.address().to_string()).unwrap();
     let mut rest = Vec::new();
     silent.set_read_timeout(Some(LONG)).unwrap();
@@ -145,7 +157,13 @@ fn a_handler_that_never_returns_is_named_at_the_planned_time() {
     assert_eq!(report.exit_code(), exit_code::FORCED);
     assert_eq!(report.calls.abandoned, 1);
     assert_eq!(report.calls.completed, 0);
-    assert!(report.abandoned.iter().any(|it| it.contains("/test.Echo/Say")), "{report:?}");
+    assert!(
+        report
+            .abandoned
+            .iter()
+            .any(|it| it.contains("/test.Echo/Say")),
+        "{report:?}"
+    );
     assert!(report.took < Duration::from_secs(2), "{report}");
     assert_eq!(call.join().unwrap().unwrap_err().code(), Code::Unavailable);
 }
@@ -176,7 +194,13 @@ fn handlers_that_ask_are_told_to_stop() {
     let client = client(&server);
     let ask = thread::spawn({
         let client = client.clone();
-        move || client.unary("/test.Told/Ask", &text("x"), CallOptions::default().timeout(LONG))
+        move || {
+            client.unary(
+                "/test.Told/Ask",
+                &text("x"),
+                CallOptions::default().timeout(LONG),
+            )
+        }
     });
     let (_requests, mut replies) = client
         .bidirectional::<StringValue, StringValue>("/test.Told/Read", CallOptions::default())
@@ -185,10 +209,21 @@ fn handlers_that_ask_are_told_to_stop() {
     begun.recv_timeout(LONG).unwrap();
     let report = server.shutdown();
     assert_eq!(report.exit_code(), exit_code::FORCED);
-    assert_eq!((report.calls.told_to_stop, report.calls.abandoned), (2, 0), "{report}");
+    assert_eq!(
+        (report.calls.told_to_stop, report.calls.abandoned),
+        (2, 0),
+        "{report}"
+    );
     let answer: Result<StringValue, Status> = ask.join().unwrap();
-    assert_eq!(answer.unwrap().value, "x", "what a handler says in time is its answer");
-    assert_eq!(replies.next().unwrap().unwrap_err().code(), Code::Unavailable);
+    assert_eq!(
+        answer.unwrap().value,
+        "x",
+        "what a handler says in time is its answer"
+    );
+    assert_eq!(
+        replies.next().unwrap().unwrap_err().code(),
+        Code::Unavailable
+    );
 }
 
 #[test]
@@ -209,12 +244,19 @@ fn detached_streams_end_with_unavailable_when_time_is_up() {
     let server = builder(service).plan(plan).start().unwrap();
     let client = client(&server);
     let mut replies = client
-        .server_streaming::<_, UInt32Value>("/test.Streams/Subscribe", &number(0), CallOptions::default())
+        .server_streaming::<_, UInt32Value>(
+            "/test.Streams/Subscribe",
+            &number(0),
+            CallOptions::default(),
+        )
         .unwrap();
     let subscriber = receiver.recv_timeout(LONG).unwrap();
     let report = server.shutdown();
     assert_eq!(report.exit_code(), exit_code::FORCED);
-    assert_eq!(replies.next().unwrap().unwrap_err().code(), Code::Unavailable);
+    assert_eq!(
+        replies.next().unwrap().unwrap_err().code(),
+        Code::Unavailable
+    );
     // The program may hold on to it for as long as it likes.
     assert!(subscriber.send(&number(1)).is_err());
     assert!(subscriber.call().is_cancelled());
@@ -226,7 +268,11 @@ fn signals_stop_a_server_and_the_second_one_hurries() {
     let (service, begun, _release) = gated();
     let (signals, sender) = Signals::injected();
     let server = builder(service)
-        .plan(quick_plan().grace_period(LONG).force_period(Duration::from_millis(50)))
+        .plan(
+            quick_plan()
+                .grace_period(LONG)
+                .force_period(Duration::from_millis(50)),
+        )
         .signals(signals)
         .start()
         .unwrap();
@@ -270,7 +316,10 @@ fn a_stop_before_serving_is_clean() {
     lifecycle.shutdown("test");
     assert!(lifecycle.serving().is_err());
     assert_eq!(server.wait().exit_code(), exit_code::CLEAN);
-    assert!(matches!(builder(echo()).start_with(&lifecycle), Err(StartError::TooLate)));
+    assert!(matches!(
+        builder(echo()).start_with(&lifecycle),
+        Err(StartError::TooLate)
+    ));
 }
 
 #[test]
@@ -291,7 +340,9 @@ fn servers_listen_at_ipv6_and_unix_sockets() {
         .address(format!("unix:{}", path.display()))
         .start()
         .unwrap();
-    let [v4, v6, unix] = server.addresses() else { panic!("{:?}", server.addresses()) };
+    let [v4, v6, unix] = server.addresses() else {
+        panic!("{:?}", server.addresses())
+    };
     assert!(v4.port().unwrap() > 0 && v6.port().unwrap() > 0);
     assert_eq!(*unix, Address::Unix(path.clone()));
     for (address, peer) in [(v4, "127.0.0.1:"), (v6, "[::1]:"), (unix, "unix")] {
@@ -299,14 +350,24 @@ fn servers_listen_at_ipv6_and_unix_sockets() {
         let seen = say(&client, "").unwrap();
         assert!(seen.starts_with(peer), "{seen} at {address}");
     }
-    let taken = builder(echo()).address(format!("unix:{}", path.display())).start();
-    assert!(matches!(taken, Err(StartError::Listen { .. })), "somebody listens there");
+    let taken = builder(echo())
+        .address(format!("unix:{}", path.display()))
+        .start();
+    assert!(
+        matches!(taken, Err(StartError::Listen { .. })),
+        "somebody listens there"
+    );
     assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
     assert!(!path.exists());
     // What a crashed server leaves behind is cleared away.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    drop(builder(echo()).address(format!("unix:{}", path.display())).start().unwrap());
+    drop(
+        builder(echo())
+            .address(format!("unix:{}", path.display()))
+            .start()
+            .unwrap(),
+    );
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -314,17 +375,38 @@ fn servers_listen_at_ipv6_and_unix_sockets() {
 fn bad_settings_are_errors_that_name_them() {
     let taken = start(echo());
     let address = taken.address().to_string();
-    let error = Server::builder().address(&address).start().unwrap_err().to_string();
-    assert!(error.contains(&address) && error.contains("in use"), "{error}");
-    let error = Server::builder().address("nonsense").start().unwrap_err().to_string();
+    let error = Server::builder()
+        .address(&address)
+        .start()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains(&address) && error.contains("in use"),
+        "{error}"
+    );
+    let error = Server::builder()
+        .address("nonsense")
+        .start()
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("nonsense"), "{error}");
     let error = builder(echo()).workers(0).start().unwrap_err().to_string();
     assert!(error.contains("workers is 0"), "{error}");
-    let error = builder(echo()).service(echo()).start().unwrap_err().to_string();
+    let error = builder(echo())
+        .service(echo())
+        .start()
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("/test.Echo/Say"), "{error}");
-    assert!(matches!(Server::builder().start(), Err(StartError::NoAddress)));
+    assert!(matches!(
+        Server::builder().start(),
+        Err(StartError::NoAddress)
+    ));
     let plan = Plan::default().hard_deadline(Duration::ZERO);
-    assert!(matches!(builder(echo()).plan(plan).start(), Err(StartError::Lifecycle(_))));
+    assert!(matches!(
+        builder(echo()).plan(plan).start(),
+        Err(StartError::Lifecycle(_))
+    ));
 }
 
 #[test]
@@ -363,7 +445,11 @@ fn a_busy_server_refuses_what_exceeds_its_backlog() {
         assert_eq!(call.join().unwrap().unwrap(), "hello");
     }
     let report = server.shutdown();
-    assert_eq!((report.calls.completed, report.calls.refused), (5, 100), "{report}");
+    assert_eq!(
+        (report.calls.completed, report.calls.refused),
+        (5, 100),
+        "{report}"
+    );
 }
 
 #[test]
@@ -387,7 +473,10 @@ fn a_call_whose_deadline_passes_in_the_backlog_is_not_run() {
     let call = in_background(&client);
     begun.recv_timeout(LONG).unwrap();
     let options = CallOptions::default().timeout(Duration::from_millis(50));
-    assert_eq!(say_with(&client, "late", options).unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(
+        say_with(&client, "late", options).unwrap_err().code(),
+        Code::DeadlineExceeded
+    );
     release.send(()).unwrap();
     call.join().unwrap().unwrap();
     assert_eq!(say(&client, "after").unwrap(), "after");

@@ -27,6 +27,7 @@ pub(crate) struct Message(ptr::NonNull<grpc_byte_buffer>);
 
 // SAFETY: C-core's byte buffers are plain data with atomically counted slices.
 unsafe impl Send for Message {}
+// SAFETY: as above.
 unsafe impl Sync for Message {}
 
 impl Message {
@@ -50,7 +51,8 @@ impl Message {
     }
 
     /// The size in bytes as received, so compressed if it is.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         // SAFETY: as in `slices`.
         unsafe { self.0.as_ref().data.raw.slice_buffer.length }
     }

@@ -157,6 +157,7 @@ struct Stream {
 // operation that writes them until its event, and are read by the thread that
 // has that event.
 unsafe impl Send for Call {}
+// SAFETY: as above.
 unsafe impl Sync for Call {}
 
 impl Call {
@@ -252,10 +253,6 @@ impl Call {
     /// Whether the server wants this call to end.
     pub(crate) fn told_to_stop(&self) -> bool {
         self.flag(TOLD)
-    }
-
-    pub(crate) fn is_finished(&self) -> bool {
-        self.flag(FINISHED)
     }
 
     /// Runs `callback` when the caller leaves, the deadline passes or the server
@@ -444,14 +441,6 @@ impl Call {
         let key = Arc::as_ptr(self).addr();
         self.shared.detached.lock().insert(key, Arc::clone(self));
         self.flags.fetch_or(DETACHED, Ordering::AcqRel);
-    }
-
-    /// The handler is done with a call that somebody else has finished.
-    pub(crate) fn handled(self: &Arc<Self>) {
-        let before = self.flags.fetch_or(HANDLED, Ordering::AcqRel);
-        if before & (HANDLED | WRITTEN) == WRITTEN {
-            self.shared.landed(self);
-        }
     }
 
     fn written(self: &Arc<Self>) {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::listener::Listener;
-use super::Shared;
+use super::roster::{Watched, TICK};
+use super::{worker, Shared};
 
 /// How often to look whether the peers' kernels have acknowledged the last
 /// bytes, when that is all there is to wait for. No event says so.
@@ -84,10 +85,26 @@ impl Housekeeper<'_> {
         }
         at(self.next_sweep);
         at(self.paused_until);
+        at(self.watch_workers(now));
         if self.shared.leaving.load(Ordering::SeqCst) {
             at(self.go_on_draining(now));
         }
         self.wait(until);
+    }
+
+    /// Returns when to come again, if nobody calls earlier.
+    fn watch_workers(&mut self, now: Instant) -> Option<Instant> {
+        match self.shared.roster.watch(now) {
+            Watched::Off => return None,
+            Watched::On => {}
+            Watched::Spawn => {
+                if let Err(error) = self.shared.spawn("td-worker", worker::run) {
+                    log::error!("cannot start another worker: {error}");
+                    self.shared.roster.watch_failed(now);
+                }
+            }
+        }
+        Some(now + TICK)
     }
 
     fn wait(&mut self, until: Option<Instant>) {
@@ -120,9 +137,9 @@ impl Housekeeper<'_> {
             // A connection may have begun to linger.
             self.next_sweep = Some(Instant::now());
         }
-        for index in 1..waited.len() {
-            if waited[index].revents != 0 {
-                self.accept_from(index - 1);
+        for (index, listener) in waited[1..].iter().enumerate() {
+            if listener.revents != 0 {
+                self.accept_from(index);
             }
         }
     }

@@ -11,6 +11,7 @@ mod connections;
 mod housekeeper;
 mod library;
 mod listener;
+mod pace;
 mod queue;
 mod requests;
 mod roster;
@@ -31,11 +32,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 pub(crate) use self::bytes::{Compression, Message, Outgoing};
-pub(crate) use self::call::{Call, Ending, Epilogue, Handled, Received, SendError, Wait};
+pub(crate) use self::call::{Call, Ending, Handled, Received, SendError, Wait};
 pub use self::listener::Address;
 pub(crate) use self::listener::Listener;
 
 use self::connections::Connections;
+use self::pace::Pace;
 use self::queue::Queue;
 use self::requests::Slot;
 use self::roster::Roster;
@@ -54,6 +56,9 @@ const UNAVAILABLE: i32 = 14;
 /// How many calls C-core may take in before a thread has come to fetch one. It
 /// is a matter of overlap, not of capacity; many slow the shutdown down.
 const SLOTS: usize = 16;
+
+/// From how many calls in flight on two threads poll; measured with h2load.
+const CROWD: usize = 4;
 
 /// Who runs the handlers.
 pub(crate) trait Host: Send + Sync + 'static {
@@ -84,10 +89,12 @@ pub(crate) struct Method {
     pub(crate) streaming_request: bool,
     pub(crate) streaming_response: bool,
     handle: *mut c_void,
+    pace: Pace,
 }
 
 // SAFETY: the handle is a name that C-core reads.
 unsafe impl Send for Method {}
+// SAFETY: as above.
 unsafe impl Sync for Method {}
 
 impl Method {
@@ -97,6 +104,7 @@ impl Method {
             streaming_request,
             streaming_response,
             handle: std::ptr::null_mut(),
+            pace: Pace::default(),
         }
     }
 
@@ -185,9 +193,17 @@ impl Shared {
         Ok(())
     }
 
+    fn method(&self, call: &Call) -> Option<&Method> {
+        call.method().map(|it| &self.methods[it as usize])
+    }
+
     fn expects_stream(&self, call: &Call) -> bool {
-        call.method()
-            .is_some_and(|it| self.methods[it as usize].streaming_request)
+        self.method(call).is_some_and(|it| it.streaming_request)
+    }
+
+    /// Whether so many calls are in flight that a second poller pays.
+    fn is_crowded(&self) -> bool {
+        self.host.in_flight() >= CROWD
     }
 
     /// Every call that has not ended, as far as anybody could still be at work on it.

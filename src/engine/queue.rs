@@ -72,6 +72,7 @@ pub(super) struct Queue {
 
 // SAFETY: C-core's completion queues are made to be used from many threads.
 unsafe impl Send for Queue {}
+// SAFETY: as above.
 unsafe impl Sync for Queue {}
 
 impl Queue {

@@ -1,22 +1,37 @@
 //! Who polls, who runs a handler, who rests, and what waits for a worker.
 //!
-//! A thread that took a call off the completion queue runs it itself, after
-//! making sure that somebody else polls. There is one thread more than there are
-//! workers, so that this can always be done: when every worker is busy, the one
-//! thread left polls on and puts what arrives in the backlog. Threads are
-//! started when they are first needed.
+//! A thread that took a call off the completion queue runs it itself. There is one
+//! thread more than there are workers, so one can always poll: when every worker
+//! is busy, the one left polls on and puts what arrives in the backlog. Threads
+//! are started when they are first needed.
+//!
+//! Before a thread runs a handler it makes sure that somebody else polls, and
+//! waking somebody for every call costs more than a short call itself. So there is
+//! an exception: while calls are few, and their method is known to be short, the
+//! only poller runs them with nobody polling, and polls on. Should a handler take
+//! long after all, the [`watch`](Roster::watch) sees it within two of its ticks and
+//! sends somebody to poll.
 //!
 //! Everything is decided under one lock, in a few instructions, so there is no
 //! moment at which a call is in the backlog and a worker free to take it.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// How many threads poll at a time, at the most: one more than needed, so that
-/// a thread which comes back from a short handler finds that the other has gone
-/// on meanwhile, and nobody has to be woken.
+/// How many threads poll at a time while calls are many. With two, one that comes
+/// back from a short handler finds that the other has gone on meanwhile.
 const POLLERS: usize = 2;
+
+/// How often the watch looks.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
+/// How many ticks without a call run unpolled until the watch ends.
+const IDLE_TICKS: u32 = 50;
+
+/// Calls that come further apart than this do not start the watch.
+const OFTEN: Duration = Duration::from_millis(2);
 
 pub(super) struct Roster<T> {
     workers: usize,
@@ -34,12 +49,38 @@ struct State<T> {
     called: usize,
     waiting: VecDeque<T>,
     closed: bool,
+    last_arrival: Option<Instant>,
+    watch: Watch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    Off,
+    /// Somebody has asked for it.
+    Wanted,
+    On {
+        /// Since when nobody polls.
+        unpolled_since: Option<Instant>,
+        /// Ticks since the last call that ran unpolled.
+        idle: u32,
+    },
+}
+
+/// What is known of a call before it runs.
+#[derive(Clone, Copy)]
+pub(super) struct Outlook {
+    /// Calls of its method were short of late.
+    pub(super) short: bool,
+    /// Other calls are in flight.
+    pub(super) crowded: bool,
 }
 
 /// What is to be done with a call that has arrived.
 pub(super) enum Decision<T> {
-    /// Run it. Somebody else polls.
+    /// Run it.
     Run(T),
+    /// Run it, and let the watch begin.
+    RunAndWatch(T),
     /// Run it, once a new thread has been started to poll.
     RunAndSpawn(T),
     /// It waits; poll on.
@@ -52,6 +93,36 @@ pub(super) enum Decision<T> {
 pub(super) enum Next<T> {
     Run(T),
     Poll,
+}
+
+/// What the watch has found.
+pub(super) enum Watched {
+    /// Nothing to watch.
+    Off,
+    /// All is well.
+    On,
+    /// A thread is to be started, to poll.
+    Spawn,
+}
+
+impl<T> State<T> {
+    /// Sends somebody to poll. False if a thread has to be started for that.
+    fn call_poller(&mut self, called: &Condvar) -> bool {
+        self.becomes_poller();
+        if self.resting == self.called {
+            return false;
+        }
+        self.called += 1;
+        called.notify_one();
+        true
+    }
+
+    fn becomes_poller(&mut self) {
+        self.polling += 1;
+        if let Watch::On { unpolled_since, .. } = &mut self.watch {
+            *unpolled_since = None;
+        }
+    }
 }
 
 impl<T> Roster<T> {
@@ -67,13 +138,15 @@ impl<T> Roster<T> {
                 called: 0,
                 waiting: VecDeque::new(),
                 closed: false,
+                last_arrival: None,
+                watch: Watch::Off,
             }),
             called: Condvar::new(),
         }
     }
 
     /// A polling thread has taken a call off the queue.
-    pub(super) fn arrived(&self, call: T) -> Decision<T> {
+    pub(super) fn arrived(&self, call: T, outlook: Outlook, now: Instant) -> Decision<T> {
         let mut state = self.state.lock();
         if state.running == self.workers {
             if state.waiting.len() == self.backlog {
@@ -82,23 +155,39 @@ impl<T> Roster<T> {
             state.waiting.push_back(call);
             return Decision::Queued;
         }
+        let last_arrival = state.last_arrival.replace(now);
         state.running += 1;
         state.polling -= 1;
         if state.polling > 0 {
             return Decision::Run(call);
         }
-        state.polling = 1;
-        if state.resting > state.called {
-            state.called += 1;
-            drop(state);
-            self.called.notify_one();
-            return Decision::Run(call);
+        let mut begin_watch = false;
+        if outlook.short && !outlook.crowded {
+            match &mut state.watch {
+                Watch::On {
+                    unpolled_since,
+                    idle,
+                } => {
+                    *unpolled_since = Some(now);
+                    *idle = 0;
+                    return Decision::Run(call);
+                }
+                watch @ Watch::Off if last_arrival.is_some_and(|it| now - it < OFTEN) => {
+                    *watch = Watch::Wanted;
+                    begin_watch = true;
+                }
+                Watch::Off | Watch::Wanted => {}
+            }
         }
-        Decision::RunAndSpawn(call)
+        match state.call_poller(&self.called) {
+            true if begin_watch => Decision::RunAndWatch(call),
+            true => Decision::Run(call),
+            false => Decision::RunAndSpawn(call),
+        }
     }
 
-    /// The thread asked for could not be started: the call waits, and the thread
-    /// that has it polls on.
+    /// The thread asked for could not be started: the call waits, or is refused,
+    /// and the thread that has it polls on.
     pub(super) fn spawn_failed(&self, call: T) -> Decision<T> {
         let mut state = self.state.lock();
         state.running -= 1;
@@ -110,15 +199,16 @@ impl<T> Roster<T> {
     }
 
     /// A thread has run a call to its end. Returns when there is something to
-    /// do for it.
-    pub(super) fn finished(&self) -> Next<T> {
+    /// do for it. `crowded` says that other calls are in flight.
+    pub(super) fn finished(&self, crowded: bool) -> Next<T> {
         let mut state = self.state.lock();
         if let Some(call) = state.waiting.pop_front() {
             return Next::Run(call);
         }
         state.running -= 1;
-        if state.polling < POLLERS || state.closed {
-            state.polling += 1;
+        let wanted = if crowded { POLLERS } else { 1 };
+        if state.polling < wanted || state.closed {
+            state.becomes_poller();
             return Next::Poll;
         }
         state.resting += 1;
@@ -130,9 +220,54 @@ impl<T> Roster<T> {
             // Whoever called has counted this thread among those who poll.
             state.called -= 1;
         } else {
-            state.polling += 1;
+            state.becomes_poller();
         }
         Next::Poll
+    }
+
+    /// Looks whether a handler keeps the only poller from polling. To be called
+    /// once it is wanted, and every [`TICK`] as long as it is on.
+    pub(super) fn watch(&self, now: Instant) -> Watched {
+        let mut state = self.state.lock();
+        match &mut state.watch {
+            Watch::Off => return Watched::Off,
+            watch @ Watch::Wanted => {
+                *watch = Watch::On {
+                    unpolled_since: None,
+                    idle: 0,
+                };
+                return Watched::On;
+            }
+            Watch::On {
+                unpolled_since,
+                idle,
+            } => match unpolled_since {
+                Some(since) if now.saturating_duration_since(*since) >= TICK => {}
+                Some(_) => return Watched::On,
+                None => {
+                    *idle += 1;
+                    if *idle < IDLE_TICKS {
+                        return Watched::On;
+                    }
+                    state.watch = Watch::Off;
+                    return Watched::Off;
+                }
+            },
+        }
+        match state.call_poller(&self.called) {
+            true => Watched::On,
+            false => Watched::Spawn,
+        }
+    }
+
+    /// The thread that the watch has asked for could not be started.
+    pub(super) fn watch_failed(&self, now: Instant) {
+        let mut state = self.state.lock();
+        state.polling -= 1;
+        let unpolled = (state.polling == 0).then_some(now);
+        if let Watch::On { unpolled_since, .. } = &mut state.watch {
+            *unpolled_since = unpolled;
+        }
     }
 
     /// Takes everything out of the backlog.

@@ -25,6 +25,7 @@ pub(super) struct Server {
 // SAFETY: C-core's servers are made to be used from many threads, and the
 // arguments are read-only.
 unsafe impl Send for Server {}
+// SAFETY: as above.
 unsafe impl Sync for Server {}
 
 impl Server {

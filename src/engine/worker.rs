@@ -9,7 +9,7 @@ use super::bytes::Message;
 use super::call::{Call, Ending, Handled};
 use super::queue::Event;
 use super::requests::Arrival;
-use super::roster::{Decision, Next};
+use super::roster::{Decision, Next, Outlook};
 use super::{Shared, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED};
 
 /// A call that is to be run.
@@ -110,7 +110,14 @@ fn arrived(shared: &Arc<Shared>, seat: &Seat, arrival: Arrival) {
         message,
         queued: false,
     };
-    let mut decision = shared.roster.arrived(job);
+    let now = Instant::now();
+    let outlook = Outlook {
+        short: shared
+            .method(&job.call)
+            .is_some_and(|it| it.pace.is_short()),
+        crowded: shared.is_crowded(),
+    };
+    let mut decision = shared.roster.arrived(job, outlook, now);
     if let Decision::RunAndSpawn(job) = decision {
         decision = match shared.spawn("td-worker", run) {
             Ok(()) => Decision::Run(job),
@@ -121,7 +128,11 @@ fn arrived(shared: &Arc<Shared>, seat: &Seat, arrival: Arrival) {
         };
     }
     match decision {
-        Decision::Run(job) => work(shared, seat, job),
+        Decision::Run(job) => work(shared, seat, job, now),
+        Decision::RunAndWatch(job) => {
+            shared.wake.wake();
+            work(shared, seat, job, now);
+        }
         Decision::Queued => {}
         Decision::RunAndSpawn(job) | Decision::Refused(job) => {
             log::warn!(
@@ -139,7 +150,7 @@ fn arrived(shared: &Arc<Shared>, seat: &Seat, arrival: Arrival) {
 }
 
 /// Runs a call, then what waits for a worker.
-fn work(shared: &Arc<Shared>, seat: &Seat, mut job: Job) {
+fn work(shared: &Arc<Shared>, seat: &Seat, mut job: Job, mut now: Instant) {
     loop {
         let Job {
             call,
@@ -154,16 +165,21 @@ fn work(shared: &Arc<Shared>, seat: &Seat, mut job: Job) {
             );
             shared.host.refused(&call);
         } else {
-            *seat.0.lock() = Some((Arc::clone(&call), Instant::now()));
+            *seat.0.lock() = Some((Arc::clone(&call), now));
+            let method = call.method();
             shared.host.run(call, message);
             *seat.0.lock() = None;
+            if let Some(method) = method {
+                shared.methods[method as usize].pace.learn(now.elapsed());
+            }
         }
-        match shared.roster.finished() {
+        match shared.roster.finished(shared.is_crowded()) {
             Next::Run(next) => {
+                now = Instant::now();
                 job = Job {
                     queued: true,
                     ..next
-                }
+                };
             }
             Next::Poll => break,
         }

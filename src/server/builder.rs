@@ -189,7 +189,7 @@ impl ServerBuilder {
     pub fn start(mut self) -> Result<Server, StartError> {
         let mut lifecycle = Lifecycle::builder()
             .plan(self.plan)
-            .signals(self.signals.take().unwrap_or(Signals::none()));
+            .signals(self.signals.take().unwrap_or_default());
         for hook in std::mem::take(&mut self.hooks) {
             lifecycle = lifecycle.hook(hook);
         }

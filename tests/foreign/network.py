@@ -21,6 +21,7 @@ import time
 
 SERVER_ADDRESS = "192.0.2.1"  # TEST-NET-1 (RFC 5737): nobody's address
 CLIENT_ADDRESS = "192.0.2.2"
+INTERFACE = "wire"
 
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF = 0x400454CA
@@ -72,12 +73,12 @@ def die_with_parent():
 def _namespace(own, peer):
     _check(_LIBC.unshare(_CLONE_NEWNET))
     wire = os.open("/dev/net/tun", os.O_RDWR)
-    fcntl.ioctl(wire, _TUNSETIFF, struct.pack("16sH22x", b"wire", _IFF_TUN_NO_PI))
+    fcntl.ioctl(wire, _TUNSETIFF, struct.pack("16sH22x", INTERFACE.encode(), _IFF_TUN_NO_PI))
     for command in (
         "link set lo up",
-        f"address add {own} peer {peer} dev wire",
+        f"address add {own} peer {peer} dev {INTERFACE}",
         # A queue that takes what a full socket buffer sends at once: this wire is slow, not lossy.
-        "link set wire txqueuelen 20000 up",
+        f"link set {INTERFACE} txqueuelen 20000 up",
     ):
         subprocess.run(["ip", *command.split()], check=True)
     return os.open("/proc/self/ns/net", os.O_RDONLY), wire

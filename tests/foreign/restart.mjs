@@ -4,8 +4,8 @@
 // a line of JSON that counts the calls so far; at the end of input its callers finish the call they are in, and
 // the last line it writes also has the times and examples of what was lost.
 //
-// gRPC's own retries are off (`grpc.enable_retries: 0` turns off transparent ones as well). What this
-// client cannot turn off: a call made while the channel connects waits for the outcome.
+// There is no retry policy. `--retries none` takes transparent retries away, too: `grpc.enable_retries: 0`. A call
+// made while the channel connects still waits for the outcome; that cannot be turned off.
 //
 // TOUCHDOWN_NODE_MODULES is the node_modules folder that has @grpc/grpc-js and @grpc/proto-loader.
 
@@ -24,7 +24,6 @@ const PROTO = fileURLToPath(new URL('../../proto/greeter.proto', import.meta.url
 const DEADLINE_MS = 30_000;
 const PAUSE_AFTER_REFUSED_MS = 5;
 const CHANNEL_OPTIONS = {
-  'grpc.enable_retries': 0,
   'grpc.initial_reconnect_backoff_ms': 50,
   'grpc.min_reconnect_backoff_ms': 100,
   'grpc.max_reconnect_backoff_ms': 100,
@@ -37,6 +36,7 @@ const { positionals, values } = parseArgs({
     'think-ms-min': { type: 'string', default: '0' },
     'think-ms-max': { type: 'string', default: '5' },
     'name-bytes': { type: 'string', default: '0' },
+    retries: { type: 'string', default: 'transparent' },
   },
 });
 const [address] = positionals;
@@ -51,7 +51,10 @@ const timesMs = [];
 let stopping = false;
 
 const { Greeter } = grpc.loadPackageDefinition(protoLoader.loadSync(PROTO)).greeter;
-const client = new Greeter(address, grpc.credentials.createInsecure(), CHANNEL_OPTIONS);
+const client = new Greeter(address, grpc.credentials.createInsecure(), {
+  ...CHANNEL_OPTIONS,
+  'grpc.enable_retries': values.retries === 'transparent' ? 1 : 0,
+});
 
 function sayHello(request) {
   return new Promise((resolve) => {

@@ -4,9 +4,8 @@ It runs as a child of restarts.py and is told what to do on standard input: for 
 line of JSON that counts the calls so far; at the end of input its callers finish the call they are in,
 and the last line it writes also has the times and examples of what was lost.
 
-gRPC's own retries are off (`grpc.enable_retries=0` takes the retry filter, and with it
-transparent retries, out of the channel). What a client cannot turn off: a call made while the channel
-connects waits for the outcome.
+There is no retry policy. `--retries none` takes transparent retries away, too: `grpc.enable_retries=0`. A call
+made while the channel connects still waits for the outcome; that cannot be turned off.
 """
 
 import argparse
@@ -22,7 +21,6 @@ SAY_HELLO = "/greeter.Greeter/SayHello"
 DEADLINE_S = 30
 PAUSE_AFTER_REFUSED_S = 0.005
 CHANNEL_OPTIONS = [
-    ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 100),
@@ -121,10 +119,12 @@ def main():
     parser.add_argument("--think-ms-min", type=int, default=0)
     parser.add_argument("--think-ms-max", type=int, default=5)
     parser.add_argument("--name-bytes", type=int, default=0, help="pad the name to this length")
+    parser.add_argument("--retries", choices=["transparent", "none"], default="transparent")
     options = parser.parse_args()
 
     tally, stop = Tally(), threading.Event()
-    with grpc.insecure_channel(options.address, options=CHANNEL_OPTIONS) as channel:
+    channel_options = [*CHANNEL_OPTIONS, ("grpc.enable_retries", int(options.retries == "transparent"))]
+    with grpc.insecure_channel(options.address, options=channel_options) as channel:
         say_hello = channel.unary_unary(SAY_HELLO)
         callers = [
             threading.Thread(target=call_until, args=(stop, say_hello, tally, caller, options))

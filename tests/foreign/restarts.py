@@ -4,6 +4,10 @@ A client (restart.py or restart.mjs) calls without a pause, over one channel, wh
 and starts again at once on the same port. A call counts as lost if it ends in any way but with its own
 reply, or with "connection refused".
 
+The clients have no retry policy. Their transparent retries, which are on unless a program turns them off, send a call again
+only if no server can have seen it: the client never wrote it, or GOAWAY said so. With `--retries none` they
+are off, and the wire (wire.py) decides what is lost: then no request at all that was sent may stay unanswered.
+
 Exit code: 0 if no call was lost and every server exited with 0; 1 if not; 2 if the test could not run.
 """
 
@@ -23,6 +27,7 @@ import tempfile
 import time
 
 import network
+import wire
 
 HERE = pathlib.Path(__file__).parent
 # Longer than the server's own plan for a stop and than the deadline of a call.
@@ -37,13 +42,8 @@ class Process:
     """A child in a namespace of its own, if there is one, that ends with this program, however that ends."""
 
     def __init__(self, command, namespace=None, **streams):
-        def prepare():
-            network.die_with_parent()
-            if namespace is not None:
-                network.enter(namespace)
-
         self._child = subprocess.Popen(
-            command, preexec_fn=prepare, stdout=subprocess.PIPE, text=True, bufsize=1, **streams
+            command, preexec_fn=prepare_in(namespace), stdout=subprocess.PIPE, text=True, bufsize=1, **streams
         )
         # Tells the end of the child at once, where Popen.wait would look only now and then.
         self._end = os.pidfd_open(self._child.pid)
@@ -86,12 +86,16 @@ class Stage:
         self._cleanup = cleanup
         self._server_log = server_log
         self._server_namespace = self._client_namespace = None
+        self._interface = "lo"
         if options.delay_ms > 0:
             slow = cleanup.enter_context(contextlib.closing(slow_network(options.delay_ms)))
             self._server_namespace, self._client_namespace = slow.server, slow.client
-            self.address = f"{network.SERVER_ADDRESS}:50051"
+            self._interface = network.INTERFACE
+            self.port = 50051
+            self.address = f"{network.SERVER_ADDRESS}:{self.port}"
         else:
-            self.address = f"127.0.0.1:{free_port()}"
+            self.port = free_port()
+            self.address = f"127.0.0.1:{self.port}"
 
     def start_server(self):
         server = Process([self._options.server, self.address], self._server_namespace, stderr=self._server_log)
@@ -113,10 +117,32 @@ class Stage:
             f"--think-ms-min={options.think_ms[0]}",
             f"--think-ms-max={options.think_ms[1]}",
             f"--name-bytes={options.name_bytes}",
+            f"--retries={options.retries}",
         ]
-        client = Process([*program, *arguments], self._client_namespace, stdin=subprocess.PIPE)
+        environment = {**os.environ, "TOUCHDOWN_NODE_MODULES": options.node_modules}
+        client = Process([*program, *arguments], self._client_namespace, stdin=subprocess.PIPE, env=environment)
         self._cleanup.callback(client.close)
         return client
+
+
+    def start_capture(self, path):
+        try:
+            capture = wire.Capture(self._interface, self.port, path, prepare_in(self._client_namespace))
+        except OSError as error:
+            raise CannotRun(f"looking at the wire needs root and tcpdump: {error}") from error
+        self._cleanup.callback(capture.close)
+        return capture
+
+
+def prepare_in(namespace):
+    """For `preexec_fn`: what every child does first."""
+
+    def prepare():
+        network.die_with_parent()
+        if namespace is not None:
+            network.enter(namespace)
+
+    return prepare
 
 
 def slow_network(delay_ms):
@@ -158,6 +184,11 @@ def stop_server(server):
 def run(options, cleanup, server_log):
     """Returns whether everything went well."""
     stage = Stage(options, cleanup, server_log)
+    capture = None
+    if options.retries == "none":
+        folder = cleanup.enter_context(tempfile.TemporaryDirectory())
+        capture_path = options.capture or f"{folder}/capture"
+        capture = stage.start_capture(capture_path)
     server, client = stage.start_server(), stage.start_client()
     exits, previous = [], {"ok": 0, "refused": 0, "lost": 0}
     for restart in range(1, options.restarts + 1):
@@ -178,14 +209,33 @@ def run(options, cleanup, server_log):
     exits.append(stop_server(server))
 
     print(json.dumps(summary))
+    lost = summary["lost"]
+    never_sent = ""
+    if capture is not None:
+        capture.close()
+        lost = lost_on_the_wire(capture_path, stage.port, summary["ok"])
+        never_sent = f" on the wire, {summary['lost'] - lost} failed by the client before it sent them"
     bad_exits = [exit_code for exit_code, _ in exits if exit_code != 0]
     print(
-        f"{options.client}, {options.restarts} restarts, {options.callers} callers, thinking {options.think_ms[0]} to "
+        f"{options.client}, {options.retries} retries, {options.restarts} restarts, {options.callers} callers, thinking {options.think_ms[0]} to "
         f"{options.think_ms[1]} ms, delay {options.delay_ms} ms: {summary['calls']} calls, {summary['ok']} ok, "
-        f"{summary['refused']} refused, {summary['lost']} lost; SIGTERM to exit median "
+        f"{summary['refused']} refused, {lost} lost{never_sent}; SIGTERM to exit median "
         f"{statistics.median(times_ms):.1f} ms, longest {max(times_ms):.1f} ms; bad exit codes {bad_exits}"
     )
-    return summary["ok"] > 0 and summary["lost"] == 0 and not bad_exits
+    return summary["ok"] > 0 and lost == 0 and not bad_exits
+
+
+def lost_on_the_wire(path, port, ok):
+    """Requests that got no answer, or one that the client does not call its reply."""
+    connections = wire.read(path, port)
+    for connection in connections:
+        if connection.unanswered:
+            print(connection.story())
+    unanswered = sum(len(connection.unanswered) for connection in connections)
+    answered = sum(len(connection.asked) for connection in connections) - unanswered
+    if answered < ok or any(connection.has_gaps for connection in connections):
+        raise CannotRun(f"tcpdump missed some packets: {ok} calls are ok, it saw {answered} answered")
+    return unanswered + answered - ok
 
 
 def parse_options():
@@ -200,8 +250,12 @@ def parse_options():
     parser.add_argument("--delay-ms", type=float, default=0, help="added to every round trip, half each way; needs root")
     parser.add_argument("--think-ms", type=int, nargs=2, default=[0, 5], metavar=("MIN", "MAX"), help="how long a handler takes")
     parser.add_argument("--name-bytes", type=int, default=0, help="length of request and reply")
+    parser.add_argument("--retries", choices=["transparent", "none"], default="transparent", help="those of the client; none needs root")
+    parser.add_argument("--capture", help="with --retries none, keep the captured packets in this file")
     parser.add_argument("--pause-ms", type=float, nargs=2, default=[100, 400], metavar=("MIN", "MAX"), help="from the first replies to SIGTERM")
-    parser.add_argument("--node", default="node", help="the Node program; its packages are in TOUCHDOWN_NODE_MODULES")
+    parser.add_argument("--node", default="node", help="the Node program")
+    beside_the_venv = str(pathlib.Path(sys.prefix).parent / "node_modules")
+    parser.add_argument("--node-modules", default=os.environ.get("TOUCHDOWN_NODE_MODULES", beside_the_venv), help="where its packages are")
     parser.add_argument("--server-log", help="keep the server's standard error in this file")
     return parser.parse_args()
 
