@@ -53,7 +53,7 @@ impl Server {
         };
         let mut child = Command::new(&program)
             .arg(address)
-            .env("RUST_LOG", "touchdown=info")
+            .env("RUST_LOG", "touchdown=info,touchdown::core=warn")
             .env("RUST_LOG_STYLE", "never")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

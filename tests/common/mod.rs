@@ -64,7 +64,6 @@ pub fn channel(server: &Server) -> Channel {
 
 pub fn channel_to(address: &str) -> Channel {
     ChannelBuilder::new(Arc::new(Environment::new(1)))
-        .raw_cfg_int(c"grpc.enable_retries".into(), 0)
         .raw_cfg_int(c"grpc.use_local_subchannel_pool".into(), 1)
         .connect(address)
 }

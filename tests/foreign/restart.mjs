@@ -25,7 +25,6 @@ const DEADLINE_MS = 30_000;
 const PAUSE_AFTER_REFUSED_MS = 5;
 const CHANNEL_OPTIONS = {
   'grpc.initial_reconnect_backoff_ms': 50,
-  'grpc.min_reconnect_backoff_ms': 100,
   'grpc.max_reconnect_backoff_ms': 100,
 };
 

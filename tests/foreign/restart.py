@@ -22,7 +22,6 @@ DEADLINE_S = 30
 PAUSE_AFTER_REFUSED_S = 0.005
 CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 100),
 ]
 

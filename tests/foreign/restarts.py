@@ -185,7 +185,7 @@ def run(options, cleanup, server_log):
     """Returns whether everything went well."""
     stage = Stage(options, cleanup, server_log)
     capture = None
-    if options.retries == "none":
+    if options.retries == "none" or options.capture:
         folder = cleanup.enter_context(tempfile.TemporaryDirectory())
         capture_path = options.capture or f"{folder}/capture"
         capture = stage.start_capture(capture_path)
@@ -210,16 +210,18 @@ def run(options, cleanup, server_log):
 
     print(json.dumps(summary))
     lost = summary["lost"]
-    never_sent = ""
+    note = ""
     if capture is not None:
         capture.close()
-        lost = lost_on_the_wire(capture_path, stage.port, summary["ok"])
-        never_sent = f" on the wire, {summary['lost'] - lost} failed by the client before it sent them"
+        lost_on_wire = lost_on_the_wire(capture_path, stage.port, summary["ok"])
+        note = f" by the client's word, {lost_on_wire} on the wire"
+        if options.retries == "none":
+            lost = lost_on_wire
     bad_exits = [exit_code for exit_code, _ in exits if exit_code != 0]
     print(
         f"{options.client}, {options.retries} retries, {options.restarts} restarts, {options.callers} callers, thinking {options.think_ms[0]} to "
         f"{options.think_ms[1]} ms, delay {options.delay_ms} ms: {summary['calls']} calls, {summary['ok']} ok, "
-        f"{summary['refused']} refused, {lost} lost{never_sent}; SIGTERM to exit median "
+        f"{summary['refused']} refused, {summary['lost']} lost{note}; SIGTERM to exit median "
         f"{statistics.median(times_ms):.1f} ms, longest {max(times_ms):.1f} ms; bad exit codes {bad_exits}"
     )
     return summary["ok"] > 0 and lost == 0 and not bad_exits
@@ -251,7 +253,7 @@ def parse_options():
     parser.add_argument("--think-ms", type=int, nargs=2, default=[0, 5], metavar=("MIN", "MAX"), help="how long a handler takes")
     parser.add_argument("--name-bytes", type=int, default=0, help="length of request and reply")
     parser.add_argument("--retries", choices=["transparent", "none"], default="transparent", help="those of the client; none needs root")
-    parser.add_argument("--capture", help="with --retries none, keep the captured packets in this file")
+    parser.add_argument("--capture", help="look at the wire, and keep the captured packets in this file; needs root")
     parser.add_argument("--pause-ms", type=float, nargs=2, default=[100, 400], metavar=("MIN", "MAX"), help="from the first replies to SIGTERM")
     parser.add_argument("--node", default="node", help="the Node program")
     beside_the_venv = str(pathlib.Path(sys.prefix).parent / "node_modules")

@@ -153,8 +153,8 @@ impl Process {
         }
     }
 
-    /// Reads until the child says this line.
-    pub fn hear(&mut self, line: &str) {
+    /// Reads until the child says this line, or one that begins with it and a space.
+    pub fn hear(&mut self, line: &str) -> String {
         let mut heard = String::new();
         loop {
             let start = heard.len();
@@ -163,8 +163,9 @@ impl Process {
                 count > 0,
                 "the child ended without saying {line:?}: {heard}"
             );
-            if heard[start..].trim_end() == line {
-                return;
+            let said = heard[start..].trim_end();
+            if said.strip_prefix(line).is_some_and(|it| it.is_empty() || it.starts_with(' ')) {
+                return said.to_owned();
             }
         }
     }
