@@ -147,6 +147,7 @@ fn verdict(stops: &[Stop], counts: Counts) -> bool {
     let clean = stops.iter().all(|stop| stop.exit.status.success());
     let text = match (counts.landed, counts.lost) {
         (0, _) => "No call landed, so this shows nothing.".to_owned(),
+        (_, 0) if clean && stops.len() == 1 => "No call was lost in one stop.".to_owned(),
         (_, 0) if clean => format!("No call was lost in {} stops.", stops.len()),
         (_, 0) => "No call was lost, but not every server stopped cleanly.".to_owned(),
         (_, lost) => format!(

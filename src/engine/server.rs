@@ -82,7 +82,7 @@ impl Server {
 
     pub(super) fn send_goaways(&self) {
         // SAFETY: the server is alive.
-        unsafe { touchdown_server_send_goaways(self.raw) }
+        unsafe { touchdown_server_send_goaways(self.raw, self.arguments) }
     }
 
     pub(super) fn cancel_all_calls(&self) {

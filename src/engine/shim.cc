@@ -6,11 +6,15 @@
 
 #include "shim.h"
 
+#include <string.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <new>
+#include <string>
 #include <type_traits>
 
 #include "absl/strings/string_view.h"
@@ -22,12 +26,14 @@
 #include "src/core/lib/event_engine/channel_args_endpoint_config.h"
 #include "src/core/lib/gprpp/debug_location.h"
 #include "src/core/lib/gprpp/ref_counted_ptr.h"
+#include "src/core/lib/gprpp/time.h"
 #include "src/core/lib/iomgr/closure.h"
 #include "src/core/lib/iomgr/endpoint.h"
 #include "src/core/lib/iomgr/error.h"
 #include "src/core/lib/iomgr/ev_posix.h"
 #include "src/core/lib/iomgr/exec_ctx.h"
 #include "src/core/lib/iomgr/tcp_client_posix.h"
+#include "src/core/lib/iomgr/timer.h"
 #include "src/core/lib/surface/completion_queue.h"
 #include "src/core/lib/surface/server.h"
 #include "src/core/lib/transport/transport.h"
@@ -38,26 +44,98 @@
 
 struct touchdown_arguments {
   grpc_core::ChannelArgs value;
+  // Whether GOAWAY has been sent. Connections may outlive the server.
+  std::shared_ptr<std::atomic<bool>> draining;
 };
 
 namespace {
 
+using grpc_core::Duration;
 using grpc_core::ExecCtx;
+using grpc_core::Timestamp;
 
-// A TCP endpoint that closes gently. C-core's own shuts the socket down in
-// both directions and closes it: a byte that arrives afterwards (a window
-// update, a ping's ack) makes the kernel answer with RST, and what it had not
-// yet delivered of the last replies is gone. This one sends FIN, then reads
-// and drops until the peer has closed as well.
+// How long nothing of a call may have come in before the ack of the drain's
+// ping is believed, and how long the ack is held back at the least.
+constexpr Duration kQuiet = Duration::Milliseconds(5);
+constexpr Duration kHeldAtLeast = Duration::Milliseconds(2);
+
+// Follows the frames in what a client sends (RFC 9113, 3.4 and 4.1).
+class Frames {
+ public:
+  // The bytes of a run that belong together: to one frame's header, to one
+  // frame's payload, or to the preface.
+  size_t Take(const uint8_t* bytes, size_t count) {
+    if (preface_left_ > 0) {
+      count = std::min(count, preface_left_);
+      preface_left_ -= count;
+      return count;
+    }
+    if (payload_left_ > 0) {
+      count = std::min(count, payload_left_);
+      payload_left_ -= count;
+      return count;
+    }
+    if (header_count_ == sizeof(header_)) header_count_ = 0;
+    count = std::min(count, sizeof(header_) - header_count_);
+    memcpy(header_ + header_count_, bytes, count);
+    header_count_ += count;
+    if (header_count_ == sizeof(header_)) {
+      payload_left_ = size_t{header_[0]} << 16 | size_t{header_[1]} << 8 |
+                      size_t{header_[2]};
+    }
+    return count;
+  }
+
+  bool InPreface() const { return preface_left_ > 0; }
+  // Between two frames: nothing of the next has been seen.
+  bool AtBoundary() const {
+    return preface_left_ == 0 && payload_left_ == 0 &&
+           (header_count_ == 0 || header_count_ == sizeof(header_));
+  }
+  // The next byte is one of a header.
+  bool AtHeader() const { return payload_left_ == 0; }
+  bool HeaderComplete() const { return header_count_ == sizeof(header_); }
+  const uint8_t* header() const { return header_; }
+  size_t header_count() const { return header_count_; }
+  // Of the frame whose header is complete.
+  bool IsPingAck() const { return header_[3] == 6 && (header_[4] & 1) != 0; }
+  // DATA, HEADERS or CONTINUATION.
+  bool IsOfCall() const {
+    return header_[3] == 0 || header_[3] == 1 || header_[3] == 9;
+  }
+
+ private:
+  size_t preface_left_ = 24;
+  size_t payload_left_ = 0;
+  size_t header_count_ = 0;
+  uint8_t header_[9];
+};
+
+// A TCP endpoint that ends gently. C-core's own would lose calls, twice:
+//
+// - Its graceful GOAWAY takes the ack of a ping for a sign that everything the
+//   client had begun has arrived, and ignores later calls. But clients, C-core's
+//   among them, send the ack ahead of calls that they have begun to write. This
+//   endpoint holds the ack back until the connection has been quiet.
+// - To close, it shuts the socket down in both directions: a byte that arrives
+//   afterwards (a window update, a ping's ack) makes the kernel answer with RST,
+//   and what it had not yet delivered of the last replies is gone. This endpoint
+//   sends FIN, then reads and drops until the peer has closed as well.
 class Connection {
  public:
   Connection(grpc_endpoint* inner, int fd,
+             std::shared_ptr<std::atomic<bool>> draining,
              const touchdown_connection_events& events, void* arg)
-      : inner_(inner), fd_(fd), events_(events), arg_(arg) {
+      : inner_(inner),
+        fd_(fd),
+        draining_(std::move(draining)),
+        events_(events),
+        arg_(arg) {
     base_.vtable = &kVtable;
     grpc_slice_buffer_init(&incoming_);
     Init(&on_read_, OnRead);
     Init(&on_ready_, OnReady);
+    Init(&on_timer_, OnTimer);
   }
 
   grpc_endpoint* endpoint() { return &base_; }
@@ -89,18 +167,24 @@ class Connection {
   static void Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
                    grpc_closure* callback, bool urgent, int min_progress) {
     Connection* self = From(endpoint);
+    grpc_error_handle error;
     {
       std::lock_guard<std::mutex> lock(self->mutex_);
-      if (!self->shut_down_) {
+      if (self->shut_down_) {
+        error = absl::UnavailableError("connection is shut down");
+      } else if (!self->released_.empty()) {
+        Put(&self->released_, slices);
+      } else {
         self->slices_ = slices;
         self->callback_ = callback;
-        self->reading_ = true;
         callback = nullptr;
+        // The read under which an ack was delivered may still be under way.
+        if (self->reading_) return;
+        self->reading_ = true;
       }
     }
     if (callback != nullptr) {
-      ExecCtx::Run(DEBUG_LOCATION, callback,
-                   absl::UnavailableError("connection is shut down"));
+      ExecCtx::Run(DEBUG_LOCATION, callback, error);
       return;
     }
     grpc_endpoint_read(self->inner_, &self->incoming_, &self->on_read_, urgent,
@@ -109,22 +193,30 @@ class Connection {
 
   static void OnRead(void* arg, grpc_error_handle error) {
     Connection* self = static_cast<Connection*>(arg);
-    grpc_closure* callback;
+    grpc_closure* callback = nullptr;
     bool read_on = false;
     bool finished = false;
     {
       std::lock_guard<std::mutex> lock(self->mutex_);
       self->reading_ = false;
       self->ended_ = self->ended_ || !error.ok();
-      callback = self->callback_;
-      self->callback_ = nullptr;
-      if (callback != nullptr) {
-        grpc_slice_buffer_swap(self->slices_, &self->incoming_);
-      } else if (self->ended_) {
-        finished = self->destroyed_;
+      if (self->shut_down_) {
+        finished = self->ended_ && self->destroyed_;
+        read_on = !self->ended_;
       } else {
-        self->reading_ = read_on = true;
+        const bool draining = self->draining_->load(std::memory_order_acquire);
+        const bool nothing_left = self->Follow(draining) && error.ok();
+        if (self->callback_ == nullptr || nothing_left) {
+          // Only acks, which wait; or C-core was given one and is at work on it.
+          read_on = nothing_left;
+          if (!nothing_left) self->KeepForLater();
+        } else {
+          callback = self->callback_;
+          self->callback_ = nullptr;
+          grpc_slice_buffer_swap(self->slices_, &self->incoming_);
+        }
       }
+      self->reading_ = read_on;
     }
     if (callback != nullptr) {
       ExecCtx::Run(DEBUG_LOCATION, callback, error);
@@ -133,6 +225,106 @@ class Connection {
     } else if (finished) {
       self->Finish();
     }
+  }
+
+  // Follows the frames that have come in, and while draining takes the acks of
+  // pings out. Says whether nothing is left then.
+  bool Follow(bool draining) {
+    std::string rest;
+    bool of_call = false;
+    for (size_t i = 0; i < incoming_.count; ++i) {
+      const uint8_t* bytes = GRPC_SLICE_START_PTR(incoming_.slices[i]);
+      size_t left = GRPC_SLICE_LENGTH(incoming_.slices[i]);
+      while (left > 0) {
+        const bool was_header = !frames_.InPreface() && frames_.AtHeader();
+        const size_t taken = frames_.Take(bytes, left);
+        if (was_header && frames_.HeaderComplete()) {
+          of_call = of_call || frames_.IsOfCall();
+        }
+        if (draining) Sort(was_header, bytes, taken, &rest);
+        bytes += taken;
+        left -= taken;
+      }
+    }
+    if (of_call) last_of_call_ = Timestamp::Now();
+    if (!draining) {
+      header_delivered_ =
+          frames_.HeaderComplete() ? 0 : frames_.header_count();
+      return false;
+    }
+    grpc_slice_buffer_reset_and_unref(&incoming_);
+    if (!rest.empty()) Put(&rest, &incoming_);
+    if (!held_.empty() && !timer_set_) SetTimer(kHeldAtLeast);
+    return incoming_.count == 0;
+  }
+
+  // Puts bytes of one frame where they belong: to what is held, or to the rest.
+  void Sort(bool was_header, const uint8_t* bytes, size_t count,
+            std::string* rest) {
+    if (!was_header) {
+      (holding_ ? held_ : *rest)
+          .append(reinterpret_cast<const char*>(bytes), count);
+      return;
+    }
+    // A header is passed on when it is complete; of one that was under way when
+    // the drain began C-core has a part already.
+    if (!frames_.HeaderComplete()) return;
+    holding_ = frames_.IsPingAck() && header_delivered_ == 0;
+    (holding_ ? held_ : *rest)
+        .append(reinterpret_cast<const char*>(frames_.header()) +
+                    header_delivered_,
+                frames_.header_count() - header_delivered_);
+    header_delivered_ = 0;
+  }
+
+  // Moves bytes into a slice buffer.
+  static void Put(std::string* bytes, grpc_slice_buffer* buffer) {
+    grpc_slice_buffer_add(
+        buffer, grpc_slice_from_copied_buffer(bytes->data(), bytes->size()));
+    bytes->clear();
+  }
+
+  // What has come in while C-core was not waiting for it.
+  void KeepForLater() {
+    for (size_t i = 0; i < incoming_.count; ++i) {
+      released_.append(
+          reinterpret_cast<const char*>(GRPC_SLICE_START_PTR(incoming_.slices[i])),
+          GRPC_SLICE_LENGTH(incoming_.slices[i]));
+    }
+    grpc_slice_buffer_reset_and_unref(&incoming_);
+  }
+
+  void SetTimer(Duration time) {
+    timer_set_ = true;
+    references_.fetch_add(1, std::memory_order_relaxed);
+    grpc_timer_init(&timer_, Timestamp::Now() + time, &on_timer_);
+  }
+
+  // Lets C-core have the acks, once the connection has been quiet.
+  static void OnTimer(void* arg, grpc_error_handle /*error*/) {
+    Connection* self = static_cast<Connection*>(arg);
+    grpc_closure* callback = nullptr;
+    {
+      std::lock_guard<std::mutex> lock(self->mutex_);
+      self->timer_set_ = false;
+      if (!self->shut_down_ && !self->held_.empty()) {
+        const Duration quiet = Timestamp::Now() - self->last_of_call_;
+        if (quiet < kQuiet || !self->frames_.AtBoundary()) {
+          self->SetTimer(std::max(Duration::Milliseconds(1), kQuiet - quiet));
+        } else if (self->callback_ != nullptr) {
+          callback = self->callback_;
+          self->callback_ = nullptr;
+          Put(&self->held_, self->slices_);
+        } else {
+          self->released_.append(self->held_);
+          self->held_.clear();
+        }
+      }
+    }
+    if (callback != nullptr) {
+      ExecCtx::Run(DEBUG_LOCATION, callback, absl::OkStatus());
+    }
+    self->Unreference();
   }
 
   void Discard() {
@@ -236,12 +428,16 @@ class Connection {
   grpc_endpoint base_;  // first, so that `From` holds
   grpc_endpoint* const inner_;
   const int fd_;
+  const std::shared_ptr<std::atomic<bool>> draining_;
   const touchdown_connection_events events_;
   void* const arg_;
-  // One for C-core and the read that outlives it, one for `on_ready_`.
+  // One for C-core and the read that outlives it, one for `on_ready_`, one for
+  // `on_timer_`.
   std::atomic<int> references_{1};
   grpc_closure on_read_;
   grpc_closure on_ready_;
+  grpc_closure on_timer_;
+  grpc_timer timer_;
 
   // Guards all below but `incoming_`, which belongs to the read under way.
   // `reading_` is true from before a read of `inner_` until its callback.
@@ -253,6 +449,15 @@ class Connection {
   bool ended_ = false;  // the peer closed, or the socket failed
   bool shut_down_ = false;
   bool destroyed_ = false;
+
+  Frames frames_;
+  Timestamp last_of_call_ = Timestamp::InfPast();  // a frame of a call came in
+  // Of an incomplete header, how many bytes C-core has got.
+  size_t header_delivered_ = 0;
+  bool holding_ = false;  // the frame under way is an ack
+  bool timer_set_ = false;
+  std::string held_;      // acks of pings, waiting for the connection to be quiet
+  std::string released_;  // what C-core gets when it reads next
 };
 
 const grpc_endpoint_vtable Connection::kVtable = {
@@ -269,7 +474,8 @@ touchdown_arguments* touchdown_arguments_create(const grpc_channel_args* args) {
   grpc_core::ExecCtx exec_ctx;
   return new touchdown_arguments{grpc_core::CoreConfiguration::Get()
                                      .channel_args_preconditioning()
-                                     .PreconditionChannelArgs(args)};
+                                     .PreconditionChannelArgs(args),
+                                 std::make_shared<std::atomic<bool>>(false)};
 }
 
 void touchdown_arguments_destroy(touchdown_arguments* arguments) {
@@ -289,7 +495,7 @@ int touchdown_server_add_connection(grpc_server* server,
   grpc_endpoint* inner = grpc_tcp_create_from_fd(
       grpc_fd_create(fd, peer, /*track_err=*/true),
       grpc_event_engine::experimental::ChannelArgsEndpointConfig(args), peer);
-  Connection* connection = new Connection(inner, fd, *events, arg);
+  Connection* connection = new Connection(inner, fd, arguments->draining, *events, arg);
   grpc_transport* transport =
       grpc_create_chttp2_transport(args, connection->endpoint(), false);
   // A null pointer whose destructor, which would look at a reference count,
@@ -309,8 +515,11 @@ int touchdown_server_add_connection(grpc_server* server,
   return 1;
 }
 
-void touchdown_server_send_goaways(grpc_server* server) {
+void touchdown_server_send_goaways(grpc_server* server,
+                                   const touchdown_arguments* arguments) {
   grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
   grpc_core::ExecCtx exec_ctx;
+  // Before the first GOAWAY, so that no ack gets through.
+  arguments->draining->store(true, std::memory_order_release);
   grpc_core::Server::FromC(server)->SendGoaways();
 }

@@ -43,8 +43,10 @@ int touchdown_server_add_connection(grpc_server* server,
                                     void* arg);
 
 // Sends the graceful, two-step GOAWAY on every connection. Calls that are
-// already on the wire are still served, and so is everything else.
-void touchdown_server_send_goaways(grpc_server* server);
+// already on the wire are still served, and so is everything else. A connection
+// ends by itself once its client knows and its last call is over.
+void touchdown_server_send_goaways(grpc_server* server,
+                                   const touchdown_arguments* arguments);
 
 #ifdef __cplusplus
 }

@@ -28,5 +28,8 @@ unsafe extern "C" {
         events: *const ConnectionEvents,
         arg: *mut c_void,
     ) -> c_int;
-    pub(super) fn touchdown_server_send_goaways(server: *mut grpc_server);
+    pub(super) fn touchdown_server_send_goaways(
+        server: *mut grpc_server,
+        arguments: *const Arguments,
+    );
 }

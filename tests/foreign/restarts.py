@@ -86,11 +86,11 @@ class Stage:
         self._cleanup = cleanup
         self._server_log = server_log
         self._server_namespace = self._client_namespace = None
-        self._interface = "lo"
+        self._interface, self._packet_length = "lo", 70000
         if options.delay_ms > 0:
             slow = cleanup.enter_context(contextlib.closing(slow_network(options.delay_ms)))
             self._server_namespace, self._client_namespace = slow.server, slow.client
-            self._interface = network.INTERFACE
+            self._interface, self._packet_length = network.INTERFACE, 2000
             self.port = 50051
             self.address = f"{network.SERVER_ADDRESS}:{self.port}"
         else:
@@ -127,7 +127,7 @@ class Stage:
 
     def start_capture(self, path):
         try:
-            capture = wire.Capture(self._interface, self.port, path, prepare_in(self._client_namespace))
+            capture = wire.Capture(self._interface, self._packet_length, self.port, path, prepare_in(self._client_namespace))
         except OSError as error:
             raise CannotRun(f"looking at the wire needs root and tcpdump: {error}") from error
         self._cleanup.callback(capture.close)

@@ -1,4 +1,4 @@
-"""What really went over the wire: which requests reached the server's machine, and which of them were answered.
+"""What really went over the wire: which requests a client sent, and which of them were answered.
 
 A client tells that a call failed, but not whether it ever sent it. On GOAWAY, both gRPC C-core and grpc-js fail calls
 that they have accepted from the program and not yet written to the socket; with their transparent retries off, the
@@ -21,11 +21,14 @@ _FIN, _SYN, _RST = 1, 2, 4
 
 
 class Capture:
-    """Writes all that passes `interface` to or from `port` to `path` until it is closed."""
+    """Writes all that passes `interface` to or from `port` to `path` until it is closed.
 
-    def __init__(self, interface, port, path, prepare):
+    `packet_length` is the longest packet's; tcpdump's buffer has room for that much for each packet.
+    """
+
+    def __init__(self, interface, packet_length, port, path, prepare):
         self._tcpdump = subprocess.Popen(
-            ["tcpdump", "--immediate-mode", "-i", interface, "-B", "131072", "-w", path, "-U", "-Z", "root", f"tcp port {port}"],
+            ["tcpdump", "--immediate-mode", "-i", interface, "-s", str(packet_length), "-B", "131072", "-w", path, "-U", "-Z", "root", f"tcp port {port}"],
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=prepare,
@@ -91,12 +94,16 @@ class Connection:
             self.events.append((time, side, f"RST_STREAM {stream} code {int.from_bytes(content, 'big')}"))
 
     def story(self):
-        """How the connection ended, in milliseconds since the server's first GOAWAY, with the unanswered requests."""
+        """How the connection ended, in milliseconds since the server's first GOAWAY, and the unanswered requests."""
+        goaways = [time for time, side, text in self.events if side == "server" and text.startswith("GOAWAY")]
+        begin = goaways[0] if goaways else min(self.asked.values(), default=0)
         lost = [(self.asked[stream], "client", f"HEADERS {stream}, never answered") for stream in self.unanswered]
-        events = sorted(self.events + lost)
-        begin = next((time for time, side, text in events if side == "server" and text.startswith("GOAWAY")), 0)
-        lines = [f"  {1000 * (time - begin):9.3f} {side} {text}" for time, side, text in events if time >= begin - 0.05]
-        return "\n".join([f"connection from port {self.name}:", *lines])
+        late = [event for event in self.events if event[0] >= begin]
+        lines = [f"connection from port {self.name}:"]
+        for time, side, text in sorted(late + lost):
+            if not (text == "RST" and lines[-1].endswith("RST")):
+                lines.append(f"  {1000 * (time - begin):9.3f} {side} {text}")
+        return "\n".join(lines)
 
 
 class _Reassembly:
