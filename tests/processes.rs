@@ -20,8 +20,11 @@ fn serve(service: Service) -> ! {
     let plan = quick_plan()
         .grace_period(Duration::from_millis(300))
         .force_period(Duration::from_millis(100));
-    let server =
-        builder(service).plan(plan).signals(Signals::process()).start().expect("it starts");
+    let server = builder(service)
+        .plan(plan)
+        .signals(Signals::process())
+        .start()
+        .expect("it starts");
     tell(&format!("listening at {}", server.address()));
     let report: Report = server.wait();
     tell(&report.to_string());
@@ -46,8 +49,7 @@ fn a_server_that_gets_sigterm_lands_its_calls_and_exits_cleanly() {
             Ok(request)
         }));
     }
-    let mut child =
-        Process::start("a_server_that_gets_sigterm_lands_its_calls_and_exits_cleanly");
+    let mut child = Process::start("a_server_that_gets_sigterm_lands_its_calls_and_exits_cleanly");
     let client = connect(&mut child);
     let call = thread::spawn(move || say(&client, "hello"));
     child.hear("begun");
@@ -121,7 +123,10 @@ fn a_busy_server_gets_sigterm_and_every_answer_is_right() {
         }
         let end = child.end();
         assert_eq!(end.code, Some(exit_code::CLEAN.into()), "{end:?}");
-        assert!(end.stdout.contains(&format!("{landed} completed")), "{landed}: {end:?}");
+        assert!(
+            end.stdout.contains(&format!("{landed} completed")),
+            "{landed}: {end:?}"
+        );
     }
 }
 
@@ -129,6 +134,10 @@ fn a_busy_server_gets_sigterm_and_every_answer_is_right() {
 fn serving_at_an_address_in_use_is_an_error() {
     let taken = start(echo());
     let address = taken.address().to_string();
-    let error = Server::builder().address(&address).service(echo()).serve().unwrap_err();
+    let error = Server::builder()
+        .address(&address)
+        .service(echo())
+        .serve()
+        .unwrap_err();
     assert!(error.to_string().contains(&address), "{error}");
 }

@@ -153,6 +153,14 @@ struct Shared {
     /// a connection, has to wake the housekeeper.
     leaving: AtomicBool,
     stopping: AtomicBool,
+    refusals: Mutex<Refusals>,
+}
+
+/// Keeps an overload from flooding the log.
+#[derive(Default)]
+struct Refusals {
+    last_logged: Option<Instant>,
+    since: u64,
 }
 
 #[derive(Default)]
@@ -191,6 +199,23 @@ impl Shared {
         threads.running += 1;
         threads.handles.push(handle);
         Ok(())
+    }
+
+    /// Logs, once a second at the most, that calls are refused.
+    fn log_refusal(&self, path: &str, now: Instant) {
+        let mut refusals = self.refusals.lock();
+        refusals.since += 1;
+        let last = refusals.last_logged;
+        if last.is_none_or(|it| now.saturating_duration_since(it) >= Duration::from_secs(1)) {
+            log::warn!(
+                "{} calls refused, the last to {path}: all workers are busy and the backlog is full",
+                refusals.since
+            );
+            *refusals = Refusals {
+                last_logged: Some(now),
+                since: 0,
+            };
+        }
     }
 
     fn method(&self, call: &Call) -> Option<&Method> {
@@ -255,6 +280,7 @@ impl Engine {
             all_ended: Condvar::new(),
             leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            refusals: Mutex::default(),
         });
         shared.server.start();
         let slots_each = (SLOTS / shared.methods.len().max(1)).clamp(2, 8);
@@ -316,12 +342,18 @@ impl Engine {
         abandoned.map(|call| call.path().to_owned()).collect()
     }
 
-    /// The methods of the calls that somebody works on, and for how long. Waits
-    /// for no lock.
-    pub(crate) fn running(&self) -> Vec<(String, Duration)> {
+    /// What is running, and for how long. Waits for no lock.
+    pub(crate) fn running(&self) -> Vec<String> {
         let mut running = Vec::new();
         if let Some(seats) = self.shared.seats.try_lock() {
             running.extend(seats.iter().filter_map(|seat| seat.describe()));
+        }
+        if let Some(detached) = self.shared.detached.try_lock() {
+            running.extend(
+                detached
+                    .values()
+                    .map(|call| format!("{}, detached", call.path())),
+            );
         }
         running
     }

@@ -1,7 +1,7 @@
 //! The threads that poll and run handlers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -35,11 +35,15 @@ impl Seat {
         self.0.lock().as_ref().map(|(call, _)| Arc::clone(call))
     }
 
-    /// The method and since when, without waiting for the lock.
-    pub(super) fn describe(&self) -> Option<(String, Duration)> {
+    /// The method and for how long, without waiting for the lock.
+    pub(super) fn describe(&self) -> Option<String> {
         let seat = self.0.try_lock()?;
-        seat.as_ref()
-            .map(|(call, since)| (call.path().to_owned(), since.elapsed()))
+        let (call, since) = seat.as_ref()?;
+        Some(format!(
+            "{} for {} ms",
+            call.path(),
+            since.elapsed().as_millis()
+        ))
     }
 }
 
@@ -135,10 +139,7 @@ fn arrived(shared: &Arc<Shared>, seat: &Seat, arrival: Arrival) {
         }
         Decision::Queued => {}
         Decision::RunAndSpawn(job) | Decision::Refused(job) => {
-            log::warn!(
-                "{}: refused, all workers are busy and the backlog is full",
-                job.call.path()
-            );
+            shared.log_refusal(job.call.path(), now);
             end(
                 &job.call,
                 RESOURCE_EXHAUSTED,
@@ -168,7 +169,9 @@ fn work(shared: &Arc<Shared>, seat: &Seat, mut job: Job, mut now: Instant) {
             *seat.0.lock() = Some((Arc::clone(&call), now));
             let method = call.method();
             shared.host.run(call, message);
-            *seat.0.lock() = None;
+            // Dropped after the lock.
+            let done = seat.0.lock().take();
+            drop(done);
             if let Some(method) = method {
                 shared.methods[method as usize].pace.learn(now.elapsed());
             }

@@ -137,10 +137,7 @@ impl Participant for Running {
     }
 
     fn running(&self) -> Vec<String> {
-        let running = self.engine.running().into_iter();
-        running
-            .map(|(method, time)| format!("{method} for {} ms", time.as_millis()))
-            .collect()
+        self.engine.running()
     }
 
     fn calls(&self) -> Calls {

@@ -1,12 +1,13 @@
 """Restarts a server under load again and again, and fails if one call is lost.
 
-A client (restart.py or restart.mjs) calls without a pause, over one channel, while the server gets SIGTERM, exits,
-and starts again at once on the same port. A call counts as lost if it ends in any way but with its own
-reply, or with "connection refused".
+A client (restart.py or restart.mjs) calls without a pause, over one channel, while the server gets SIGTERM,
+exits, and starts again at once on the same port. A call counts as lost if it ends in any way but with its
+own reply, or with "connection refused".
 
-The clients have no retry policy. Their transparent retries, which are on unless a program turns them off, send a call again
-only if no server can have seen it: the client never wrote it, or GOAWAY said so. With `--retries none` they
-are off, and the wire (wire.py) decides what is lost: then no request at all that was sent may stay unanswered.
+The clients have no retry policy. Their transparent retries, which are on unless a program turns them off,
+send a call again only if no server can have acted on it: it was never written to the socket, or GOAWAY
+excluded it. With `--retries none` they are off, and the wire (wire.py) decides what is lost: then no
+request that was sent may stay unanswered.
 
 Exit code: 0 if no call was lost and every server exited with 0; 1 if not; 2 if the test could not run.
 """
@@ -49,7 +50,7 @@ class Process:
         self._end = os.pidfd_open(self._child.pid)
 
     def read_line(self):
-        """The next line of its output. Reads no further, so that nothing waits unseen in a buffer."""
+        """The next line of its output, for a program that writes no more than it is asked for."""
         ready, _, _ = select.select([self._child.stdout], [], [], PATIENCE_S)
         line = self._child.stdout.readline() if ready else ""
         if not line:
@@ -57,7 +58,8 @@ class Process:
         return line.strip()
 
     def ask(self):
-        self._child.stdin.write("\n")
+        with contextlib.suppress(BrokenPipeError):  # read_line says what happened
+            self._child.stdin.write("\n")
         return json.loads(self.read_line())
 
     def close_input(self):
@@ -124,10 +126,10 @@ class Stage:
         self._cleanup.callback(client.close)
         return client
 
-
     def start_capture(self, path):
         try:
-            capture = wire.Capture(self._interface, self._packet_length, self.port, path, prepare_in(self._client_namespace))
+            prepare = prepare_in(self._client_namespace)
+            capture = wire.Capture(self._interface, self._packet_length, self.port, path, prepare)
         except OSError as error:
             raise CannotRun(f"looking at the wire needs root and tcpdump: {error}") from error
         self._cleanup.callback(capture.close)
@@ -162,7 +164,7 @@ def free_port():
 
 
 def wait_for_calls(client):
-    """Waits until every caller can have had a reply from this server; returns the counts."""
+    """Waits for a call to succeed from now on; returns the counts."""
     before = client.ask()
     give_up = time.monotonic() + PATIENCE_S
     while time.monotonic() < give_up:
@@ -184,47 +186,54 @@ def stop_server(server):
 def run(options, cleanup, server_log):
     """Returns whether everything went well."""
     stage = Stage(options, cleanup, server_log)
-    capture = None
-    if options.retries == "none" or options.capture:
-        folder = cleanup.enter_context(tempfile.TemporaryDirectory())
-        capture_path = options.capture or f"{folder}/capture"
-        capture = stage.start_capture(capture_path)
+    capture_path = options.capture
+    if options.retries == "none" and not capture_path:
+        capture_path = cleanup.enter_context(tempfile.TemporaryDirectory()) + "/packets"
+    capture = stage.start_capture(capture_path) if capture_path else None
+
     server, client = stage.start_server(), stage.start_client()
-    exits, previous = [], {"ok": 0, "refused": 0, "lost": 0}
+    exits, before = [], {"ok": 0, "refused": 0, "lost": 0}
     for restart in range(1, options.restarts + 1):
         wait_for_calls(client)
         time.sleep(random.uniform(*options.pause_ms) / 1000)
-        stopped_at_ms = time.time() * 1000
-        exits.append(stop_server(server))
+        exit_code, took_ms = stop_server(server)
+        exits.append((exit_code, took_ms))
         server = stage.start_server()
         counts = wait_for_calls(client)
-        exit_code, took_ms = exits[-1]
-        change = ", ".join(f"{counts[kind] - previous[kind]} {kind}" for kind in ("ok", "refused", "lost"))
-        print(f"restart {restart:3} at {stopped_at_ms:.0f}: exit {exit_code} after {took_ms:.1f} ms; {change}", flush=True)
-        previous = counts
-
+        change = ", ".join(f"{counts[kind] - before[kind]} {kind}" for kind in ("ok", "refused", "lost"))
+        print(f"restart {restart:3}: exit {exit_code} after {took_ms:.1f} ms; {change}", flush=True)
+        before = counts
     client.close_input()
     summary = json.loads(client.read_line())
     times_ms = [took_ms for _, took_ms in exits]
     exits.append(stop_server(server))
 
     print(json.dumps(summary))
-    lost = summary["lost"]
-    note = ""
+    lost, lost_on_wire = summary["lost"], None
     if capture is not None:
         capture.close()
         lost_on_wire = lost_on_the_wire(capture_path, stage.port, summary["ok"])
-        note = f" by the client's word, {lost_on_wire} on the wire"
         if options.retries == "none":
             lost = lost_on_wire
     bad_exits = [exit_code for exit_code, _ in exits if exit_code != 0]
+    well = summary["ok"] > 0 and lost == 0 and not bad_exits
+    print_verdict(options, summary, lost_on_wire, times_ms, bad_exits, well)
+    return well
+
+
+def print_verdict(options, summary, lost_on_wire, times_ms, bad_exits, well):
+    shortest, longest = options.think_ms
+    size = f", names of {options.name_bytes} bytes" if options.name_bytes else ""
+    wire_says = "" if lost_on_wire is None else f" by the client's word, {lost_on_wire} on the wire"
     print(
-        f"{options.client}, {options.retries} retries, {options.restarts} restarts, {options.callers} callers, thinking {options.think_ms[0]} to "
-        f"{options.think_ms[1]} ms, delay {options.delay_ms} ms: {summary['calls']} calls, {summary['ok']} ok, "
-        f"{summary['refused']} refused, {summary['lost']} lost{note}; SIGTERM to exit median "
-        f"{statistics.median(times_ms):.1f} ms, longest {max(times_ms):.1f} ms; bad exit codes {bad_exits}"
+        f"{options.client}, {options.restarts} restarts, {options.callers} callers, handlers of {shortest} to {longest} ms, "
+        f"delay {options.delay_ms:g} ms, {options.retries} retries{size}"
     )
-    return summary["ok"] > 0 and lost == 0 and not bad_exits
+    print(f"{summary['calls']} calls: {summary['ok']} ok, {summary['refused']} refused, {summary['lost']} lost{wire_says}")
+    print(f"SIGTERM to exit: median {statistics.median(times_ms):.1f} ms, longest {max(times_ms):.1f} ms")
+    if bad_exits:
+        print(f"exit codes that should be 0: {bad_exits}")
+    print("PASSED" if well else "FAILED")
 
 
 def lost_on_the_wire(path, port, ok):
@@ -245,20 +254,22 @@ def parse_options():
     parser = argparse.ArgumentParser(
         description=opening, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--server", required=True, help="the greeter_server to restart")
-    parser.add_argument("--client", choices=["python", "node"], default="python")
-    parser.add_argument("--restarts", type=int, default=30)
-    parser.add_argument("--callers", type=int, default=16, help="calls in flight at any time")
-    parser.add_argument("--delay-ms", type=float, default=0, help="added to every round trip, half each way; needs root")
-    parser.add_argument("--think-ms", type=int, nargs=2, default=[0, 5], metavar=("MIN", "MAX"), help="how long a handler takes")
-    parser.add_argument("--name-bytes", type=int, default=0, help="length of request and reply")
-    parser.add_argument("--retries", choices=["transparent", "none"], default="transparent", help="those of the client; none needs root")
-    parser.add_argument("--capture", help="look at the wire, and keep the captured packets in this file; needs root")
-    parser.add_argument("--pause-ms", type=float, nargs=2, default=[100, 400], metavar=("MIN", "MAX"), help="from the first replies to SIGTERM")
-    parser.add_argument("--node", default="node", help="the Node program")
     beside_the_venv = str(pathlib.Path(sys.prefix).parent / "node_modules")
-    parser.add_argument("--node-modules", default=os.environ.get("TOUCHDOWN_NODE_MODULES", beside_the_venv), help="where its packages are")
-    parser.add_argument("--server-log", help="keep the server's standard error in this file")
+    node_modules = os.environ.get("TOUCHDOWN_NODE_MODULES", beside_the_venv)
+    add, minimum_maximum = parser.add_argument, ("MIN", "MAX")
+    add("--server", required=True, help="the greeter_server to restart")
+    add("--client", choices=["python", "node"], default="python")
+    add("--restarts", type=int, default=30)
+    add("--callers", type=int, default=16, help="calls at the same time")
+    add("--delay-ms", type=float, default=0, help="added to every round trip, half each way; needs root")
+    add("--think-ms", type=int, nargs=2, default=[0, 5], metavar=minimum_maximum, help="how long a handler takes")
+    add("--name-bytes", type=int, default=0, help="length of request and reply")
+    add("--retries", choices=["transparent", "none"], default="transparent", help="of the client; none needs root")
+    add("--pause-ms", type=float, nargs=2, default=[100, 400], metavar=minimum_maximum, help="from a reply to SIGTERM")
+    add("--capture", help="look at the wire, and keep its packets in this file; needs root")
+    add("--server-log", help="keep the server's standard error in this file")
+    add("--node", default="node", help="the Node program")
+    add("--node-modules", default=node_modules, help="where its packages are")
     return parser.parse_args()
 
 

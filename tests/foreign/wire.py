@@ -28,7 +28,10 @@ class Capture:
 
     def __init__(self, interface, packet_length, port, path, prepare):
         self._tcpdump = subprocess.Popen(
-            ["tcpdump", "--immediate-mode", "-i", interface, "-s", str(packet_length), "-B", "131072", "-w", path, "-U", "-Z", "root", f"tcp port {port}"],
+            [
+                *("tcpdump", "-i", interface, "-s", str(packet_length), "-B", "131072", "-Z", "root"),
+                *("--immediate-mode", "-U", "-w", path, f"tcp port {port}"),
+            ],
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=prepare,

@@ -164,7 +164,10 @@ impl Process {
                 "the child ended without saying {line:?}: {heard}"
             );
             let said = heard[start..].trim_end();
-            if said.strip_prefix(line).is_some_and(|it| it.is_empty() || it.starts_with(' ')) {
+            if said
+                .strip_prefix(line)
+                .is_some_and(|it| it.is_empty() || it.starts_with(' '))
+            {
                 return said.to_owned();
             }
         }

@@ -1,0 +1,1 @@
+# Found instead of libsystemd, and defines no target: see ../config.toml.

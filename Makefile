@@ -1,0 +1,78 @@
+# What there is to do in this checkout. `make` alone lists it.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test build format clippy docs licences core quick-start clients tools
+
+CARGO ?= cargo
+target := $(or $(CARGO_TARGET_DIR),target)
+
+# C-core in 2 minutes instead of 14, for those who have ccache.
+ifneq ($(shell command -v ccache 2>/dev/null),)
+export CMAKE_C_COMPILER_LAUNCHER ?= ccache
+export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
+endif
+
+help:
+	@echo "make demo    restarts a server under load, and counts what becomes of the calls (10 s)"
+	@echo "             DEMO='--servers 10' passes options, DEMO=--help lists them"
+	@echo "make test    everything that must pass: formatting, lints, docs, licences, all tests"
+	@echo "make build   library and examples, in debug mode"
+	@echo
+	@echo "Parts of make test: format build clippy docs licences core quick-start clients"
+
+demo: tools
+	@.ci/watch release $(CARGO) build --release --example demo --example greeter_server
+	@echo
+	@$(CARGO) run --quiet --release --example demo -- $(DEMO)
+
+build: tools
+	@.ci/watch debug $(CARGO) build --workspace --examples
+
+# The tests come last, so that the last lines are theirs. Examples in the documentation are apart:
+# those marked `ignore` are not to be run, while tests marked so are for those who have the clients.
+test: format build clippy docs licences core quick-start clients
+	$(CARGO) test --no-default-features --no-fail-fast
+	$(CARGO) test --workspace --doc --no-fail-fast
+	$(CARGO) test --workspace --lib --tests --examples --no-fail-fast -- \
+		$(if $(wildcard $(target)/foreign/node_modules),--include-ignored)
+
+format:
+	$(CARGO) fmt --all --check
+
+clippy: build
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --no-default-features --all-targets -- -D warnings
+
+# Without the server, the crate's first page names things that are not there.
+docs: build
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::broken-intra-doc-links" \
+		$(CARGO) doc --no-default-features --no-deps --target-dir $(target)/core-docs
+
+# Advisories are fetched from the network, so they are asked for apart: `cargo deny check advisories`.
+licences:
+ifneq ($(shell command -v cargo-deny 2>/dev/null),)
+	$(CARGO) deny --all-features check bans licenses sources
+else
+	@echo "cargo-deny is not installed: licences are not checked"
+endif
+
+# The lifecycle alone needs no C++ compiler and builds in seconds.
+core:
+	.ci/core
+
+# What README.md tells a newcomer to do.
+quick-start: build
+	.ci/quick-start
+
+# Clients in Python and JavaScript, for the tests that restart the server under them.
+clients:
+	@if command -v python3 >/dev/null && command -v npm >/dev/null; then \
+		tests/foreign/setup.sh $(target)/foreign; \
+	else \
+		echo "python3 or npm is missing: tests with their clients are skipped"; \
+	fi
+
+tools:
+	@.ci/install
