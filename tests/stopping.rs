@@ -523,3 +523,77 @@ fn calls_in_the_backlog_are_not_run_when_time_is_up() {
     }
     assert!(begun.try_recv().is_err());
 }
+
+/// A header field in the simplest form of HPACK (RFC 7541, 6.2.2).
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let (name_length, value_length) = (name.len() as u8, value.len() as u8);
+    let parts = [
+        &[0, name_length],
+        name.as_bytes(),
+        &[value_length],
+        value.as_bytes(),
+    ];
+    parts.concat()
+}
+
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = payload.len() as u32;
+    [
+        &length.to_be_bytes()[1..],
+        &[kind, flags, 0, 0, 0, stream],
+        payload,
+    ]
+    .concat()
+}
+
+#[test]
+fn a_request_that_comes_slowly_is_served_though_the_server_drains() {
+    let server = start(unary(|_, request| {
+        Ok(text(format!("heard {}", request.value)))
+    }));
+    let mut client = TcpStream::connect(server.address().to_string()).unwrap();
+    client
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .unwrap();
+    let headers = [
+        field(":method", "POST"),
+        field(":scheme", "http"),
+        field(":path", "/test.Echo/Say"),
+        field(":authority", "test"),
+        field("content-type", "application/grpc"),
+        field("te", "trailers"),
+    ];
+    client
+        .write_all(&frame(1, 4, 1, &headers.concat()))
+        .unwrap();
+    // A gRPC message of 22 bytes: field 1, 20 bytes long.
+    let message = [b"\0\0\0\0\x16\x0a\x14".as_slice(), b"twenty bytes, slowly"].concat();
+    let data = frame(0, 1, 1, &message);
+    client.write_all(&data[..9]).unwrap();
+    eventually("the connection is open", || server.connections() == 1);
+
+    let lifecycle = server.lifecycle().clone();
+    lifecycle.shutdown("test");
+    lifecycle.draining().wait();
+    // No call is in flight yet for a longer time than a quiet connection is given.
+    for byte in &data[9..] {
+        thread::sleep(Duration::from_millis(20));
+        client
+            .write_all(&[*byte])
+            .expect("the connection is not cut");
+    }
+    client.set_read_timeout(Some(LONG)).unwrap();
+    let mut reply = Vec::new();
+    let _ = client.read_to_end(&mut reply);
+    let expected = b"heard twenty bytes, slowly";
+    assert!(
+        reply.windows(expected.len()).any(|it| it == expected),
+        "{reply:?}"
+    );
+    let report = server.wait();
+    assert_eq!(
+        (report.exit_code(), report.calls.completed),
+        (exit_code::CLEAN, 1),
+        "{report}"
+    );
+}

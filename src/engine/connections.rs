@@ -13,9 +13,8 @@ use super::shim::{touchdown_server_add_connection, ConnectionEvents};
 use super::wake::Wake;
 use super::Shared;
 
-/// How long a connection that is closing may wait for its peer to close too.
-/// As long as nginx's `lingering_timeout` allows for, by default, without a
-/// byte; touchdown has nothing to read there and waits for the end only.
+/// How long a connection that is closing waits for its peer to close too, without
+/// a sign of life from there: the default of nginx's `lingering_timeout`.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// What is known of every open connection.
@@ -43,7 +42,7 @@ enum State {
         until: Instant,
     },
     Ready,
-    /// Everything is sent, and FIN; how long the peer may take to close.
+    /// Everything is sent, and FIN; until when the peer has to close, at the least.
     Lingering {
         until: Instant,
     },
@@ -120,8 +119,14 @@ impl Connections {
         let open = self.open.lock();
         let mut next: Option<Instant> = None;
         for socket in open.sockets.values() {
-            let (State::Silent { until } | State::Lingering { until }) = socket.state else {
-                continue;
+            let until = match socket.state {
+                State::Ready => continue,
+                State::Silent { until } => until,
+                // As long as the last bytes are on their way to a slow peer.
+                State::Lingering { until } => {
+                    let left = silence(socket.fd).map(|it| LINGER.saturating_sub(it));
+                    left.map_or(until, |left| until.max(now + left))
+                }
             };
             if until <= now {
                 shut_down(socket.fd);
@@ -157,13 +162,30 @@ impl Connections {
         round_trips.max().unwrap_or_default()
     }
 
-    /// Shuts down every connection.
-    pub(super) fn cut(&self) -> usize {
+    /// Shuts down every connection on which nothing has come in for `patience`,
+    /// of which at least `waited` is over. Returns when to come again, if some are
+    /// left.
+    pub(super) fn cut_quiet(&self, patience: Duration, waited: Duration) -> Option<Duration> {
         let open = self.open.lock();
-        open.sockets
-            .values()
-            .for_each(|socket| shut_down(socket.fd));
-        open.sockets.len()
+        let mut next: Option<Duration> = None;
+        for socket in open.sockets.values() {
+            // A request on its way is no call yet, so only the kernel knows of it.
+            let quiet = silence(socket.fd).map_or(waited, |it| it.min(waited));
+            if quiet >= patience {
+                shut_down(socket.fd);
+            } else {
+                let left = patience - quiet;
+                next = Some(next.map_or(left, |next| next.min(left)));
+            }
+        }
+        next
+    }
+
+    /// Shuts down every connection.
+    pub(super) fn cut(&self) {
+        let open = self.open.lock();
+        let sockets = open.sockets.values();
+        sockets.for_each(|socket| shut_down(socket.fd));
     }
 
     fn become_lingering(&self, number: u64) {
@@ -230,6 +252,20 @@ fn unacknowledged(fd: RawFd) -> i32 {
 }
 
 fn round_trip(fd: RawFd) -> Duration {
+    tcp_info(fd).map_or(Duration::ZERO, |it| {
+        Duration::from_micros(it.tcpi_rtt.into())
+    })
+}
+
+/// How long the peer's kernel has sent neither data nor the acknowledgement of
+/// ours; `None` for a unix socket, where nobody knows.
+fn silence(fd: RawFd) -> Option<Duration> {
+    let info = tcp_info(fd)?;
+    let milliseconds = info.tcpi_last_data_recv.min(info.tcpi_last_ack_recv);
+    Some(Duration::from_millis(milliseconds.into()))
+}
+
+fn tcp_info(fd: RawFd) -> Option<libc::tcp_info> {
     // SAFETY: a C struct of integers.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -243,8 +279,5 @@ fn round_trip(fd: RawFd) -> Duration {
             &mut length,
         )
     };
-    match result {
-        0 => Duration::from_micros(info.tcpi_rtt.into()),
-        _ => Duration::ZERO,
-    }
+    (result == 0).then_some(info)
 }

@@ -66,10 +66,11 @@ enum Drain {
     NotBegun,
     /// GOAWAY is sent.
     Under {
-        since: Instant,
         /// Since when no call is in flight.
         quiet_since: Option<Instant>,
         patience: Duration,
+        /// Since when every connection that is left has been cut.
+        cut_since: Option<Instant>,
     },
     Done,
 }
@@ -198,33 +199,36 @@ impl Housekeeper<'_> {
                 let patience =
                     (shared.connections.longest_round_trip() * 4).clamp(QUIET.0, QUIET.1);
                 self.drain = Drain::Under {
-                    since: now,
                     quiet_since: None,
                     patience,
+                    cut_since: None,
                 };
                 Some(now)
             }
             Drain::Under {
-                since,
                 quiet_since,
                 patience,
+                cut_since,
             } => {
                 let lingering = shared.connections.release_delivered();
-                let open = shared.connections.count();
+                let soon = (lingering > 0).then(|| now + DELIVERY_CHECK);
                 if shared.host.in_flight() > 0 {
                     *quiet_since = None;
-                    return (lingering > 0).then(|| now + DELIVERY_CHECK);
+                    return soon;
                 }
-                let quiet = *quiet_since.get_or_insert(now).max(since) + *patience;
-                if open > 0 && now < quiet {
-                    return Some(match lingering {
-                        0 => quiet,
-                        _ => now + DELIVERY_CHECK,
+                let waited = now - *quiet_since.get_or_insert(now);
+                if shared.connections.count() > 0 {
+                    if let Some(left) = shared.connections.cut_quiet(*patience, waited) {
+                        return Some(soon.map_or(now + left, |it| it.min(now + left)));
+                    }
+                    // All are cut. C-core lets go of them in a moment.
+                    let cut_since = *cut_since.get_or_insert_with(|| {
+                        log::info!("cut the connections that did not answer");
+                        now
                     });
-                }
-                if open > 0 {
-                    log::info!("cutting {open} connections that do not answer");
-                    shared.connections.cut();
+                    if now < cut_since + QUIET.0 {
+                        return Some(cut_since + QUIET.0);
+                    }
                 }
                 self.drain = Drain::Done;
                 shared.host.drained();

@@ -222,14 +222,15 @@ def run(options, cleanup, server_log):
 
 
 def print_verdict(options, summary, lost_on_wire, times_ms, bad_exits, well):
-    shortest, longest = options.think_ms
+    handlers = "handlers of {} to {} ms".format(*options.think_ms)
     size = f", names of {options.name_bytes} bytes" if options.name_bytes else ""
-    wire_says = "" if lost_on_wire is None else f" by the client's word, {lost_on_wire} on the wire"
     print(
-        f"{options.client}, {options.restarts} restarts, {options.callers} callers, handlers of {shortest} to {longest} ms, "
+        f"{options.client}, {options.restarts} restarts, {options.callers} callers, {handlers}, "
         f"delay {options.delay_ms:g} ms, {options.retries} retries{size}"
     )
-    print(f"{summary['calls']} calls: {summary['ok']} ok, {summary['refused']} refused, {summary['lost']} lost{wire_says}")
+    outcomes = f"{summary['ok']} ok, {summary['refused']} refused, {summary['lost']} lost"
+    wire_says = "" if lost_on_wire is None else f" by the client's word, {lost_on_wire} on the wire"
+    print(f"{summary['calls']} calls: {outcomes}{wire_says}")
     print(f"SIGTERM to exit: median {statistics.median(times_ms):.1f} ms, longest {max(times_ms):.1f} ms")
     if bad_exits:
         print(f"exit codes that should be 0: {bad_exits}")
