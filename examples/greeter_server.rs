@@ -71,7 +71,8 @@ fn main() -> Result<Report, Box<dyn std::error::Error>> {
     let server = Server::builder()
         .address(address)
         .service(greeter_service(Polite))
-        .start_with(&lifecycle)?;
+        .start_with(&lifecycle)
+        .inspect_err(|error| lifecycle.fail(error))?;
     println!("listening at {}", server.address());
     lifecycle.serving()?;
     Ok(server.wait())

@@ -31,12 +31,13 @@
 //!
 //! # Quick start
 //!
-//! ```no_run
+#![cfg_attr(feature = "server", doc = "```no_run")]
+#![cfg_attr(not(feature = "server"), doc = "```ignore")]
 //! use touchdown::lifecycle::Report;
 //! use touchdown::protobuf::well_known_types::wrappers::StringValue;
-//! use touchdown::{Call, Server, Service, StartError, Status};
+//! use touchdown::{Call, Server, Service, Status};
 //!
-//! fn main() -> Result<Report, StartError> {
+//! fn main() -> Report {
 //!     let echo = Service::builder("demo.Echo")
 //!         .unary("Say", |_: &Call, request: StringValue| Ok::<_, Status>(request))
 //!         .build();

@@ -300,7 +300,8 @@ fn the_deadline_is_known_to_the_handler() {
     let client = client(&server);
     let options = CallOptions::default().timeout(Duration::from_secs(10));
     let left: u128 = say_with(&client, "", options).unwrap().parse().unwrap();
-    assert!((1..=10_000).contains(&left), "{left}");
+    // C-core rounds what it sends, to three digits or so.
+    assert!((1..=10_500).contains(&left), "{left}");
     let none = say_with(&client, "", CallOptions::default()).unwrap();
     assert_eq!(none, "0");
 }

@@ -131,13 +131,10 @@ fn a_busy_server_gets_sigterm_and_every_answer_is_right() {
 }
 
 #[test]
-fn serving_at_an_address_in_use_is_an_error() {
+fn a_server_that_cannot_start_exits_with_a_code_that_says_so() {
     let taken = start(echo());
     let address = taken.address().to_string();
-    let error = Server::builder()
-        .address(&address)
-        .service(echo())
-        .serve()
-        .unwrap_err();
-    assert!(error.to_string().contains(&address), "{error}");
+    let report = Server::builder().address(&address).service(echo()).serve();
+    assert_eq!(report.exit_code(), exit_code::FAILED_START);
+    assert!(report.to_string().contains(&address), "{report}");
 }

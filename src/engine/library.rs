@@ -37,8 +37,8 @@ impl Drop for Library {
 
 fn verbosity(level: LevelFilter) -> gpr_log_severity {
     match level {
-        LevelFilter::Debug | LevelFilter::Trace => gpr_log_severity::GPR_LOG_SEVERITY_DEBUG,
-        LevelFilter::Info => gpr_log_severity::GPR_LOG_SEVERITY_INFO,
+        LevelFilter::Trace => gpr_log_severity::GPR_LOG_SEVERITY_DEBUG,
+        LevelFilter::Debug => gpr_log_severity::GPR_LOG_SEVERITY_INFO,
         _ => gpr_log_severity::GPR_LOG_SEVERITY_ERROR,
     }
 }
@@ -48,8 +48,9 @@ unsafe extern "C" fn forward(args: *mut gpr_log_func_args) {
     let args = unsafe { &*args };
     let level = match args.severity {
         gpr_log_severity::GPR_LOG_SEVERITY_ERROR => Level::Error,
-        gpr_log_severity::GPR_LOG_SEVERITY_INFO => Level::Info,
-        gpr_log_severity::GPR_LOG_SEVERITY_DEBUG => Level::Debug,
+        // What C-core takes for news is of no use to who runs the program.
+        gpr_log_severity::GPR_LOG_SEVERITY_INFO => Level::Debug,
+        gpr_log_severity::GPR_LOG_SEVERITY_DEBUG => Level::Trace,
     };
     // A panicking logger must not unwind into C++.
     let _ = std::panic::catch_unwind(|| {

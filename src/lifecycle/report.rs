@@ -1,6 +1,7 @@
 //! What happened: the account of a stop, and the exit code that follows from it.
 
-use std::fmt::{self, Write};
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
 use std::process::{ExitCode, Termination};
 use std::time::Duration;
 
@@ -171,6 +172,19 @@ pub struct Report {
 }
 
 impl Report {
+    /// The report of a program that failed before it had a lifecycle to tell.
+    pub fn failed_start(error: impl fmt::Display) -> Self {
+        Self {
+            reason: Reason::StartFailed(error.to_string()),
+            took: Duration::ZERO,
+            phases: Vec::new(),
+            calls: Calls::default(),
+            forced: false,
+            abandoned: Vec::new(),
+            hooks: Vec::new(),
+        }
+    }
+
     /// The code with which the program should exit; see [`exit_code`](mod@exit_code).
     pub fn exit_code(&self) -> u8 {
         if matches!(self.reason, Reason::StartFailed(_)) {
@@ -277,7 +291,12 @@ impl fmt::Display for Report {
 }
 
 impl Termination for Report {
+    /// Writes to standard error why a start failed, as `main` does with an `Err`: who has no logger
+    /// would not learn it.
     fn report(self) -> ExitCode {
+        if let Reason::StartFailed(why) = &self.reason {
+            let _ = writeln!(io::stderr(), "Error: {why}");
+        }
         self.into()
     }
 }

@@ -85,8 +85,8 @@ impl Shared {
             control.reason = Some(reason);
             self.began.get_or_init(Instant::now);
         }
-        self.news.notify_one();
         self.stopping.cancel();
+        self.news.notify_one();
         self.ring();
     }
 

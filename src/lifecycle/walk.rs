@@ -33,6 +33,8 @@ impl Walk {
     /// The whole walk, from the start to the report.
     pub(super) fn run(self) {
         let reason = self.await_stop();
+        // Whoever began the stop does so too, but may not have come to it yet.
+        self.shared.stopping.cancel();
         log::info!("stopping: {}", one_line(&reason.to_string()));
         let drained = if self.shared.phase.get() == Phase::Starting {
             self.skip_drain()

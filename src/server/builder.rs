@@ -171,14 +171,21 @@ impl ServerBuilder {
         self
     }
 
-    /// Serves until TERM or INT, then stops by the plan. This is all that `main` needs: it may
-    /// return the report, whose exit code tells how it went.
+    /// Serves until TERM or INT, then stops by the plan. This is all that `main` needs to do: it may
+    /// return the report, whose exit code says how it went.
     ///
-    /// A server that cannot start is logged and reported as well, with the exit code
-    /// [`FAILED_START`](crate::lifecycle::exit_code::FAILED_START).
-    pub fn serve(mut self) -> Result<Report, StartError> {
+    /// If the server cannot start, the report says why and has the exit code
+    /// [`FAILED_START`](crate::lifecycle::exit_code::FAILED_START). A program that wants to do
+    /// something about it calls [`start`](Self::start).
+    pub fn serve(mut self) -> Report {
         self.signals.get_or_insert(Signals::process());
-        Ok(self.start()?.wait())
+        match self.start() {
+            Ok(server) => server.wait(),
+            Err(error) => {
+                log::error!("{error}");
+                Report::failed_start(error)
+            }
+        }
     }
 
     /// Starts the server with a lifecycle of its own, and returns.
@@ -277,7 +284,7 @@ impl ServerBuilder {
         let host: Arc<dyn engine::Host> = dispatch.clone();
         let engine = Engine::start(config, host).map_err(StartError::Engine)?;
         for address in engine.addresses() {
-            log::info!("{name}: listening at {address}");
+            log::info!("listening at {address}");
         }
         let running = Arc::new(Running {
             name,
