@@ -37,6 +37,22 @@ fn streams() -> Service {
         .build()
 }
 
+/// For what `touchdown::client` hides: response headers, and cancelling.
+fn unary_method(path: &'static str) -> grpcio::Method<StringValue, StringValue> {
+    grpcio::Method {
+        ty: grpcio::MethodType::Unary,
+        name: path,
+        req_mar: grpcio::Marshaller {
+            ser: grpcio::pb_ser,
+            de: grpcio::pb_de,
+        },
+        resp_mar: grpcio::Marshaller {
+            ser: grpcio::pb_ser,
+            de: grpcio::pb_de,
+        },
+    }
+}
+
 #[test]
 fn a_unary_call_is_answered() {
     let server = start(echo());
@@ -160,21 +176,10 @@ fn metadata_goes_both_ways() {
     let options = CallOptions::default()
         .headers(headers.build())
         .timeout(LONG);
-    let method = grpcio::Method {
-        ty: grpcio::MethodType::Unary,
-        name: "/test.Echo/Say",
-        req_mar: grpcio::Marshaller {
-            ser: grpcio::pb_ser,
-            de: grpcio::pb_de,
-        },
-        resp_mar: grpcio::Marshaller {
-            ser: grpcio::pb_ser,
-            de: grpcio::pb_de,
-        },
-    };
+    let method = unary_method("/test.Echo/Say");
     let client = grpcio::Client::new(channel);
     let mut receiver = client
-        .unary_call_async::<StringValue, StringValue>(&method, &text(""), options)
+        .unary_call_async(&method, &text(""), options)
         .unwrap();
     let (headers, _, trailers) = receiver.receive_sync().unwrap();
     let find = |metadata: &grpcio::Metadata, name: &str| {
@@ -281,7 +286,7 @@ fn a_panic_costs_one_internal() {
     }));
     std::panic::set_hook(Box::new(|_| {}));
     let client = client(&server);
-    for _ in 0..1000 {
+    for _ in 0..10_000 {
         let status = say(&client, "panic").unwrap_err();
         assert_eq!(status.code(), Code::Internal);
         assert_eq!(status.message(), "the handler panicked");
@@ -362,25 +367,10 @@ fn a_handler_that_asks_sees_its_caller_leave() {
     let server = start(service);
     for path in ["/test.Echo/Poll", "/test.Echo/Wait"] {
         let channel = channel(&server);
-        let method = grpcio::Method {
-            ty: grpcio::MethodType::Unary,
-            name: path,
-            req_mar: grpcio::Marshaller {
-                ser: grpcio::pb_ser,
-                de: grpcio::pb_de,
-            },
-            resp_mar: grpcio::Marshaller {
-                ser: grpcio::pb_ser,
-                de: grpcio::pb_de,
-            },
-        };
+        let method = unary_method(path);
         let client = grpcio::Client::new(channel);
         let mut call = client
-            .unary_call_async::<StringValue, StringValue>(
-                &method,
-                &text(""),
-                CallOptions::default(),
-            )
+            .unary_call_async(&method, &text(""), CallOptions::default())
             .unwrap();
         begun.recv_timeout(LONG).unwrap();
         let left = Instant::now();
