@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::ffi::{c_void, CString};
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,9 @@ const LINGER: Duration = Duration::from_secs(5);
 /// What is known of every open connection.
 pub(super) struct Connections {
     open: Mutex<Open>,
+    /// As many as `open` has. Asked for with every call, so not under the lock; it
+    /// is no more than a number, and nothing pairs with it.
+    count: AtomicUsize,
     wake: Arc<Wake>,
 }
 
@@ -67,12 +71,13 @@ impl Connections {
                 sockets: HashMap::new(),
                 next: 0,
             }),
+            count: AtomicUsize::new(0),
             wake,
         }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.open.lock().sockets.len()
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Gives a socket to C-core, to serve HTTP/2 on. The peer has to speak it
@@ -93,6 +98,7 @@ impl Connections {
                 until: silent_until,
             };
             open.sockets.insert(number, Socket { fd, state });
+            self.count.store(open.sockets.len(), Ordering::Relaxed);
             Box::new(Ticket {
                 number,
                 connections: Arc::clone(self),
@@ -205,7 +211,10 @@ impl Connections {
     }
 
     fn remove(&self, number: u64) {
-        self.open.lock().sockets.remove(&number);
+        let mut open = self.open.lock();
+        open.sockets.remove(&number);
+        self.count.store(open.sockets.len(), Ordering::Relaxed);
+        drop(open);
         self.wake.wake();
     }
 }

@@ -105,6 +105,8 @@ impl Housekeeper<'_> {
                 }
             }
         }
+        // Should a handler be long while replies are held back, they go out now.
+        self.shared.server.uncork();
         Some(now + TICK)
     }
 

@@ -3,7 +3,10 @@
 
 use std::ffi::CStr;
 use std::sync::Once;
+use std::thread;
+use std::time::Duration;
 
+use crossbeam_channel::RecvTimeoutError;
 use grpcio_sys::{
     gpr_log_func_args, gpr_log_severity, gpr_set_log_function, gpr_set_log_verbosity, grpc_init,
     grpc_shutdown,
@@ -28,10 +31,31 @@ impl Library {
     }
 }
 
+/// How long the end of C-core is waited for. It takes a millisecond or two, but
+/// ten seconds if one of its threads has been looking after a socket that could
+/// not be written to; the program must not stand still as long.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 impl Drop for Library {
     fn drop(&mut self) {
-        // SAFETY: pairs with the `grpc_init` of `acquire`.
-        unsafe { grpc_shutdown() }
+        let (ended, end) = crossbeam_channel::bounded::<()>(0);
+        let thread = thread::Builder::new().name("td-core-end".to_owned());
+        let end_of_core = move || {
+            // SAFETY: pairs with the `grpc_init` of `acquire`.
+            unsafe { grpc_shutdown() };
+            drop(ended);
+        };
+        match thread.spawn(end_of_core) {
+            // Joined, so that nothing is left of it when all went well.
+            Ok(thread) => {
+                let left = end.recv_timeout(PATIENCE);
+                if left == Err(RecvTimeoutError::Disconnected) {
+                    let _ = thread.join();
+                }
+            }
+            // C-core just stays.
+            Err(error) => log::debug!("no thread to end C-core on: {error}"),
+        }
     }
 }
 

@@ -57,8 +57,11 @@ const UNAVAILABLE: i32 = 14;
 /// is a matter of overlap, not of capacity; many slow the shutdown down.
 const SLOTS: usize = 16;
 
-/// From how many calls in flight on two threads poll; measured with h2load.
+/// From how many calls in flight on they are many; measured with h2load.
 const CROWD: usize = 4;
+
+/// How many threads poll at the most. More did not help, on two cores.
+const POLLERS: usize = 3;
 
 /// Who runs the handlers.
 pub(crate) trait Host: Send + Sync + 'static {
@@ -226,9 +229,19 @@ impl Shared {
         self.method(call).is_some_and(|it| it.streaming_request)
     }
 
-    /// Whether so many calls are in flight that a second poller pays.
+    /// Whether many calls are in flight.
     fn is_crowded(&self) -> bool {
         self.host.in_flight() >= CROWD
+    }
+
+    /// How many threads should poll. C-core does what concerns one connection on
+    /// one thread at a time, so as many threads as connections only get into each
+    /// other's way.
+    fn pollers(&self, crowded: bool) -> usize {
+        match crowded {
+            true => self.connections.count().clamp(1, POLLERS),
+            false => 1,
+        }
     }
 
     /// Every call that has not ended, as far as anybody could still be at work on it.

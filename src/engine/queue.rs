@@ -4,9 +4,9 @@ use std::ptr;
 use std::sync::Arc;
 
 use grpcio_sys::{
-    gpr_clock_type, gpr_inf_future, grpc_completion_queue, grpc_completion_queue_create_for_next,
-    grpc_completion_queue_destroy, grpc_completion_queue_next, grpc_completion_queue_shutdown,
-    grpc_completion_type,
+    gpr_clock_type, gpr_inf_future, gpr_inf_past, gpr_timespec, grpc_completion_queue,
+    grpc_completion_queue_create_for_next, grpc_completion_queue_destroy,
+    grpc_completion_queue_next, grpc_completion_queue_shutdown, grpc_completion_type,
 };
 
 use super::call::{Call, Operation};
@@ -93,32 +93,43 @@ impl Queue {
     /// input and output.
     pub(super) fn next(&self) -> Event {
         loop {
-            // SAFETY: the queue is alive.
-            let event = unsafe {
-                let never = gpr_inf_future(gpr_clock_type::GPR_CLOCK_MONOTONIC);
-                grpc_completion_queue_next(self.raw, never, ptr::null_mut())
-            };
-            match event.type_ {
-                grpc_completion_type::GRPC_QUEUE_SHUTDOWN => return Event::QueueStopped,
-                grpc_completion_type::GRPC_QUEUE_TIMEOUT => continue,
-                grpc_completion_type::GRPC_OP_COMPLETE => {}
+            // SAFETY: a constant.
+            let never = unsafe { gpr_inf_future(gpr_clock_type::GPR_CLOCK_MONOTONIC) };
+            if let Some(event) = self.wait(never) {
+                return event;
             }
-            let succeeded = event.success != 0;
-            return match event.tag.addr() & KIND_MASK {
-                KIND_SERVER => Event::ServerStopped,
-                KIND_SLOT => Event::Request {
-                    // SAFETY: from `slot_tag`, and each tag comes back once.
-                    slot: unsafe { Box::from_raw(event.tag.cast::<Slot>()) },
-                    filled: succeeded,
-                },
-                operation => Event::Operation {
-                    // SAFETY: from `call_tag`, and each tag comes back once.
-                    call: unsafe { Arc::from_raw(untagged::<Call>(event.tag)) },
-                    operation: Operation::from_bits(operation),
-                    succeeded,
-                },
-            };
         }
+    }
+
+    /// As `next`, but says `None` instead of blocking.
+    pub(super) fn try_next(&self) -> Option<Event> {
+        // SAFETY: a constant.
+        self.wait(unsafe { gpr_inf_past(gpr_clock_type::GPR_CLOCK_MONOTONIC) })
+    }
+
+    fn wait(&self, deadline: gpr_timespec) -> Option<Event> {
+        // SAFETY: the queue is alive.
+        let event = unsafe { grpc_completion_queue_next(self.raw, deadline, ptr::null_mut()) };
+        match event.type_ {
+            grpc_completion_type::GRPC_QUEUE_SHUTDOWN => return Some(Event::QueueStopped),
+            grpc_completion_type::GRPC_QUEUE_TIMEOUT => return None,
+            grpc_completion_type::GRPC_OP_COMPLETE => {}
+        }
+        let succeeded = event.success != 0;
+        Some(match event.tag.addr() & KIND_MASK {
+            KIND_SERVER => Event::ServerStopped,
+            KIND_SLOT => Event::Request {
+                // SAFETY: from `slot_tag`, and each tag comes back once.
+                slot: unsafe { Box::from_raw(event.tag.cast::<Slot>()) },
+                filled: succeeded,
+            },
+            operation => Event::Operation {
+                // SAFETY: from `call_tag`, and each tag comes back once.
+                call: unsafe { Arc::from_raw(untagged::<Call>(event.tag)) },
+                operation: Operation::from_bits(operation),
+                succeeded,
+            },
+        })
     }
 
     /// Lets `next` say [`Event::QueueStopped`] once nothing is outstanding.

@@ -7,8 +7,9 @@
 //!
 //! Before a thread runs a handler it makes sure that somebody else polls, and
 //! waking somebody for every call costs more than a short call itself. So there is
-//! an exception: while calls are few, and their method is known to be short, the
-//! only poller runs them with nobody polling, and polls on. Should a handler take
+//! an exception: if their method is known to be short, the only poller runs calls
+//! with nobody polling, and polls on. (While calls are many and come on many
+//! connections, more than one thread polls.) Should a handler take
 //! long after all, the [`watch`](Roster::watch) sees it within two of its ticks and
 //! sends somebody to poll.
 //!
@@ -19,10 +20,6 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-
-/// How many threads poll at a time while calls are many. With two, one that comes
-/// back from a short handler finds that the other has gone on meanwhile.
-const POLLERS: usize = 2;
 
 /// How often the watch looks.
 pub(super) const TICK: Duration = Duration::from_millis(1);
@@ -71,8 +68,8 @@ enum Watch {
 pub(super) struct Outlook {
     /// Calls of its method were short of late.
     pub(super) short: bool,
-    /// Other calls are in flight.
-    pub(super) crowded: bool,
+    /// How many threads should poll.
+    pub(super) pollers: usize,
 }
 
 /// What is to be done with a call that has arrived.
@@ -93,6 +90,8 @@ pub(super) enum Decision<T> {
 pub(super) enum Next<T> {
     Run(T),
     Poll,
+    /// Nothing to do: call [`Roster::rest`].
+    Rest,
 }
 
 /// What the watch has found.
@@ -162,7 +161,7 @@ impl<T> Roster<T> {
             return Decision::Run(call);
         }
         let mut begin_watch = false;
-        if outlook.short && !outlook.crowded {
+        if outlook.short && outlook.pollers == 1 {
             match &mut state.watch {
                 Watch::On {
                     unpolled_since,
@@ -198,20 +197,24 @@ impl<T> Roster<T> {
         Decision::Queued
     }
 
-    /// A thread has run a call to its end. Returns when there is something to
-    /// do for it. `crowded` says that other calls are in flight.
-    pub(super) fn finished(&self, crowded: bool) -> Next<T> {
+    /// A thread has run a call to its end. `pollers` is how many threads should poll.
+    pub(super) fn finished(&self, pollers: usize) -> Next<T> {
         let mut state = self.state.lock();
         if let Some(call) = state.waiting.pop_front() {
             return Next::Run(call);
         }
         state.running -= 1;
-        let wanted = if crowded { POLLERS } else { 1 };
-        if state.polling < wanted || state.closed {
+        if state.polling < pollers || state.closed {
             state.becomes_poller();
             return Next::Poll;
         }
         state.resting += 1;
+        Next::Rest
+    }
+
+    /// Rests until somebody has to poll.
+    pub(super) fn rest(&self) {
+        let mut state = self.state.lock();
         while state.called == 0 && !state.closed {
             self.called.wait(&mut state);
         }
@@ -222,7 +225,6 @@ impl<T> Roster<T> {
         } else {
             state.becomes_poller();
         }
-        Next::Poll
     }
 
     /// Looks whether a handler keeps the only poller from polling. To be called

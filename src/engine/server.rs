@@ -13,8 +13,8 @@ use grpcio_sys::{
 
 use super::queue::server_tag;
 use super::shim::{
-    touchdown_arguments_create, touchdown_arguments_destroy, touchdown_server_send_goaways,
-    Arguments,
+    touchdown_arguments_create, touchdown_arguments_destroy, touchdown_cork,
+    touchdown_server_send_goaways, touchdown_uncork, Arguments,
 };
 
 pub(super) struct Server {
@@ -83,6 +83,17 @@ impl Server {
     pub(super) fn send_goaways(&self) {
         // SAFETY: the server is alive.
         unsafe { touchdown_server_send_goaways(self.raw, self.arguments) }
+    }
+
+    /// Lets what this thread writes wait for [`uncork`](Self::uncork).
+    pub(super) fn cork(&self) {
+        touchdown_cork();
+    }
+
+    /// Writes everything that waits, whichever thread has corked it.
+    pub(super) fn uncork(&self) {
+        // SAFETY: the arguments are alive.
+        unsafe { touchdown_uncork(self.arguments) }
     }
 
     pub(super) fn cancel_all_calls(&self) {

@@ -47,12 +47,20 @@ impl Seat {
     }
 }
 
+/// How many events are handled at the most before the replies go out that were
+/// held back to go out together.
+const CORKED_EVENTS: u32 = 32;
+
 /// Polls, and runs what comes, until the queue is at its end.
 pub(super) fn run(shared: &Arc<Shared>) {
-    let seat = Arc::new(Seat::default());
-    shared.seats.lock().push(Arc::clone(&seat));
+    let mut worker = Worker {
+        shared,
+        seat: Arc::new(Seat::default()),
+        corked: None,
+    };
+    shared.seats.lock().push(Arc::clone(&worker.seat));
     loop {
-        match shared.queue.next() {
+        match worker.next() {
             Event::Operation {
                 call,
                 operation,
@@ -64,7 +72,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
             } => {
                 let arrival = slot.take(shared);
                 slot.lay_out(shared);
-                arrived(shared, &seat, arrival);
+                worker.arrived(arrival);
             }
             Event::Request { filled: false, .. } => {}
             Event::ServerStopped => {
@@ -74,7 +82,170 @@ pub(super) fn run(shared: &Arc<Shared>) {
             Event::QueueStopped => break,
         }
     }
-    shared.seats.lock().retain(|it| !Arc::ptr_eq(it, &seat));
+    shared
+        .seats
+        .lock()
+        .retain(|it| !Arc::ptr_eq(it, &worker.seat));
+}
+
+struct Worker<'a> {
+    shared: &'a Arc<Shared>,
+    seat: Arc<Seat>,
+    /// While replies are held back: how many more events may be handled first.
+    corked: Option<u32>,
+}
+
+impl Worker<'_> {
+    fn next(&mut self) -> Event {
+        while let Some(left) = self.corked {
+            let event = match left {
+                0 => None,
+                _ => self.shared.queue.try_next(),
+            };
+            match event {
+                Some(event) => {
+                    self.corked = Some(left - 1);
+                    return event;
+                }
+                None => self.uncork(),
+            }
+        }
+        self.shared.queue.next()
+    }
+
+    /// From now on replies wait for each other. A short call costs less than the
+    /// system call that sends its reply.
+    fn cork(&mut self) {
+        if self.corked.is_none() {
+            self.shared.server.cork();
+            self.corked = Some(CORKED_EVENTS);
+        }
+    }
+
+    fn uncork(&mut self) {
+        if self.corked.take().is_some() {
+            self.shared.server.uncork();
+        }
+    }
+
+    fn arrived(&mut self, arrival: Arrival) {
+        let shared = self.shared;
+        let Arrival {
+            call,
+            message,
+            unknown,
+        } = arrival;
+        shared.host.arrived();
+        if let Some(path) = unknown {
+            log::debug!("{path} is not implemented here");
+            end(
+                &call,
+                UNIMPLEMENTED,
+                &format!("{path} is not implemented here"),
+            );
+            shared.host.refused(&call);
+            return;
+        }
+        if message.is_none() && !shared.expects_stream(&call) {
+            // The caller left, or sent what C-core refuses, before its message was whole.
+            log::debug!("{}: ended without a request", call.path());
+            end(&call, INTERNAL, "the request ended before its message");
+            shared.host.refused(&call);
+            return;
+        }
+        let job = Job {
+            call,
+            message,
+            queued: false,
+        };
+        let now = Instant::now();
+        let crowded = shared.is_crowded();
+        let outlook = Outlook {
+            short: shared
+                .method(&job.call)
+                .is_some_and(|it| it.pace.is_short()),
+            pollers: shared.pollers(crowded),
+        };
+        let mut decision = shared.roster.arrived(job, outlook, now);
+        if let Decision::RunAndSpawn(job) = decision {
+            decision = match shared.spawn("td-worker", run) {
+                Ok(()) => Decision::Run(job),
+                Err(error) => {
+                    log::error!("cannot start another worker: {error}");
+                    shared.roster.spawn_failed(job)
+                }
+            };
+        }
+        if outlook.short && crowded {
+            self.cork();
+        } else {
+            self.uncork();
+        }
+        match decision {
+            Decision::Run(job) => self.work(job, now),
+            Decision::RunAndWatch(job) => {
+                shared.wake.wake();
+                self.work(job, now);
+            }
+            Decision::Queued => {}
+            Decision::RunAndSpawn(job) | Decision::Refused(job) => {
+                shared.log_refusal(job.call.path(), now);
+                end(
+                    &job.call,
+                    RESOURCE_EXHAUSTED,
+                    "all workers are busy and the backlog is full",
+                );
+                shared.host.refused(&job.call);
+            }
+        }
+    }
+
+    /// Runs a call, then what waits for a worker.
+    fn work(&mut self, mut job: Job, mut now: Instant) {
+        let shared = self.shared;
+        loop {
+            let Job {
+                call,
+                message,
+                queued,
+            } = job;
+            if queued && call.deadline_passed() {
+                end(
+                    &call,
+                    DEADLINE_EXCEEDED,
+                    "the deadline passed while the call waited for a worker",
+                );
+                shared.host.refused(&call);
+            } else {
+                *self.seat.0.lock() = Some((Arc::clone(&call), now));
+                let method = call.method();
+                shared.host.run(call, message);
+                // Dropped after the lock.
+                let done = self.seat.0.lock().take();
+                drop(done);
+                if let Some(method) = method {
+                    shared.methods[method as usize].pace.learn(now.elapsed());
+                }
+            }
+            match shared.roster.finished(shared.pollers(shared.is_crowded())) {
+                Next::Run(next) => {
+                    now = Instant::now();
+                    job = Job {
+                        queued: true,
+                        ..next
+                    };
+                }
+                Next::Poll => break,
+                Next::Rest => {
+                    self.uncork();
+                    shared.roster.rest();
+                    break;
+                }
+            }
+            self.uncork();
+        }
+        shut_queue_down_if_idle(shared);
+    }
 }
 
 /// A call may be begun something on as long as its handler runs, and nothing may
@@ -83,111 +254,6 @@ fn shut_queue_down_if_idle(shared: &Shared) {
     if shared.roster.is_closed_and_idle() {
         shared.queue.shut_down();
     }
-}
-
-fn arrived(shared: &Arc<Shared>, seat: &Seat, arrival: Arrival) {
-    let Arrival {
-        call,
-        message,
-        unknown,
-    } = arrival;
-    shared.host.arrived();
-    if let Some(path) = unknown {
-        log::debug!("{path} is not implemented here");
-        end(
-            &call,
-            UNIMPLEMENTED,
-            &format!("{path} is not implemented here"),
-        );
-        shared.host.refused(&call);
-        return;
-    }
-    if message.is_none() && !shared.expects_stream(&call) {
-        // The caller left, or sent what C-core refuses, before its message was whole.
-        log::debug!("{}: ended without a request", call.path());
-        end(&call, INTERNAL, "the request ended before its message");
-        shared.host.refused(&call);
-        return;
-    }
-    let job = Job {
-        call,
-        message,
-        queued: false,
-    };
-    let now = Instant::now();
-    let outlook = Outlook {
-        short: shared
-            .method(&job.call)
-            .is_some_and(|it| it.pace.is_short()),
-        crowded: shared.is_crowded(),
-    };
-    let mut decision = shared.roster.arrived(job, outlook, now);
-    if let Decision::RunAndSpawn(job) = decision {
-        decision = match shared.spawn("td-worker", run) {
-            Ok(()) => Decision::Run(job),
-            Err(error) => {
-                log::error!("cannot start another worker: {error}");
-                shared.roster.spawn_failed(job)
-            }
-        };
-    }
-    match decision {
-        Decision::Run(job) => work(shared, seat, job, now),
-        Decision::RunAndWatch(job) => {
-            shared.wake.wake();
-            work(shared, seat, job, now);
-        }
-        Decision::Queued => {}
-        Decision::RunAndSpawn(job) | Decision::Refused(job) => {
-            shared.log_refusal(job.call.path(), now);
-            end(
-                &job.call,
-                RESOURCE_EXHAUSTED,
-                "all workers are busy and the backlog is full",
-            );
-            shared.host.refused(&job.call);
-        }
-    }
-}
-
-/// Runs a call, then what waits for a worker.
-fn work(shared: &Arc<Shared>, seat: &Seat, mut job: Job, mut now: Instant) {
-    loop {
-        let Job {
-            call,
-            message,
-            queued,
-        } = job;
-        if queued && call.deadline_passed() {
-            end(
-                &call,
-                DEADLINE_EXCEEDED,
-                "the deadline passed while the call waited for a worker",
-            );
-            shared.host.refused(&call);
-        } else {
-            *seat.0.lock() = Some((Arc::clone(&call), now));
-            let method = call.method();
-            shared.host.run(call, message);
-            // Dropped after the lock.
-            let done = seat.0.lock().take();
-            drop(done);
-            if let Some(method) = method {
-                shared.methods[method as usize].pace.learn(now.elapsed());
-            }
-        }
-        match shared.roster.finished(shared.is_crowded()) {
-            Next::Run(next) => {
-                now = Instant::now();
-                job = Job {
-                    queued: true,
-                    ..next
-                };
-            }
-            Next::Poll => break,
-        }
-    }
-    shut_queue_down_if_idle(shared);
 }
 
 /// Ends a call that no handler has seen.
