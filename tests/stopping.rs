@@ -547,6 +547,39 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_client_that_answers_the_ping_is_let_go() {
+    let server = start(echo());
+    let mut client = TcpStream::connect(server.address().to_string()).unwrap();
+    client
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    eventually("the connection is open", || server.connections() == 1);
+    server.lifecycle().shutdown("test");
+    let mut seen = Vec::new();
+    let mut goaways = Vec::new();
+    let mut header = [0; 9];
+    // Until the server closes; a connection that is cut gets no second GOAWAY.
+    while client.read_exact(&mut header).is_ok() {
+        let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+        let mut payload = vec![0; length as usize];
+        client.read_exact(&mut payload).unwrap();
+        seen.push(header[3]);
+        match (header[3], header[4]) {
+            (6, 0) => client.write_all(&frame(6, 1, 0, &payload)).unwrap(),
+            (7, _) => goaways.push(u32::from_be_bytes(payload[..4].try_into().unwrap())),
+            _ => {}
+        }
+    }
+    assert_eq!(
+        goaways,
+        [i32::MAX as u32, 0],
+        "frames of the kinds {seen:?}"
+    );
+    assert_eq!(server.wait().exit_code(), exit_code::CLEAN);
+}
+
+#[test]
 fn a_request_that_comes_slowly_is_served_though_the_server_drains() {
     let server = start(unary(|_, request| {
         Ok(text(format!("heard {}", request.value)))

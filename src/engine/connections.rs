@@ -213,9 +213,13 @@ impl Connections {
     fn remove(&self, number: u64) {
         let mut open = self.open.lock();
         open.sockets.remove(&number);
-        self.count.store(open.sockets.len(), Ordering::Relaxed);
+        let left = open.sockets.len();
+        self.count.store(left, Ordering::Relaxed);
         drop(open);
-        self.wake.wake();
+        // A drain waits for the last.
+        if left == 0 {
+            self.wake.wake();
+        }
     }
 }
 

@@ -494,7 +494,8 @@ class Connection {
   bool destroyed_ = false;
 
   Frames frames_;
-  Timestamp last_of_call_ = Timestamp::InfPast();  // a frame of a call came in
+  // When a frame of a call last came in. (`InfPast` cannot be reckoned with.)
+  Timestamp last_of_call_ = Timestamp::ProcessEpoch();
   // Of an incomplete header, how many bytes C-core has got.
   size_t header_delivered_ = 0;
   bool holding_ = false;  // the frame under way is an ack
