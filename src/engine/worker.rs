@@ -82,6 +82,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
             Event::QueueStopped => break,
         }
     }
+    worker.uncork();
     shared
         .seats
         .lock()
