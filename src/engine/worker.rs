@@ -1,7 +1,7 @@
 //! The threads that poll and run handlers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -47,9 +47,9 @@ impl Seat {
     }
 }
 
-/// How many events are handled at the most before the replies go out that were
-/// held back to go out together.
-const CORKED_EVENTS: u32 = 32;
+/// How many events are handled at the most, and for how long, before the replies
+/// go out that were held back to go out together.
+const CORKED: (u32, Duration) = (32, Duration::from_micros(300));
 
 /// Polls, and runs what comes, until the queue is at its end.
 pub(super) fn run(shared: &Arc<Shared>) {
@@ -92,20 +92,21 @@ pub(super) fn run(shared: &Arc<Shared>) {
 struct Worker<'a> {
     shared: &'a Arc<Shared>,
     seat: Arc<Seat>,
-    /// While replies are held back: how many more events may be handled first.
-    corked: Option<u32>,
+    /// While replies are held back: how many more events may be handled first, and
+    /// since when.
+    corked: Option<(u32, Instant)>,
 }
 
 impl Worker<'_> {
     fn next(&mut self) -> Event {
-        while let Some(left) = self.corked {
-            let event = match left {
-                0 => None,
-                _ => self.shared.queue.try_next(),
+        while let Some((left, since)) = self.corked {
+            let event = match left > 0 && since.elapsed() < CORKED.1 {
+                true => self.shared.queue.try_next(),
+                false => None,
             };
             match event {
                 Some(event) => {
-                    self.corked = Some(left - 1);
+                    self.corked = Some((left - 1, since));
                     return event;
                 }
                 None => self.uncork(),
@@ -116,10 +117,10 @@ impl Worker<'_> {
 
     /// From now on replies wait for each other. A short call costs less than the
     /// system call that sends its reply.
-    fn cork(&mut self) {
+    fn cork(&mut self, now: Instant) {
         if self.corked.is_none() {
             self.shared.server.cork();
-            self.corked = Some(CORKED_EVENTS);
+            self.corked = Some((CORKED.0, now));
         }
     }
 
@@ -178,7 +179,7 @@ impl Worker<'_> {
             };
         }
         if outlook.short && crowded {
-            self.cork();
+            self.cork(now);
         } else {
             self.uncork();
         }
