@@ -29,13 +29,14 @@ demo: tools
 build: tools
 	@.ci/watch debug $(CARGO) build --workspace --examples
 
-# The tests come last, so that the last lines are theirs. Examples in the documentation are apart:
-# those marked `ignore` are not to be run, while tests marked so are for those who have the clients.
+# The tests come last, so that the last lines are theirs. Tests marked `ignore` are for those who have
+# the clients, or a lot of time.
 test: format build clippy docs licences core quick-start clients
 	$(CARGO) test --no-default-features --no-fail-fast
 	$(CARGO) test --workspace --doc --no-fail-fast
-	$(CARGO) test --workspace --lib --tests --examples --no-fail-fast -- \
-		$(if $(wildcard $(target)/foreign/node_modules),--include-ignored)
+	$(if $(wildcard $(target)/foreign/node_modules),\
+		$(CARGO) test --test foreign_clients -- --ignored)
+	$(CARGO) test --workspace --lib --tests --examples --no-fail-fast
 
 format:
 	$(CARGO) fmt --all --check

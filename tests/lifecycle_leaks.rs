@@ -1,16 +1,19 @@
 //! A lifecycle that is over leaves nothing behind: no thread, no file descriptor, no memory.
 //!
-//! One test alone in its file, since it counts what the whole process has.
+//! In a file of its own, since it counts what the whole process has.
 
 mod lifecycle_support;
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use lifecycle_support::{bound, eventually, Part};
 use touchdown::lifecycle::{Hook, Lifecycle, Signals};
 
 const LIFECYCLES: usize = 1000;
+
+/// The tests here count what the whole process has, so one runs at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn entries(folder: &str) -> usize {
     fs::read_dir(folder).unwrap().count()
@@ -57,6 +60,7 @@ fn live(number: usize, witness: &Arc<()>) {
 
 #[test]
 fn a_thousand_lifecycles_leave_nothing_behind() {
+    let _alone = ALONE.lock();
     let _bound = bound();
     let witness = Arc::new(());
     // The first of each kind makes what lasts as long as the process: signal handlers, caches.
@@ -74,6 +78,7 @@ fn a_thousand_lifecycles_leave_nothing_behind() {
 #[test]
 #[ignore = "takes half a minute; measures memory"]
 fn ten_thousand_lifecycles_take_no_memory() {
+    let _alone = ALONE.lock();
     let witness = Arc::new(());
     let resident = || -> usize {
         let statm = fs::read_to_string("/proc/self/statm").unwrap();

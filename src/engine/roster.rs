@@ -289,3 +289,83 @@ impl<T> Roster<T> {
         state.closed && state.running == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Outlook = Outlook {
+        short: false,
+        pollers: 1,
+    };
+    const SHORT: Outlook = Outlook {
+        short: true,
+        pollers: 1,
+    };
+
+    fn name(decision: Decision<u32>) -> &'static str {
+        match decision {
+            Decision::Run(_) => "run",
+            Decision::RunAndWatch(_) => "run and watch",
+            Decision::RunAndSpawn(_) => "run and spawn",
+            Decision::Queued => "queued",
+            Decision::Refused(_) => "refused",
+        }
+    }
+
+    #[test]
+    fn what_exceeds_the_workers_waits_and_what_exceeds_the_backlog_is_refused() {
+        let roster = Roster::new(2, 1);
+        let now = Instant::now();
+        let decisions = [1, 2, 3, 4].map(|call| name(roster.arrived(call, LONG, now)));
+        assert_eq!(
+            decisions,
+            ["run and spawn", "run and spawn", "queued", "refused"]
+        );
+        assert!(matches!(roster.finished(1), Next::Run(3)));
+        // Somebody polls already, so who has nothing to do rests.
+        assert!(matches!(roster.finished(1), Next::Rest));
+        assert_eq!(name(roster.arrived(5, LONG, now)), "run");
+    }
+
+    #[test]
+    fn a_second_thread_polls_on_when_that_is_wanted() {
+        let roster = Roster::new(2, 0);
+        let now = Instant::now();
+        assert_eq!(name(roster.arrived(1, LONG, now)), "run and spawn");
+        assert!(matches!(roster.finished(2), Next::Poll));
+        // Two poll, so one may run without another's help.
+        assert_eq!(name(roster.arrived(2, LONG, now)), "run");
+    }
+
+    #[test]
+    fn short_calls_run_unpolled_only_under_the_watch() {
+        let roster = Roster::new(2, 0);
+        let start = Instant::now();
+        assert!(matches!(roster.watch(start), Watched::Off));
+        assert_eq!(name(roster.arrived(1, SHORT, start)), "run and spawn");
+        assert!(matches!(roster.finished(1), Next::Rest));
+        // The second soon after the first asks for the watch.
+        assert_eq!(name(roster.arrived(2, SHORT, start)), "run and watch");
+        assert!(matches!(roster.watch(start), Watched::On));
+        assert!(matches!(roster.finished(1), Next::Rest));
+        assert_eq!(name(roster.arrived(3, SHORT, start)), "run");
+        // Nobody polls now; the watch bears with that for one tick.
+        assert!(matches!(roster.watch(start), Watched::On));
+        assert!(matches!(roster.watch(start + TICK), Watched::On));
+        // It has called a thread that rested, so the runner is not needed.
+        assert!(matches!(roster.finished(1), Next::Rest));
+    }
+
+    #[test]
+    fn the_watch_ends_when_there_is_nothing_to_watch() {
+        let roster = Roster::new(1, 0);
+        let start = Instant::now();
+        let _ = roster.arrived(1, SHORT, start);
+        let _ = roster.finished(1);
+        let _ = roster.arrived(2, SHORT, start);
+        let _ = roster.finished(1);
+        let ticks = (0..2 * IDLE_TICKS).take_while(|_| matches!(roster.watch(start), Watched::On));
+        assert_eq!(ticks.count() as u32, IDLE_TICKS);
+    }
+}
