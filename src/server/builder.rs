@@ -138,7 +138,7 @@ impl ServerBuilder {
     }
 
     /// Sets after how long without a byte a connection is probed, and how long the answer may
-    /// take. One without answer is closed. C-core takes no less than one second between probes.
+    /// take. One without answer is closed.
     pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.keepalive_interval = interval;
         self.keepalive_timeout = timeout;
