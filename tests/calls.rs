@@ -395,6 +395,45 @@ fn a_handler_that_asks_sees_its_caller_leave() {
 }
 
 #[test]
+fn no_call_waits_for_a_handler_that_is_suddenly_slow() {
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let server = start(unary(move |_, request| {
+        if request.value == "slow" {
+            let _ = released.recv();
+        }
+        Ok(request)
+    }));
+    let clients: Vec<Client> = (0..3).map(|_| client(&server)).collect();
+    // The engine learns that the method is short.
+    for _ in 0..100 {
+        say(&clients[0], "quick").unwrap();
+    }
+    let (done, dones) = mpsc::channel();
+    for _ in 0..20 {
+        let slow = thread::spawn({
+            let client = clients[0].clone();
+            move || say(&client, "slow")
+        });
+        for client in clients.iter().cycle().take(24) {
+            let (client, done) = (client.clone(), done.clone());
+            thread::spawn(move || {
+                for _ in 0..5 {
+                    say(&client, "quick").unwrap();
+                }
+                done.send(()).unwrap();
+            });
+        }
+        for _ in 0..24 {
+            dones
+                .recv_timeout(LONG / 2)
+                .expect("the others do not wait for the slow one");
+        }
+        release.send(()).unwrap();
+        slow.join().unwrap().unwrap();
+    }
+}
+
+#[test]
 fn interceptors_run_in_order_and_may_refuse() {
     struct Named(&'static str, Arc<Mutex<Vec<String>>>);
     impl Interceptor for Named {

@@ -227,6 +227,22 @@ impl<T> Roster<T> {
         }
     }
 
+    /// Makes sure that the watch looks at least once more. Says whether it has to be
+    /// begun for that.
+    pub(super) fn keep_watch(&self) -> bool {
+        match &mut self.state.lock().watch {
+            watch @ Watch::Off => {
+                *watch = Watch::Wanted;
+                true
+            }
+            Watch::Wanted => false,
+            Watch::On { idle, .. } => {
+                *idle = 0;
+                false
+            }
+        }
+    }
+
     /// Looks whether a handler keeps the only poller from polling. To be called
     /// once it is wanted, and every [`TICK`] as long as it is on.
     pub(super) fn watch(&self, now: Instant) -> Watched {
@@ -367,5 +383,9 @@ mod tests {
         let _ = roster.finished(1);
         let ticks = (0..2 * IDLE_TICKS).take_while(|_| matches!(roster.watch(start), Watched::On));
         assert_eq!(ticks.count() as u32, IDLE_TICKS);
+        // Off again, and begun by whoever needs it.
+        assert!(roster.keep_watch());
+        assert!(!roster.keep_watch());
+        assert!(matches!(roster.watch(start), Watched::On));
     }
 }

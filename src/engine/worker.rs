@@ -119,6 +119,10 @@ impl Worker<'_> {
     /// system call that sends its reply.
     fn cork(&mut self, now: Instant) {
         if self.corked.is_none() {
+            // The watch lets them go, should the next handler be long after all.
+            if self.shared.roster.keep_watch() {
+                self.shared.wake.wake();
+            }
             self.shared.server.cork();
             self.corked = Some((CORKED.0, now));
         }
