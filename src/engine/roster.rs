@@ -235,7 +235,8 @@ impl<T> Roster<T> {
                 *watch = Watch::Wanted;
                 true
             }
-            Watch::Wanted => false,
+            // Whoever wanted it may have had no reason to wake anybody.
+            Watch::Wanted => true,
             Watch::On { idle, .. } => {
                 *idle = 0;
                 false
@@ -385,7 +386,7 @@ mod tests {
         assert_eq!(ticks.count() as u32, IDLE_TICKS);
         // Off again, and begun by whoever needs it.
         assert!(roster.keep_watch());
-        assert!(!roster.keep_watch());
         assert!(matches!(roster.watch(start), Watched::On));
+        assert!(!roster.keep_watch());
     }
 }
