@@ -85,12 +85,13 @@ impl Server {
         unsafe { touchdown_server_send_goaways(self.raw, self.arguments) }
     }
 
-    /// Lets what this thread writes wait for [`uncork`](Self::uncork).
+    /// Lets what this thread writes for this server wait for [`uncork`](Self::uncork).
     pub(super) fn cork(&self) {
-        touchdown_cork();
+        // SAFETY: the arguments are alive; only their address is kept.
+        unsafe { touchdown_cork(self.arguments) }
     }
 
-    /// Writes everything that waits, whichever thread has corked it.
+    /// Writes everything of this server that waits, whichever thread has corked it.
     pub(super) fn uncork(&self) {
         // SAFETY: the arguments are alive.
         unsafe { touchdown_uncork(self.arguments) }

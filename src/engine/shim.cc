@@ -56,8 +56,10 @@ struct Common {
   std::vector<Connection*> corked;
 };
 
-// Whether writes that this thread begins are to wait.
-thread_local bool t_corked = false;
+// The server whose writes are to wait if this thread begins them. C-core lets a
+// thread work for any server of the process, so it is not enough to know that
+// some are to wait: nobody would begin another server's.
+thread_local const Common* t_corked = nullptr;
 }  // namespace
 
 struct touchdown_arguments {
@@ -436,7 +438,7 @@ class Connection {
   static void Write(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
                     grpc_closure* callback, void* arg, int max_frame_size) {
     Connection* self = From(endpoint);
-    if (t_corked) {
+    if (t_corked == self->common_.get()) {
       // There is one write at a time, and C-core keeps the endpoint until its
       // callback was run.
       self->corked_ = CorkedWrite{slices, callback, arg, max_frame_size};
@@ -568,10 +570,12 @@ void touchdown_server_send_goaways(grpc_server* server,
   grpc_core::Server::FromC(server)->SendGoaways();
 }
 
-void touchdown_cork() { t_corked = true; }
+void touchdown_cork(const touchdown_arguments* arguments) {
+  t_corked = arguments->common.get();
+}
 
 void touchdown_uncork(const touchdown_arguments* arguments) {
-  t_corked = false;
+  t_corked = nullptr;
   std::vector<Connection*> corked;
   {
     std::lock_guard<std::mutex> lock(arguments->common->mutex);

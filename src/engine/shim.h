@@ -51,7 +51,7 @@ void touchdown_server_send_goaways(grpc_server* server,
 // From now on writes that the calling thread begins wait, and what else is to be
 // written on their connections joins them: replies that are ready together go
 // out together, for a few system calls less.
-void touchdown_cork(void);
+void touchdown_cork(const touchdown_arguments* arguments);
 
 // Ends that for the calling thread, and begins every write of the server's that
 // waits, whichever thread it was that corked it.

@@ -32,6 +32,6 @@ unsafe extern "C" {
         server: *mut grpc_server,
         arguments: *const Arguments,
     );
-    pub(super) safe fn touchdown_cork();
+    pub(super) fn touchdown_cork(arguments: *const Arguments);
     pub(super) fn touchdown_uncork(arguments: *const Arguments);
 }
