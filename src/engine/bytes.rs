@@ -51,8 +51,7 @@ impl Message {
     }
 
     /// The size in bytes as received, so compressed if it is.
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         // SAFETY: as in `slices`.
         unsafe { self.0.as_ref().data.raw.slice_buffer.length }
     }

@@ -10,8 +10,10 @@
 //!   `FINISHED`. So nothing is begun on a call whose end has been sent, and the
 //!   completion queue may be shut down once every call has been finished.
 
+use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void, CStr};
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -383,7 +385,7 @@ impl Call {
 
         let headers = Slices::new(&headers);
         let trailers = Slices::new(&trailers);
-        let text = Outgoing::copy(ending.message.as_bytes());
+        let text = Outgoing::copy(percent_encoded(ending.message).as_bytes());
         let mut text_slice = text.as_raw();
         let buffer = message.map(Outgoing::to_buffer);
         let mut ops = [new_op(grpc_op_type::GRPC_OP_SEND_STATUS_FROM_SERVER); 4];
@@ -628,6 +630,26 @@ pub(crate) enum Handled {
     NotYet,
 }
 
+/// A status message as it goes over the wire: what is neither a space nor a visible
+/// character of ASCII, and the percent sign, as `%XX`. See "Status-Message" in
+/// [gRPC over HTTP/2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+fn percent_encoded(message: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'%';
+    if message.bytes().all(is_plain) {
+        return Cow::Borrowed(message);
+    }
+    let mut encoded = String::with_capacity(message.len() * 2);
+    for byte in message.bytes() {
+        if is_plain(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    Cow::Owned(encoded)
+}
+
 fn new_op(op: grpc_op_type) -> grpc_op {
     // SAFETY: a C struct for which all zeros is the documented start.
     let mut new: grpc_op = unsafe { std::mem::zeroed() };
@@ -676,5 +698,21 @@ impl Slices {
         op.data.send_initial_metadata.count = self.pairs.len();
         op.data.send_initial_metadata.metadata = self.as_ptr();
         op
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_message_is_percent_encoded() {
+        assert_eq!(percent_encoded(" plain ~"), " plain ~");
+        assert_eq!(percent_encoded("100 %\n"), "100 %25%0A");
+        // From gRPC's special_status_message interop test.
+        assert_eq!(
+            percent_encoded("\t\ntest with whitespace\r\nand Unicode BMP \u{263a} and non-BMP \u{1f608}\t\n"),
+            "%09%0Atest with whitespace%0D%0Aand Unicode BMP %E2%98%BA and non-BMP %F0%9F%98%88%09%0A"
+        );
     }
 }

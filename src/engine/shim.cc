@@ -6,6 +6,7 @@
 
 #include "shim.h"
 
+#include <limits.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -23,6 +24,8 @@
 #include "src/core/ext/transport/chttp2/transport/chttp2_transport.h"
 #include "src/core/lib/channel/channel_args.h"
 #include "src/core/lib/channel/channel_args_preconditioning.h"
+#include "src/core/lib/channel/channel_stack.h"
+#include "src/core/lib/channel/channel_stack_builder.h"
 #include "src/core/lib/channel/channelz.h"
 #include "src/core/lib/config/core_configuration.h"
 #include "src/core/lib/event_engine/channel_args_endpoint_config.h"
@@ -36,8 +39,10 @@
 #include "src/core/lib/iomgr/exec_ctx.h"
 #include "src/core/lib/iomgr/tcp_client_posix.h"
 #include "src/core/lib/iomgr/timer.h"
+#include "src/core/lib/surface/channel_stack_type.h"
 #include "src/core/lib/surface/completion_queue.h"
 #include "src/core/lib/surface/server.h"
+#include "src/core/lib/transport/metadata_batch.h"
 #include "src/core/lib/transport/transport.h"
 
 #ifdef NDEBUG
@@ -79,6 +84,18 @@ using grpc_core::Timestamp;
 // connection by themselves when told to go, and so do not wait for this.
 constexpr Duration kQuiet = Duration::Milliseconds(50);
 constexpr Duration kHeldAtLeast = Duration::Milliseconds(2);
+
+// `GRPC_CLOSURE_INIT` is not used: it is another function with NDEBUG.
+void InitClosure(grpc_closure* closure, grpc_iomgr_cb_func callback,
+                 void* arg) {
+  closure->cb = callback;
+  closure->cb_arg = arg;
+  closure->error_data.error = 0;
+  closure->scheduled = false;
+  closure->run = false;
+  closure->file_created = closure->file_initiated = nullptr;
+  closure->line_created = closure->line_initiated = 0;
+}
 
 // Follows the frames in what a client sends (RFC 9113, 3.4 and 4.1).
 class Frames {
@@ -176,15 +193,8 @@ class Connection {
   }
 
  private:
-  // `GRPC_CLOSURE_INIT` is not used: it is another function with NDEBUG.
   void Init(grpc_closure* closure, grpc_iomgr_cb_func callback) {
-    closure->cb = callback;
-    closure->cb_arg = this;
-    closure->error_data.error = 0;
-    closure->scheduled = false;
-    closure->run = false;
-    closure->file_created = closure->file_initiated = nullptr;
-    closure->line_created = closure->line_initiated = 0;
+    InitClosure(closure, callback, this);
   }
 
   static Connection* From(grpc_endpoint* endpoint) {
@@ -513,6 +523,107 @@ const grpc_endpoint_vtable Connection::kVtable = {
     Connection::Destroy,      Connection::Peer,
     Connection::LocalAddress, Connection::Fd,
     Connection::CanTrackError};
+
+// What HTTP asks of a call, and no more. C-core has four filters for a server's
+// calls, each of them a coroutine that is driven from callbacks: together more
+// than a third of all instructions of a small call. They
+// - check and strip the request's pseudo headers, set those of the response, and
+//   percent-encode the status message (http-server): here; the last in Rust;
+// - compress and decompress messages, and limit their size (compression,
+//   message_size): in Rust, where the decompressed size can be limited, too;
+// - tell a tracer, if the program has one (server_call_tracer): nobody can set one.
+struct HttpCall {
+  grpc_metadata_batch* request;
+  grpc_closure* next;
+  grpc_closure on_request;
+};
+
+void OnRequest(void* arg, grpc_error_handle error) {
+  HttpCall* call = static_cast<HttpCall*>(arg);
+  grpc_core::Slice* path =
+      call->request->get_pointer(grpc_core::HttpPathMetadata());
+  // A GET may come from a link that somebody clicked on. It gets to a method
+  // that does not exist, so that there is an answer.
+  if (error.ok() && path != nullptr &&
+      call->request->get(grpc_core::HttpMethodMetadata()) !=
+          grpc_core::HttpMethodMetadata::kPost) {
+    grpc_slice_unref(path->TakeCSlice());
+    *path = grpc_core::Slice(
+        grpc_slice_from_static_string("another HTTP method than POST"));
+  }
+  // `Closure::Run` is not used: it is another function with NDEBUG.
+  call->next->cb(call->next->cb_arg, std::move(error));
+}
+
+void StartBatch(grpc_call_element* element,
+                grpc_transport_stream_op_batch* batch) {
+  if (batch->recv_initial_metadata) {
+    HttpCall* call = static_cast<HttpCall*>(element->call_data);
+    auto& receive = batch->payload->recv_initial_metadata;
+    call->request = receive.recv_initial_metadata;
+    call->next = receive.recv_initial_metadata_ready;
+    InitClosure(&call->on_request, OnRequest, call);
+    receive.recv_initial_metadata_ready = &call->on_request;
+  }
+  if (batch->send_initial_metadata) {
+    grpc_metadata_batch* response =
+        batch->payload->send_initial_metadata.send_initial_metadata;
+    response->Set(grpc_core::HttpStatusMetadata(), 200);
+    response->Set(grpc_core::ContentTypeMetadata(),
+                  grpc_core::ContentTypeMetadata::kApplicationGrpc);
+  }
+  grpc_call_next_op(element, batch);
+}
+
+const grpc_channel_filter kHttpFilter = {
+    StartBatch,
+    nullptr,  // no promises
+    grpc_channel_next_op,
+    sizeof(HttpCall),
+    [](grpc_call_element*, const grpc_call_element_args*) {
+      return absl::OkStatus();
+    },
+    grpc_call_stack_ignore_set_pollset_or_pollset_set,
+    [](grpc_call_element*, const grpc_call_final_info*, grpc_closure*) {},
+    0,
+    [](grpc_channel_element*, grpc_channel_element_args*) {
+      return absl::OkStatus();
+    },
+    grpc_channel_stack_no_post_init,
+    [](grpc_channel_element*) {},
+    grpc_channel_next_get_info,
+    "touchdown",
+};
+
+// Servers with this channel argument get `kHttpFilter`.
+constexpr const char* kOurs = "touchdown.server";
+
+bool ReplaceFilters(grpc_core::ChannelStackBuilder* builder) {
+  if (!builder->channel_args().Contains(kOurs)) return true;
+  auto* stack = builder->mutable_stack();
+  auto replaced = [](const grpc_channel_filter* filter) {
+    for (const char* name :
+         {"http-server", "compression", "message_size", "server_call_tracer"}) {
+      if (strcmp(filter->name, name) == 0) return true;
+    }
+    return false;
+  };
+  stack->erase(std::remove_if(stack->begin(), stack->end(), replaced),
+               stack->end());
+  stack->insert(stack->begin(), &kHttpFilter);
+  return true;
+}
+
+// C-core fixes its configuration when it is first used, so this comes earlier,
+// while the program is loaded. The priority is that of what comes last.
+const bool kRegistered = [] {
+  grpc_core::CoreConfiguration::RegisterBuilder(
+      [](grpc_core::CoreConfiguration::Builder* builder) {
+        builder->channel_init()->RegisterStage(GRPC_SERVER_CHANNEL, INT_MAX,
+                                               ReplaceFilters);
+      });
+  return true;
+}();
 
 }  // namespace
 

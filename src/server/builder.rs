@@ -300,7 +300,7 @@ impl ServerBuilder {
     /// C-core's channel arguments.
     fn settings(&self) -> Result<Vec<(&'static str, i32)>, StartError> {
         let streams = at_least_one("max_concurrent_streams", self.max_concurrent_streams)?;
-        let message = at_least_one("max_receive_message_size", self.max_receive_message_size)?;
+        at_least_one("max_receive_message_size", self.max_receive_message_size)?;
         let metadata = at_least_one("max_metadata_size", self.max_metadata_size)?;
         let number = |setting, value: usize| {
             i32::try_from(value).map_err(|_: TryFromIntError| StartError::Setting {
@@ -320,13 +320,11 @@ impl ServerBuilder {
         milliseconds("handshake_timeout", self.handshake_timeout)?;
         let metadata = number("max_metadata_size", metadata)?;
         Ok(vec![
+            // See `kHttpFilter` in engine/shim.cc.
+            ("touchdown.server", 1),
             (
                 "grpc.max_concurrent_streams",
                 number("max_concurrent_streams", streams)?,
-            ),
-            (
-                "grpc.max_receive_message_length",
-                number("max_receive_message_size", message)?,
             ),
             // Above the first C-core refuses some calls, at random, and above the second all.
             ("grpc.max_metadata_size", metadata),
@@ -343,8 +341,6 @@ impl ServerBuilder {
             ("grpc.keepalive_permit_without_calls", 1),
             // Clients may ping as often as every ten seconds without being sent away.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            // Decompressed by touchdown, which bounds the size; C-core does not.
-            ("grpc.per_message_decompression", 0),
             // Deadlines are kept by touchdown, where somebody asks for them. C-core's check
             // cancels the call, after which strict clients drop the whole connection.
             ("grpc.enable_deadline_checking", 0),

@@ -10,12 +10,18 @@ use crate::engine::{Compression, Message, Outgoing};
 
 use super::status::Status;
 
-/// Reads a request. `limit` is the size in bytes that a message may have once
-/// decompressed.
+/// Reads a request. `limit` is the size in bytes that a message may have, both as it
+/// came and once decompressed.
 ///
 /// The codes are those of gRPC's
 /// [`statuscodes.md`](https://github.com/grpc/grpc/blob/master/doc/statuscodes.md).
 pub(super) fn decode<Q: Protobuf>(message: &Message, limit: usize) -> Result<Q, Status> {
+    if message.len() > limit {
+        return Err(Status::resource_exhausted(format!(
+            "the request has {} bytes, and the limit is {limit}",
+            message.len()
+        )));
+    }
     let parsed = match message.compression() {
         Compression::Identity => match message.contiguous() {
             Some(bytes) => Q::parse_from_bytes(bytes),
