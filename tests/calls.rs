@@ -279,6 +279,21 @@ fn metadata_above_the_limit_is_refused() {
 }
 
 #[test]
+fn requests_that_exceed_the_memory_limit_are_refused_before_they_are_there() {
+    let server = builder(echo())
+        .memory_limit(8 << 20)
+        .max_receive_message_size(1 << 30)
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let status = say(&client, &"x".repeat(64 << 20)).unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    // By C-core itself: no handler and no decoder has seen it.
+    assert!(!status.message().contains("limit"), "{status}");
+    assert_eq!(say(&client, "still there").unwrap(), "still there");
+}
+
+#[test]
 fn a_panic_costs_one_internal() {
     let server = start(unary(|_, request| match request.value.as_str() {
         "panic" => panic!("as asked"),

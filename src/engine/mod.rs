@@ -35,6 +35,7 @@ pub(crate) use self::bytes::{Compression, Message, Outgoing};
 pub(crate) use self::call::{Call, Ending, Handled, Received, SendError, Wait};
 pub use self::listener::Address;
 pub(crate) use self::listener::Listener;
+pub(crate) use self::server::quarter_of_memory;
 
 use self::connections::Connections;
 use self::pace::Pace;
@@ -131,6 +132,8 @@ pub(crate) struct Config {
     pub(crate) backlog: usize,
     /// How many connections may be open.
     pub(crate) connections: usize,
+    /// How much memory, in bytes, may be taken for what has not fully arrived.
+    pub(crate) memory: usize,
     /// How long a new connection may stay silent.
     pub(crate) handshake: Duration,
 }
@@ -265,7 +268,7 @@ impl Engine {
     pub(crate) fn start(mut config: Config, host: Arc<dyn Host>) -> io::Result<Engine> {
         let wake = Arc::new(Wake::new()?);
         let queue = Queue::new();
-        let server = Server::new(queue.as_raw(), &config.settings);
+        let server = Server::new(queue.as_raw(), &config.settings, config.memory);
         for method in &mut config.methods {
             let with_message = !method.streaming_request;
             method.handle = server.register(&method.path, with_message).ok_or_else(|| {

@@ -4,8 +4,10 @@ use std::ffi::{c_char, c_void, CString};
 use std::ptr;
 
 use grpcio_sys::{
-    grpc_arg, grpc_arg_grpc_arg_value, grpc_arg_type, grpc_channel_args, grpc_completion_queue,
-    grpc_server, grpc_server_cancel_all_calls, grpc_server_create, grpc_server_destroy,
+    grpc_arg, grpc_arg_grpc_arg_value, grpc_arg_grpc_arg_value_grpc_arg_pointer, grpc_arg_type,
+    grpc_channel_args, grpc_completion_queue, grpc_resource_quota_arg_vtable,
+    grpc_resource_quota_create, grpc_resource_quota_resize, grpc_resource_quota_unref, grpc_server,
+    grpc_server_cancel_all_calls, grpc_server_create, grpc_server_destroy,
     grpc_server_register_completion_queue, grpc_server_register_method,
     grpc_server_register_method_payload_handling as payload_handling,
     grpc_server_shutdown_and_notify, grpc_server_start,
@@ -29,7 +31,12 @@ unsafe impl Send for Server {}
 unsafe impl Sync for Server {}
 
 impl Server {
-    pub(super) fn new(queue: *mut grpc_completion_queue, settings: &[(&str, i32)]) -> Server {
+    /// `memory` is how many bytes may be taken for what has not fully arrived.
+    pub(super) fn new(
+        queue: *mut grpc_completion_queue,
+        settings: &[(&str, i32)],
+        memory: usize,
+    ) -> Server {
         let keys: Vec<CString> = settings
             .iter()
             .map(|(key, _)| CString::new(*key).expect("a name without zeros"))
@@ -43,19 +50,32 @@ impl Server {
                 value: grpc_arg_grpc_arg_value { integer: *value },
             })
             .collect();
+        // SAFETY: a new quota; the name is copied.
+        let quota = unsafe { grpc_resource_quota_create(c"touchdown".as_ptr()) };
+        args.push(grpc_arg {
+            type_: grpc_arg_type::GRPC_ARG_POINTER,
+            key: c"grpc.resource_quota".as_ptr().cast_mut(),
+            value: grpc_arg_grpc_arg_value {
+                pointer: grpc_arg_grpc_arg_value_grpc_arg_pointer {
+                    p: quota.cast(),
+                    // SAFETY: returns a constant.
+                    vtable: unsafe { grpc_resource_quota_arg_vtable() },
+                },
+            },
+        });
         let args = grpc_channel_args {
             num_args: args.len(),
             args: args.as_mut_ptr(),
         };
-        // SAFETY: C-core copies the arguments; the queue outlives the server, which
-        // holds a reference to it.
+        // SAFETY: C-core copies the arguments, with references of its own to the quota;
+        // the queue outlives the server, which holds a reference to it.
         unsafe {
+            grpc_resource_quota_resize(quota, memory);
             let raw = grpc_server_create(&args, ptr::null_mut());
             grpc_server_register_completion_queue(raw, queue, ptr::null_mut());
-            Server {
-                raw,
-                arguments: touchdown_arguments_create(&args),
-            }
+            let arguments = touchdown_arguments_create(&args);
+            grpc_resource_quota_unref(quota);
+            Server { raw, arguments }
         }
     }
 
@@ -126,4 +146,18 @@ impl Drop for Server {
             grpc_server_destroy(self.raw);
         }
     }
+}
+
+/// A quarter of the machine's memory, in bytes, but 16 MiB at the least.
+pub(crate) fn quarter_of_memory() -> usize {
+    // SAFETY: system calls without memory; they say -1 for what they do not know.
+    let (pages, size) = unsafe {
+        (
+            libc::sysconf(libc::_SC_PHYS_PAGES),
+            libc::sysconf(libc::_SC_PAGESIZE),
+        )
+    };
+    let pages = usize::try_from(pages).unwrap_or(0);
+    let size = usize::try_from(size).unwrap_or(0);
+    (pages / 4).saturating_mul(size).max(16 << 20)
 }

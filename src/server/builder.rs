@@ -25,6 +25,7 @@ use super::service::Service;
 /// | [`max_concurrent_streams`](Self::max_concurrent_streams) | 1,000 | calls beyond it wait unseen in the client; RFC 9113, 5.1.2 asks for no less than 100 |
 /// | [`max_receive_message_size`](Self::max_receive_message_size) | 4 MiB | as in every gRPC implementation |
 /// | [`max_metadata_size`](Self::max_metadata_size) | 16 KiB | C-core's own hard limit |
+/// | [`memory_limit`](Self::memory_limit) | a quarter of the machine's memory, 16 MiB at the least | the rest of the program needs some, too; it is the share that Java's virtual machine takes |
 /// | [`keepalive`](Self::keepalive) | 60 s, 20 s | a peer that lost its power is noticed within 80 s; most NATs forget a connection later than that |
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | a client speaks first, and a slow radio link has a round trip of 1 s |
 /// | [`plan`](Self::plan) | [`Plan::default`] | |
@@ -40,6 +41,7 @@ pub struct ServerBuilder {
     max_concurrent_streams: usize,
     max_receive_message_size: usize,
     max_metadata_size: usize,
+    memory_limit: Option<usize>,
     keepalive_interval: Duration,
     keepalive_timeout: Duration,
     handshake_timeout: Duration,
@@ -62,6 +64,7 @@ impl Server {
             max_concurrent_streams: 1000,
             max_receive_message_size: 4 << 20,
             max_metadata_size: 16 << 10,
+            memory_limit: None,
             keepalive_interval: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
@@ -134,6 +137,16 @@ impl ServerBuilder {
     /// bytes more for each entry). What is larger is refused with `RESOURCE_EXHAUSTED`.
     pub fn max_metadata_size(mut self, bytes: usize) -> Self {
         self.max_metadata_size = bytes;
+        self
+    }
+
+    /// Sets how much memory, in bytes, requests may take that are still arriving, all together. If
+    /// it is not enough, idle connections are closed first, then calls are ended with
+    /// `RESOURCE_EXHAUSTED`, whichever C-core meets first. A request above
+    /// [`max_receive_message_size`](Self::max_receive_message_size) can be refused only once it is
+    /// there, so this is what bounds the server's memory.
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.memory_limit = Some(bytes);
         self
     }
 
@@ -233,6 +246,8 @@ impl ServerBuilder {
         let settings = self.settings()?;
         let (workers, backlog) = (at_least_one("workers", self.workers)?, self.backlog);
         let connections = at_least_one("max_connections", self.max_connections)?;
+        let memory = self.memory_limit.unwrap_or_else(engine::quarter_of_memory);
+        let memory = at_least_one("memory_limit", memory)?;
         if self.addresses.is_empty() {
             return Err(StartError::NoAddress);
         }
@@ -279,6 +294,7 @@ impl ServerBuilder {
             workers,
             backlog,
             connections,
+            memory,
             handshake: self.handshake_timeout,
         };
         let host: Arc<dyn engine::Host> = dispatch.clone();
