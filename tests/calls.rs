@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -454,33 +454,6 @@ fn no_call_waits_for_a_handler_that_is_suddenly_slow() {
         release.send(()).unwrap();
         slow.join().unwrap().unwrap();
     }
-}
-
-// C-core lets the threads of one server work for another server of the process.
-#[test]
-fn no_server_holds_back_what_another_sends() {
-    let busy = start(echo());
-    let over = Arc::new(AtomicBool::new(false));
-    let callers: Vec<_> = (0..8)
-        .map(|_| {
-            let (client, over) = (client(&busy), Arc::clone(&over));
-            thread::spawn(move || {
-                while !over.load(Ordering::Relaxed) {
-                    say(&client, "quick").unwrap();
-                }
-            })
-        })
-        .collect();
-    // Its handlers are not short, so nobody looks after what might be held back.
-    let quiet = start(unary(|_, request| {
-        thread::sleep(Duration::from_micros(300));
-        Ok(request)
-    }));
-    let client = client(&quiet);
-    let unanswered = (0..3000).map(|_| say(&client, "")).find(Result::is_err);
-    over.store(true, Ordering::Relaxed);
-    callers.into_iter().for_each(|it| it.join().unwrap());
-    assert_eq!(unanswered, None);
 }
 
 #[test]

@@ -358,6 +358,12 @@ impl Engine {
         abandoned.map(|call| call.path().to_owned()).collect()
     }
 
+    /// Makes the calling thread hold back what it writes for this server.
+    #[cfg(test)]
+    pub(crate) fn hold_back(&self) {
+        self.shared.server.cork();
+    }
+
     /// What is running, and for how long. Waits for no lock.
     pub(crate) fn running(&self) -> Vec<String> {
         let mut running = Vec::new();

@@ -144,3 +144,35 @@ impl Participant for Running {
         self.dispatch.calls()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use grpcio::{ChannelBuilder, Environment};
+    use protobuf::well_known_types::wrappers::StringValue;
+
+    use super::*;
+    use crate::client::{CallOptions, Client};
+    use crate::{Call, Service};
+
+    fn start(service: Service) -> Server {
+        let builder = Server::builder().address("127.0.0.1:0").service(service);
+        builder.start().expect("the server starts")
+    }
+
+    /// C-core lets the threads of one server work for another server of the process.
+    #[test]
+    fn what_a_thread_holds_back_for_one_server_it_sends_for_another() {
+        let busy = start(Service::builder("test.Nothing").build());
+        let engine = Arc::clone(&busy.running);
+        let echo = move |_: &Call, request: StringValue| {
+            engine.engine.hold_back();
+            Ok(request)
+        };
+        let other = start(Service::builder("test.Echo").unary("Say", echo).build());
+        let channel = ChannelBuilder::new(Arc::new(Environment::new(1)));
+        let client = Client::new(&channel.connect(&other.address().to_string()));
+        let options = CallOptions::default().timeout(Duration::from_secs(20));
+        let reply = client.unary::<_, StringValue>("/test.Echo/Say", &StringValue::new(), options);
+        assert_eq!(reply, Ok(StringValue::new()));
+    }
+}
