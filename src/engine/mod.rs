@@ -175,6 +175,17 @@ struct Threads {
     handles: Vec<JoinHandle<()>>,
 }
 
+/// Ends the process if a thread of the engine panics. That is a bug of this crate (what a handler
+/// does is caught), and without the thread calls would hang, for ever and without a word.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        log::error!("a thread of touchdown's engine panicked: aborting");
+        std::process::abort();
+    }
+}
+
 impl Shared {
     fn landed(&self, call: &Arc<Call>) {
         self.host.landed(call);
@@ -195,7 +206,9 @@ impl Shared {
         let handle = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
+                let bomb = Bomb;
                 body(&shared);
+                std::mem::forget(bomb);
                 let mut threads = shared.threads.lock();
                 threads.running -= 1;
                 if threads.running == 0 {
