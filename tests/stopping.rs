@@ -119,9 +119,7 @@ fn a_client_that_answers_no_ping_delays_nobody() {
     let address = server.address().to_string();
     let mut client = TcpStream::connect(&address).unwrap();
     // The preface, and empty settings: RFC 9113, 3.4.
-    client
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
-        .unwrap();
+    client.write_all(PREFACE).unwrap();
     // The server's settings and the acknowledgement of ours, nine bytes at least.
     client.read_exact(&mut [0; 9]).unwrap();
     let report = server.shutdown();
@@ -524,35 +522,11 @@ fn calls_in_the_backlog_are_not_run_when_time_is_up() {
     assert!(begun.try_recv().is_err());
 }
 
-/// A header field in the simplest form of HPACK (RFC 7541, 6.2.2).
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let (name_length, value_length) = (name.len() as u8, value.len() as u8);
-    let parts = [
-        &[0, name_length],
-        name.as_bytes(),
-        &[value_length],
-        value.as_bytes(),
-    ];
-    parts.concat()
-}
-
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = payload.len() as u32;
-    [
-        &length.to_be_bytes()[1..],
-        &[kind, flags, 0, 0, 0, stream],
-        payload,
-    ]
-    .concat()
-}
-
 #[test]
 fn a_client_that_answers_the_ping_is_let_go() {
     let server = start(echo());
     let mut client = TcpStream::connect(server.address().to_string()).unwrap();
-    client
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
-        .unwrap();
+    client.write_all(PREFACE).unwrap();
     client.set_read_timeout(Some(LONG)).unwrap();
     eventually("the connection is open", || server.connections() == 1);
     server.lifecycle().shutdown("test");
@@ -585,9 +559,7 @@ fn a_request_that_comes_slowly_is_served_though_the_server_drains() {
         Ok(text(format!("heard {}", request.value)))
     }));
     let mut client = TcpStream::connect(server.address().to_string()).unwrap();
-    client
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
-        .unwrap();
+    client.write_all(PREFACE).unwrap();
     let headers = [
         field(":method", "POST"),
         field(":scheme", "http"),

@@ -97,6 +97,14 @@ void InitClosure(grpc_closure* closure, grpc_iomgr_cb_func callback,
   closure->line_created = closure->line_initiated = 0;
 }
 
+// How many calls a client may reset on one connection, at once and per second. More
+// is an attack: a call that is begun and reset costs the client next to nothing, does
+// not count against the concurrent streams, and C-core takes in as many as come
+// (CVE-2023-44487). nghttp2 allows 1000 and 33; clients of gRPC reset every call
+// whose deadline passes, so they get more.
+constexpr double kResetsAtOnce = 1000;
+constexpr double kResetsPerSecond = 500;
+
 // Follows the frames in what a client sends (RFC 9113, 3.4 and 4.1).
 class Frames {
  public:
@@ -137,6 +145,7 @@ class Frames {
   size_t header_count() const { return header_count_; }
   // Of the frame whose header is complete.
   bool IsPingAck() const { return header_[3] == 6 && (header_[4] & 1) != 0; }
+  bool IsReset() const { return header_[3] == 3; }
   // DATA, HEADERS or CONTINUATION.
   bool IsOfCall() const {
     return header_[3] == 0 || header_[3] == 1 || header_[3] == 9;
@@ -270,6 +279,7 @@ class Connection {
   bool Follow(bool draining) {
     std::string rest;
     bool of_call = false;
+    int resets = 0;
     for (size_t i = 0; i < incoming_.count; ++i) {
       const uint8_t* bytes = GRPC_SLICE_START_PTR(incoming_.slices[i]);
       size_t left = GRPC_SLICE_LENGTH(incoming_.slices[i]);
@@ -278,6 +288,7 @@ class Connection {
         const size_t taken = frames_.Take(bytes, left);
         if (was_header && frames_.HeaderComplete()) {
           of_call = of_call || frames_.IsOfCall();
+          if (frames_.IsReset()) ++resets;
         }
         if (draining) Sort(was_header, bytes, taken, &rest);
         bytes += taken;
@@ -285,6 +296,7 @@ class Connection {
       }
     }
     if (of_call) last_of_call_ = Timestamp::Now();
+    if (resets > 0) Count(resets);
     if (!draining) {
       header_delivered_ =
           frames_.HeaderComplete() ? 0 : frames_.header_count();
@@ -294,6 +306,21 @@ class Connection {
     if (!rest.empty()) Put(&rest, &incoming_);
     if (!held_.empty() && !timer_set_) SetTimer(kHeldAtLeast);
     return incoming_.count == 0;
+  }
+
+  // Cuts the connection of a client that resets too many calls.
+  void Count(int resets) {
+    const Timestamp now = Timestamp::Now();
+    const double earned = (now - last_reset_).seconds() * kResetsPerSecond;
+    resets_left_ = std::min(kResetsAtOnce, resets_left_ + earned) - resets;
+    last_reset_ = now;
+    if (resets_left_ >= 0 || is_cut_) return;
+    is_cut_ = true;
+    gpr_log(GPR_ERROR,
+            "closing a connection on which too many calls were reset: %s",
+            std::string(grpc_endpoint_get_peer(inner_)).c_str());
+    // C-core sees the connection's end when it reads next.
+    shutdown(fd_, SHUT_RDWR);
   }
 
   // Puts bytes of one frame where they belong: to what is held, or to the rest.
@@ -508,6 +535,9 @@ class Connection {
   Frames frames_;
   // When a frame of a call last came in. (`InfPast` cannot be reckoned with.)
   Timestamp last_of_call_ = Timestamp::ProcessEpoch();
+  double resets_left_ = kResetsAtOnce;
+  Timestamp last_reset_ = Timestamp::ProcessEpoch();
+  bool is_cut_ = false;
   // Of an incomplete header, how many bytes C-core has got.
   size_t header_delivered_ = 0;
   bool holding_ = false;  // the frame under way is an ack

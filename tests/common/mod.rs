@@ -89,3 +89,29 @@ pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+/// How an HTTP/2 client begins: the preface, and empty settings. RFC 9113, 3.4.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// A header field in the simplest form of HPACK (RFC 7541, 6.2.2).
+pub fn field(name: &str, value: &str) -> Vec<u8> {
+    let (name_length, value_length) = (name.len() as u8, value.len() as u8);
+    let parts = [
+        &[0, name_length],
+        name.as_bytes(),
+        &[value_length],
+        value.as_bytes(),
+    ];
+    parts.concat()
+}
+
+/// A frame of HTTP/2 on a stream with a low number.
+pub fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = payload.len() as u32;
+    [
+        &length.to_be_bytes()[1..],
+        &[kind, flags, 0, 0, 0, stream],
+        payload,
+    ]
+    .concat()
+}

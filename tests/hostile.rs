@@ -1,0 +1,78 @@
+//! Clients that mean harm, or know no better.
+#![cfg(feature = "server")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use common::*;
+use touchdown::Server;
+
+/// A connection on which HTTP/2 is written by hand.
+fn raw_client(server: &Server) -> TcpStream {
+    let mut client = TcpStream::connect(server.address().to_string()).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    client.write_all(PREFACE).unwrap();
+    client
+}
+
+/// The HEADERS of a call, which go on until END_STREAM if `is_whole`.
+fn headers(method: &str, stream: u8, is_whole: bool) -> Vec<u8> {
+    let fields = [
+        field(":method", method),
+        field(":scheme", "http"),
+        field(":path", "/test.Echo/Say"),
+        field(":authority", "test"),
+        field("content-type", "application/grpc"),
+        field("te", "trailers"),
+    ];
+    frame(1, 4 | u8::from(is_whole), stream, &fields.concat())
+}
+
+/// Reads until `text` has come. C-core's own header compression leaves text as it is.
+fn read_until(client: &mut TcpStream, text: &str) {
+    let mut read = Vec::new();
+    let mut buffer = [0; 1024];
+    while !read.windows(text.len()).any(|it| it == text.as_bytes()) {
+        let count = client.read(&mut buffer).expect("the answer comes");
+        assert!(count > 0, "closed before {text:?}");
+        read.extend_from_slice(&buffer[..count]);
+    }
+}
+
+#[test]
+fn only_post_makes_a_call() {
+    let server = start(echo());
+    let mut client = raw_client(&server);
+    client.write_all(&headers("GET", 1, true)).unwrap();
+    read_until(&mut client, "another HTTP method than POST");
+    assert_eq!(server.calls().refused, 1);
+    // The connection is as good as before.
+    client.write_all(&headers("POST", 3, true)).unwrap();
+    read_until(&mut client, "the request ended before its message");
+}
+
+/// CVE-2023-44487.
+#[test]
+fn a_client_that_begins_calls_only_to_reset_them_is_sent_away() {
+    let server = start(echo());
+    let mut attacker = raw_client(&server);
+    let begin = headers("POST", 1, false);
+    let reset = frame(3, 0, 1, &8u32.to_be_bytes());
+    let mut flood = Vec::new();
+    for stream in (1u32..40_000).step_by(2) {
+        for frame in [&begin, &reset] {
+            let start = flood.len();
+            flood.extend_from_slice(frame);
+            flood[start + 5..start + 9].copy_from_slice(&stream.to_be_bytes());
+        }
+    }
+    // Either fails when the server closes.
+    let _ = attacker.write_all(&flood);
+    let _ = attacker.read_to_end(&mut Vec::new());
+    eventually("the attacker is gone", || server.connections() == 0);
+    let calls = server.calls();
+    assert!(calls.refused < 5_000, "{calls:?}");
+    assert_eq!(say(&client(&server), "still there").unwrap(), "still there");
+}
