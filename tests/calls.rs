@@ -457,6 +457,39 @@ fn no_call_waits_for_a_handler_that_is_suddenly_slow() {
 }
 
 #[test]
+fn a_long_stream_after_short_ones_is_not_held_back() {
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let waits = unary(move |_, request| {
+        let _ = released.recv();
+        Ok(request)
+    });
+    let server = builder(streams()).service(waits).start().unwrap();
+    let client = client(&server);
+    // Enough calls in flight for replies to wait for each other.
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let client = client.clone();
+            thread::spawn(move || say(&client, "").unwrap())
+        })
+        .collect();
+    eventually("they are in flight", || server.in_flight() == 4);
+    let count = |up_to| {
+        let options = CallOptions::default().timeout(LONG);
+        let replies = client.server_streaming("/test.Streams/Count", &number(up_to), options);
+        replies
+            .unwrap()
+            .map(|it: Result<UInt32Value, _>| it.unwrap().value)
+            .collect::<Vec<_>>()
+    };
+    for _ in 0..40 {
+        assert_eq!(count(1), [0]);
+    }
+    assert_eq!(count(5_000), (0..5_000).collect::<Vec<_>>());
+    drop(release);
+    waiting.into_iter().for_each(|it| drop(it.join().unwrap()));
+}
+
+#[test]
 fn interceptors_run_in_order_and_may_refuse() {
     struct Named(&'static str, Arc<Mutex<Vec<String>>>);
     impl Interceptor for Named {

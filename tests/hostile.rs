@@ -14,20 +14,20 @@ fn raw_client(server: &Server) -> TcpStream {
     let mut client = TcpStream::connect(server.address().to_string()).unwrap();
     client.set_read_timeout(Some(LONG)).unwrap();
     client.write_all(PREFACE).unwrap();
+    // The server's settings hold once they are acknowledged.
+    let mut header = [0; 9];
+    client.read_exact(&mut header).unwrap();
+    let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+    client.read_exact(&mut vec![0; length as usize]).unwrap();
+    assert_eq!(header[3..5], [4, 0], "SETTINGS come first");
+    client.write_all(&frame(4, 1, 0, &[])).unwrap();
     client
 }
 
 /// The HEADERS of a call, which go on until END_STREAM if `is_whole`.
 fn headers(method: &str, stream: u8, is_whole: bool) -> Vec<u8> {
-    let fields = [
-        field(":method", method),
-        field(":scheme", "http"),
-        field(":path", "/test.Echo/Say"),
-        field(":authority", "test"),
-        field("content-type", "application/grpc"),
-        field("te", "trailers"),
-    ];
-    frame(1, 4 | u8::from(is_whole), stream, &fields.concat())
+    let block = call_headers(method, "/test.Echo/Say");
+    frame(1, 4 | u8::from(is_whole), stream, &block)
 }
 
 /// Reads until `text` has come. C-core's own header compression leaves text as it is.
@@ -47,10 +47,61 @@ fn only_post_makes_a_call() {
     let mut client = raw_client(&server);
     client.write_all(&headers("GET", 1, true)).unwrap();
     read_until(&mut client, "another HTTP method than POST");
-    assert_eq!(server.calls().refused, 1);
+    eventually("it is counted", || server.calls().refused == 1);
     // The connection is as good as before.
     client.write_all(&headers("POST", 3, true)).unwrap();
     read_until(&mut client, "the request ended before its message");
+}
+
+/// Strict clients drop the connection, and every call on it, if the trailers of one come twice.
+#[test]
+fn too_much_metadata_is_answered_once() {
+    let server = builder(echo()).max_metadata_size(1000).start().unwrap();
+    let mut client = raw_client(&server);
+    let mut block = call_headers("POST", "/test.Echo/Say");
+    for _ in 0..10 {
+        block.extend(field("padding", &"x".repeat(120)));
+    }
+    client.write_all(&frame(1, 4, 1, &block)).unwrap();
+    let mut kinds = Vec::new();
+    loop {
+        let mut header = [0; 9];
+        client.read_exact(&mut header).unwrap();
+        let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+        client.read_exact(&mut vec![0; length as usize]).unwrap();
+        match (header[3], header[4]) {
+            // The ack of the ping that follows the answer: what there was has been written.
+            (6, 1) => break,
+            (kind, _) if header[5..] == [0, 0, 0, 1] => {
+                if matches!(kind, 1 | 3) && !kinds.contains(&1) {
+                    eventually("the call is over", || server.in_flight() == 0);
+                    client.write_all(&frame(6, 0, 0, b"the end?")).unwrap();
+                }
+                kinds.push(kind);
+            }
+            _ => {}
+        }
+    }
+    let headers = kinds.iter().filter(|it| **it == 1).count();
+    assert_eq!(headers, 1, "frames of the kinds {kinds:?}");
+}
+
+#[test]
+fn host_may_stand_for_authority() {
+    let server = start(echo());
+    let mut client = raw_client(&server);
+    let fields = [
+        field(":method", "POST"),
+        field(":scheme", "http"),
+        field(":path", "/test.Echo/Say"),
+        field("host", "test"),
+        field("content-type", "application/grpc"),
+        field("te", "trailers"),
+    ];
+    client.write_all(&frame(1, 4, 1, &fields.concat())).unwrap();
+    let request = [&[0, 0, 0, 0, 6][..], &[10, 4], b"host"].concat();
+    client.write_all(&frame(0, 1, 1, &request)).unwrap();
+    read_until(&mut client, "host");
 }
 
 /// CVE-2023-44487.

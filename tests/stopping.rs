@@ -523,6 +523,25 @@ fn calls_in_the_backlog_are_not_run_when_time_is_up() {
 }
 
 #[test]
+fn a_client_that_takes_no_answer_delays_a_stop_for_a_short_time() {
+    let plan = quick_plan().grace_period(LONG);
+    let server = builder(echo()).plan(plan).start().unwrap();
+    let mut client = TcpStream::connect(server.address().to_string()).unwrap();
+    client.write_all(PREFACE).unwrap();
+    // SETTINGS_INITIAL_WINDOW_SIZE is zero: not a byte of a reply may be sent.
+    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let request = frame(0, 1, 1, &[&[0, 0, 0, 0, 3][..], &[10, 1, b'x']].concat());
+    let headers = frame(1, 4, 1, &call_headers("POST", "/test.Echo/Say"));
+    client
+        .write_all(&[settings, headers, request].concat())
+        .unwrap();
+    eventually("the call arrived", || server.in_flight() == 1);
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert!(report.took < LONG / 2, "{report}");
+}
+
+#[test]
 fn a_client_that_answers_the_ping_is_let_go() {
     let server = start(echo());
     let mut client = TcpStream::connect(server.address().to_string()).unwrap();
@@ -560,17 +579,8 @@ fn a_request_that_comes_slowly_is_served_though_the_server_drains() {
     }));
     let mut client = TcpStream::connect(server.address().to_string()).unwrap();
     client.write_all(PREFACE).unwrap();
-    let headers = [
-        field(":method", "POST"),
-        field(":scheme", "http"),
-        field(":path", "/test.Echo/Say"),
-        field(":authority", "test"),
-        field("content-type", "application/grpc"),
-        field("te", "trailers"),
-    ];
-    client
-        .write_all(&frame(1, 4, 1, &headers.concat()))
-        .unwrap();
+    let headers = call_headers("POST", "/test.Echo/Say");
+    client.write_all(&frame(1, 4, 1, &headers)).unwrap();
     // A gRPC message of 22 bytes: field 1, 20 bytes long.
     let message = [b"\0\0\0\0\x16\x0a\x14".as_slice(), b"twenty bytes, slowly"].concat();
     let data = frame(0, 1, 1, &message);

@@ -442,14 +442,26 @@ impl Call {
     pub(crate) fn detach(self: &Arc<Self>) {
         let key = Arc::as_ptr(self).addr();
         self.shared.detached.lock().insert(key, Arc::clone(self));
-        self.flags.fetch_or(DETACHED, Ordering::AcqRel);
+        self.shared.detached_count.fetch_add(1, Ordering::Relaxed);
+        let before = self.flags.fetch_or(DETACHED, Ordering::AcqRel);
+        if before & WRITTEN != 0 {
+            // It had ended, and `written` has not seen that it is here.
+            self.leave_detached();
+        }
+    }
+
+    fn leave_detached(self: &Arc<Self>) {
+        let key = Arc::as_ptr(self).addr();
+        let removed = self.shared.detached.lock().remove(&key);
+        if removed.is_some() {
+            self.shared.detached_count.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn written(self: &Arc<Self>) {
         let before = self.flags.fetch_or(WRITTEN, Ordering::AcqRel);
         if before & DETACHED != 0 {
-            let key = Arc::as_ptr(self).addr();
-            self.shared.detached.lock().remove(&key);
+            self.leave_detached();
         }
         if before & (HANDLED | WRITTEN) == HANDLED {
             self.shared.landed(self);

@@ -32,11 +32,18 @@ struct Open {
     next: u64,
 }
 
+/// How long a drain waits for a client that takes nothing of its answer, with nothing else to
+/// wait for: as long as for one that does not close.
+const STUCK: Duration = LINGER;
+
 struct Socket {
     /// Owned by C-core, which closes it right after it said `closed`; that
     /// removes it from here under the lock. So under the lock it is open.
     fd: RawFd,
     state: State,
+    /// What the peer's kernel had not acknowledged when it was last looked at, and since when it
+    /// is that much.
+    unacknowledged: Option<(i32, Instant)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,7 +104,12 @@ impl Connections {
             let state = State::Silent {
                 until: silent_until,
             };
-            open.sockets.insert(number, Socket { fd, state });
+            let socket = Socket {
+                fd,
+                state,
+                unacknowledged: None,
+            };
+            open.sockets.insert(number, socket);
             self.count.store(open.sockets.len(), Ordering::Relaxed);
             Box::new(Ticket {
                 number,
@@ -185,6 +197,30 @@ impl Connections {
             }
         }
         next
+    }
+
+    /// Shuts down the connections on which nothing has moved for some time: no sign of life from
+    /// the peer's kernel, or nothing taken of what it was sent. Returns how many.
+    pub(super) fn cut_stuck(&self, now: Instant) -> usize {
+        let mut open = self.open.lock();
+        let mut cut = 0;
+        for socket in open.sockets.values_mut() {
+            let bytes = unacknowledged(socket.fd);
+            let since = match socket.unacknowledged {
+                Some((before, since)) if before == bytes => since,
+                _ => now,
+            };
+            socket.unacknowledged = Some((bytes, since));
+            let mut still = now.saturating_duration_since(since);
+            if bytes == 0 {
+                still = silence(socket.fd).map_or(still, |it| it.min(still));
+            }
+            if still >= STUCK {
+                shut_down(socket.fd);
+                cut += 1;
+            }
+        }
+        cut
     }
 
     /// Shuts down every connection.

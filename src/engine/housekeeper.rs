@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::listener::Listener;
+use super::listener::{Listener, QUEUE};
 use super::roster::{Watched, TICK};
 use super::{worker, Shared};
 
@@ -14,9 +14,18 @@ use super::{worker, Shared};
 /// bytes, when that is all there is to wait for. No event says so.
 const DELIVERY_CHECK: Duration = Duration::from_millis(1);
 
-/// How long to leave the listeners alone when the process, or the system, has
-/// no descriptor left for a connection.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// How long to leave the listeners alone when no connection can be had from them, above all
+/// when the process, or the system, has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections are accepted before something else gets its turn.
+const ACCEPTED_AT_ONCE: usize = 64;
+
+/// How often, at the most, it is logged that the limit of connections is reached.
+const LIMIT_LOG_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often to look for clients that do not take their answers. No event says so either.
+const STUCK_CHECK: Duration = Duration::from_millis(500);
 
 /// How long a drain waits for a connection on which nothing happens: four round
 /// trips (GOAWAY and ping, ack, final GOAWAY, FIN) as the kernel has measured
@@ -37,7 +46,7 @@ pub(super) fn run(
         paused_until: None,
         drain: Drain::NotBegun,
         next_sweep: None,
-        limit_reported: false,
+        limit_reported: None,
     };
     while !shared.stopping.load(Ordering::SeqCst) {
         keeper.turn();
@@ -59,7 +68,7 @@ struct Housekeeper<'a> {
     paused_until: Option<Instant>,
     drain: Drain,
     next_sweep: Option<Instant>,
-    limit_reported: bool,
+    limit_reported: Option<Instant>,
 }
 
 enum Drain {
@@ -106,7 +115,7 @@ impl Housekeeper<'_> {
             }
         }
         // Should a handler be long while replies are held back, they go out now.
-        self.shared.server.uncork();
+        self.shared.server.uncork_old();
         Some(now + TICK)
     }
 
@@ -142,41 +151,43 @@ impl Housekeeper<'_> {
         }
         for (index, listener) in waited[1..].iter().enumerate() {
             if listener.revents != 0 {
-                self.accept_from(index);
+                self.accept_from(index, ACCEPTED_AT_ONCE);
             }
         }
     }
 
-    fn accept_from(&mut self, index: usize) {
-        loop {
+    /// Accepts what there is, but no more than `most`: there are other things to do, and a
+    /// flood must not keep the server from its end.
+    fn accept_from(&mut self, index: usize, most: usize) {
+        for _ in 0..most {
             let accepted = match self.listeners[index].accept() {
                 Ok(Some(accepted)) => accepted,
                 Ok(None) => return,
-                Err(error) if is_exhaustion(&error) => {
-                    log::error!("cannot accept a connection: {error}");
-                    self.paused_until = Some(Instant::now() + EXHAUSTED_PAUSE);
-                    return;
-                }
-                Err(error) => {
-                    // The connection failed before it was accepted: see accept(2).
+                Err(error) if is_of_connection(&error) => {
                     log::debug!("a connection failed while it was accepted: {error}");
                     continue;
+                }
+                Err(error) => {
+                    log::error!("cannot accept a connection: {error}");
+                    self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
+                    return;
                 }
             };
             if self.shared.connections.count() >= self.limit {
                 // Closing tells the client at once; leaving it in the kernel's
                 // queue would let it wait for nothing.
-                if !self.limit_reported {
+                let now = Instant::now();
+                let last = self.limit_reported;
+                if last.is_none_or(|it| now >= it + LIMIT_LOG_PAUSE) {
                     log::warn!(
-                        "the limit of {} connections is reached: closing new ones, the first from {}",
+                        "the limit of {} connections is reached: closing new ones, this one from {}",
                         self.limit,
                         accepted.peer
                     );
-                    self.limit_reported = true;
+                    self.limit_reported = Some(now);
                 }
                 continue;
             }
-            self.limit_reported = false;
             let silent_until = Instant::now() + self.handshake;
             let sweep = self
                 .next_sweep
@@ -194,7 +205,7 @@ impl Housekeeper<'_> {
             Drain::NotBegun => {
                 // What the kernel has already accepted for us is served, too.
                 for index in 0..self.listeners.len() {
-                    self.accept_from(index);
+                    self.accept_from(index, QUEUE as usize);
                 }
                 self.listeners.clear();
                 shared.server.send_goaways();
@@ -216,7 +227,14 @@ impl Housekeeper<'_> {
                 let soon = (lingering > 0).then(|| now + DELIVERY_CHECK);
                 if shared.host.in_flight() > 0 {
                     *quiet_since = None;
-                    return soon;
+                    if shared.roster.busy() == 0 && shared.is_nothing_detached() {
+                        // Every handler has answered, so it is up to the clients.
+                        let cut = shared.connections.cut_stuck(now);
+                        if cut > 0 {
+                            log::warn!("cut {cut} connections whose clients took no answer");
+                        }
+                    }
+                    return Some(soon.unwrap_or(now + STUCK_CHECK));
                 }
                 let waited = now - *quiet_since.get_or_insert(now);
                 if shared.connections.count() > 0 {
@@ -241,9 +259,22 @@ impl Housekeeper<'_> {
     }
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
-    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+/// Whether only the connection is gone, and not the listener in trouble: see "Error handling"
+/// in accept(2).
+fn is_of_connection(error: &io::Error) -> bool {
+    let codes = [
+        libc::ECONNABORTED,
+        libc::EINTR,
+        libc::ENETDOWN,
+        libc::EPROTO,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::EOPNOTSUPP,
+        libc::ENETUNREACH,
+    ];
     error
         .raw_os_error()
-        .is_some_and(|code| exhausted.contains(&code))
+        .is_some_and(|code| codes.contains(&code))
 }

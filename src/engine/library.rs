@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::sync::Once;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use grpcio_sys::{
@@ -12,6 +12,7 @@ use grpcio_sys::{
     grpc_shutdown,
 };
 use log::{Level, LevelFilter};
+use parking_lot::Mutex;
 
 /// Keeps C-core started.
 pub(super) struct Library(());
@@ -67,9 +68,35 @@ fn verbosity(level: LevelFilter) -> gpr_log_severity {
     }
 }
 
+/// How many of C-core's errors are logged in a second. Most of them are what clients can cause as
+/// often as they like.
+const ERRORS_A_SECOND: u32 = 10;
+
+/// Whether another error may be logged, and how many were not since the last one.
+fn may_log_error() -> Option<u32> {
+    static WINDOW: Mutex<Option<(Instant, u32)>> = Mutex::new(None);
+    let now = Instant::now();
+    let mut window = WINDOW.lock();
+    let (since, count) = window.get_or_insert((now, 0));
+    let mut skipped = 0;
+    if now.saturating_duration_since(*since) >= Duration::from_secs(1) {
+        skipped = count.saturating_sub(ERRORS_A_SECOND);
+        (*since, *count) = (now, 0);
+    }
+    *count = count.saturating_add(1);
+    (*count <= ERRORS_A_SECOND).then_some(skipped)
+}
+
 unsafe extern "C" fn forward(args: *mut gpr_log_func_args) {
     // SAFETY: C-core passes arguments that live for the length of the call.
     let args = unsafe { &*args };
+    let skipped = match args.severity {
+        gpr_log_severity::GPR_LOG_SEVERITY_ERROR => match may_log_error() {
+            Some(skipped) => skipped,
+            None => return,
+        },
+        _ => 0,
+    };
     let level = match args.severity {
         gpr_log_severity::GPR_LOG_SEVERITY_ERROR => Level::Error,
         // What C-core takes for news is of no use to who runs the program.
@@ -78,6 +105,9 @@ unsafe extern "C" fn forward(args: *mut gpr_log_func_args) {
     };
     // A panicking logger must not unwind into C++.
     let _ = std::panic::catch_unwind(|| {
+        if skipped > 0 {
+            log::warn!("{skipped} more errors of C-core were not logged");
+        }
         // SAFETY: strings of C-core, ended by a zero.
         let (file, message) = unsafe { (CStr::from_ptr(args.file), CStr::from_ptr(args.message)) };
         let file = file.to_string_lossy();

@@ -59,6 +59,10 @@ pub(super) struct Accepted {
     pub(super) peer: String,
 }
 
+/// How many connections the kernel may keep until they are accepted. It takes less if
+/// `net.core.somaxconn` is less; 4096 is the default of that since Linux 5.4.
+pub(super) const QUEUE: libc::c_int = 4096;
+
 impl Listener {
     /// Listens at every address that `name` stands for.
     pub(crate) fn bind(name: &str) -> io::Result<Vec<Listener>> {
@@ -73,6 +77,7 @@ impl Listener {
 
     fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
         let socket = TcpListener::bind(address)?;
+        lengthen_queue(&socket)?;
         socket.set_nonblocking(true)?;
         Ok(Listener {
             address: Address::Tcp(socket.local_addr()?),
@@ -88,6 +93,7 @@ impl Listener {
             }
             other => other?,
         };
+        lengthen_queue(&socket)?;
         socket.set_nonblocking(true)?;
         let inode = std::fs::metadata(path)?.st_ino();
         Ok(Listener {
@@ -113,7 +119,8 @@ impl Listener {
             Socket::Tcp(listener) => listener.accept().and_then(|(socket, peer)| {
                 socket.set_nonblocking(true)?;
                 // Replies are written whole; waiting for more to send only delays them.
-                socket.set_nodelay(true)?;
+                // It fails for a connection that is gone again, and then does not matter.
+                let _ = socket.set_nodelay(true);
                 let peer = match peer {
                     SocketAddr::V4(peer) => format!("ipv4:{peer}"),
                     SocketAddr::V6(peer) => format!("ipv6:%5B{}%5D:{}", peer.ip(), peer.port()),
@@ -148,6 +155,16 @@ impl Drop for Listener {
         if std::fs::metadata(path).is_ok_and(|it| it.st_ino() == *inode) {
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+/// Asks for a longer queue than the standard library does (128), which many clients that
+/// reconnect at the same time would overflow.
+fn lengthen_queue(listener: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: a system call on a socket that is open and listens.
+    match unsafe { libc::listen(listener.as_raw_fd(), QUEUE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

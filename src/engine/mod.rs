@@ -24,7 +24,7 @@ mod worker;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ use self::connections::Connections;
 use self::pace::Pace;
 use self::queue::Queue;
 use self::requests::Slot;
-use self::roster::Roster;
+use self::roster::{Backlog, Roster};
 use self::server::Server;
 use self::timers::Timers;
 use self::wake::Wake;
@@ -132,8 +132,10 @@ pub(crate) struct Config {
     pub(crate) backlog: usize,
     /// How many connections may be open.
     pub(crate) connections: usize,
-    /// How much memory, in bytes, may be taken for what has not fully arrived.
+    /// How much memory, in bytes, may be taken for requests that arrive or wait.
     pub(crate) memory: usize,
+    /// How large a request may be, in bytes.
+    pub(crate) message_limit: usize,
     /// How long a new connection may stay silent.
     pub(crate) handshake: Duration,
 }
@@ -148,6 +150,16 @@ struct Shared {
     seats: Mutex<Vec<Arc<Seat>>>,
     /// Calls that go on without a worker, by their address.
     detached: Mutex<HashMap<usize, Arc<Call>>>,
+    /// As many as `detached` has; a number to compare with, no more.
+    detached_count: AtomicUsize,
+    /// How many calls may have been answered without their callers having taken the answer.
+    unwritten_limit: usize,
+    message_limit: usize,
+    /// Slots that C-core has, and those whose event somebody is at work on. As long as there
+    /// are any, something may be begun on the queue.
+    slots_out: AtomicUsize,
+    /// What is in flight has been told to stop, and what arrives from now on is refused.
+    told_to_stop: AtomicBool,
     timers: Timers,
     connections: Arc<Connections>,
     wake: Arc<Wake>,
@@ -245,6 +257,37 @@ impl Shared {
         self.method(call).is_some_and(|it| it.streaming_request)
     }
 
+    /// Why a call that has just arrived is not to be run, if so; as a status code and a
+    /// message. `in_flight` counts it already.
+    fn reason_to_refuse(
+        &self,
+        in_flight: usize,
+        message: Option<&Message>,
+    ) -> Option<(i32, String)> {
+        if self.told_to_stop.load(Ordering::SeqCst) {
+            return Some((UNAVAILABLE, "the server is shutting down".to_owned()));
+        }
+        let length = message.map_or(0, Message::len);
+        if length > self.message_limit {
+            let limit = self.message_limit;
+            let why = format!("the request has {length} bytes, and the limit is {limit}");
+            return Some((RESOURCE_EXHAUSTED, why));
+        }
+        let detached = self.detached_count.load(Ordering::Relaxed);
+        // No more than this run or wait, so only then is it worth a closer look.
+        if in_flight > detached.saturating_add(self.unwritten_limit)
+            && in_flight.saturating_sub(detached + self.roster.busy()) > self.unwritten_limit
+        {
+            let why = "too many callers do not take their answers".to_owned();
+            return Some((RESOURCE_EXHAUSTED, why));
+        }
+        None
+    }
+
+    fn is_nothing_detached(&self) -> bool {
+        self.detached_count.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether many calls are in flight.
     fn is_crowded(&self) -> bool {
         self.host.in_flight() >= CROWD
@@ -298,9 +341,21 @@ impl Engine {
             server,
             queue,
             methods: config.methods,
-            roster: Roster::new(config.workers, config.backlog),
+            roster: Roster::new(
+                config.workers,
+                Backlog {
+                    calls: config.backlog,
+                    // What waits must not starve what arrives.
+                    bytes: config.memory / 2,
+                },
+            ),
+            unwritten_limit: config.workers.saturating_add(config.backlog),
+            message_limit: config.message_limit,
             seats: Mutex::default(),
             detached: Mutex::default(),
+            detached_count: AtomicUsize::new(0),
+            slots_out: AtomicUsize::new(0),
+            told_to_stop: AtomicBool::new(false),
             timers: Timers::new(Arc::clone(&wake)),
             connections: Arc::new(Connections::new(Arc::clone(&wake))),
             wake,
@@ -321,14 +376,18 @@ impl Engine {
             Slot::new(method).lay_out(&shared);
         }
         let engine = Engine { shared, addresses };
-        // If the second thread cannot be had, `engine` is dropped here, and the
-        // first ends with it.
-        engine.shared.spawn("td-worker", worker::run)?;
         let (limit, handshake, listeners) =
             (config.connections, config.handshake, config.listeners);
         engine.shared.spawn("td-accept", move |shared| {
             housekeeper::run(shared, listeners, limit, handshake)
         })?;
+        if let Err(error) = engine.shared.spawn("td-worker", worker::run) {
+            // The first thread shuts the server down, and somebody has to poll for that.
+            let shared = Arc::clone(&engine.shared);
+            drop(engine);
+            worker::run(&shared);
+            return Err(error);
+        }
         Ok(engine)
     }
 
@@ -350,16 +409,24 @@ impl Engine {
 
     /// Tells every call that it has to end. Returns how many were told.
     pub(crate) fn tell_to_stop(&self) -> usize {
+        self.shared.told_to_stop.store(true, Ordering::SeqCst);
+        let dropped = self.refuse_waiting();
+        let calls = self.shared.open_calls();
+        dropped + calls.iter().filter(|call| call.tell_to_stop()).count()
+    }
+
+    fn refuse_waiting(&self) -> usize {
         let waiting = self.shared.roster.take_waiting();
         let dropped = waiting.len();
         waiting.into_iter().for_each(|job| job.refuse_to_run());
-        let calls = self.shared.open_calls();
-        dropped + calls.iter().filter(|call| call.tell_to_stop()).count()
+        dropped
     }
 
     /// Ends every call that is left with UNAVAILABLE, whatever its handler does.
     /// Returns their methods.
     pub(crate) fn abandon_calls(&self) -> Vec<String> {
+        self.shared.told_to_stop.store(true, Ordering::SeqCst);
+        self.refuse_waiting();
         let calls = self.shared.open_calls();
         let abandoned = calls.iter().filter(|call| {
             call.abandon(Ending {

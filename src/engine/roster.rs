@@ -32,10 +32,18 @@ const OFTEN: Duration = Duration::from_millis(2);
 
 pub(super) struct Roster<T> {
     workers: usize,
-    backlog: usize,
+    backlog: Backlog,
     state: Mutex<State<T>>,
     /// Waited on by resting threads; signalled once for each in `called`.
     called: Condvar,
+}
+
+/// How much may wait.
+#[derive(Clone, Copy)]
+pub(super) struct Backlog {
+    pub(super) calls: usize,
+    /// Of their messages, all together.
+    pub(super) bytes: usize,
 }
 
 struct State<T> {
@@ -44,7 +52,9 @@ struct State<T> {
     resting: usize,
     /// Of those who rest, how many have been called and have not yet woken up.
     called: usize,
-    waiting: VecDeque<T>,
+    /// Each with the size of its message.
+    waiting: VecDeque<(T, usize)>,
+    waiting_bytes: usize,
     closed: bool,
     last_arrival: Option<Instant>,
     watch: Watch,
@@ -70,6 +80,8 @@ pub(super) struct Outlook {
     pub(super) short: bool,
     /// How many threads should poll.
     pub(super) pollers: usize,
+    /// The size of its message, in bytes.
+    pub(super) bytes: usize,
 }
 
 /// What is to be done with a call that has arrived.
@@ -105,6 +117,18 @@ pub(super) enum Watched {
 }
 
 impl<T> State<T> {
+    /// Lets a call wait, or gives it back if there is no room.
+    fn queue(&mut self, call: T, bytes: usize, backlog: Backlog) -> Decision<T> {
+        // One that is larger than all that may wait has to fit somewhere, too.
+        let fits = self.waiting.is_empty() || self.waiting_bytes + bytes <= backlog.bytes;
+        if self.waiting.len() == backlog.calls || !fits {
+            return Decision::Refused(call);
+        }
+        self.waiting.push_back((call, bytes));
+        self.waiting_bytes += bytes;
+        Decision::Queued
+    }
+
     /// Sends somebody to poll. False if a thread has to be started for that.
     fn call_poller(&mut self, called: &Condvar) -> bool {
         self.becomes_poller();
@@ -126,7 +150,7 @@ impl<T> State<T> {
 
 impl<T> Roster<T> {
     /// A roster with one thread, which polls.
-    pub(super) fn new(workers: usize, backlog: usize) -> Roster<T> {
+    pub(super) fn new(workers: usize, backlog: Backlog) -> Roster<T> {
         Roster {
             workers,
             backlog,
@@ -136,6 +160,7 @@ impl<T> Roster<T> {
                 resting: 0,
                 called: 0,
                 waiting: VecDeque::new(),
+                waiting_bytes: 0,
                 closed: false,
                 last_arrival: None,
                 watch: Watch::Off,
@@ -148,11 +173,7 @@ impl<T> Roster<T> {
     pub(super) fn arrived(&self, call: T, outlook: Outlook, now: Instant) -> Decision<T> {
         let mut state = self.state.lock();
         if state.running == self.workers {
-            if state.waiting.len() == self.backlog {
-                return Decision::Refused(call);
-            }
-            state.waiting.push_back(call);
-            return Decision::Queued;
+            return state.queue(call, outlook.bytes, self.backlog);
         }
         let last_arrival = state.last_arrival.replace(now);
         state.running += 1;
@@ -187,20 +208,20 @@ impl<T> Roster<T> {
 
     /// The thread asked for could not be started: the call waits, or is refused,
     /// and the thread that has it polls on.
-    pub(super) fn spawn_failed(&self, call: T) -> Decision<T> {
+    pub(super) fn spawn_failed(&self, call: T, outlook: Outlook) -> Decision<T> {
         let mut state = self.state.lock();
         state.running -= 1;
-        if state.waiting.len() == self.backlog || state.running == 0 {
-            return Decision::Refused(call);
+        match state.running {
+            0 => Decision::Refused(call),
+            _ => state.queue(call, outlook.bytes, self.backlog),
         }
-        state.waiting.push_back(call);
-        Decision::Queued
     }
 
     /// A thread has run a call to its end. `pollers` is how many threads should poll.
     pub(super) fn finished(&self, pollers: usize) -> Next<T> {
         let mut state = self.state.lock();
-        if let Some(call) = state.waiting.pop_front() {
+        if let Some((call, bytes)) = state.waiting.pop_front() {
+            state.waiting_bytes -= bytes;
             return Next::Run(call);
         }
         state.running -= 1;
@@ -227,7 +248,7 @@ impl<T> Roster<T> {
         }
     }
 
-    /// Makes sure that the watch looks at least once more. Says whether it has to be
+    /// Makes sure that the watch goes on looking for some ticks. Says whether it has to be
     /// begun for that.
     pub(super) fn keep_watch(&self) -> bool {
         match &mut self.state.lock().watch {
@@ -290,8 +311,16 @@ impl<T> Roster<T> {
     }
 
     /// Takes everything out of the backlog.
-    pub(super) fn take_waiting(&self) -> VecDeque<T> {
-        std::mem::take(&mut self.state.lock().waiting)
+    pub(super) fn take_waiting(&self) -> Vec<T> {
+        let mut state = self.state.lock();
+        state.waiting_bytes = 0;
+        state.waiting.drain(..).map(|(call, _)| call).collect()
+    }
+
+    /// How many calls run or wait.
+    pub(super) fn busy(&self) -> usize {
+        let state = self.state.lock();
+        state.running + state.waiting.len()
     }
 
     /// From now on nobody rests: everybody polls, to see the queue's end.
@@ -314,11 +343,17 @@ mod tests {
     const LONG: Outlook = Outlook {
         short: false,
         pollers: 1,
+        bytes: 0,
     };
     const SHORT: Outlook = Outlook {
         short: true,
         pollers: 1,
+        bytes: 0,
     };
+
+    fn roster(workers: usize, calls: usize) -> Roster<u32> {
+        Roster::new(workers, Backlog { calls, bytes: 10 })
+    }
 
     fn name(decision: Decision<u32>) -> &'static str {
         match decision {
@@ -332,7 +367,7 @@ mod tests {
 
     #[test]
     fn what_exceeds_the_workers_waits_and_what_exceeds_the_backlog_is_refused() {
-        let roster = Roster::new(2, 1);
+        let roster = roster(2, 1);
         let now = Instant::now();
         let decisions = [1, 2, 3, 4].map(|call| name(roster.arrived(call, LONG, now)));
         assert_eq!(
@@ -347,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_second_thread_polls_on_when_that_is_wanted() {
-        let roster = Roster::new(2, 0);
+        let roster = roster(2, 0);
         let now = Instant::now();
         assert_eq!(name(roster.arrived(1, LONG, now)), "run and spawn");
         assert!(matches!(roster.finished(2), Next::Poll));
@@ -357,7 +392,7 @@ mod tests {
 
     #[test]
     fn short_calls_run_unpolled_only_under_the_watch() {
-        let roster = Roster::new(2, 0);
+        let roster = roster(2, 0);
         let start = Instant::now();
         assert!(matches!(roster.watch(start), Watched::Off));
         assert_eq!(name(roster.arrived(1, SHORT, start)), "run and spawn");
@@ -376,7 +411,7 @@ mod tests {
 
     #[test]
     fn the_watch_ends_when_there_is_nothing_to_watch() {
-        let roster = Roster::new(1, 0);
+        let roster = roster(1, 0);
         let start = Instant::now();
         let _ = roster.arrived(1, SHORT, start);
         let _ = roster.finished(1);
@@ -388,5 +423,27 @@ mod tests {
         assert!(roster.keep_watch());
         assert!(matches!(roster.watch(start), Watched::On));
         assert!(!roster.keep_watch());
+    }
+
+    #[test]
+    fn large_messages_fill_the_backlog_sooner() {
+        let roster = roster(1, 10);
+        let now = Instant::now();
+        let arrive = |call, bytes| {
+            let outlook = Outlook { bytes, ..LONG };
+            name(roster.arrived(call, outlook, now))
+        };
+        assert_eq!(arrive(1, 0), "run and spawn");
+        // The first waits, whatever its size.
+        assert_eq!(arrive(2, 20), "queued");
+        assert_eq!(arrive(3, 1), "refused");
+        assert!(matches!(roster.finished(1), Next::Run(2)));
+        assert_eq!(
+            [arrive(4, 6), arrive(5, 4), arrive(6, 1)],
+            ["queued", "queued", "refused"]
+        );
+        assert_eq!(roster.busy(), 3);
+        assert_eq!(roster.take_waiting(), [4, 5]);
+        assert_eq!(arrive(7, 10), "queued");
     }
 }

@@ -16,7 +16,7 @@ use grpcio_sys::{
 use super::queue::server_tag;
 use super::shim::{
     touchdown_arguments_create, touchdown_arguments_destroy, touchdown_cork,
-    touchdown_server_send_goaways, touchdown_uncork, Arguments,
+    touchdown_server_send_goaways, touchdown_uncork, touchdown_uncork_old, Arguments,
 };
 
 pub(super) struct Server {
@@ -115,6 +115,13 @@ impl Server {
     pub(super) fn uncork(&self) {
         // SAFETY: the arguments are alive.
         unsafe { touchdown_uncork(self.arguments) }
+    }
+
+    /// As `uncork`, and lets nothing wait any more that is written by threads that have
+    /// corked before the last call of this.
+    pub(super) fn uncork_old(&self) {
+        // SAFETY: the arguments are alive.
+        unsafe { touchdown_uncork_old(self.arguments) }
     }
 
     pub(super) fn cancel_all_calls(&self) {

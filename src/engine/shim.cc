@@ -42,6 +42,7 @@
 #include "src/core/lib/surface/channel_stack_type.h"
 #include "src/core/lib/surface/completion_queue.h"
 #include "src/core/lib/surface/server.h"
+#include "src/core/lib/transport/http2_errors.h"
 #include "src/core/lib/transport/metadata_batch.h"
 #include "src/core/lib/transport/transport.h"
 
@@ -59,12 +60,16 @@ struct Common {
   std::mutex mutex;
   // Connections with a write that waits for `touchdown_uncork`.
   std::vector<Connection*> corked;
+  // A thread that corked two epochs ago holds nothing back any more. Written with
+  // `mutex` held.
+  std::atomic<uint64_t> epoch{0};
 };
 
 // The server whose writes are to wait if this thread begins them. C-core lets a
 // thread work for any server of the process, so it is not enough to know that
 // some are to wait: nobody would begin another server's.
 thread_local const Common* t_corked = nullptr;
+thread_local uint64_t t_epoch = 0;
 }  // namespace
 
 struct touchdown_arguments {
@@ -96,6 +101,10 @@ void InitClosure(grpc_closure* closure, grpc_iomgr_cb_func callback,
   closure->file_created = closure->file_initiated = nullptr;
   closure->line_created = closure->line_initiated = 0;
 }
+
+// How many bytes of acks are held back. One has 17, and there is hardly ever more
+// than one on its way.
+constexpr size_t kMostHeld = 256;
 
 // How many calls a client may reset on one connection, at once and per second. More
 // is an attack: a call that is begun and reset costs the client next to nothing, does
@@ -144,7 +153,11 @@ class Frames {
   const uint8_t* header() const { return header_; }
   size_t header_count() const { return header_count_; }
   // Of the frame whose header is complete.
-  bool IsPingAck() const { return header_[3] == 6 && (header_[4] & 1) != 0; }
+  // Of the one length that is allowed.
+  bool IsPingAck() const {
+    return header_[0] == 0 && header_[1] == 0 && header_[2] == 8 &&
+           header_[3] == 6 && (header_[4] & 1) != 0;
+  }
   bool IsReset() const { return header_[3] == 3; }
   // DATA, HEADERS or CONTINUATION.
   bool IsOfCall() const {
@@ -334,7 +347,8 @@ class Connection {
     // A header is passed on when it is complete; of one that was under way when
     // the drain began C-core has a part already.
     if (!frames_.HeaderComplete()) return;
-    holding_ = frames_.IsPingAck() && header_delivered_ == 0;
+    holding_ = frames_.IsPingAck() && header_delivered_ == 0 &&
+               held_.size() < kMostHeld;
     (holding_ ? held_ : *rest)
         .append(reinterpret_cast<const char*>(frames_.header()) +
                     header_delivered_,
@@ -375,7 +389,7 @@ class Connection {
       if (!self->shut_down_ && !self->held_.empty()) {
         const Duration quiet = Timestamp::Now() - self->last_of_call_;
         if (quiet < kQuiet || !self->frames_.AtBoundary()) {
-          self->SetTimer(std::max(Duration::Milliseconds(1), kQuiet - quiet));
+          self->SetTimer(std::max(Duration::Milliseconds(5), kQuiet - quiet));
         } else if (self->callback_ != nullptr) {
           callback = self->callback_;
           self->callback_ = nullptr;
@@ -476,12 +490,14 @@ class Connection {
                     grpc_closure* callback, void* arg, int max_frame_size) {
     Connection* self = From(endpoint);
     if (t_corked == self->common_.get()) {
-      // There is one write at a time, and C-core keeps the endpoint until its
-      // callback was run.
-      self->corked_ = CorkedWrite{slices, callback, arg, max_frame_size};
       std::lock_guard<std::mutex> lock(self->common_->mutex);
-      self->common_->corked.push_back(self);
-      return;
+      if (self->common_->epoch.load(std::memory_order_relaxed) - t_epoch < 2) {
+        // There is one write at a time, and C-core keeps the endpoint until its
+        // callback was run.
+        self->corked_ = CorkedWrite{slices, callback, arg, max_frame_size};
+        self->common_->corked.push_back(self);
+        return;
+      }
     }
     grpc_endpoint_write(self->inner_, slices, callback, arg, max_frame_size);
   }
@@ -581,6 +597,16 @@ void OnRequest(void* arg, grpc_error_handle error) {
     *path = grpc_core::Slice(
         grpc_slice_from_static_string("another HTTP method than POST"));
   }
+  // RFC 9113, 8.3.1: what comes from HTTP/1.1 may have this one instead.
+  if (error.ok() && call->request->get_pointer(
+                        grpc_core::HttpAuthorityMetadata()) == nullptr) {
+    grpc_core::Slice* host =
+        call->request->get_pointer(grpc_core::HostMetadata());
+    call->request->Set(grpc_core::HttpAuthorityMetadata(),
+                       grpc_core::Slice(host != nullptr
+                                            ? grpc_slice_ref(host->c_slice())
+                                            : grpc_empty_slice()));
+  }
   // `Closure::Run` is not used: it is another function with NDEBUG.
   call->next->cb(call->next->cb_arg, std::move(error));
 }
@@ -594,6 +620,14 @@ void StartBatch(grpc_call_element* element,
     call->next = receive.recv_initial_metadata_ready;
     InitClosure(&call->on_request, OnRequest, call);
     receive.recv_initial_metadata_ready = &call->on_request;
+  }
+  if (batch->cancel_stream) {
+    // Whoever cancels a call here has sent its status, or nobody is there to be
+    // told. With a status in the error (the code CANCELLED is one) C-core would send
+    // trailers again, and strict clients drop the connection then.
+    batch->payload->cancel_stream.cancel_error = grpc_error_set_int(
+        absl::UnknownError("the call is over"),
+        grpc_core::StatusIntProperty::kHttp2Error, GRPC_HTTP2_CANCEL);
   }
   if (batch->send_initial_metadata) {
     grpc_metadata_batch* response =
@@ -713,17 +747,30 @@ void touchdown_server_send_goaways(grpc_server* server,
 
 void touchdown_cork(const touchdown_arguments* arguments) {
   t_corked = arguments->common.get();
+  t_epoch = t_corked->epoch.load(std::memory_order_relaxed);
 }
 
-void touchdown_uncork(const touchdown_arguments* arguments) {
-  t_corked = nullptr;
+namespace {
+// Begins every write that waits.
+void Uncork(Common* common, bool new_epoch) {
   std::vector<Connection*> corked;
   {
-    std::lock_guard<std::mutex> lock(arguments->common->mutex);
-    corked.swap(arguments->common->corked);
+    std::lock_guard<std::mutex> lock(common->mutex);
+    if (new_epoch) common->epoch.fetch_add(1, std::memory_order_relaxed);
+    corked.swap(common->corked);
   }
   if (corked.empty()) return;
   grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
   grpc_core::ExecCtx exec_ctx;
   for (Connection* connection : corked) connection->Uncork();
+}
+}  // namespace
+
+void touchdown_uncork(const touchdown_arguments* arguments) {
+  t_corked = nullptr;
+  Uncork(arguments->common.get(), /*new_epoch=*/false);
+}
+
+void touchdown_uncork_old(const touchdown_arguments* arguments) {
+  Uncork(arguments->common.get(), /*new_epoch=*/true);
 }

@@ -57,6 +57,10 @@ void touchdown_cork(const touchdown_arguments* arguments);
 // waits, whichever thread it was that corked it.
 void touchdown_uncork(const touchdown_arguments* arguments);
 
+// Begins every write that waits, and ends the waiting for every thread that has
+// corked before the last call of this.
+void touchdown_uncork_old(const touchdown_arguments* arguments);
+
 #ifdef __cplusplus
 }
 #endif

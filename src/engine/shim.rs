@@ -34,4 +34,5 @@ unsafe extern "C" {
     );
     pub(super) fn touchdown_cork(arguments: *const Arguments);
     pub(super) fn touchdown_uncork(arguments: *const Arguments);
+    pub(super) fn touchdown_uncork_old(arguments: *const Arguments);
 }

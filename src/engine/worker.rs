@@ -1,5 +1,6 @@
 //! The threads that poll and run handlers.
 
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,10 @@ use super::call::{Call, Ending, Handled};
 use super::queue::Event;
 use super::requests::Arrival;
 use super::roster::{Decision, Next, Outlook};
-use super::{Shared, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED};
+use super::{
+    Method, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE,
+    UNIMPLEMENTED,
+};
 
 /// A call that is to be run.
 pub(super) struct Job {
@@ -73,8 +77,9 @@ pub(super) fn run(shared: &Arc<Shared>) {
                 let arrival = slot.take(shared);
                 slot.lay_out(shared);
                 worker.arrived(arrival);
+                slot_is_done_with(shared);
             }
-            Event::Request { filled: false, .. } => {}
+            Event::Request { filled: false, .. } => slot_is_done_with(shared),
             Event::ServerStopped => {
                 shared.roster.close();
                 shut_queue_down_if_idle(shared);
@@ -159,18 +164,27 @@ impl Worker<'_> {
             shared.host.refused(&call);
             return;
         }
+        let in_flight = shared.host.in_flight();
+        if let Some((code, why)) = shared.reason_to_refuse(in_flight, message.as_ref()) {
+            log::debug!("{}: refused: {why}", call.path());
+            end(&call, code, &why);
+            shared.host.refused(&call);
+            return;
+        }
+        let now = Instant::now();
+        let crowded = in_flight >= CROWD;
+        let method = shared.method(&call);
+        let outlook = Outlook {
+            short: method.is_some_and(|it| it.pace.is_short()),
+            pollers: shared.pollers(crowded),
+            bytes: message.as_ref().map_or(0, Message::len),
+        };
+        // A handler that streams waits for what it has written.
+        let may_cork = outlook.short && crowded && !method.is_some_and(Method::is_streaming);
         let job = Job {
             call,
             message,
             queued: false,
-        };
-        let now = Instant::now();
-        let crowded = shared.is_crowded();
-        let outlook = Outlook {
-            short: shared
-                .method(&job.call)
-                .is_some_and(|it| it.pace.is_short()),
-            pollers: shared.pollers(crowded),
         };
         let mut decision = shared.roster.arrived(job, outlook, now);
         if let Decision::RunAndSpawn(job) = decision {
@@ -178,11 +192,11 @@ impl Worker<'_> {
                 Ok(()) => Decision::Run(job),
                 Err(error) => {
                     log::error!("cannot start another worker: {error}");
-                    shared.roster.spawn_failed(job)
+                    shared.roster.spawn_failed(job, outlook)
                 }
             };
         }
-        if outlook.short && crowded {
+        if may_cork {
             self.cork(now);
         } else {
             self.uncork();
@@ -254,10 +268,21 @@ impl Worker<'_> {
     }
 }
 
-/// A call may be begun something on as long as its handler runs, and nothing may
-/// once the queue is shut down.
+/// The event of a slot was dealt with.
+fn slot_is_done_with(shared: &Shared) {
+    shared.slots_out.fetch_sub(1, Ordering::SeqCst);
+    shut_queue_down_if_idle(shared);
+}
+
+/// Something may be begun on a call as long as its handler runs, and on one whose arrival
+/// somebody is at work on; and nothing may once the queue is shut down. To be called after
+/// everything that may have been the last to wait for.
 fn shut_queue_down_if_idle(shared: &Shared) {
-    if shared.roster.is_closed_and_idle() {
+    // The roster is closed only when the engine stops.
+    if shared.stopping.load(Ordering::SeqCst)
+        && shared.roster.is_closed_and_idle()
+        && shared.slots_out.load(Ordering::SeqCst) == 0
+    {
         shared.queue.shut_down();
     }
 }

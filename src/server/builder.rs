@@ -295,6 +295,7 @@ impl ServerBuilder {
             backlog,
             connections,
             memory,
+            message_limit: self.max_receive_message_size,
             handshake: self.handshake_timeout,
         };
         let host: Arc<dyn engine::Host> = dispatch.clone();

@@ -77,7 +77,7 @@ impl<Q: Protobuf> Requests<Q> {
         };
         let request = decode(&message, self.limit).inspect_err(|status| {
             self.ended = true;
-            log::warn!("{}: {status}", self.core.path());
+            log::debug!("{}: {status}", self.core.path());
         });
         Some(Some(request))
     }

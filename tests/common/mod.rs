@@ -115,3 +115,16 @@ pub fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     ]
     .concat()
 }
+
+/// The header block of a call.
+pub fn call_headers(method: &str, path: &str) -> Vec<u8> {
+    let fields = [
+        field(":method", method),
+        field(":scheme", "http"),
+        field(":path", path),
+        field(":authority", "test"),
+        field("content-type", "application/grpc"),
+        field("te", "trailers"),
+    ];
+    fields.concat()
+}
