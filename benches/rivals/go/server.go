@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"greeter"
+	"bench/greeter"
 )
 
 type polite struct{}

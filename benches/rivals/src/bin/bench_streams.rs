@@ -2,8 +2,9 @@
 //!
 //!     bench_streams ADDRESS down|up SECONDS
 //!
-//! One connection and one call at a time, of 10,000 messages each; every message in a DATA frame of its
-//! own, as gRPC clients write them. The client speaks HTTP/2 by itself, so that it takes little of the time:
+//! One connection and one call at a time, of 10,000 messages each. Requests share DATA frames, as those of
+//! gRPC clients do that have more to send than goes out at once; tonic takes many small frames for an
+//! attack, and closes the connection. The client speaks HTTP/2 by itself, so that it takes little of the time:
 //! clients made for use take more for a message than most servers do. It does not decode the status, it
 //! counts what came: all messages, or a reply of the right length.
 
@@ -18,8 +19,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const MESSAGES: usize = 10_000;
 /// What this side lets a server send ahead, on the connection and on each stream. As much as tonic does.
 const WINDOW: u32 = 1 << 20;
-/// Bytes that are written at once.
-const BATCH: usize = 32 << 10;
+/// The size of a DATA frame that every peer takes.
+const FRAME: i64 = 16 << 10;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -141,21 +142,24 @@ impl Connection {
     fn upload(&mut self) -> Result<()> {
         self.begin("/greeter.Greeter/GreetEverybody");
         let request = with_prefix(&message(&[b'x'; 30]));
-        let size = request.len() as i64;
         let stream = self.stream;
-        for left in (0..MESSAGES).rev() {
-            while self.stream_window.min(self.connection_window) < size {
+        let mut left = MESSAGES;
+        while left > 0 {
+            let window = self.stream_window.min(self.connection_window);
+            let count = left.min(window.clamp(0, FRAME) as usize / request.len());
+            if count == 0 {
                 self.flush()?;
                 self.read()?;
+                continue;
             }
-            self.stream_window -= size;
-            self.connection_window -= size;
+            left -= count;
+            let payload = request.repeat(count);
+            self.stream_window -= payload.len() as i64;
+            self.connection_window -= payload.len() as i64;
             let flags = if left == 0 { END_STREAM } else { 0 };
-            self.frame(DATA, flags, stream, &request);
-            if self.output.len() >= BATCH {
-                self.flush()?;
-                self.read_what_is_there()?;
-            }
+            self.frame(DATA, flags, stream, &payload);
+            self.flush()?;
+            self.read_what_is_there()?;
         }
         while !self.ended {
             self.flush()?;
@@ -300,7 +304,10 @@ impl Connection {
             }
             // After a reply in full this is a server that needs no more requests.
             RST_STREAM if !self.ended => return Err("the server reset the call".into()),
-            GOAWAY => return Err("the server said GOAWAY".into()),
+            GOAWAY => {
+                let reason = String::from_utf8_lossy(&self.input[at]);
+                return Err(format!("the server said GOAWAY: {reason:?}").into());
+            }
             _ => {}
         }
         if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
