@@ -136,7 +136,9 @@ def calibrate(address, load, seconds):
     while True:
         rate, _ = h2load(address, load, calls)
         if calls / rate > 0.2 * min(1, seconds):
-            return max(4, round(rate * seconds / step)) * step
+            # Opening a connection costs more than a call; with many, calls must still outweigh it.
+            rounds = 20 if load.connections >= 1_000 else 4
+            return max(rounds, round(rate * seconds / step)) * step
         calls *= 4
 
 
