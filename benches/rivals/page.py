@@ -173,8 +173,9 @@ def page(results, servers):
             "## Instructions a call",
             "",
             "Counted by valgrind, in user space, as the difference of a run of 2,500 calls and one of 500. This is the"
-            " figure that does not depend on what else the machine does. It knows nothing of the kernel, of caches, or"
-            " of waiting, and valgrind runs one thread at a time, some 50 times slower than the processor.",
+            " figure that hardly depends on what else the machine does: runs differ by 1 % at 2×32, and by 5 % at 1×1, where"
+            " threads that wait for work count as well. It knows nothing of the kernel, of caches, or of waiting, and"
+            " valgrind runs one thread at a time, some 50 times slower than the processor.",
             "",
             table(results, "instructions", cases, "instructions", count),
         ]

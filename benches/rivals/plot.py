@@ -14,6 +14,8 @@ COLOURS = {
     "cpp": "#cc79a7",
     "go": "#e0a000",
 }
+DASHED = ("touchdown16",)
+DASHES = "5 4"
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #24292f }
   .title { font-size: 14px; font-weight: 600 }
@@ -50,10 +52,16 @@ class Picture:
         self.y += 22
         x = LEFT
         for key in keys:
-            self.parts.append(f'<rect x="{x}" y="{self.y - 10}" width="12" height="12" fill="{COLOURS[key]}"/>')
+            colour, middle = COLOURS[key], self.y - 4
+            if key in DASHED:
+                self.parts.append(
+                    f'<path d="M{x - 4} {middle}h18" stroke="{colour}" stroke-width="3" stroke-dasharray="{DASHES}"/>'
+                )
+            else:
+                self.parts.append(f'<rect x="{x}" y="{middle - 6}" width="12" height="12" fill="{colour}"/>')
             name = self.names[key]
             self.text(x + 17, self.y, name)
-            x += 17 + 7 * len(name) + 22
+            x += 17 + 7 * len(name) + 18
         self.y += 6
 
     def ratios(self, title, cases, keys, ratio):
@@ -152,7 +160,7 @@ class Picture:
             for key, ys in series.items():
                 points = [(across(place), position(y)) for place, y in enumerate(ys) if y]
                 path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-                dashes = ' stroke-dasharray="5 4"' if key == "touchdown16" else ""
+                dashes = f' stroke-dasharray="{DASHES}"' if key in DASHED else ""
                 weight = 3 if key.startswith("touchdown") else 2
                 self.parts.append(
                     f'<polyline points="{path}" fill="none" stroke="{COLOURS[key]}"'

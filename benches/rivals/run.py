@@ -82,9 +82,8 @@ def jobs(servers, options):
 
 def rounds_of(part, options):
     """The rivals are compared in all rounds; curves need fewer, and instructions hardly change."""
-    if part in ("unary", "streams"):
-        return options.rounds
-    return 1 if part == "instructions" else min(3, options.rounds)
+    most = {"unary": options.rounds, "streams": options.rounds, "instructions": 2}
+    return min(options.rounds, most.get(part, 3))
 
 
 def measure_all(todo, options):
