@@ -31,6 +31,7 @@ demo: tools
 # What the rivals need, the command installs by itself; those that cannot be had are left out.
 bench: tools
 	@.ci/watch release $(CARGO) build --release --locked -p touchdown-rivals
+	@command -v python3 >/dev/null || .ci/install python3
 	@python3 benches/rivals/run.py $(BENCH)
 
 build: tools

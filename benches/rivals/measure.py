@@ -58,7 +58,7 @@ def running(command_for, wrapper=(), patience=10):
     """A server that listens at a free port, ended when the block is. Yields the process and the address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:%d" % probe.getsockname()[1]
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen([*wrapper, *command_for(address)], stdout=log, stderr=log)
         try:
@@ -196,7 +196,14 @@ def callgrind(server, load, calls):
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "callgrind.out")
         # Callgrind does not survive the signals by which Go interrupts its goroutines.
-        valgrind = ("env", "GODEBUG=asyncpreemptoff=1", "valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}")
+        valgrind = (
+            "env",
+            "GODEBUG=asyncpreemptoff=1",
+            "valgrind",
+            "--quiet",
+            "--tool=callgrind",
+            f"--callgrind-out-file={out}",
+        )
         with running(server.command, valgrind, patience=60) as (process, address):
             h2load(address, load, calls, patience=120)
             process.terminate()

@@ -38,6 +38,9 @@ class Results:
     def get(self, part, case, server, figure):
         return self.medians.get((part, case, server), {}).get(figure)
 
+    def failed(self, part, case, server):
+        return any((it["part"], it["case"], it["server"]) == (part, case, server) for it in self.failures)
+
     def servers(self, part):
         """Those that were measured in this part, in the order of the names."""
         found = {server for (it, _, server) in self.medians if it == part}
@@ -64,6 +67,10 @@ def median(values):
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def rounds(about):
+    return "1 round" if about["rounds"] == 1 else f"{about['rounds']} rounds"
 
 
 def time(microseconds):
@@ -101,7 +108,7 @@ def table(results, part, cases, figure, form, ratios=True):
         for server in servers:
             value = results.get(part, case, server, figure)
             if value is None:
-                cells.append("failed" if any(it["part"] == part and it["case"] == case and it["server"] == server for it in results.failures) else "–")
+                cells.append("failed" if results.failed(part, case, server) else "–")
                 continue
             of = results.ratio(part, case, server, figure) if ratios and server != "touchdown" else None
             cells.append(form(value) + (f" ({ratio(of)})" if of else ""))
@@ -117,7 +124,7 @@ def page(results, servers):
         "",
         "Written by `make bench`; text and figures are replaced by the next run.",
         "",
-        f"- **Measured** on {about['date']} by `{about['command']}`, {about['rounds']} rounds, medians",
+        f"- **Measured** on {about['date']} by `{about['command']}`, medians of {rounds(about)}",
         f"- **Machine:** {machine['cpu']}, {machine['cores']} cores, {machine['memory']}; {machine['system']}, Linux {machine['kernel']}",
         f"- **Compilers and tools:** {about['tools']}",
         f"- **How quiet it was:** {about['quiet']}",
@@ -180,8 +187,16 @@ def page(results, servers):
             table(results, "instructions", cases, "instructions", count),
         ]
     scale = [
-        ("workers", "Workers", "50 connections × 10 calls, handlers that do not block, so many threads that run handlers."),
-        ("workers-blocking", "Workers, handlers that block", "The same with handlers that block for 1 ms: so many workers can do at most 1,000 calls a second each."),
+        (
+            "workers",
+            "Workers",
+            "50 connections × 10 calls, handlers that do not block, so many threads that run handlers.",
+        ),
+        (
+            "workers-blocking",
+            "Workers, handlers that block",
+            "The same with handlers that block for 1 ms: so many workers can do at most 1,000 calls a second each.",
+        ),
         ("connections", "Connections", "One call at a time on each of so many connections."),
         (
             "blocking",
@@ -205,9 +220,16 @@ def page(results, servers):
         ]  # fmt: skip
     if results.failures:
         out += ["", "## What failed", ""]
-        out += [f"- {it['part']}, {it['case']}, {NAMES[it['server']]}: {' '.join(it['why'].split())}" for it in results.failures]
+        out += [
+            f"- {it['part']}, {it['case']}, {NAMES[it['server']]}: {' '.join(it['why'].split())}"
+            for it in results.failures
+        ]
     out += ["", "## The servers", ""]
-    out += [f"- **{it.name}** {about['versions'][it.key]}: {it.setup}." for it in servers if it.key in about["versions"]]
+    out += [
+        f"- **{it.name}** {about['versions'][it.key]}: {it.setup}."
+        for it in servers
+        if it.key in about["versions"]
+    ]
     out += [
         "",
         "All serve `proto/greeter.proto`, without TLS, on loopback, and are built with optimisation and otherwise as"
@@ -216,8 +238,9 @@ def page(results, servers):
         "",
         "## How it is measured",
         "",
-        "- Each figure is the median of the rounds. In each round every case is run, and in each case every server in"
-        " turn, beginning with another one each time, so that a slow minute of the machine meets all of them.",
+        "- Each figure is the median of the rounds; those of scale take 3 at the most, instructions 2. In each round"
+        " every case is run, and in each case every server in turn, beginning with another one each time, so that a"
+        " slow minute of the machine meets all of them.",
         "- Every measurement starts a fresh server, warms it up under the same load until that takes 0.2 s, takes from"
         f" this how many calls fill {about['seconds']} s, and measures those.",
         "- h2load makes the calls with one thread. Opening the connections is part of the time. Latencies are those"
@@ -242,7 +265,9 @@ def picture(results):
     about = results.about
     if rivals:
         picture.y = 26
-        picture.text(62, picture.y, "touchdown against each rival: above 1, touchdown is the better", kind="title")
+        picture.text(
+            62, picture.y, "touchdown against each rival: above 1, touchdown is the better", kind="title"
+        )
         picture.legend(rivals)
         unary, streams = results.cases("unary", UNARY), results.cases("streams", STREAMS)
         cases = [(("unary", case), label) for case, label in unary]
@@ -291,7 +316,9 @@ def picture(results):
             ]
         )
     machine = about["machine"]
-    picture.note(f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}; {about['date']}; medians of {about['rounds']} rounds")
+    picture.note(
+        f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}; {about['date']}; medians of {rounds(about)}"
+    )
     versions = ", ".join(f"{NAMES[key]} {it.split(' ')[0]}" for key, it in about["versions"].items())
     picture.note(versions)
     return picture.svg()

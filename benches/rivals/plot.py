@@ -73,7 +73,10 @@ class Picture:
         low, high = min(-1, floor(min(logs))), max(1, ceil(max(logs)))
         top, height = self.y + 40, 30 * (high - low) + 20
         width = WIDTH - LEFT - RIGHT
-        position = lambda value: top + height * (high - value) / (high - low)
+
+        def position(value):
+            return top + height * (high - value) / (high - low)
+
         self.text(LEFT, self.y + 24, title, kind="title")
         for step in range(low, high + 1):
             self.line(LEFT, position(step), WIDTH - RIGHT, position(step), "one" if step == 0 else "grid")
@@ -109,7 +112,10 @@ class Picture:
             return
         top, height = self.y + 40, 150
         steps = scale(highest)
-        position = lambda value: top + height * (1 - value / steps[-1])
+
+        def position(value):
+            return top + height * (1 - value / steps[-1])
+
         self.text(LEFT, self.y + 24, title, kind="title")
         for step in steps:
             self.line(LEFT, position(step), WIDTH - RIGHT, position(step))
@@ -142,18 +148,19 @@ class Picture:
             if not values:
                 continue
             self.text(left, self.y + 24, title, kind="title")
-            if logarithmic:
-                low, high = floor(log10(min(values))), ceil(log10(max(values)))
-                high = max(high, low + 1)
-                steps = [10**it for it in range(low, high + 1)]
-                position = lambda y: top + height * (high - log10(y)) / (high - low)
-            else:
-                steps = scale(max(values))
-                position = lambda y: top + height * (1 - y / steps[-1])
+            steps = decades(min(values), max(values)) if logarithmic else scale(max(values))
+            measure = log10 if logarithmic else float
+            low, high = measure(steps[0]), measure(steps[-1])
+
+            def position(y, measure=measure, low=low, high=high):
+                return top + height * (high - measure(y)) / (high - low)
+
+            def across(place, left=left, count=len(xs)):
+                return left + width * (place + 0.5) / count
+
             for step in steps:
                 self.line(left, position(step), left + width, position(step))
                 self.text(left - 8, position(step) + 4, amount(step), "end", "small")
-            across = lambda place: left + width * (place + 0.5) / len(xs)
             for place, x in enumerate(xs):
                 self.text(across(place), top + height + 16, f"{x:,}", "middle", "small")
             self.text(left + width / 2, top + height + 32, below, "middle", "small")
@@ -195,6 +202,11 @@ def scale(highest):
     power = 10 ** floor(log10(rough))
     step = next(it * power for it in (1, 2, 2.5, 5, 10) if it * power >= rough)
     return [step * it for it in range(ceil(highest / step) + 1)]
+
+
+def decades(lowest, highest):
+    low, high = floor(log10(lowest)), ceil(log10(highest))
+    return [10**it for it in range(low, max(high, low + 1) + 1)]
 
 
 def amount(value):

@@ -44,7 +44,9 @@ def run(*command, **options):
     """Runs a program for its output; a failure says what it printed."""
     done = subprocess.run([str(it) for it in command], capture_output=True, text=True, **options)
     if done.returncode != 0:
-        raise Unavailable(f"{Path(str(command[0])).name} failed: {(done.stderr or done.stdout).strip()[-600:]}")
+        raise Unavailable(
+            f"{Path(str(command[0])).name} failed: {(done.stderr or done.stdout).strip()[-600:]}"
+        )
     return done.stdout.strip()
 
 
@@ -116,7 +118,9 @@ class Tonic(Server):
         cargo("build", "--release", "--locked", cwd=folder, env=environment)
         self.program = BUILT / "tonic/release/rival-tonic"
         lock = folder / "Cargo.lock"
-        self.version = f"{locked(lock, 'tonic')} (hyper {locked(lock, 'hyper')}, tokio {locked(lock, 'tokio')})"
+        self.version = (
+            f"{locked(lock, 'tonic')} (hyper {locked(lock, 'hyper')}, tokio {locked(lock, 'tokio')})"
+        )
 
 
 class Cpp(Server):
@@ -137,11 +141,11 @@ class Cpp(Server):
         folder = BUILT / "cpp"
         folder.mkdir(parents=True, exist_ok=True)
         self.program = folder / "server"
-        self.version = f"{run('pkg-config', '--modversion', 'grpc++')} ({run('g++', '--version').splitlines()[0]})"
+        self.version = (
+            f"{run('pkg-config', '--modversion', 'grpc++')} ({run('g++', '--version').splitlines()[0]})"
+        )
         sources = [HERE / "cpp/server.cc", ROOT / "proto/greeter.proto", HERE / "rivals.py"]
-        if self.program.exists() and all(
-            it.stat().st_mtime < self.program.stat().st_mtime for it in sources
-        ):
+        if self.program.exists() and all(it.stat().st_mtime < self.program.stat().st_mtime for it in sources):
             return
         plugin = shutil.which("grpc_cpp_plugin")
         run(

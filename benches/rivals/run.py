@@ -44,9 +44,10 @@ class Job:
 def jobs(servers, options):
     """All that is asked for. In the order of parts and cases; servers are the innermost."""
     out = []
-    add = lambda part, case, server, task, key=None: out.append(
-        Job(part, case, server, key or server.key, task)
-    )
+
+    def add(part, case, server, task, key=None):
+        out.append(Job(part, case, server, key or server.key, task))
+
     with_workers = [it for it in servers if it.takes_workers]
     unary = partial(measure.unary, seconds=options.seconds)
     shorter = partial(measure.unary, seconds=options.seconds * 0.7)
@@ -74,9 +75,7 @@ def jobs(servers, options):
             add("instructions", case, server, partial(measure.instructions, server, LOADS[case]))
     wanted = set(options.only)
     return [
-        it
-        for it in out
-        if it.part.split("-")[0] in wanted and (not options.case or it.case in options.case)
+        it for it in out if it.part.split("-")[0] in wanted and (not options.case or it.case in options.case)
     ]
 
 
@@ -195,22 +194,45 @@ def summary(results):
 
 
 def options():
-    parser = argparse.ArgumentParser(description=__doc__, epilog="Everything, with the defaults, takes some 15 minutes after the builds.")
-    comma = lambda known: lambda text: check(text.split(","), known, parser)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Everything, with the defaults, takes some 15 minutes after the builds."
+    )
+
+    def some_of(known):
+        return lambda text: check(text.split(","), known, parser)
+
     names = [it.key for it in rivals.ALL]
-    parser.add_argument("--quick", action="store_true", help="one round of 0.3 s each, without instructions: does it all run?")
-    parser.add_argument("--only", type=comma(PARTS), metavar="PART,…", help=f"of {', '.join(PARTS)}")
+    parser.add_argument(
+        "--quick", action="store_true", help="one round of 0.3 s each, without instructions: does it all run?"
+    )
+    parser.add_argument("--only", type=some_of(PARTS), metavar="PART,…", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--instructions", action="store_true", help="the same as --only instructions")
-    parser.add_argument("--case", type=lambda it: it.split(","), metavar="CASE,…", help="such as 1x1 or 50x10 or up")
-    parser.add_argument("--servers", type=comma(names), default=names, metavar="SERVER,…", help=f"of {', '.join(names)}")
+    parser.add_argument(
+        "--case", type=lambda it: it.split(","), metavar="CASE,…", help="such as 1x1 or 50x10 or up"
+    )
+    parser.add_argument(
+        "--servers", type=some_of(names), default=names, metavar="SERVER,…", help=f"of {', '.join(names)}"
+    )
     parser.add_argument("--rounds", type=int, help="default 5; curves take at most 3")
     parser.add_argument("--seconds", type=float, help="how long a measurement takes about, default 1")
-    parser.add_argument("--output", type=Path, help="where to write; docs for a full run, otherwise bench in the target folder")
-    parser.add_argument("--no-install", action="store_true", help="do not install Debian packages that are missing")
-    parser.add_argument("--redraw", action="store_true", help="measure nothing, write page and picture from benchmarks.json again")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="where to write; docs for a full run, otherwise bench in the target folder",
+    )
+    parser.add_argument(
+        "--no-install", action="store_true", help="do not install Debian packages that are missing"
+    )
+    parser.add_argument(
+        "--redraw",
+        action="store_true",
+        help="measure nothing, write page and picture from benchmarks.json again",
+    )
     chosen = parser.parse_args()
     full = not (chosen.quick or chosen.only or chosen.instructions or chosen.case or chosen.servers != names)
-    chosen.output = chosen.output or (rivals.ROOT / "docs" if full or chosen.redraw else rivals.TARGET / "bench")
+    chosen.output = chosen.output or (
+        rivals.ROOT / "docs" if full or chosen.redraw else rivals.TARGET / "bench"
+    )
     if chosen.instructions:
         chosen.only = ["instructions"]
     chosen.only = chosen.only or [it for it in PARTS if not (chosen.quick and it == "instructions")]
@@ -237,8 +259,15 @@ def main():
         print(f"missing: {' '.join(needed)} (Debian packages)", file=sys.stderr)
         return 1
     servers, missing = rivals.prepare(chosen.servers, not chosen.no_install)
-    for server in servers:
-        measure.verify(server)
+    for server in list(servers):
+        try:
+            measure.verify(server)
+        except Failed as error:
+            servers.remove(server)
+            missing[server.name] = str(error)
+            print(f"{server.name} is left out: {error}", flush=True)
+    if "touchdown" in missing:
+        return 1
     todo = raise_limit(jobs(servers, chosen))
     load = os.getloadavg()[0]
     all_before, stolen_before = processor()
@@ -256,7 +285,9 @@ def main():
     failures = measure_all(todo, chosen)
     all_after, stolen_after = processor()
     stolen = 100 * (stolen_after - stolen_before) / max(1, all_after - all_before)
-    about["quiet"] = f"load average {load:.1f} before the first round; {stolen:.1f} % of the time went to other guests of the host"
+    about["quiet"] = (
+        f"load average {load:.1f} before the first round; {stolen:.1f} % of the time went to other guests of the host"
+    )
     results = [
         {
             "part": job.part,
@@ -277,4 +308,8 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        # The server of the moment was ended on the way here.
+        sys.exit(130)
