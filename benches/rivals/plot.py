@@ -186,7 +186,8 @@ class Picture:
         return "\n".join(
             [
                 f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}"'
-                f' viewBox="0 0 {WIDTH} {height:.0f}">',
+                f' viewBox="0 0 {WIDTH} {height:.0f}" role="img">',
+                "<title>touchdown against tonic, grpcio, gRPC C++ and grpc-go</title>",
                 f"<style>{STYLE}</style>",
                 f'<rect class="page" width="{WIDTH}" height="{height:.0f}"/>',
                 *self.parts,
