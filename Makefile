@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test build format clippy docs licences core quick-start clients tools
+.PHONY: help demo bench test build format clippy docs licences core quick-start clients tools
 
 CARGO ?= cargo
 target := $(or $(CARGO_TARGET_DIR),target)
@@ -17,6 +17,8 @@ help:
 	@echo "make demo    restarts a server under load, and counts what becomes of the calls (10 s)"
 	@echo "             DEMO='--servers 10' passes options, DEMO=--help lists them"
 	@echo "make test    everything that must pass: formatting, lints, docs, licences, all tests"
+	@echo "make bench   measures against tonic, grpcio, gRPC C++ and grpc-go, writes docs/benchmarks.* (15 min)"
+	@echo "             BENCH='--quick' passes options, BENCH=--help lists them"
 	@echo "make build   library and examples, in debug mode"
 	@echo
 	@echo "Parts of make test: format build clippy docs licences core quick-start clients"
@@ -25,6 +27,12 @@ demo: tools
 	@.ci/watch release $(CARGO) build --release --example demo --example greeter_server
 	@echo
 	@$(CARGO) run --quiet --release --example demo -- $(DEMO)
+
+# What the rivals need, the command installs by itself; those that cannot be had are left out.
+bench: tools
+	@.ci/watch release $(CARGO) build --release --locked -p touchdown-rivals
+	@command -v python3 >/dev/null || .ci/install python3
+	@python3 benches/rivals/run.py $(BENCH)
 
 build: tools
 	@.ci/watch debug $(CARGO) build --workspace --examples
