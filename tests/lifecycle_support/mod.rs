@@ -13,8 +13,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{bounded, Sender};
 use touchdown::lifecycle::{Calls, Lifecycle, OwnedGuard, Participant, Phase, Report};
 
-/// No test takes this long; one that does hangs.
-pub const LIMIT: Duration = Duration::from_secs(60);
+/// No test takes this long; one that does hangs. Miri is a thousand times slower.
+pub const LIMIT: Duration = Duration::from_secs(if cfg!(miri) { 1200 } else { 60 });
+
+/// How often a test of chance is repeated: this often, and a hundredth of it under Miri, which
+/// looks at each time a thousand times harder.
+pub const fn rounds(count: usize) -> usize {
+    if cfg!(miri) {
+        count.div_ceil(100)
+    } else {
+        count
+    }
+}
 
 /// Ends the whole test process if a test hangs. Lasts until dropped.
 pub struct Bound(#[allow(dead_code)] Sender<()>);
