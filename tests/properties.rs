@@ -314,7 +314,8 @@ proptest! {
         let mut left: Vec<_> = report.abandoned.clone();
         let overran = plot.names.iter().zip(deeds).filter(|it| matches!(it.1, Deed::Overrun));
         let mut overran: Vec<_> = overran.map(|it| it.0.clone()).collect();
-        (left.sort(), overran.sort());
+        left.sort();
+        overran.sort();
         prop_assert_eq!(left, overran);
 
         let clean = deeds.iter().all(|it| matches!(it, Deed::Work));

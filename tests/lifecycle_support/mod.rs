@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{bounded, Sender};
 use touchdown::lifecycle::{Calls, Lifecycle, OwnedGuard, Participant, Phase, Report};
 
-/// No test takes this long; one that does hangs. Miri is a thousand times slower.
-pub const LIMIT: Duration = Duration::from_secs(if cfg!(miri) { 1200 } else { 60 });
+/// Miri and the sanitizers take their time.
+const SLOW: bool = cfg!(miri) || option_env!("TOUCHDOWN_SLOW_TESTS").is_some();
+
+/// No test takes this long; one that does hangs.
+pub const LIMIT: Duration = Duration::from_secs(if SLOW { 1200 } else { 60 });
 
 /// How often a test of chance is repeated: this often, and a thousandth of it under Miri, which is
 /// so much slower, looks harder, and is run with many seeds.
