@@ -3,6 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo bench test build format clippy docs licences core quick-start clients tools
+.PHONY: test-long properties leaks processes asan tsan miri
 
 CARGO ?= cargo
 target := $(or $(CARGO_TARGET_DIR),target)
@@ -20,7 +21,9 @@ help:
 	@echo "make bench   measures against tonic, grpcio, gRPC C++ and grpc-go, writes docs/benchmarks.* (15 min)"
 	@echo "             BENCH='--quick' passes options, BENCH=--help lists them"
 	@echo "make build   library and examples, in debug mode"
+	@echo "make test-long    make test, and what takes longer: every part below, 1 h or more"
 	@echo
+	@echo "Parts of make test-long: properties leaks processes asan tsan miri"
 	@echo "Parts of make test: format build clippy docs licences core quick-start clients"
 
 demo: tools
@@ -85,3 +88,27 @@ clients:
 
 tools:
 	@.ci/install
+
+# What a nightly run has time for.
+test-long: test properties leaks processes asan tsan miri
+
+properties: tools
+	PROPTEST_CASES=10000 $(CARGO) test --lib --test properties --test properties_of_calls
+
+# 10,000 servers and 10,000 lifecycles, one after the other in one process.
+leaks: tools
+	$(CARGO) test --test leaks --test lifecycle_leaks --no-fail-fast -- --ignored --nocapture
+
+# 1,000 servers in processes of their own, stopped at moments of chance.
+processes: tools
+	$(CARGO) test --test exit_codes -- --ignored --nocapture
+
+# See tests/sanitizers/README.md.
+asan: tools
+	tests/sanitizers/run address
+
+tsan:
+	tests/sanitizers/run thread --core
+
+miri:
+	tests/sanitizers/miri

@@ -68,12 +68,19 @@ fn main() -> Result<Report, Box<dyn std::error::Error>> {
 
     // `serve()` instead of `start_with()` does all of this, but for printing the address.
     let lifecycle = Lifecycle::builder().signals(Signals::process()).build()?;
-    let server = Server::builder()
+    let builder = Server::builder()
         .address(address)
-        .service(greeter_service(Polite))
-        .start_with(&lifecycle)
-        .inspect_err(|error| lifecycle.fail(error))?;
+        .service(greeter_service(Polite));
+    let server = match builder.start_with(&lifecycle) {
+        Ok(server) => server,
+        Err(error) => {
+            // Changes nothing if a signal has begun the stop already.
+            lifecycle.fail(error);
+            return Ok(lifecycle.wait());
+        }
+    };
     println!("listening at {}", server.address());
-    lifecycle.serving()?;
+    // Refused if a signal has begun the stop already; then there is nothing to do but wait for it.
+    let _ = lifecycle.serving();
     Ok(server.wait())
 }

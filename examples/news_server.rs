@@ -65,13 +65,20 @@ fn main() -> Result<Report, Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::builder().signals(Signals::process()).build()?;
     let subscribers = Arc::new(Mutex::new(Some(Vec::new())));
     let desk = Desk { subscribers };
-    let server = Server::builder()
+    let builder = Server::builder()
         .address(address)
-        .service(news_service(desk.clone()))
-        .start_with(&lifecycle)
-        .inspect_err(|error| lifecycle.fail(error))?;
+        .service(news_service(desk.clone()));
+    let server = match builder.start_with(&lifecycle) {
+        Ok(server) => server,
+        Err(error) => {
+            // Changes nothing if a signal has begun the stop already.
+            lifecycle.fail(error);
+            return Ok(lifecycle.wait());
+        }
+    };
     println!("listening at {}", server.address());
-    lifecycle.serving()?;
+    // Refused if a signal has begun the stop already; then there is nothing to do but wait for it.
+    let _ = lifecycle.serving();
 
     let publisher = thread::spawn({
         let lifecycle = lifecycle.clone();

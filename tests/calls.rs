@@ -37,22 +37,6 @@ fn streams() -> Service {
         .build()
 }
 
-/// For what `touchdown::client` hides: response headers, and cancelling.
-fn unary_method(path: &'static str) -> grpcio::Method<StringValue, StringValue> {
-    grpcio::Method {
-        ty: grpcio::MethodType::Unary,
-        name: path,
-        req_mar: grpcio::Marshaller {
-            ser: grpcio::pb_ser,
-            de: grpcio::pb_de,
-        },
-        resp_mar: grpcio::Marshaller {
-            ser: grpcio::pb_ser,
-            de: grpcio::pb_de,
-        },
-    }
-}
-
 #[test]
 fn a_unary_call_is_answered() {
     let server = start(echo());

@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lifecycle_support::{bound, eventually};
+use lifecycle_support::{bound, eventually, rounds};
 use touchdown::lifecycle::{Closed, InFlight, OwnedGuard};
 
 #[test]
@@ -139,7 +139,7 @@ fn idle_is_final_under_stress() {
     const WORKERS: usize = 6;
     const WAITERS: usize = 3;
     let _bound = bound();
-    for round in 0..300 {
+    for round in 0..rounds(300) {
         let gate = InFlight::new();
         let inside = AtomicUsize::new(0);
         let start = Barrier::new(WORKERS + WAITERS + 1);
@@ -189,7 +189,7 @@ fn guards_dropped_in_panics_under_stress_all_leave() {
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                for _ in 0..2000 {
+                for _ in 0..rounds(2000) {
                     let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| {
                         let guard = gate.enter().unwrap();
                         let _part = guard.split();

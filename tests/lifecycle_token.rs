@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{select, unbounded};
-use lifecycle_support::{bound, is_child, Process};
+use lifecycle_support::{bound, is_child, rounds, Process};
 use touchdown::lifecycle::Token;
 
 #[test]
@@ -116,7 +116,7 @@ fn it_can_be_waited_for_beside_other_channels() {
 #[test]
 fn children_made_while_the_parent_is_cancelled_are_cancelled() {
     let _bound = bound();
-    for _ in 0..300 {
+    for _ in 0..rounds(300) {
         let root = Token::new();
         let start = Barrier::new(4);
         thread::scope(|scope| {
@@ -144,7 +144,7 @@ fn a_chain_deeper_than_the_stack_can_be_cancelled_and_dropped() {
     let chain = || {
         let root = Token::new();
         let mut all = vec![root.clone()];
-        for depth in 0..100_000 {
+        for depth in 0..rounds(100_000) {
             all.push(all[depth].child());
         }
         (root, all)
@@ -170,6 +170,7 @@ fn a_chain_deeper_than_the_stack_can_be_cancelled_and_dropped() {
 
 /// In a process of its own, since the other tests of this one take memory meanwhile.
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn children_that_come_and_go_take_no_memory() {
     if is_child() {
         let resident = || -> usize {

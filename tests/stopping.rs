@@ -321,6 +321,18 @@ fn a_stop_before_serving_is_clean() {
 }
 
 #[test]
+fn a_signal_during_start_up_is_no_failure() {
+    // It is heard on another thread, so at any moment of the start.
+    for _ in 0..200 {
+        let (signals, sender) = Signals::injected();
+        sender.send(15);
+        let report = builder(echo()).signals(signals).serve();
+        assert_eq!(report.reason, Reason::Signal(15));
+        assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    }
+}
+
+#[test]
 fn a_dropped_server_stops() {
     let server = start(echo());
     let address = server.address().to_string();

@@ -207,6 +207,10 @@ fn thread_name(hook: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
     use super::super::hooks::Hooks;
     use super::*;
 
@@ -222,6 +226,66 @@ mod tests {
         );
         assert_eq!(limit_of(now, short, None), Some(now + short));
         assert_eq!(limit_of(now, Duration::MAX, None), None);
+    }
+
+    #[test]
+    fn each_runs_after_those_that_it_names_and_is_reported_once_however_it_ends() {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let hook = |name: &'static str, outcome: fn() -> Result<(), &'static str>| {
+            let log = Arc::clone(&log);
+            Hook::new(name, move || {
+                log.lock().push(name);
+                Ok(outcome()?)
+            })
+        };
+        let hooks = vec![
+            hook("last", || Ok(())).after("left").after("right"),
+            hook("left", || Err("disk full")).after("first"),
+            // A panic without a word on the standard error.
+            hook("right", || panic::resume_unwind(Box::new("at once"))).after("first"),
+            hook("first", || Ok(())),
+        ];
+        let running = Mutex::default();
+        let reports = Hooks::new(hooks).unwrap().run(None, &running);
+        let told: Vec<_> = reports
+            .iter()
+            .map(|it| (it.name.as_str(), it.outcome.clone()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("last", Outcome::Done),
+                ("left", Outcome::Failed("disk full".to_owned())),
+                ("right", Outcome::Panicked("at once".to_owned())),
+                ("first", Outcome::Done),
+            ]
+        );
+        let log = log.lock();
+        assert_eq!((log.len(), log[0], log[3]), (4, "first", "last"));
+        assert!(running.lock().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_limit_is_the_nearer_of_both_and_never_only_if_both_are(
+            limit in any::<u64>(),
+            unit in 0..1_000_000_000_u32,
+            phase in proptest::option::of(0..u64::from(u32::MAX)),
+        ) {
+            let now = Instant::now();
+            for limit in [Duration::new(limit, unit), Duration::new(limit >> 34, unit)] {
+                let phase = phase.map(|it| now + Duration::from_millis(it));
+                let until = limit_of(now, limit, phase);
+                match now.checked_add(limit) {
+                    Some(own) => {
+                        prop_assert!(until.is_some_and(|it| it <= own && it >= now));
+                        prop_assert!(until == Some(own) || until == phase);
+                    }
+                    None => prop_assert_eq!(until, phase),
+                }
+                prop_assert!(phase.is_none_or(|phase| until.is_some_and(|it| it <= phase)));
+            }
+        }
     }
 
     #[test]

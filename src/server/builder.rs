@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{self, Config, Engine, Listener};
-use crate::lifecycle::{BuildError, Hook, Lifecycle, Plan, Report, Signals, Stopping};
+use crate::lifecycle::{BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, Stopping};
 
 use super::dispatch::Dispatch;
 use super::interceptor::Interceptor;
@@ -192,11 +192,14 @@ impl ServerBuilder {
     /// something about it calls [`start`](Self::start).
     pub fn serve(mut self) -> Report {
         self.signals.get_or_insert(Signals::process());
-        match self.start() {
+        match self.begin() {
             Ok(server) => server.wait(),
-            Err(error) => {
-                log::error!("{error}");
-                Report::failed_start(error)
+            Err((error, report)) => {
+                // What a stop has kept from starting did not fail.
+                if let Reason::StartFailed(_) = report.reason {
+                    log::error!("{error}");
+                }
+                *report
             }
         }
     }
@@ -206,22 +209,28 @@ impl ServerBuilder {
     /// # Errors
     ///
     /// [`StartError`], and then nothing is left running.
-    pub fn start(mut self) -> Result<Server, StartError> {
+    pub fn start(self) -> Result<Server, StartError> {
+        self.begin().map_err(|(error, _)| error)
+    }
+
+    /// Starts the server, or says why it did not start, and how its lifecycle ended.
+    fn begin(mut self) -> Result<Server, (StartError, Box<Report>)> {
         let mut lifecycle = Lifecycle::builder()
             .plan(self.plan)
             .signals(self.signals.take().unwrap_or_default());
         for hook in std::mem::take(&mut self.hooks) {
             lifecycle = lifecycle.hook(hook);
         }
-        let lifecycle = lifecycle.build().map_err(StartError::Lifecycle)?;
-        let running = match self.launch(&lifecycle) {
-            Ok(running) => running,
-            Err(error) => {
-                lifecycle.fail(&error);
-                lifecycle.wait();
-                return Err(error);
-            }
-        };
+        let lifecycle = lifecycle.build().map_err(|error| {
+            let error = StartError::Lifecycle(error);
+            let report = Report::failed_start(&error);
+            (error, Box::new(report))
+        })?;
+        let running = self.launch(&lifecycle).map_err(|error| {
+            // Changes nothing if a signal has begun the stop already.
+            lifecycle.fail(&error);
+            (error, Box::new(lifecycle.wait()))
+        })?;
         // A signal meanwhile has begun the stop, and `wait` will tell.
         let _ = lifecycle.serving();
         Ok(Server::new(running, lifecycle, true))

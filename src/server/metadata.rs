@@ -100,7 +100,8 @@ impl From<Vec<u8>> for Value<'_> {
 #[non_exhaustive]
 pub enum MetadataError {
     /// The name is empty, has a character other than `a-z`, `0-9`, `_`, `-` and `.`, or is one
-    /// that gRPC keeps for itself (`grpc-…`, `content-type`, `te`).
+    /// that gRPC (`grpc-…`, `content-type`, `te`) or HTTP/2 (`content-length`, `connection`,
+    /// `keep-alive`, `proxy-connection`, `transfer-encoding`, `upgrade`) keeps for itself.
     Name(String),
     /// The value of this text entry has a character that is not printable ASCII. A name that ends
     /// in `-bin` takes any bytes.
@@ -115,7 +116,7 @@ impl fmt::Display for MetadataError {
             MetadataError::Name(name) => write!(
                 formatter,
                 "{name:?} cannot be the name of metadata: use a-z, 0-9, '_', '-' and '.', and \
-                 none of gRPC's own names"
+                 none that gRPC or HTTP/2 keeps for itself"
             ),
             MetadataError::Value(name) => write!(
                 formatter,
@@ -130,12 +131,26 @@ impl fmt::Display for MetadataError {
 
 impl Error for MetadataError {}
 
+/// What nobody may set: gRPC's own, a length that C-core drops without a word, and what would make
+/// the response malformed for a strict client
+/// ([RFC 9113, 8.2.2](https://www.rfc-editor.org/rfc/rfc9113#section-8.2.2)).
+const RESERVED: [&str; 8] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Checks a name and a value against the rules of
 /// [gRPC over HTTP/2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 pub(super) fn checked(name: &str, value: Value<'_>) -> Result<(String, Vec<u8>), MetadataError> {
     let name = name.to_ascii_lowercase();
     let legal = |it: u8| matches!(it, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.');
-    let reserved = name.starts_with("grpc-") || ["content-type", "te"].contains(&&*name);
+    let reserved = name.starts_with("grpc-") || RESERVED.contains(&&*name);
     if name.is_empty() || reserved || !name.bytes().all(legal) {
         return Err(MetadataError::Name(name));
     }
@@ -158,7 +173,16 @@ mod tests {
             ("x-id".to_owned(), b"7".to_vec())
         );
         assert!(check("raw-bin", &[0, 255]).is_ok());
-        for name in ["", "a b", "ä", ":path", "grpc-status", "te", "a\0"] {
+        for name in [
+            "",
+            "a b",
+            "ä",
+            ":path",
+            "grpc-status",
+            "te",
+            "Connection",
+            "a\0",
+        ] {
             assert_eq!(
                 check(name, b"").unwrap_err(),
                 MetadataError::Name(name.to_lowercase())

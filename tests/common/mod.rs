@@ -81,6 +81,22 @@ pub fn say_with(client: &Client, what: &str, options: CallOptions) -> Result<Str
     Ok(reply.value)
 }
 
+/// For what `touchdown::client` hides: response headers, and cancelling.
+pub fn unary_method(path: &'static str) -> grpcio::Method<StringValue, StringValue> {
+    grpcio::Method {
+        ty: grpcio::MethodType::Unary,
+        name: path,
+        req_mar: grpcio::Marshaller {
+            ser: grpcio::pb_ser,
+            de: grpcio::pb_de,
+        },
+        resp_mar: grpcio::Marshaller {
+            ser: grpcio::pb_ser,
+            de: grpcio::pb_de,
+        },
+    }
+}
+
 /// Waits for something that will come true soon.
 pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;

@@ -13,8 +13,21 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{bounded, Sender};
 use touchdown::lifecycle::{Calls, Lifecycle, OwnedGuard, Participant, Phase, Report};
 
+/// Miri and the sanitizers take their time.
+const SLOW: bool = cfg!(miri) || option_env!("TOUCHDOWN_SLOW_TESTS").is_some();
+
 /// No test takes this long; one that does hangs.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(if SLOW { 1200 } else { 60 });
+
+/// How often a test of chance is repeated: this often, and a thousandth of it under Miri, which is
+/// so much slower, looks harder, and is run with many seeds.
+pub const fn rounds(count: usize) -> usize {
+    if cfg!(miri) {
+        count.div_ceil(1000)
+    } else {
+        count
+    }
+}
 
 /// Ends the whole test process if a test hangs. Lasts until dropped.
 pub struct Bound(#[allow(dead_code)] Sender<()>);
@@ -113,6 +126,11 @@ pub fn is_child() -> bool {
     std::env::var_os(CASE).is_some()
 }
 
+/// The part that this process is to play, if it is the child of a test that has several.
+pub fn role() -> Option<String> {
+    std::env::var(CASE).ok()
+}
+
 /// Says a line to the parent. The test harness must not buffer it.
 pub fn say(line: &str) {
     println!("\n{line}");
@@ -136,9 +154,15 @@ pub struct End {
 
 impl Process {
     pub fn start(test: &str) -> Self {
+        Self::start_as("1", test)
+    }
+
+    /// The child finds what part it is to play in [`role`].
+    pub fn start_as(role: &str, test: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .env(CASE, "1")
+            .args(["--exact", test, "--include-ignored"])
+            .args(["--nocapture", "--test-threads=1"])
+            .env(CASE, role)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -179,6 +203,11 @@ impl Process {
             .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid])
             .status();
         assert!(status.unwrap().success());
+    }
+
+    /// Whether the child is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Waits for the end without reading the standard error, as a supervisor that hangs would.
