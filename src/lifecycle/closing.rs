@@ -2,15 +2,12 @@
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{unbounded, RecvTimeoutError, Sender};
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use super::hooks::{Hook, Work};
 use super::plan;
 use super::report::{HookReport, Outcome};
+use crate::sync::{thread, unbounded, Instant, Mutex, RecvTimeoutError, Sender};
 
 /// One run of a set of hooks.
 pub(super) struct Run<'a> {
