@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test build format clippy docs licences core quick-start clients tools
+.PHONY: help demo test build format clippy docs licences core models models-long quick-start clients tools
 
 CARGO ?= cargo
 target := $(or $(CARGO_TARGET_DIR),target)
@@ -19,7 +19,9 @@ help:
 	@echo "make test    everything that must pass: formatting, lints, docs, licences, all tests"
 	@echo "make build   library and examples, in debug mode"
 	@echo
-	@echo "Parts of make test: format build clippy docs licences core quick-start clients"
+	@echo "Parts of make test: format build clippy docs licences core models quick-start clients"
+	@echo
+	@echo "make models-long   the models (tests/models) with 25 times as many schedules, other ones each time"
 
 demo: tools
 	@.ci/watch release $(CARGO) build --release --example demo --example greeter_server
@@ -31,12 +33,12 @@ build: tools
 
 # The tests come last, so that the last lines are theirs. Tests marked `ignore` are for those who have
 # the clients, or a lot of time.
-test: format build clippy docs licences core quick-start clients
+test: format build clippy docs licences core models quick-start clients
 	$(CARGO) test --no-default-features --no-fail-fast
-	$(CARGO) test --workspace --doc --no-fail-fast
+	$(CARGO) test --workspace --exclude touchdown-models --doc --no-fail-fast
 	$(if $(wildcard $(target)/foreign/node_modules),\
 		$(CARGO) test --test foreign_clients -- --ignored)
-	$(CARGO) test --workspace --lib --tests --examples --no-fail-fast
+	$(CARGO) test --workspace --exclude touchdown-models --lib --tests --examples --no-fail-fast
 
 format:
 	$(CARGO) fmt --all --check
@@ -62,6 +64,14 @@ endif
 # The lifecycle alone needs no C++ compiler and builds in seconds.
 core:
 	.ci/core
+
+# The orders in which threads may do what they do; see tests/models/src/lib.rs.
+models:
+	$(CARGO) test --profile models --package touchdown-models --no-fail-fast
+
+models-long:
+	MODEL_SCHEDULES=$(or $(MODEL_SCHEDULES),100000) MODEL_SEED=$(or $(MODEL_SEED),$(shell date +%s)) \
+		LOOM_MAX_PREEMPTIONS=$(or $(LOOM_MAX_PREEMPTIONS),5) $(MAKE) models
 
 # What README.md tells a newcomer to do.
 quick-start: build

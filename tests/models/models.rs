@@ -197,6 +197,11 @@ pub const MODELS: &[Model] = &[
                 edits: &[("self.news.notify_one();\n        self.bell.ring();", "self.news.notify_one();")],
             },
             Bug {
+                name: "last_words_are_waited_for",
+                file: "guard.rs",
+                edits: &[("said.recv_timeout(LAST_WORDS_TIME)", "said.recv()")],
+            },
+            Bug {
                 name: "the_walk_sleeps_with_a_transition_untold",
                 file: "walk.rs",
                 edits: &[("            if !control.untold.is_empty() {\n                continue;\n            }\n", "")],

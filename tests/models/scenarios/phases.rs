@@ -97,10 +97,10 @@ impl Observed {
         let report = self.lifecycle.wait();
         let seen = self.seen.lock().clone();
         assert_walk(&seen);
+        assert_eq!(self.lifecycle.phase(), Phase::Stopped, "a step back");
         let left: Vec<Phase> = seen.iter().map(|transition| transition.from).collect();
         let reported: Vec<Phase> = report.phases.iter().map(|phase| phase.phase).collect();
         assert_eq!(left, reported, "the report has the phases");
-        assert_eq!(self.lifecycle.phase(), Phase::Stopped);
         let lifecycle = &self.lifecycle;
         for token in [
             lifecycle.stopping(),
@@ -170,7 +170,7 @@ impl Server {
 
     fn told(&self, what: &'static str, leave: bool) {
         self.told.lock().push(what);
-        if self.hangs_in == what {
+        if self.hangs_in.starts_with(what) {
             self.released.wait();
         }
         if leave {
@@ -198,6 +198,9 @@ impl Participant for Server {
     }
 
     fn running(&self) -> Vec<String> {
+        if self.hangs_in == "drain and running" {
+            self.released.wait();
+        }
         vec!["a call".to_owned()]
     }
 }
@@ -301,6 +304,22 @@ pub fn the_hard_deadline_is_kept() {
     let at = began + plan.get_hard_deadline();
     assert_eq!(exits, [(i32::from(exit_code::HARD_DEADLINE), at)]);
     join([caller]);
+}
+
+/// A participant that does not say what runs holds up the exit for half a second, no longer.
+pub fn last_words_do_not_hold_up_the_exit() {
+    time::be_patient();
+    let plan = short().lame_duck(Duration::ZERO);
+    let observed = Observed::new(plan);
+    let _server = Server::enlist(&observed, Leaves::WhenDrained, "drain and running").unwrap();
+    observed.lifecycle.serving().unwrap();
+    let began = Instant::now();
+    let signal = observed.send(&[TERM]);
+    observed.wait();
+    let exits = observed.exits.lock().clone();
+    let at = began + plan.get_hard_deadline() + SECOND / 2;
+    assert_eq!(exits, [(i32::from(exit_code::HARD_DEADLINE), at)]);
+    join([signal]);
 }
 
 /// A participant and a hook that hang as they close are left behind, and the walk ends.

@@ -5,6 +5,7 @@
 //! in every run unless `MODEL_SEED` is another number.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::{panic, thread};
 
 use shuttle::current::TaskId;
@@ -23,6 +24,11 @@ const LOOM_PREEMPTIONS: usize = 3;
 /// What is longer than that goes in circles.
 const MAX_STEPS: usize = 20_000;
 
+thread_local! {
+    /// How many schedules have been begun.
+    static EXPLORED: Cell<usize> = const { Cell::new(0) };
+}
+
 /// Explores `scenario`, and panics if it fails under some schedule: a panic of any thread, or a deadlock.
 /// Shuttle writes the schedule to standard error, to be replayed with `shuttle::replay`.
 pub fn passes(scenario: fn()) {
@@ -35,6 +41,7 @@ pub fn fails(scenario: fn(), why: &str) {
         Ok(()) => panic!("no schedule was found under which this fails: {why}"),
         Err(failure) => message(&*failure),
     };
+    println!("schedule {} failed: {failure}", EXPLORED.get());
     assert!(
         failure.contains(why),
         "it failed by {failure:?}, not {why:?}"
@@ -69,6 +76,7 @@ fn message(failure: &(dyn Any + Send)) -> String {
 }
 
 fn explore(scenario: fn()) {
+    EXPLORED.set(0);
     let schedules = number("MODEL_SCHEDULES").map_or(DEFAULT_SCHEDULES, |it| it as usize);
     let seed = number("MODEL_SEED").unwrap_or(1);
     let run = move || {
@@ -127,6 +135,7 @@ impl<S> Clocked<S> {
 
 impl<S: Scheduler> Scheduler for Clocked<S> {
     fn new_execution(&mut self) -> Option<Schedule> {
+        EXPLORED.set(EXPLORED.get() + 1);
         self.pace = [1, 8, 64][self.next_random() as usize % 3];
         self.scheduler.new_execution()
     }
