@@ -19,6 +19,9 @@ const DEFAULT_SCHEDULES: usize = 4_000;
 /// How many switches at chosen places probabilistic concurrency testing makes in one schedule.
 const DEPTH: usize = 4;
 
+/// In how many times as many schedules a bug is looked for. It is found in the first hundreds, as a rule.
+const PATIENCE: u64 = 10;
+
 const LOOM_PREEMPTIONS: usize = 3;
 
 /// What is longer than that goes in circles.
@@ -32,14 +35,18 @@ thread_local! {
 /// Explores `scenario`, and panics if it fails under some schedule: a panic of any thread, or a deadlock.
 /// Shuttle writes the schedule to standard error, to be replayed with `shuttle::replay`.
 pub fn passes(scenario: fn()) {
-    explore(scenario);
+    explore(scenario, seed());
 }
 
 /// Explores `scenario` and asserts that it fails under some schedule, with a message that has `why` in it.
 pub fn fails(scenario: fn(), why: &str) {
-    let failure = match panic::catch_unwind(|| explore(scenario)) {
-        Ok(()) => panic!("no schedule was found under which this fails: {why}"),
-        Err(failure) => message(&*failure),
+    EXPLORED.set(0);
+    let explored = (0..PATIENCE)
+        .map(|round| panic::catch_unwind(|| explore(scenario, seed() + round)))
+        .find_map(Result::err);
+    let failure = match explored {
+        None => panic!("no schedule was found under which this fails: {why}"),
+        Some(failure) => message(&*failure),
     };
     println!("schedule {} failed: {failure}", EXPLORED.get());
     assert!(
@@ -75,10 +82,8 @@ fn message(failure: &(dyn Any + Send)) -> String {
         .unwrap_or_default()
 }
 
-fn explore(scenario: fn()) {
-    EXPLORED.set(0);
+fn explore(scenario: fn(), seed: u64) {
     let schedules = number("MODEL_SCHEDULES").map_or(DEFAULT_SCHEDULES, |it| it as usize);
-    let seed = number("MODEL_SEED").unwrap_or(1);
     let run = move || {
         time::begin();
         scenario();
@@ -88,6 +93,10 @@ fn explore(scenario: fn()) {
     Runner::new(random, config()).run(run);
     let pct = Clocked::new(PctScheduler::new_from_seed(seed, DEPTH, half), seed);
     Runner::new(pct, config()).run(run);
+}
+
+fn seed() -> u64 {
+    number("MODEL_SEED").unwrap_or(1)
 }
 
 fn number(variable: &str) -> Option<u64> {

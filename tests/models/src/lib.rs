@@ -3,7 +3,7 @@
 //! The sources of touchdown are compiled into this library as they are, with the seam [`sync`] in place of
 //! src/sync.rs. Shuttle then runs a scenario thousands of times, each time with another order of events,
 //! and [time](sync::time) is virtual. For the gate, whose orderings matter, [loom](loom_sync) explores
-//! every order and every value that a load may see, up to a bound.
+//! every order and every value that a load may see, up to a bound, over a copy that names loom's seam.
 //!
 //! What there is:
 //!
@@ -12,6 +12,13 @@
 //! - scenarios/ has a file for each model: functions that run threads against it and assert what must hold,
 //!   whatever the order. Each variant of a model has them all.
 //! - tests/ says which scenario [passes] over the real sources, and which [fails] over which bug.
+//!
+//! A new model takes an entry in models.rs, a file in scenarios/ and one in tests/. A scenario must end: what
+//! hangs in it has to be released, and threads left behind be let go. Assertions belong on its own threads, or
+//! on hooks whose outcome it looks at: the lifecycle catches the panics of observers and participants.
+//!
+//! A failure is the same in each run of its test with the same `MODEL_SCHEDULES` and `MODEL_SEED` (see
+//! explore.rs). With `SHUTTLE_CAPTURE_BACKTRACE=1` a deadlock comes with the place where each thread waits.
 #![allow(dead_code)]
 // The seam has the interface of what it stands in for, and so do the sources.
 #![allow(clippy::new_without_default)]

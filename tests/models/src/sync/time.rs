@@ -100,7 +100,8 @@ fn with<T>(with: impl FnOnce(&mut Clock) -> T) -> T {
 /// Starts the clock of a new execution.
 pub(crate) fn begin() {
     with(|clock| *clock = Clock::default());
-    let _ = shuttle::thread::spawn(run);
+    let clock = shuttle::thread::Builder::new().name("clock".to_owned());
+    clock.spawn(run).expect("shuttle has no limit of threads");
 }
 
 fn run() {
