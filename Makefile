@@ -2,8 +2,8 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo bench test build format clippy docs licences core quick-start clients tools
-.PHONY: test-long properties leaks processes asan tsan miri
+.PHONY: help demo bench test build format clippy docs licences core models quick-start clients tools
+.PHONY: test-long properties leaks processes models-long asan tsan miri
 
 CARGO ?= cargo
 target := $(or $(CARGO_TARGET_DIR),target)
@@ -23,8 +23,8 @@ help:
 	@echo "make build   library and examples, in debug mode"
 	@echo "make test-long    make test, and what takes longer: every part below, 1 h or more"
 	@echo
-	@echo "Parts of make test-long: properties leaks processes asan tsan miri"
-	@echo "Parts of make test: format build clippy docs licences core quick-start clients"
+	@echo "Parts of make test-long: properties leaks processes models-long asan tsan miri"
+	@echo "Parts of make test: format build clippy docs licences core models quick-start clients"
 
 demo: tools
 	@.ci/watch release $(CARGO) build --release --example demo --example greeter_server
@@ -42,12 +42,12 @@ build: tools
 
 # The tests come last, so that the last lines are theirs. Tests marked `ignore` are for those who have
 # the clients, or a lot of time.
-test: format build clippy docs licences core quick-start clients
+test: format build clippy docs licences core models quick-start clients
 	$(CARGO) test --no-default-features --no-fail-fast
-	$(CARGO) test --workspace --doc --no-fail-fast
+	$(CARGO) test --workspace --exclude touchdown-models --doc --no-fail-fast
 	$(if $(wildcard $(target)/foreign/node_modules),\
 		$(CARGO) test --test foreign_clients -- --ignored)
-	$(CARGO) test --workspace --lib --tests --examples --no-fail-fast
+	$(CARGO) test --workspace --exclude touchdown-models --lib --tests --examples --no-fail-fast
 
 format:
 	$(CARGO) fmt --all --check
@@ -74,6 +74,14 @@ endif
 core:
 	.ci/core
 
+# The orders in which threads may do what they do; see tests/models/src/lib.rs.
+models:
+	$(CARGO) test --profile models --package touchdown-models --no-fail-fast
+
+models-long:
+	MODEL_SCHEDULES=$(or $(MODEL_SCHEDULES),100000) MODEL_SEED=$(or $(MODEL_SEED),$(shell date +%s)) \
+		LOOM_MAX_PREEMPTIONS=$(or $(LOOM_MAX_PREEMPTIONS),5) $(MAKE) models
+
 # What README.md tells a newcomer to do.
 quick-start: build
 	.ci/quick-start
@@ -90,7 +98,7 @@ tools:
 	@.ci/install
 
 # What a nightly run has time for.
-test-long: test properties leaks processes asan tsan miri
+test-long: test properties leaks processes models-long asan tsan miri
 
 properties: tools
 	PROPTEST_CASES=10000 $(CARGO) test --lib --test properties --test properties_of_calls

@@ -78,6 +78,7 @@ mod engine;
 pub mod lifecycle;
 #[cfg(feature = "server")]
 mod server;
+mod sync;
 
 #[cfg(feature = "server")]
 pub use protobuf;

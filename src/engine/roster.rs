@@ -17,9 +17,9 @@
 //! moment at which a call is in the backlog and a worker free to take it.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Instant, Mutex};
 
 /// How often the watch looks.
 pub(super) const TICK: Duration = Duration::from_millis(1);

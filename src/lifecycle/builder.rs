@@ -2,16 +2,8 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
-use std::thread;
-use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
 use signal_hook::low_level;
 
 use super::guard::Guard;
@@ -25,6 +17,8 @@ use super::signals::Signals;
 use super::state::{Control, Exit, Observer, Shared};
 use super::walk::Walk;
 use super::Lifecycle;
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{bell, standard_error, thread, Arc, Condvar, Instant, Mutex, OnceLock, Sleeper};
 
 /// Collects what a [`Lifecycle`] is made of.
 #[must_use = "a builder does nothing until `build`"]
@@ -90,9 +84,7 @@ impl Builder {
     pub fn build(self) -> Result<Lifecycle, BuildError> {
         self.plan.validate().map_err(BuildError::Plan)?;
         let hooks = Hooks::new(self.hooks).map_err(BuildError::Hook)?;
-        let (bell, socket) = UnixStream::pair().map_err(BuildError::Signals)?;
-        // A full socket must not block who rings; a byte more would wake nobody anyway.
-        bell.set_nonblocking(true).map_err(BuildError::Signals)?;
+        let (bell, sleeper) = bell().map_err(BuildError::Signals)?;
         let listener = self.signals.listen(&bell).map_err(BuildError::Signals)?;
         let shared = Arc::new(Shared {
             plan: self.plan,
@@ -120,14 +112,10 @@ impl Builder {
             running_hooks: Mutex::default(),
             bell,
             // Without a standard error there are no last words.
-            stderr: io::stderr()
-                .as_fd()
-                .try_clone_to_owned()
-                .ok()
-                .map(File::from),
+            stderr: standard_error().ok(),
             exit: self.exit,
         });
-        start_threads(&shared, listener, socket).map_err(BuildError::Thread)?;
+        start_threads(&shared, listener, sleeper).map_err(BuildError::Thread)?;
         Ok(Lifecycle::new(shared))
     }
 }
@@ -145,13 +133,13 @@ impl fmt::Debug for Builder {
 fn start_threads(
     shared: &Arc<Shared>,
     listener: super::signals::Listener,
-    socket: UnixStream,
+    sleeper: Sleeper,
 ) -> io::Result<()> {
     let start = Instant::now();
     let guard = Guard {
         shared: Arc::clone(shared),
         listener,
-        socket,
+        sleeper,
     };
     let guard = thread::Builder::new()
         .name("td-guard".to_owned())

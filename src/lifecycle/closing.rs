@@ -2,15 +2,12 @@
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{unbounded, RecvTimeoutError, Sender};
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use super::hooks::{Hook, Work};
 use super::plan;
 use super::report::{HookReport, Outcome};
+use crate::sync::{thread, unbounded, Instant, Mutex, Receiver, RecvTimeoutError, Sender};
 
 /// One run of a set of hooks.
 pub(super) struct Run<'a> {
@@ -69,7 +66,7 @@ impl<'a> Run<'a> {
             let now = Instant::now();
             match result {
                 Ok((place, outcome)) => self.finish(place, outcome, now),
-                Err(_) => self.leave_behind(now),
+                Err(_) => self.leave_behind(&results, now),
             }
         }
         self.into_reports()
@@ -144,7 +141,11 @@ impl<'a> Run<'a> {
     }
 
     /// Gives up on all whose time is over.
-    fn leave_behind(&mut self, now: Instant) {
+    fn leave_behind(&mut self, results: &Receiver<(usize, Outcome)>, now: Instant) {
+        // This thread may be late itself. Who has ended meanwhile has not overrun.
+        for (place, outcome) in results.try_iter() {
+            self.finish(place, outcome, now);
+        }
         for place in 0..self.states.len() {
             if matches!(self.states[place], State::Running { until, .. } if is_over(now, until)) {
                 self.finish(place, Outcome::Overran, now);
@@ -226,6 +227,26 @@ mod tests {
         );
         assert_eq!(limit_of(now, short, None), Some(now + short));
         assert_eq!(limit_of(now, Duration::MAX, None), None);
+    }
+
+    #[test]
+    fn a_hook_that_ended_while_nobody_looked_is_not_left_behind() {
+        let names = ["hangs", "ends"];
+        let hooks = names.map(|name| Hook::new(name, || Ok(())));
+        let running = Mutex::new(names.map(str::to_owned).to_vec());
+        let mut run = Run::new(hooks.into(), None, &running);
+        let since = Instant::now();
+        let until = Some(since);
+        run.states = vec![
+            State::Running { since, until },
+            State::Running { since, until },
+        ];
+        let (sender, results) = unbounded();
+        sender.send((1, Outcome::Done)).unwrap();
+        run.leave_behind(&results, since + Duration::from_secs(1));
+        assert_eq!(*running.lock(), ["hangs"]);
+        let outcomes = run.into_reports().into_iter().map(|report| report.outcome);
+        assert!(outcomes.eq([Outcome::Overran, Outcome::Done]));
     }
 
     #[test]

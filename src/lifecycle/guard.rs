@@ -6,18 +6,14 @@
 //! longer than [`LAST_WORDS_TIME`].
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::Ordering;
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::bounded;
+use std::io::Write;
+use std::time::Duration;
 
 use super::report::{exit_code, one_line, Reason};
 use super::signals::{signal_name, Listener};
 use super::state::Shared;
+use crate::sync::atomic::Ordering;
+use crate::sync::{bounded, thread, Arc, Instant, Sleeper};
 
 /// How long the process may take to say what was running before it exits. Enough for thousands of
 /// lines to a slow console, and short beside any deadline.
@@ -25,9 +21,9 @@ const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
 
 pub(super) struct Guard {
     pub(super) shared: Arc<Shared>,
-    /// Declared before `socket`, so that the signal handlers go before the socket they write to.
+    /// Declared before `sleeper`, so that the signal handlers go before the socket they write to.
     pub(super) listener: Listener,
-    pub(super) socket: UnixStream,
+    pub(super) sleeper: Sleeper,
 }
 
 impl Guard {
@@ -53,7 +49,7 @@ impl Guard {
                 enforced = true;
                 continue;
             }
-            self.sleep(left);
+            self.sleeper.sleep(left);
         }
     }
 
@@ -67,15 +63,6 @@ impl Guard {
                 self.exit(&why, exit_code::third_signal(signal));
             }
         }
-    }
-
-    /// Sleeps until somebody writes to the socket, or `limit` is over. May wake early.
-    fn sleep(&self, limit: Option<Duration>) {
-        // Refused only for a time of zero, which has been dealt with.
-        let _ = self.socket.set_read_timeout(limit);
-        // Whatever this returns (bytes, the end of the time, an interruption), the caller looks
-        // at what there is to do. A socket with a read timeout is interrupted by every signal.
-        let _ = (&self.socket).read(&mut [0; 64]);
     }
 
     fn exit(&self, why: &str, code: u8) {

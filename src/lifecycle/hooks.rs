@@ -7,12 +7,11 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
-use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use super::closing::Run;
 use super::report::HookReport;
+use crate::sync::{Instant, Mutex};
 
 /// What the work of a hook may fail with.
 type Failure = Box<dyn Error + Send + Sync>;

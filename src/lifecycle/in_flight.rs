@@ -12,11 +12,12 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{
+    atomic::{fence, AtomicUsize, Ordering},
+    Arc, Condvar, Instant, Mutex,
+};
 
 /// Set once, by `close`.
 const CLOSED: usize = 1 << (usize::BITS - 1);
@@ -178,7 +179,7 @@ impl Gate {
         loop {
             if word & CLOSED != 0 {
                 // Pairs with the AcqRel in `close`.
-                std::sync::atomic::fence(Ordering::Acquire);
+                fence(Ordering::Acquire);
                 return Err(Closed);
             }
             assert_not_full(word);

@@ -82,10 +82,7 @@ mod state;
 mod walk;
 
 use std::fmt::{self, Display};
-use std::sync::Arc;
 use std::time::Duration;
-
-use crossbeam_channel::{unbounded, Receiver};
 
 pub use self::builder::{BuildError, Builder};
 pub use self::hooks::{Hook, HookError};
@@ -99,6 +96,7 @@ pub use self::signals::{SignalSender, Signals};
 pub use self::state::Stopping;
 
 use self::state::Shared;
+use crate::sync::{unbounded, Arc, Receiver};
 
 /// A handle on the life of the program. Clones are the same lifecycle.
 ///

@@ -1,7 +1,8 @@
 //! Participants: the parts of a program that have work in flight.
 
 use std::ops::{Add, AddAssign};
-use std::time::Instant;
+
+use crate::sync::Instant;
 
 /// A part of the program with work in flight, such as a server.
 ///

@@ -4,8 +4,9 @@
 //! straight to [`Phase::Closing`]), but it never returns to one.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
+
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::Instant;
 
 /// Where a program stands in its life.
 ///

@@ -5,7 +5,9 @@
 
 use std::error::Error;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::sync::Instant;
 
 /// The default margin between the sum of the phases and the hard deadline.
 const MARGIN: Duration = Duration::from_secs(5);

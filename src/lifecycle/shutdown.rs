@@ -14,12 +14,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Sender};
-use parking_lot::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{
+    bounded, Arc, Instant, Mutex, OnceLock, Receiver, RecvTimeoutError, Sender, Weak,
+};
 
 /// What a token's channel carries: nothing, ever. The channel only disconnects.
 #[derive(Clone, Copy, Debug)]

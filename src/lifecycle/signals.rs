@@ -20,14 +20,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 
-use parking_lot::Mutex;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level, SigId};
+
+use crate::sync::{Arc, Bell, Mutex};
 
 /// The signals that stop a program.
 const STOP_SIGNALS: [i32; 2] = [SIGTERM, SIGINT];
@@ -74,12 +73,12 @@ impl Signals {
         )
     }
 
-    /// Begins to listen. Every arrival writes a byte to `wake`.
+    /// Begins to listen. Every arrival rings `wake`.
     ///
     /// # Errors
     ///
     /// If the operating system refuses a signal handler or a file descriptor.
-    pub(super) fn listen(self, wake: &UnixStream) -> io::Result<Listener> {
+    pub(super) fn listen(self, wake: &Bell) -> io::Result<Listener> {
         let mut listener = Listener::default();
         match self.0 {
             Source::None => {}
@@ -92,9 +91,7 @@ impl Signals {
                     listener
                         .ids
                         .push(flag::register(signal, Arc::clone(&arrived))?);
-                    listener
-                        .ids
-                        .push(low_level::pipe::register(signal, wake.try_clone()?)?);
+                    listener.ids.push(wake.ring_on(signal)?);
                     listener.flags.push((signal, arrived));
                 }
                 listener.listening = Some(Listening::begin());
@@ -139,9 +136,8 @@ impl SignalSender {
     pub fn send(&self, signal: i32) {
         let mut state = self.injection.state.lock();
         state.queue.push_back(signal);
-        if let Some(wake) = &mut state.wake {
-            // Fails only if the socket is full, and then the guard thread wakes anyway.
-            let _ = wake.write(&[0]);
+        if let Some(wake) = &state.wake {
+            wake.ring();
         }
     }
 }
@@ -161,7 +157,7 @@ struct Injection {
 #[derive(Default)]
 struct Injected {
     queue: VecDeque<i32>,
-    wake: Option<UnixStream>,
+    wake: Option<Bell>,
 }
 
 /// The receiving end, owned by the guard thread. Stops listening when dropped.
@@ -207,7 +203,7 @@ impl Drop for Listener {
 static NOBODY_LISTENS: AtomicBool = AtomicBool::new(true);
 
 /// Signal handlers are global, and so is the count of who needs them.
-static LISTENERS: Mutex<Listeners> = Mutex::new(Listeners {
+static LISTENERS: parking_lot::Mutex<Listeners> = parking_lot::Mutex::new(Listeners {
     count: 0,
     installed: false,
 });

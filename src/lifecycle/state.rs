@@ -6,15 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::fs::File;
-use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
-
-use crossbeam_channel::Sender;
-use parking_lot::{Condvar, Mutex};
 
 use super::closing::panic_message;
 use super::hooks::Hooks;
@@ -24,6 +16,8 @@ use super::phase::{Phase, PhaseCell, Transition};
 use super::plan::{self, Plan};
 use super::report::{Reason, Report};
 use super::shutdown::Token;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Bell, Condvar, Instant, Mutex, OnceLock, Sender};
 
 pub(super) type Observer = Arc<dyn Fn(&Transition) + Send + Sync>;
 
@@ -52,10 +46,9 @@ pub(super) struct Shared {
     pub(super) walked: AtomicBool,
     /// The hooks that run at this moment. Held for moments only.
     pub(super) running_hooks: Mutex<Vec<String>>,
-    /// A byte written here wakes the guard thread.
-    pub(super) bell: UnixStream,
-    /// The process's standard error by a descriptor of its own: another thread may hold the lock
-    /// of Rust's, for ever.
+    /// Wakes the guard thread.
+    pub(super) bell: Bell,
+    /// Where the last words go.
     pub(super) stderr: Option<File>,
     pub(super) exit: Exit,
 }
@@ -87,7 +80,7 @@ impl Shared {
         }
         self.stopping.cancel();
         self.news.notify_one();
-        self.ring();
+        self.bell.ring();
     }
 
     /// Ends the wait for what is in flight.
@@ -149,17 +142,11 @@ impl Shared {
         names
     }
 
-    /// Wakes the guard thread. Only to be called before the walk is over, while that thread reads.
-    pub(super) fn ring(&self) {
-        // Fails only if the socket is full, and then the guard thread wakes anyway.
-        let _ = (&self.bell).write(&[0]);
-    }
-
     /// Lets the guard thread end.
     pub(super) fn dismiss_guard(&self) {
         // Pairs with the Acquire in the guard thread.
         self.walked.store(true, Ordering::Release);
-        self.ring();
+        self.bell.ring();
     }
 }
 

@@ -1,8 +1,6 @@
 //! The walking thread: takes the program through its phases, one after the other.
 
-use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::hooks::{Hook, Hooks};
 use super::participant::Calls;
@@ -10,6 +8,7 @@ use super::phase::{Phase, Transition};
 use super::plan;
 use super::report::{one_line, HookReport, Outcome, PhaseReport, Reason, Report};
 use super::state::{caught, Shared};
+use crate::sync::{thread::JoinHandle, Arc, Instant};
 
 /// How far away "never" is for an [`Instant`] that has to be passed on: 30 years.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);

@@ -1,0 +1,71 @@
+//! The seam: everything by which the lifecycle and the workers' roster share memory, wait, wake, start
+//! threads or learn the time.
+//!
+//! Here these are the plain ones, so the seam costs nothing. The models in tests/models compile the same
+//! sources against a seam of their own, in which a scheduler decides who runs next and time is virtual. So
+//! what is in the modelled files goes through this module, and this module offers no more than they need.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+pub(crate) use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
+pub(crate) use parking_lot::{Condvar, Mutex};
+pub(crate) use std::sync::{Arc, OnceLock, Weak};
+pub(crate) use std::time::Instant;
+
+pub(crate) mod atomic {
+    pub(crate) use std::sync::atomic::{fence, AtomicBool, AtomicU8, AtomicUsize, Ordering};
+}
+
+pub(crate) mod thread {
+    pub(crate) use std::thread::{Builder, JoinHandle};
+}
+
+/// Wakes the one thread that sleeps on the other end. Ringing never blocks, and what is rung while
+/// that thread is awake is not lost.
+pub(crate) struct Bell(UnixStream);
+
+/// The other end of a [`Bell`].
+pub(crate) struct Sleeper(UnixStream);
+
+/// A bell and who sleeps until it rings.
+pub(crate) fn bell() -> io::Result<(Bell, Sleeper)> {
+    let (bell, sleeper) = UnixStream::pair()?;
+    // A full socket must not block who rings; a byte more would wake nobody anyway.
+    bell.set_nonblocking(true)?;
+    Ok((Bell(bell), Sleeper(sleeper)))
+}
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        // Fails only if the socket is full, and then the sleeper wakes anyway.
+        let _ = (&self.0).write(&[0]);
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<Bell> {
+        self.0.try_clone().map(Bell)
+    }
+
+    /// Rings whenever `signal` arrives, until the registration is taken back.
+    pub(crate) fn ring_on(&self, signal: i32) -> io::Result<signal_hook::SigId> {
+        signal_hook::low_level::pipe::register(signal, self.0.try_clone()?)
+    }
+}
+
+impl Sleeper {
+    /// Sleeps until the bell rings, or `limit`, which is not zero, is over. May wake early.
+    pub(crate) fn sleep(&self, limit: Option<std::time::Duration>) {
+        let _ = self.0.set_read_timeout(limit);
+        // Whatever this returns (bytes, the end of the time, an interruption), the caller looks
+        // at what there is to do. A socket with a read timeout is interrupted by every signal.
+        let _ = (&self.0).read(&mut [0; 64]);
+    }
+}
+
+/// The process's standard error by a descriptor of its own: another thread may hold the lock of
+/// Rust's, for ever.
+pub(crate) fn standard_error() -> io::Result<File> {
+    io::stderr().as_fd().try_clone_to_owned().map(File::from)
+}

@@ -1,0 +1,227 @@
+// What is modelled, and the bugs that the models must find. Read by build.rs.
+
+/// Sources of touchdown that are explored together.
+pub struct Model {
+    /// The name of its module, and of its file in scenarios/.
+    pub name: &'static str,
+    /// Where its sources are, in touchdown's src/.
+    pub folder: &'static str,
+    /// The modules it is made of: files in that folder, or `mod` for the whole of it.
+    pub modules: &'static [&'static str],
+    /// The seam instead of `crate::sync`.
+    pub seam: Option<&'static str>,
+    pub bugs: &'static [Bug],
+}
+
+/// A bug to seed into a copy of the sources.
+pub struct Bug {
+    /// The name of its module.
+    pub name: &'static str,
+    pub file: &'static str,
+    /// What stands there exactly once, and what takes its place.
+    pub edits: &'static [(&'static str, &'static str)],
+}
+
+pub const MODELS: &[Model] = &[
+    Model {
+        name: "gate",
+        folder: "lifecycle",
+        modules: &["in_flight"],
+        seam: None,
+        bugs: &[
+            Bug {
+                name: "enter_looks_at_closed_only_once",
+                file: "in_flight.rs",
+                edits: &[(
+                    "loop {\n            if word & CLOSED != 0 {",
+                    "let closed = word & CLOSED != 0;\n        loop {\n            if closed {",
+                )],
+            },
+            Bug {
+                name: "leave_looks_for_waiters_before_it_leaves",
+                file: "in_flight.rs",
+                edits: &[(
+                    "let before = self.word.fetch_sub(1, Ordering::Release);",
+                    "let before = self.word.load(Ordering::Relaxed);\n        self.word.fetch_sub(1, Ordering::Release);",
+                )],
+            },
+            Bug {
+                name: "interrupt_takes_no_lock",
+                file: "in_flight.rs",
+                edits: &[("drop(self.gate.emptied.lock());", "")],
+            },
+            Bug {
+                name: "a_moment_of_emptiness_is_forgotten",
+                file: "in_flight.rs",
+                edits: &[("*emptied += 1;\n            // Who sleeps", "// Who sleeps")],
+            },
+            Bug {
+                name: "a_timeout_is_taken_for_empty",
+                file: "in_flight.rs",
+                edits: &[(
+                    "if timed_out || give_up() {\n                return false;",
+                    "if timed_out || give_up() {\n                return timed_out;",
+                )],
+            },
+        ],
+    },
+    Model {
+        name: "gate_orderings",
+        folder: "lifecycle",
+        modules: &["in_flight"],
+        seam: Some("crate::loom_sync"),
+        bugs: &[
+            Bug {
+                name: "leave_is_relaxed",
+                file: "in_flight.rs",
+                edits: &[("let before = self.word.fetch_sub(1, Ordering::Release)", "let before = self.word.fetch_sub(1, Ordering::Relaxed)")],
+            },
+            Bug {
+                name: "close_is_relaxed",
+                file: "in_flight.rs",
+                edits: &[("fetch_or(CLOSED, Ordering::AcqRel)", "fetch_or(CLOSED, Ordering::Relaxed)")],
+            },
+            Bug {
+                name: "a_refusal_acquires_nothing",
+                file: "in_flight.rs",
+                edits: &[("                fence(Ordering::Acquire);\n", "")],
+            },
+            Bug {
+                name: "leave_looks_for_waiters_before_it_leaves",
+                file: "in_flight.rs",
+                edits: &[(
+                    "let before = self.word.fetch_sub(1, Ordering::Release);",
+                    "let before = self.word.load(Ordering::Relaxed);\n        self.word.fetch_sub(1, Ordering::Release);",
+                )],
+            },
+        ],
+    },
+    Model {
+        name: "tokens",
+        folder: "lifecycle",
+        modules: &["shutdown"],
+        seam: None,
+        bugs: &[
+            Bug {
+                name: "a_child_looks_before_it_locks",
+                file: "shutdown.rs",
+                edits: &[
+                    ("let mut links = self.node.links.lock();\n        if self.is_cancelled() {", "if self.is_cancelled() {"),
+                    ("let key = links.next_key;", "let mut links = self.node.links.lock();\n        let key = links.next_key;"),
+                ],
+            },
+            Bug {
+                name: "who_waits_does_not_look_again",
+                file: "shutdown.rs",
+                edits: &[(
+                    "if !self.is_cancelled() {\n                links.sender = Some(sender);\n            }",
+                    "links.sender = Some(sender);",
+                )],
+            },
+            Bug {
+                name: "cancel_takes_the_children_before_it_sets_the_flag",
+                file: "shutdown.rs",
+                edits: &[
+                    ("            // Pairs with the Acquire in `Token::is_cancelled`.\n            self.cancelled.store(true, Ordering::Release);\n", ""),
+                    ("// Wakes the waiting threads, with the lock released.", "self.cancelled.store(true, Ordering::Release);"),
+                ],
+            },
+            Bug {
+                name: "a_dropped_parent_takes_its_children_out_of_the_tree",
+                file: "shutdown.rs",
+                edits: &[(
+                    "let node = Arc::new(Node::new(false, Some((Arc::clone(&self.node), key))));",
+                    "let node = Arc::new(Node::new(false, None));",
+                )],
+            },
+        ],
+    },
+    Model {
+        name: "hooks",
+        folder: "lifecycle",
+        modules: &["closing", "hooks", "participant", "phase", "plan", "report", "signals"],
+        seam: None,
+        bugs: &[
+            Bug {
+                name: "the_first_prerequisite_is_not_waited_for",
+                file: "closing.rs",
+                edits: &[(
+                    "self.order[place]\n                .iter()\n",
+                    "self.order[place].iter().skip(1)\n",
+                )],
+            },
+            Bug {
+                name: "who_is_late_does_not_look_again",
+                file: "closing.rs",
+                edits: &[("results.try_iter()", "results.try_iter().take(0)")],
+            },
+            Bug {
+                name: "the_wait_is_for_the_last_limit",
+                file: "closing.rs",
+                edits: &[("Some(one.min(other))", "Some(one.max(other))")],
+            },
+            Bug {
+                name: "all_are_left_behind_with_the_first",
+                file: "closing.rs",
+                edits: &[("State::Running { until, .. } if is_over(now, until))", "State::Running { .. })")],
+            },
+            Bug {
+                name: "the_end_of_the_phase_is_no_limit",
+                file: "closing.rs",
+                edits: &[("Some(own.min(phase))", "Some(own)")],
+            },
+        ],
+    },
+    Model {
+        name: "phases",
+        folder: "lifecycle",
+        modules: &["mod"],
+        seam: None,
+        bugs: &[
+            Bug {
+                name: "hurry_interrupts_before_it_says_why",
+                file: "state.rs",
+                edits: &[(
+                    "self.hurried.cancel();\n        self.gate.interrupt();",
+                    "self.gate.interrupt();\n        self.hurried.cancel();",
+                )],
+            },
+            Bug {
+                name: "the_guard_takes_one_signal_for_each_ring",
+                file: "guard.rs",
+                edits: &[("while let Some(signal) = self.listener.take()", "if let Some(signal) = self.listener.take()")],
+            },
+            Bug {
+                name: "the_guard_is_not_told_of_the_stop",
+                file: "state.rs",
+                edits: &[("self.news.notify_one();\n        self.bell.ring();", "self.news.notify_one();")],
+            },
+            Bug {
+                name: "last_words_are_waited_for",
+                file: "guard.rs",
+                edits: &[("said.recv_timeout(LAST_WORDS_TIME)", "said.recv()")],
+            },
+            Bug {
+                name: "the_walk_sleeps_with_a_transition_untold",
+                file: "walk.rs",
+                edits: &[("            if !control.untold.is_empty() {\n                continue;\n            }\n", "")],
+            },
+            Bug {
+                name: "stopped_is_said_before_the_report_is_there",
+                file: "walk.rs",
+                edits: &[(
+                    "shared.report.get_or_init(|| report);\n        shared.stopped.cancel();",
+                    "shared.stopped.cancel();\n        shared.report.get_or_init(|| report);",
+                )],
+            },
+            Bug {
+                name: "a_step_is_not_taken_under_the_lock",
+                file: "mod.rs",
+                edits: &[(
+                    "shared.step(&mut control, Phase::Serving);\n            drop(control);",
+                    "drop(control);\n            shared.enter(Phase::Serving);",
+                )],
+            },
+        ],
+    },
+];
