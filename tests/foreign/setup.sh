@@ -13,7 +13,7 @@ folder=${1:?usage: $0 FOLDER}
 mkdir -p "$folder"
 
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
+"$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
 
 cp "$here/package.json" "$here/package-lock.json" "$folder/"
 npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel error
