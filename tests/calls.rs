@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
@@ -332,6 +334,86 @@ fn a_handler_that_asks_sees_its_callers_deadline() {
     let _ = say_with(&client, "", options);
     let waited = receiver.recv_timeout(LONG).unwrap();
     assert!(waited < Duration::from_secs(1), "{waited:?}");
+}
+
+/// Clients of C-core cancel a call when its deadline passes. This one leaves that to the server,
+/// as tonic does once it has the headers.
+fn call_and_never_cancel(server: &touchdown::Server, path: &str, timeout: &str) -> TcpStream {
+    fn literal(name: &str, value: &str) -> Vec<u8> {
+        let text = |it: &str| [&[it.len() as u8], it.as_bytes()].concat();
+        [vec![0], text(name), text(value)].concat()
+    }
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let length = (payload.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+    }
+    let headers = [
+        literal(":method", "POST"),
+        literal(":scheme", "http"),
+        literal(":path", path),
+        literal(":authority", "test"),
+        literal("content-type", "application/grpc"),
+        literal("te", "trailers"),
+        literal("grpc-timeout", timeout),
+    ];
+    let mut socket = TcpStream::connect(server.address().to_string()).unwrap();
+    let settings = frame(4, 0, 0, &[]);
+    let headers = frame(1, 4, 1, &headers.concat());
+    // A message without content: all that these handlers need.
+    let message = frame(0, 0, 1, &[0; 5]);
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let all = [preface, settings, headers, message].concat();
+    socket.write_all(&all).unwrap();
+    socket
+}
+
+#[test]
+fn a_stream_ends_at_its_deadline_whoever_waits_for_what() {
+    let (sender, receiver) = mpsc::channel();
+    let told = move |result: Result<(), Status>| {
+        sender.send(result.clone()).unwrap();
+        result
+    };
+    let (read, full, never) = (told.clone(), told.clone(), told);
+    type In = Requests<UInt32Value>;
+    type Out = Replies<BytesValue>;
+    let bytes = |size| BytesValue {
+        value: vec![0; size],
+        ..Default::default()
+    };
+    let service = Service::builder("test.Deadline")
+        .bidirectional(
+            "WaitsForRequests",
+            move |_: &Call, mut requests: In, _: Out| {
+                read(requests.try_for_each(|it| it.map(drop)))
+            },
+        )
+        .bidirectional(
+            "WaitsForTheNetwork",
+            move |_: &Call, _: In, replies: Out| {
+                full(std::iter::repeat(()).try_for_each(|()| replies.send(&bytes(10_000))))
+            },
+        )
+        .bidirectional("NeverWaits", move |_: &Call, _: In, replies: Out| {
+            never(std::iter::repeat(()).try_for_each(|()| {
+                let result = replies.send(&bytes(0));
+                // The message is on its way by then, most of the time.
+                thread::sleep(Duration::from_millis(1));
+                result
+            }))
+        })
+        .build();
+    let server = start(service);
+    for method in ["WaitsForRequests", "WaitsForTheNetwork", "NeverWaits"] {
+        let socket = call_and_never_cancel(&server, &format!("/test.Deadline/{method}"), "200m");
+        let result = receiver.recv_timeout(LONG).expect(method);
+        assert_eq!(
+            result.unwrap_err().code(),
+            Code::DeadlineExceeded,
+            "{method}"
+        );
+        drop(socket);
+    }
 }
 
 #[test]
