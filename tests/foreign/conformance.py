@@ -146,7 +146,8 @@ def deadline(channel):
         stop = threading.Event()
         call, call_id = start_waiting(channel, kind, stop, timeout=0.5)
         check_equal((kind, status_of(kind, call).code()), (kind, grpc.StatusCode.DEADLINE_EXCEEDED))
-        check_equal((kind, observe(channel, call_id)), (kind, "DEADLINE_EXCEEDED"))
+        # This client cancels the call then. Which of the two the server sees first is open.
+        check(observe(channel, call_id) in ("DEADLINE_EXCEEDED", "CANCELLED"), kind)
         stop.set()
 
 

@@ -175,8 +175,10 @@ fn echo_metadata(call: &Call) -> Result<(), Status> {
 
 fn end(ending: &MessageField<Ending>) -> Result<(), Status> {
     match ending.as_ref() {
-        Some(it) if it.code != 0 => Err(Status::new(Code::from_number(it.code), it.message.clone())
-            .with_details(it.details.clone())),
+        Some(it) if it.code != 0 => {
+            Err(Status::new(Code::from_number(it.code), it.message.clone())
+                .with_details(it.details.clone()))
+        }
         _ => Ok(()),
     }
 }

@@ -126,10 +126,7 @@ fn wait(call: &Call, parameters: &ResponseParameters) -> Result<(), Status> {
     }
 }
 
-fn payload(
-    kind: EnumOrUnknown<PayloadType>,
-    size: i32,
-) -> Result<MessageField<Payload>, Status> {
+fn payload(kind: EnumOrUnknown<PayloadType>, size: i32) -> Result<MessageField<Payload>, Status> {
     let size = usize::try_from(size)
         .map_err(|_| Status::invalid_argument("the size of a payload is negative"))?;
     match kind.enum_value() {
