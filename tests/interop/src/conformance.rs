@@ -116,22 +116,27 @@ impl Obliging {
         status
     }
 
-    /// Reads on until there is no more. That is how a handler waits that reads.
+    /// Reads on until there is no more, which is how a handler waits that reads. A caller may have
+    /// ended its requests just before it cancelled, as Node's does; then this goes on waiting.
     fn each(
         &self,
         call: &Call,
         requests: Requests<Request>,
         mut with: impl FnMut(Request) -> Result<(), Status>,
     ) -> Result<(), Status> {
+        let mut waits = false;
         for request in requests {
             let request = request.inspect_err(|status| self.note(call, Some(status.code())))?;
-            let wait = request.wait;
+            waits = request.wait;
             with(request)?;
-            if wait {
+            if waits {
                 self.note(call, None);
             }
         }
-        Ok(())
+        match waits {
+            true => Err(self.wait(call)),
+            false => Ok(()),
+        }
     }
 
     fn note(&self, call: &Call, seen: Option<Code>) {

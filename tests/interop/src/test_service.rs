@@ -5,7 +5,7 @@
 //! | feature | here |
 //! |---|---|
 //! | EmptyCall, UnaryCall, StreamingInputCall, StreamingOutputCall, FullDuplexCall | yes |
-//! | Echo Status, Echo Metadata, `interval_us` | yes |
+//! | Echo Status, Echo Metadata, `interval_us`, `server_id` | yes |
 //! | CompressedRequest | no: compressed requests are read, but a handler is not told that one was compressed, so `expect_compressed` is not checked |
 //! | CompressedResponse | no: replies are never compressed |
 //! | CacheableUnaryCall | no: C-core has no GET any more |
@@ -46,6 +46,10 @@ fn unary_call(call: &Call, request: SimpleRequest) -> Result<SimpleResponse, Sta
     echo_status(&request.response_status)?;
     Ok(SimpleResponse {
         payload: payload(request.response_type, request.response_size)?,
+        server_id: match request.fill_server_id {
+            true => format!("touchdown {}", std::process::id()),
+            false => String::new(),
+        },
         ..Default::default()
     })
 }
