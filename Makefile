@@ -3,6 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test build format clippy docs licences core quick-start clients tools
+.PHONY: test-long subscribers
 
 CARGO ?= cargo
 target := $(or $(CARGO_TARGET_DIR),target)
@@ -18,7 +19,9 @@ help:
 	@echo "             DEMO='--servers 10' passes options, DEMO=--help lists them"
 	@echo "make test    everything that must pass: formatting, lints, docs, licences, all tests"
 	@echo "make build   library and examples, in debug mode"
+	@echo "make test-long    make test, and what takes longer"
 	@echo
+	@echo "Parts of make test-long: subscribers"
 	@echo "Parts of make test: format build clippy docs licences core quick-start clients"
 
 demo: tools
@@ -36,6 +39,9 @@ test: format build clippy docs licences core quick-start clients
 	$(CARGO) test --workspace --doc --no-fail-fast
 	$(if $(wildcard $(target)/foreign/node_modules),\
 		$(CARGO) test --test foreign_clients -- --ignored)
+	$(if $(wildcard $(target)/foreign/node_modules),\
+		$(CARGO) test -p touchdown-interop --no-fail-fast -- --ignored --skip a_thousand \
+		$$(test -x $(target)/foreign/grpc-go/interop_client || echo --skip grpc_go))
 	$(CARGO) test --workspace --lib --tests --examples --no-fail-fast
 
 format:
@@ -67,13 +73,25 @@ core:
 quick-start: build
 	.ci/quick-start
 
-# Clients in Python and JavaScript, for the tests that restart the server under them.
+# Clients of other gRPC implementations: grpcio for Python, grpc-js and tonic, and grpc-go's interop client.
 clients:
 	@if command -v python3 >/dev/null && command -v npm >/dev/null; then \
 		tests/foreign/setup.sh $(target)/foreign; \
 	else \
 		echo "python3 or npm is missing: tests with their clients are skipped"; \
 	fi
+	@if command -v go >/dev/null && dpkg -s golang-google-genproto-dev >/dev/null 2>&1; then \
+		tests/foreign/grpc-go.sh $(target)/foreign; \
+	else \
+		echo "Debian's golang packages are missing: grpc-go's interop client is skipped"; \
+	fi
 
 tools:
 	@.ci/install
+
+# What a nightly run has time for.
+test-long: test subscribers
+
+# 1,000 subscribers on detached streams: healthy, slow and dead ones. 40 s.
+subscribers: clients
+	$(CARGO) test -p touchdown-interop --test subscribers -- --ignored --nocapture a_thousand
