@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo bench test build format clippy docs licences core models quick-start clients tools
-.PHONY: test-long properties leaks processes models-long asan tsan miri
+.PHONY: test-long subscribers properties leaks processes models-long asan tsan miri
 
 CARGO ?= cargo
 target := $(or $(CARGO_TARGET_DIR),target)
@@ -23,7 +23,7 @@ help:
 	@echo "make build   library and examples, in debug mode"
 	@echo "make test-long    make test, and what takes longer: every part below, 1 h or more"
 	@echo
-	@echo "Parts of make test-long: properties leaks processes models-long asan tsan miri"
+	@echo "Parts of make test-long: subscribers properties leaks processes models-long asan tsan miri"
 	@echo "Parts of make test: format build clippy docs licences core models quick-start clients"
 
 demo: tools
@@ -47,6 +47,9 @@ test: format build clippy docs licences core models quick-start clients
 	$(CARGO) test --workspace --exclude touchdown-models --doc --no-fail-fast
 	$(if $(wildcard $(target)/foreign/node_modules),\
 		$(CARGO) test --test foreign_clients -- --ignored)
+	$(if $(wildcard $(target)/foreign/node_modules),\
+		$(CARGO) test -p touchdown-interop --no-fail-fast -- --ignored --skip a_thousand \
+		$$(test -x $(target)/foreign/grpc-go/interop_client || echo --skip grpc_go))
 	$(CARGO) test --workspace --exclude touchdown-models --lib --tests --examples --no-fail-fast
 
 format:
@@ -86,19 +89,24 @@ models-long:
 quick-start: build
 	.ci/quick-start
 
-# Clients in Python and JavaScript, for the tests that restart the server under them.
+# Clients of other gRPC implementations: grpcio for Python, grpc-js and tonic, and grpc-go's interop client.
 clients:
 	@if command -v python3 >/dev/null && command -v npm >/dev/null; then \
 		tests/foreign/setup.sh $(target)/foreign; \
 	else \
 		echo "python3 or npm is missing: tests with their clients are skipped"; \
 	fi
+	@if command -v go >/dev/null && dpkg -s golang-google-genproto-dev >/dev/null 2>&1; then \
+		tests/foreign/grpc-go.sh $(target)/foreign; \
+	else \
+		echo "Debian's golang packages are missing: grpc-go's interop client is skipped"; \
+	fi
 
 tools:
 	@.ci/install
 
 # What a nightly run has time for.
-test-long: test properties leaks processes models-long asan tsan miri
+test-long: test subscribers properties leaks processes models-long asan tsan miri
 
 properties: tools
 	PROPTEST_CASES=10000 $(CARGO) test --lib --test properties --test properties_of_calls
@@ -120,3 +128,7 @@ tsan:
 
 miri:
 	tests/sanitizers/miri
+
+# 1,000 subscribers on detached streams: healthy, slow and dead ones. 40 s.
+subscribers: clients
+	$(CARGO) test -p touchdown-interop --test subscribers -- --ignored --nocapture a_thousand

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
@@ -334,6 +336,68 @@ fn a_handler_that_asks_sees_its_callers_deadline() {
     let (cancelled, waited) = seen.expect("the handler runs");
     assert!(cancelled);
     assert!(waited < Duration::from_secs(5), "{waited:?}");
+}
+
+/// Clients of C-core cancel a call when its deadline passes. This one leaves that to the server,
+/// as tonic does once it has the headers.
+fn call_and_never_cancel(server: &touchdown::Server, path: &str, timeout: &str) -> TcpStream {
+    let headers = [call_headers("POST", path), field("grpc-timeout", timeout)];
+    let mut socket = TcpStream::connect(server.address().to_string()).unwrap();
+    let headers = frame(1, 4, 1, &headers.concat());
+    // A message without content: all that these handlers need.
+    let message = frame(0, 0, 1, &[0; 5]);
+    let all = [PREFACE, &headers, &message].concat();
+    socket.write_all(&all).unwrap();
+    socket
+}
+
+#[test]
+fn a_stream_ends_at_its_deadline_whoever_waits_for_what() {
+    let (sender, receiver) = mpsc::channel();
+    let told = move |result: Result<(), Status>| {
+        sender.send(result.clone()).unwrap();
+        result
+    };
+    let (read, full, never) = (told.clone(), told.clone(), told);
+    type In = Requests<UInt32Value>;
+    type Out = Replies<BytesValue>;
+    let bytes = |size| BytesValue {
+        value: vec![0; size],
+        ..Default::default()
+    };
+    let service = Service::builder("test.Deadline")
+        .bidirectional(
+            "WaitsForRequests",
+            move |_: &Call, mut requests: In, _: Out| {
+                read(requests.try_for_each(|it| it.map(drop)))
+            },
+        )
+        .bidirectional(
+            "WaitsForTheNetwork",
+            move |_: &Call, _: In, replies: Out| {
+                full(std::iter::repeat(()).try_for_each(|()| replies.send(&bytes(10_000))))
+            },
+        )
+        .bidirectional("NeverWaits", move |_: &Call, _: In, replies: Out| {
+            never(std::iter::repeat(()).try_for_each(|()| {
+                let result = replies.send(&bytes(0));
+                // The message is on its way by then, most of the time.
+                thread::sleep(Duration::from_millis(1));
+                result
+            }))
+        })
+        .build();
+    let server = start(service);
+    for method in ["WaitsForRequests", "WaitsForTheNetwork", "NeverWaits"] {
+        let socket = call_and_never_cancel(&server, &format!("/test.Deadline/{method}"), "200m");
+        let result = receiver.recv_timeout(LONG).expect(method);
+        assert_eq!(
+            result.unwrap_err().code(),
+            Code::DeadlineExceeded,
+            "{method}"
+        );
+        drop(socket);
+    }
 }
 
 #[test]

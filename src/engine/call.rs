@@ -261,10 +261,10 @@ impl Call {
     /// wants the call to end; at once if that has happened.
     pub(crate) fn on_cancel(self: &Arc<Self>, callback: impl FnOnce() + Send + 'static) {
         self.watch();
-        if let Some(remaining) = self.time_remaining() {
-            self.set_timer(remaining);
-        }
         let mut stream = self.stream.lock();
+        if let Some(remaining) = self.time_remaining() {
+            self.set_timer(&mut stream, remaining);
+        }
         if self.flag(CALLER_LEFT | TOLD | EXPIRED) {
             drop(stream);
             callback();
@@ -273,11 +273,10 @@ impl Call {
         }
     }
 
-    fn set_timer(self: &Arc<Self>, remaining: Duration) {
+    fn set_timer(self: &Arc<Self>, stream: &mut Stream, remaining: Duration) {
         let Some(deadline) = Instant::now().checked_add(remaining) else {
             return;
         };
-        let mut stream = self.stream.lock();
         if stream.timer.is_none() && !self.flag(FINISHED) {
             stream.timer = Some(self.shared.timers.expire_at(deadline, self));
         }
@@ -472,7 +471,7 @@ impl Call {
     pub(crate) fn send(self: &Arc<Self>, message: &Outgoing, wait: Wait) -> Result<(), SendError> {
         let mut stream = self.stream.lock();
         loop {
-            if stream.send_failed || self.flag(FINISHED | CALLER_LEFT | TOLD | EXPIRED) {
+            if stream.send_failed || self.is_over() {
                 return Err(SendError::Ended);
             }
             if !stream.sending {
@@ -512,7 +511,7 @@ impl Call {
                 }
                 return news;
             }
-            if self.flag(FINISHED | CALLER_LEFT | TOLD | EXPIRED) {
+            if self.is_over() {
                 return Received::Ended;
             }
             if !stream.receiving {
@@ -529,8 +528,20 @@ impl Call {
         }
     }
 
+    /// Whether nothing can come of sending or receiving any more. Callers need not cancel when
+    /// their deadline passes, and some do not: the server keeps it, too.
+    fn is_over(&self) -> bool {
+        self.flag(FINISHED | CALLER_LEFT | TOLD | EXPIRED)
+            || self.time_remaining() == Some(Duration::ZERO)
+    }
+
     /// False if the time is over.
-    fn wait(&self, stream: &mut MutexGuard<'_, Stream>, wait: Wait) -> bool {
+    fn wait(self: &Arc<Self>, stream: &mut MutexGuard<'_, Stream>, wait: Wait) -> bool {
+        if !matches!(wait, Wait::Never) {
+            if let Some(remaining) = self.time_remaining() {
+                self.set_timer(stream, remaining);
+            }
+        }
         match wait {
             Wait::Never => false,
             Wait::Forever => {

@@ -1,5 +1,5 @@
-//! Deadlines of calls whose handlers want to be told. Calls that never ask have
-//! no entry here.
+//! Deadlines of calls whose handlers want to be told, or wait for a message to come
+//! or go. Other calls have no entry here.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};

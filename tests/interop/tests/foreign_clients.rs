@@ -1,0 +1,140 @@
+//! Clients of other gRPC implementations call a server of touchdown, in every way there is.
+
+mod clients;
+
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clients::{installed, limited, node, output, python, tonic};
+use touchdown::Server;
+use touchdown_interop::{conformance, test_service::test_service};
+
+/// The published cases that need no TLS, no credentials and no proxy.
+const INTEROP: [&str; 14] = [
+    "empty_unary",
+    "large_unary",
+    "client_streaming",
+    "server_streaming",
+    "ping_pong",
+    "empty_stream",
+    "custom_metadata",
+    "status_code_and_message",
+    "special_status_message",
+    "unimplemented_method",
+    "unimplemented_service",
+    "cancel_after_begin",
+    "cancel_after_first_response",
+    "timeout_on_sleeping_server",
+];
+
+/// grpc-go's client does not have these.
+const INTEROP_COMPRESSED: [&str; 2] = ["client_compressed_unary", "client_compressed_streaming"];
+
+const CONFORMANCE: [&str; 10] = [
+    "unary",
+    "server_streaming",
+    "client_streaming",
+    "bidirectional",
+    "metadata",
+    "statuses",
+    "deadline",
+    "cancellation",
+    "large_messages",
+    "compression",
+];
+
+#[test]
+#[ignore = "needs the interop client of grpc-go: tests/foreign/grpc-go.sh"]
+fn grpc_go_passes_the_published_cases() {
+    let server = start();
+    let port = server.address().to_string();
+    let (_, port) = port.rsplit_once(':').unwrap();
+    for case in INTEROP.iter().chain(&["pick_first_unary"]) {
+        let mut command = limited(&installed("grpc-go/interop_client"));
+        command.args(["-server_host", "127.0.0.1", "-server_port", port]);
+        command.args(["-test_case", case]);
+        output(command);
+    }
+    stop(server);
+}
+
+#[test]
+#[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
+fn python_passes_the_published_cases() {
+    pass(python("interop.py"), &interop());
+}
+
+#[test]
+#[ignore = "needs Node with @grpc/grpc-js: tests/foreign/setup.sh"]
+fn node_passes_the_published_cases() {
+    pass(node("interop.mjs"), &interop());
+}
+
+#[test]
+#[ignore = "needs the client on tonic: tests/foreign/setup.sh"]
+fn tonic_passes_the_published_cases() {
+    pass(tonic("interop"), &interop());
+}
+
+#[test]
+#[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
+fn python_gets_all_that_grpc_promises() {
+    pass(python("conformance.py"), &CONFORMANCE);
+}
+
+#[test]
+#[ignore = "needs Node with @grpc/grpc-js: tests/foreign/setup.sh"]
+fn node_gets_all_that_grpc_promises() {
+    pass(node("conformance.mjs"), &CONFORMANCE);
+}
+
+#[test]
+#[ignore = "needs the client on tonic: tests/foreign/setup.sh"]
+fn tonic_gets_all_that_grpc_promises() {
+    pass(tonic("conformance"), &CONFORMANCE);
+}
+
+fn interop() -> Vec<&'static str> {
+    [&INTEROP[..], &INTEROP_COMPRESSED].concat()
+}
+
+/// Runs the cases, one after the other, in one client.
+fn pass(mut client: Command, cases: &[&str]) {
+    let server = start();
+    client.arg(server.address().to_string()).args(cases);
+    let written = output(client);
+    let passed: Vec<_> = written
+        .lines()
+        .filter_map(|line| line.strip_prefix("passed "))
+        .collect();
+    assert_eq!(passed, cases);
+    stop(server);
+}
+
+fn start() -> Server {
+    let _ = env_logger::builder().is_test(true).try_init();
+    Server::builder()
+        .address("127.0.0.1:0")
+        .service(test_service())
+        .service(conformance::service())
+        .start()
+        .expect("the server starts")
+}
+
+/// The clients have gone, so nothing may be left of their calls.
+fn stop(server: Server) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while server.in_flight() > 0 || server.connections() > 0 {
+        assert!(
+            Instant::now() < deadline,
+            "{} calls on {} connections are left",
+            server.in_flight(),
+            server.connections()
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), 0, "{report}");
+    assert_eq!(report.calls.abandoned, 0, "{report}");
+}
