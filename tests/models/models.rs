@@ -224,4 +224,51 @@ pub const MODELS: &[Model] = &[
             },
         ],
     },
+    Model {
+        name: "handover",
+        folder: "engine",
+        modules: &["roster"],
+        seam: None,
+        bugs: &[
+            Bug {
+                name: "nobody_is_sent_to_poll",
+                file: "roster.rs",
+                edits: &[(
+                    "match state.call_poller(&self.called) {\n            true if begin_watch",
+                    "match true {\n            true if begin_watch",
+                )],
+            },
+            Bug {
+                name: "the_watch_does_not_know_since_when",
+                file: "roster.rs",
+                edits: &[("*unpolled_since = Some(now);\n                    *idle = 0;", "*idle = 0;")],
+            },
+            Bug {
+                name: "who_rests_does_not_look_whether_it_was_called",
+                file: "roster.rs",
+                edits: &[(
+                    "while state.called == 0 && !state.closed {\n            self.called.wait(&mut state);\n        }",
+                    "self.called.wait(&mut state);",
+                )],
+            },
+            Bug {
+                name: "what_waits_is_forgotten",
+                file: "roster.rs",
+                edits: &[(
+                    "if let Some((call, bytes)) = state.waiting.pop_front() {",
+                    "if let Some((call, bytes)) = state.waiting.pop_front().filter(|_| false) {",
+                )],
+            },
+            Bug {
+                name: "close_wakes_nobody",
+                file: "roster.rs",
+                edits: &[("        self.called.notify_all();\n", "")],
+            },
+            Bug {
+                name: "one_too_many_runs",
+                file: "roster.rs",
+                edits: &[("if state.running == self.workers {", "if state.running > self.workers {")],
+            },
+        ],
+    },
 ];

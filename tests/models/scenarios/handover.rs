@@ -1,0 +1,310 @@
+//! The workers' hand-over: who polls, who runs a handler, who rests, and what waits.
+//!
+//! Around the roster stands what the engine has there: a queue that any thread may poll, threads that run
+//! what they took off it, and the housekeeper, which watches. A handler here may block until a later call
+//! was taken off the queue. So if there is a moment in which nobody polls and nobody will, that is a
+//! deadlock, and shuttle finds it.
+
+use std::collections::VecDeque;
+
+use super::roster::{Backlog, Decision, Next, Outlook, Roster, Watched, TICK};
+use crate::sync::{thread, Arc, Condvar, Instant, Mutex};
+
+struct Site {
+    roster: Roster<u32>,
+    pollers: usize,
+    short: bool,
+    events: Mutex<Events>,
+    /// Signalled once for each event, and for all at the end.
+    happened: Condvar,
+    log: Mutex<Log>,
+    /// Signalled when `log` changed.
+    logged: Condvar,
+    woken: Mutex<Woken>,
+    /// Goes with `woken`.
+    wake: Condvar,
+    /// What a handler waits for.
+    handler: fn(&Site, u32),
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    keeper: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Events {
+    calls: VecDeque<u32>,
+    stopping: bool,
+    over: bool,
+}
+
+#[derive(Default)]
+struct Log {
+    taken: Vec<u32>,
+    done: Vec<u32>,
+    refused: Vec<u32>,
+    queued: usize,
+    running: usize,
+}
+
+#[derive(Default)]
+struct Woken {
+    woken: bool,
+    over: bool,
+}
+
+enum Event {
+    Call(u32),
+    Stopping,
+}
+
+impl Site {
+    /// Starts what `Engine::start` starts.
+    fn new(
+        workers: usize,
+        backlog: usize,
+        pollers: usize,
+        short: bool,
+        handler: fn(&Site, u32),
+    ) -> Arc<Site> {
+        let site = Arc::new(Site {
+            roster: Roster::new(
+                workers,
+                Backlog {
+                    calls: backlog,
+                    bytes: usize::MAX,
+                },
+            ),
+            pollers,
+            short,
+            events: Mutex::new(Events::default()),
+            happened: Condvar::new(),
+            log: Mutex::new(Log::default()),
+            logged: Condvar::new(),
+            woken: Mutex::new(Woken::default()),
+            wake: Condvar::new(),
+            handler,
+            threads: Mutex::new(Vec::new()),
+            keeper: Mutex::new(None),
+        });
+        site.spawn(Site::work);
+        let keeper = Arc::clone(&site);
+        *site.keeper.lock() = Some(thread::spawn(move || keeper.keep_house()));
+        site
+    }
+
+    fn spawn(self: &Arc<Self>, run: fn(&Arc<Site>)) {
+        let site = Arc::clone(self);
+        let thread = thread::spawn(move || run(&site));
+        self.threads.lock().push(thread);
+    }
+
+    fn arrive(&self, call: u32) {
+        self.events.lock().calls.push_back(call);
+        self.happened.notify_one();
+    }
+
+    /// Ends the site, once every one of so many calls is answered, and waits for its threads.
+    fn end(self: &Arc<Self>, calls: usize) {
+        let mut log = self.log.lock();
+        while log.done.len() + log.refused.len() < calls {
+            self.logged.wait(&mut log);
+        }
+        drop(log);
+        self.events.lock().stopping = true;
+        self.happened.notify_one();
+        self.join_threads();
+        self.woken.lock().over = true;
+        self.wake.notify_one();
+        let keeper = self.keeper.lock().take().expect("it ends once");
+        keeper.join().unwrap();
+        // Those that it has started last.
+        self.join_threads();
+        let mut log = self.log.lock();
+        assert_eq!(log.running, 0);
+        let mut answered = std::mem::take(&mut log.done);
+        answered.extend(&log.refused);
+        answered.sort_unstable();
+        let all: Vec<u32> = (0..calls as u32).collect();
+        assert_eq!(answered, all, "a call was lost, or answered twice");
+    }
+
+    fn join_threads(&self) {
+        loop {
+            let thread = self.threads.lock().pop();
+            let Some(thread) = thread else { break };
+            thread.join().unwrap();
+        }
+    }
+
+    /// What `worker::run` does.
+    fn work(self: &Arc<Self>) {
+        while let Some(event) = self.poll() {
+            match event {
+                Event::Call(call) => self.arrived(call),
+                Event::Stopping => {
+                    self.roster.close();
+                    self.shut_queue_down_if_idle();
+                }
+            }
+        }
+    }
+
+    fn poll(&self) -> Option<Event> {
+        let mut events = self.events.lock();
+        loop {
+            if let Some(call) = events.calls.pop_front() {
+                return Some(Event::Call(call));
+            }
+            if events.over {
+                return None;
+            }
+            if std::mem::take(&mut events.stopping) {
+                return Some(Event::Stopping);
+            }
+            self.happened.wait(&mut events);
+        }
+    }
+
+    fn arrived(self: &Arc<Self>, call: u32) {
+        self.note(|log| log.taken.push(call));
+        let outlook = Outlook {
+            short: self.short,
+            pollers: self.pollers,
+            bytes: 1,
+        };
+        match self.roster.arrived(call, outlook, Instant::now()) {
+            Decision::Run(call) => self.run(call),
+            Decision::RunAndWatch(call) => {
+                self.wake_housekeeper();
+                self.run(call);
+            }
+            Decision::RunAndSpawn(call) => {
+                self.spawn(Site::work);
+                self.run(call);
+            }
+            Decision::Queued => self.note(|log| log.queued += 1),
+            Decision::Refused(call) => self.note(|log| log.refused.push(call)),
+        }
+    }
+
+    fn run(&self, mut call: u32) {
+        loop {
+            self.note(|log| log.running += 1);
+            (self.handler)(self, call);
+            self.note(|log| {
+                log.running -= 1;
+                log.done.push(call);
+            });
+            match self.roster.finished(self.pollers) {
+                Next::Run(next) => call = next,
+                Next::Poll => break,
+                Next::Rest => {
+                    self.roster.rest();
+                    break;
+                }
+            }
+        }
+        self.shut_queue_down_if_idle();
+    }
+
+    fn shut_queue_down_if_idle(&self) {
+        if self.roster.is_closed_and_idle() {
+            self.events.lock().over = true;
+            self.happened.notify_all();
+        }
+    }
+
+    fn wake_housekeeper(&self) {
+        self.woken.lock().woken = true;
+        self.wake.notify_one();
+    }
+
+    /// What `Housekeeper::watch_workers` does.
+    fn keep_house(self: &Arc<Self>) {
+        loop {
+            let until = match self.roster.watch(Instant::now()) {
+                Watched::Off => None,
+                Watched::On => Some(Instant::now() + TICK),
+                Watched::Spawn => {
+                    self.spawn(Site::work);
+                    Some(Instant::now() + TICK)
+                }
+            };
+            let mut woken = self.woken.lock();
+            if woken.over {
+                return;
+            }
+            if !woken.woken {
+                match until {
+                    Some(until) => drop(self.wake.wait_until(&mut woken, until)),
+                    None => self.wake.wait(&mut woken),
+                }
+            }
+            woken.woken = false;
+        }
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Log)) {
+        let mut log = self.log.lock();
+        note(&mut log);
+        self.logged.notify_all();
+    }
+
+    /// Blocks the handler that calls it.
+    fn until(&self, is_true: impl Fn(&Log) -> bool) {
+        let mut log = self.log.lock();
+        while !is_true(&log) {
+            self.logged.wait(&mut log);
+        }
+    }
+}
+
+fn returns_at_once(_: &Site, _: u32) {}
+
+/// Every call is answered, whoever polls.
+fn all_are_answered(workers: usize, backlog: usize, pollers: usize, short: bool) {
+    const CALLS: u32 = 5;
+    let site = Site::new(workers, backlog, pollers, short, returns_at_once);
+    (0..CALLS).for_each(|call| site.arrive(call));
+    site.end(CALLS as usize);
+}
+
+pub fn long_calls_are_answered() {
+    all_are_answered(2, 8, 1, false);
+}
+
+pub fn short_calls_are_answered() {
+    all_are_answered(2, 8, 1, true);
+}
+
+pub fn calls_are_answered_by_several_pollers() {
+    all_are_answered(3, 8, 2, true);
+}
+
+/// With all workers blocked, the next calls are still taken off the queue: one waits, the others
+/// are refused, and no more handlers run than there are workers.
+pub fn somebody_polls_while_all_workers_are_blocked() {
+    const CALLS: usize = 5;
+    fn handler(site: &Site, _: u32) {
+        assert!(site.log.lock().running <= 2, "too many handlers run");
+        site.until(|log| log.queued + log.refused.len() == CALLS - 2);
+    }
+    let site = Site::new(2, 1, 1, false, handler);
+    (0..CALLS as u32).for_each(|call| site.arrive(call));
+    site.end(CALLS);
+    let refused = site.log.lock().refused.len();
+    assert_eq!(refused, CALLS - 3, "the backlog is not what it was set to");
+}
+
+/// A method that was short and is not any more: the watch sends somebody to poll.
+pub fn a_call_that_is_suddenly_long_is_watched() {
+    const CALLS: usize = 5;
+    fn handler(site: &Site, call: u32) {
+        // The first few make the watch begin.
+        if call == 3 {
+            site.until(|log| log.taken.len() == CALLS);
+        }
+    }
+    let site = Site::new(2, 8, 1, true, handler);
+    (0..CALLS as u32).for_each(|call| site.arrive(call));
+    site.end(CALLS);
+}

@@ -1,0 +1,53 @@
+//! The workers' hand-over.
+
+use touchdown_models::handover::*;
+use touchdown_models::{fails, passes};
+
+#[test]
+fn long_calls_are_answered() {
+    passes(real::scenarios::long_calls_are_answered);
+    fails(
+        who_rests_does_not_look_whether_it_was_called::scenarios::long_calls_are_answered,
+        "deadlock",
+    );
+    fails(
+        what_waits_is_forgotten::scenarios::long_calls_are_answered,
+        "deadlock",
+    );
+    fails(
+        close_wakes_nobody::scenarios::long_calls_are_answered,
+        "deadlock",
+    );
+}
+
+#[test]
+fn short_calls_are_answered() {
+    passes(real::scenarios::short_calls_are_answered);
+}
+
+#[test]
+fn calls_are_answered_by_several_pollers() {
+    passes(real::scenarios::calls_are_answered_by_several_pollers);
+}
+
+#[test]
+fn somebody_polls_while_all_workers_are_blocked() {
+    passes(real::scenarios::somebody_polls_while_all_workers_are_blocked);
+    fails(
+        one_too_many_runs::scenarios::somebody_polls_while_all_workers_are_blocked,
+        "too many handlers run",
+    );
+    fails(
+        nobody_is_sent_to_poll::scenarios::somebody_polls_while_all_workers_are_blocked,
+        "deadlock",
+    );
+}
+
+#[test]
+fn a_call_that_is_suddenly_long_is_watched() {
+    passes(real::scenarios::a_call_that_is_suddenly_long_is_watched);
+    fails(
+        the_watch_does_not_know_since_when::scenarios::a_call_that_is_suddenly_long_is_watched,
+        "deadlock",
+    );
+}
