@@ -401,6 +401,22 @@ fn a_stream_ends_at_its_deadline_whoever_waits_for_what() {
 }
 
 #[test]
+fn nothing_remains_of_the_time_once_the_token_says_that_it_is_over() {
+    let (sender, receiver) = mpsc::channel();
+    let server = start(unary(move |call, _| {
+        assert!(call.token().wait_timeout(LONG));
+        sender.send(call.time_remaining()).unwrap();
+        Ok(text(""))
+    }));
+    let calls = || call_and_never_cancel(&server, "/test.Echo/Say", "500m");
+    let sockets: Vec<_> = std::iter::repeat_with(calls).take(10).collect();
+    for _ in &sockets {
+        let remaining = receiver.recv_timeout(LONG).unwrap();
+        assert_eq!(remaining, Some(Duration::ZERO));
+    }
+}
+
+#[test]
 fn a_handler_that_asks_sees_its_caller_leave() {
     let (began, begun) = mpsc::channel();
     let (sender, seen) = mpsc::channel();

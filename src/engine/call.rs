@@ -226,6 +226,11 @@ impl Call {
 
     /// The time left until the deadline; `None` without a deadline.
     pub(crate) fn time_remaining(&self) -> Option<Duration> {
+        // Two clocks are read to compare them, so the rest could be a little more than nothing
+        // after the timer has said that the deadline passed.
+        if self.flag(EXPIRED) {
+            return Some(Duration::ZERO);
+        }
         // SAFETY: pure functions.
         unsafe {
             let monotonic = gpr_clock_type::GPR_CLOCK_MONOTONIC;
@@ -243,7 +248,7 @@ impl Call {
     }
 
     pub(crate) fn deadline_passed(&self) -> bool {
-        self.flag(EXPIRED) || self.time_remaining() == Some(Duration::ZERO)
+        self.time_remaining() == Some(Duration::ZERO)
     }
 
     /// Whether the caller left. Asking makes the engine look out for it.
