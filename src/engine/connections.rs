@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{c_void, CString};
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,6 +96,7 @@ impl Connections {
         peer: &str,
         silent_until: Instant,
     ) {
+        limit_unanswered(&socket, shared.unanswered_limit);
         let fd = socket.into_raw_fd();
         let ticket = {
             let mut open = self.open.lock();
@@ -298,6 +299,23 @@ fn unacknowledged(fd: RawFd) -> i32 {
         0 => bytes,
         _ => 0,
     }
+}
+
+/// Lets the kernel end the connection if the peer's does not acknowledge, or does not take, what it
+/// is sent. C-core's own pings cannot tell: they wait behind what the peer does not take. For a
+/// unix socket there is no such thing.
+fn limit_unanswered(socket: &OwnedFd, limit: Duration) {
+    let milliseconds = libc::c_uint::try_from(limit.as_millis()).unwrap_or(libc::c_uint::MAX);
+    // SAFETY: the kernel reads an unsigned int.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_USER_TIMEOUT,
+            (&raw const milliseconds).cast(),
+            size_of::<libc::c_uint>() as libc::socklen_t,
+        )
+    };
 }
 
 fn round_trip(fd: RawFd) -> Duration {

@@ -136,6 +136,8 @@ pub(crate) struct Config {
     pub(crate) memory: usize,
     /// How large a request may be, in bytes.
     pub(crate) message_limit: usize,
+    /// How long a peer may leave unanswered what it is sent.
+    pub(crate) unanswered: Duration,
     /// How long a new connection may stay silent.
     pub(crate) handshake: Duration,
 }
@@ -155,6 +157,7 @@ struct Shared {
     /// How many calls may have been answered without their callers having taken the answer.
     unwritten_limit: usize,
     message_limit: usize,
+    unanswered_limit: Duration,
     /// Slots that C-core has, and those whose event somebody is at work on. As long as there
     /// are any, something may be begun on the queue.
     slots_out: AtomicUsize,
@@ -351,6 +354,7 @@ impl Engine {
             ),
             unwritten_limit: config.workers.saturating_add(config.backlog),
             message_limit: config.message_limit,
+            unanswered_limit: config.unanswered,
             seats: Mutex::default(),
             detached: Mutex::default(),
             detached_count: AtomicUsize::new(0),

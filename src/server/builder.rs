@@ -151,7 +151,8 @@ impl ServerBuilder {
     }
 
     /// Sets after how long without a byte a connection is probed, and how long the answer may
-    /// take. One without answer is closed.
+    /// take. One without answer is closed, and so is one whose peer takes nothing of what it is
+    /// sent for as long as both together.
     pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.keepalive_interval = interval;
         self.keepalive_timeout = timeout;
@@ -305,6 +306,9 @@ impl ServerBuilder {
             connections,
             memory,
             message_limit: self.max_receive_message_size,
+            unanswered: self
+                .keepalive_interval
+                .saturating_add(self.keepalive_timeout),
             handshake: self.handshake_timeout,
         };
         let host: Arc<dyn engine::Host> = dispatch.clone();
