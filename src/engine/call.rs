@@ -9,12 +9,17 @@
 //! - Operations of a stream are begun under `stream`'s lock, after a look at
 //!   `FINISHED`. So nothing is begun on a call whose end has been sent, and the
 //!   completion queue may be shut down once every call has been finished.
+//!
+//! How a call ends is an event of the queue. The end of a message sent or received is told by
+//! C-core directly ([`Call::done`]), most often to the very thread that began it, before that
+//! has to wait. It may as well be told to a thread that holds another call's lock, at
+//! work for C-core; so it takes none but `signal`, which nobody holds while calling C-core.
 
 use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{ptr, slice};
@@ -29,7 +34,11 @@ use grpcio_sys::{
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::bytes::{bytes, Message, Outgoing};
-use super::queue::{call_tag, drop_call_tag};
+use super::queue::{call_tag, drop_call_tag, take_call_tag};
+use super::shim::{
+    touchdown_call_start_batch, touchdown_completion_create, touchdown_completion_destroy,
+    Completion,
+};
 use super::{timers, Shared};
 
 /// What was begun on a call; its number travels in the low bits of the tag.
@@ -77,6 +86,16 @@ const DETACHED: u16 = 1 << 8;
 const HAS_METADATA: u16 = 1 << 9;
 /// The engine has ended the call over its handler's head.
 const ABANDONED: u16 = 1 << 10;
+/// A message is on its way. Set under `stream`'s lock.
+const SENDING: u16 = 1 << 11;
+/// A message could not be sent, and so none after it.
+const SEND_FAILED: u16 = 1 << 12;
+/// A message is asked for. Set under `stream`'s lock.
+const RECEIVING: u16 = 1 << 13;
+/// What was asked for has come, to `received`, which belongs to whoever takes this away.
+const RECEIVED: u16 = 1 << 14;
+/// It was no message, and not the end of them either.
+const RECEIVE_FAILED: u16 = 1 << 15;
 
 /// A name and a value to be sent. Whoever makes one has checked that it is legal.
 type Pair = (String, Vec<u8>);
@@ -133,6 +152,12 @@ pub(crate) struct Call {
     /// Written by C-core until the event of the receive.
     received: UnsafeCell<*mut grpc_byte_buffer>,
     stream: Mutex<Stream>,
+    /// How often something changed that somebody may wait for.
+    changes: AtomicU32,
+    /// How many threads wait, or are about to.
+    waiting: AtomicU32,
+    /// Held while looking at `changes` before sleeping, and for a moment before waking.
+    signal: Mutex<()>,
     changed: Condvar,
 }
 
@@ -140,11 +165,11 @@ pub(crate) type Epilogue = Box<dyn FnOnce(Ending<'_>) + Send>;
 
 #[derive(Default)]
 struct Stream {
-    sending: bool,
-    send_failed: bool,
-    receiving: bool,
-    /// What came of the last receive, until somebody takes it.
-    news: Option<Received>,
+    /// Set once there is nothing more to receive: whether the caller has said so.
+    received_all: Option<bool>,
+    /// Made when they are first needed.
+    sent: Option<Told>,
+    received: Option<Told>,
     timer: Option<timers::Key>,
     headers: Vec<Pair>,
     trailers: Vec<Pair>,
@@ -153,6 +178,25 @@ struct Stream {
     /// Run when the call has to end before its handler has ended it.
     on_cancel: Vec<Box<dyn FnOnce() + Send>>,
 }
+
+/// Where C-core tells the end of an operation.
+struct Told(*mut Completion);
+
+impl Default for Told {
+    fn default() -> Told {
+        Told(touchdown_completion_create())
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // SAFETY: ours; an operation that is under way keeps the call.
+        unsafe { touchdown_completion_destroy(self.0) }
+    }
+}
+
+// SAFETY: it belongs to the call, which is used under the rules above.
+unsafe impl Send for Told {}
 
 // SAFETY: C-core's calls may be used from many threads. `metadata` is read-only.
 // `close_cancelled` and `received` belong to C-core from the start of the one
@@ -186,6 +230,9 @@ impl Call {
             close_cancelled: UnsafeCell::new(0),
             received: UnsafeCell::new(ptr::null_mut()),
             stream: Mutex::default(),
+            changes: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            signal: Mutex::default(),
             changed: Condvar::new(),
         })
     }
@@ -474,60 +521,73 @@ impl Call {
 
     /// Begins to send a message, once the one before it is on its way.
     pub(crate) fn send(self: &Arc<Self>, message: &Outgoing, wait: Wait) -> Result<(), SendError> {
-        let mut stream = self.stream.lock();
-        loop {
-            if stream.send_failed || self.is_over() {
+        let mut stream = loop {
+            let changes = self.changes();
+            let stream = self.stream.lock();
+            if self.flag(SEND_FAILED) || self.is_over() {
                 return Err(SendError::Ended);
             }
-            if !stream.sending {
-                break;
+            if !self.flag(SENDING) {
+                break stream;
             }
-            if !self.wait(&mut stream, wait) {
+            if !self.wait(stream, changes, wait) {
                 return Err(SendError::Full);
             }
-        }
-        let before = self.flags.fetch_or(HEADERS_SENT, Ordering::AcqRel);
+        };
+        let before = self
+            .flags
+            .fetch_or(HEADERS_SENT | SENDING, Ordering::AcqRel);
         let headers = Slices::new(&std::mem::take(&mut stream.headers));
         let buffer = message.to_buffer();
         let mut op = new_op(grpc_op_type::GRPC_OP_SEND_MESSAGE);
         op.data.send_message.send_message = buffer.as_raw();
         let ops = [headers.op(), op];
         let first = usize::from(before & HEADERS_SENT != 0);
-        stream.sending = self.start(&ops[first..], Operation::Send);
-        if stream.sending {
+        let told = stream.sent.get_or_insert_default().0;
+        if self.start_told(&ops[first..], Operation::Send, told) {
             Ok(())
         } else {
-            stream.send_failed = true;
+            self.flags.fetch_or(SEND_FAILED, Ordering::AcqRel);
             Err(SendError::Ended)
         }
     }
 
     /// Waits for the caller's next message.
     pub(crate) fn receive(self: &Arc<Self>, wait: Wait) -> Received {
-        let mut stream = self.stream.lock();
         loop {
-            if let Some(news) = stream.news.take() {
-                if !matches!(news, Received::Message(_)) {
-                    // There is nothing to come: it stays so.
-                    stream.news = Some(match news {
-                        Received::End => Received::End,
-                        _ => Received::Ended,
-                    });
+            let changes = self.changes();
+            let mut stream = self.stream.lock();
+            match stream.received_all {
+                Some(true) => return Received::End,
+                Some(false) => return Received::Ended,
+                None => {}
+            }
+            if self.flag(RECEIVED) {
+                let flags = self
+                    .flags
+                    .fetch_and(!(RECEIVED | RECEIVING), Ordering::AcqRel);
+                // SAFETY: C-core has written it, and this thread has taken the flag away.
+                if let Some(message) = unsafe { Message::from_raw(*self.received.get()) } {
+                    return Received::Message(message);
                 }
-                return news;
+                stream.received_all = Some(flags & RECEIVE_FAILED == 0);
+                continue;
             }
             if self.is_over() {
                 return Received::Ended;
             }
-            if !stream.receiving {
+            if !self.flag(RECEIVING) {
+                self.flags.fetch_or(RECEIVING, Ordering::AcqRel);
                 let mut op = new_op(grpc_op_type::GRPC_OP_RECV_MESSAGE);
                 op.data.recv_message.recv_message = self.received.get();
-                stream.receiving = self.start(&[op], Operation::Receive);
-                if !stream.receiving {
-                    return Received::Ended;
+                let told = stream.received.get_or_insert_default().0;
+                if !self.start_told(&[op], Operation::Receive, told) {
+                    stream.received_all = Some(false);
                 }
+                // It may have come already.
+                continue;
             }
-            if !self.wait(&mut stream, wait) {
+            if !self.wait(stream, changes, wait) {
                 return Received::TimedOut;
             }
         }
@@ -540,20 +600,47 @@ impl Call {
             || self.time_remaining() == Some(Duration::ZERO)
     }
 
-    /// False if the time is over.
-    fn wait(self: &Arc<Self>, stream: &mut MutexGuard<'_, Stream>, wait: Wait) -> bool {
-        if !matches!(wait, Wait::Never) {
-            if let Some(remaining) = self.time_remaining() {
-                self.set_timer(stream, remaining);
+    /// To be asked before a look at what `wait` is to wait for.
+    fn changes(&self) -> u32 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// Waits until something has changed since there were `seen` changes. False if the time is
+    /// over.
+    fn wait(self: &Arc<Self>, mut stream: MutexGuard<'_, Stream>, seen: u32, wait: Wait) -> bool {
+        let until = match wait {
+            Wait::Never => return false,
+            Wait::Until(deadline) => Some(deadline),
+            Wait::Forever => None,
+        };
+        if let Some(remaining) = self.time_remaining() {
+            self.set_timer(&mut stream, remaining);
+        }
+        drop(stream);
+        // Pairs with the load in `notify`: either that sees this, or the load below sees the change.
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut signal = self.signal.lock();
+        let mut in_time = true;
+        while in_time && self.changes() == seen {
+            match until {
+                None => self.changed.wait(&mut signal),
+                Some(until) => {
+                    in_time = !self.changed.wait_until(&mut signal, until).timed_out();
+                }
             }
         }
-        match wait {
-            Wait::Never => false,
-            Wait::Forever => {
-                self.changed.wait(stream);
-                true
-            }
-            Wait::Until(deadline) => !self.changed.wait_until(stream, deadline).timed_out(),
+        drop(signal);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        in_time
+    }
+
+    /// Wakes all who wait.
+    fn notify(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            // Whoever has looked at `changes` before sleeps by now.
+            drop(self.signal.lock());
+            self.changed.notify_all();
         }
     }
 
@@ -571,13 +658,13 @@ impl Call {
         let before = self.flags.fetch_or(why, Ordering::AcqRel);
         let callbacks = std::mem::take(&mut stream.on_cancel);
         drop(stream);
-        self.changed.notify_all();
+        self.notify();
         callbacks.into_iter().for_each(|callback| callback());
         before & FINISHED == 0
     }
 
     /// An operation has ended; called by the thread that has its event.
-    pub(super) fn completed(self: &Arc<Self>, operation: Operation, succeeded: bool) {
+    pub(super) fn completed(self: &Arc<Self>, operation: Operation) {
         match operation {
             Operation::Finish => self.written(),
             Operation::Watch => {
@@ -586,29 +673,49 @@ impl Call {
                     self.cancel(CALLER_LEFT);
                 }
             }
-            Operation::Send => {
-                let mut stream = self.stream.lock();
-                stream.sending = false;
-                stream.send_failed |= !succeeded;
-                drop(stream);
-                self.changed.notify_all();
-            }
-            Operation::Receive => {
-                // SAFETY: the event of the receive is here, so C-core has written it.
-                let message = unsafe { Message::from_raw(*self.received.get()) };
-                // SAFETY: the call is alive.
-                let failed = unsafe { grpc_call_failed_before_recv_message(self.raw) } != 0;
-                let mut stream = self.stream.lock();
-                stream.receiving = false;
-                stream.news = Some(match message {
-                    Some(message) => Received::Message(message),
-                    None if succeeded && !failed => Received::End,
-                    None => Received::Ended,
-                });
-                drop(stream);
-                self.changed.notify_all();
+            Operation::Send | Operation::Receive => {
+                unreachable!("these are told directly")
             }
         }
+    }
+
+    /// An operation of a stream has ended. See the head of this file for what may be done here.
+    unsafe extern "C" fn done(tag: *mut c_void, succeeded: c_int) {
+        // SAFETY: from `start_told`, and told once.
+        let (call, operation) = unsafe { take_call_tag(tag) };
+        let succeeded = succeeded != 0;
+        if operation == Operation::Send {
+            if !succeeded {
+                call.flags.fetch_or(SEND_FAILED, Ordering::AcqRel);
+            }
+            call.flags.fetch_and(!SENDING, Ordering::AcqRel);
+        } else {
+            // SAFETY: the call is alive.
+            let failed = unsafe { grpc_call_failed_before_recv_message(call.raw) } != 0;
+            let how = if succeeded && !failed {
+                0
+            } else {
+                RECEIVE_FAILED
+            };
+            call.flags.fetch_or(RECEIVED | how, Ordering::AcqRel);
+        }
+        call.notify();
+    }
+
+    /// As `start`, but the end is told to [`done`](Self::done).
+    fn start_told(
+        self: &Arc<Self>,
+        ops: &[grpc_op],
+        operation: Operation,
+        told: *mut Completion,
+    ) -> bool {
+        let tag = call_tag(self, operation);
+        // SAFETY: as in `start`; there is one operation of each kind at a time, so the
+        // completion is free.
+        let error = unsafe {
+            touchdown_call_start_batch(self.raw, ops.as_ptr(), ops.len(), told, Self::done, tag)
+        };
+        self.is_begun(error, tag, operation)
     }
 
     /// Says whether C-core has begun the operations.
@@ -625,6 +732,10 @@ impl Call {
                 ptr::null_mut::<c_void>(),
             )
         };
+        self.is_begun(error, tag, operation)
+    }
+
+    fn is_begun(&self, error: grpc_call_error, tag: *mut c_void, operation: Operation) -> bool {
         if error == grpc_call_error::GRPC_CALL_OK {
             return true;
         }
@@ -642,6 +753,10 @@ impl Drop for Call {
     fn drop(&mut self) {
         if let Some(timer) = self.stream.get_mut().timer {
             self.shared.timers.remove(timer);
+        }
+        if *self.flags.get_mut() & RECEIVED != 0 {
+            // SAFETY: C-core has written it, and nobody has taken it.
+            drop(unsafe { Message::from_raw(*self.received.get()) });
         }
         // SAFETY: the last reference is gone, so no operation is outstanding.
         unsafe {

@@ -21,7 +21,6 @@ pub(super) enum Event {
     Operation {
         call: Arc<Call>,
         operation: Operation,
-        succeeded: bool,
     },
     /// The server is shut down.
     ServerStopped,
@@ -58,6 +57,16 @@ pub(super) fn call_tag(call: &Arc<Call>, operation: Operation) -> *mut std::ffi:
 pub(super) unsafe fn drop_call_tag(tag: *mut std::ffi::c_void) {
     // SAFETY: as the caller promises.
     drop(unsafe { Arc::from_raw(untagged::<Call>(tag)) });
+}
+
+/// Takes back what [`call_tag`] gave away, when the operation has ended.
+///
+/// # Safety
+/// `tag` is from `call_tag`, and comes back once.
+pub(super) unsafe fn take_call_tag(tag: *mut std::ffi::c_void) -> (Arc<Call>, Operation) {
+    // SAFETY: as the caller promises.
+    let call = unsafe { Arc::from_raw(untagged::<Call>(tag)) };
+    (call, Operation::from_bits(tag.addr() & KIND_MASK))
 }
 
 fn untagged<T>(tag: *mut std::ffi::c_void) -> *mut T {
@@ -123,12 +132,11 @@ impl Queue {
                 slot: unsafe { Box::from_raw(event.tag.cast::<Slot>()) },
                 filled: succeeded,
             },
-            operation => Event::Operation {
+            _ => {
                 // SAFETY: from `call_tag`, and each tag comes back once.
-                call: unsafe { Arc::from_raw(untagged::<Call>(event.tag)) },
-                operation: Operation::from_bits(operation),
-                succeeded,
-            },
+                let (call, operation) = unsafe { take_call_tag(event.tag) };
+                Event::Operation { call, operation }
+            }
         })
     }
 

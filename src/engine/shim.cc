@@ -39,6 +39,7 @@
 #include "src/core/lib/iomgr/exec_ctx.h"
 #include "src/core/lib/iomgr/tcp_client_posix.h"
 #include "src/core/lib/iomgr/timer.h"
+#include "src/core/lib/surface/call.h"
 #include "src/core/lib/surface/channel_stack_type.h"
 #include "src/core/lib/surface/completion_queue.h"
 #include "src/core/lib/surface/server.h"
@@ -743,6 +744,43 @@ void touchdown_server_send_goaways(grpc_server* server,
   // Before the first GOAWAY, so that no ack gets through.
   arguments->common->draining.store(true, std::memory_order_release);
   grpc_core::Server::FromC(server)->SendGoaways();
+}
+
+struct touchdown_completion {
+  grpc_closure closure;
+  void (*done)(void* arg, int succeeded);
+  void* arg;
+};
+
+touchdown_completion* touchdown_completion_create() {
+  touchdown_completion* completion = new touchdown_completion();
+  InitClosure(
+      &completion->closure,
+      [](void* arg, grpc_error_handle error) {
+        touchdown_completion* completion =
+            static_cast<touchdown_completion*>(arg);
+        // May destroy the completion.
+        completion->done(completion->arg, error.ok());
+      },
+      completion);
+  return completion;
+}
+
+void touchdown_completion_destroy(touchdown_completion* completion) {
+  delete completion;
+}
+
+grpc_call_error touchdown_call_start_batch(grpc_call* call, const grpc_op* ops,
+                                           size_t count,
+                                           touchdown_completion* completion,
+                                           void (*done)(void* arg, int succeeded),
+                                           void* arg) {
+  grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
+  grpc_core::ExecCtx exec_ctx;
+  completion->done = done;
+  completion->arg = arg;
+  return grpc_call_start_batch_and_execute(call, ops, count,
+                                           &completion->closure);
 }
 
 void touchdown_cork(const touchdown_arguments* arguments) {

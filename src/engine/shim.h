@@ -48,6 +48,22 @@ int touchdown_server_add_connection(grpc_server* server,
 void touchdown_server_send_goaways(grpc_server* server,
                                    const touchdown_arguments* arguments);
 
+// Where the end of an operation on a call is told, one at a time.
+typedef struct touchdown_completion touchdown_completion;
+
+touchdown_completion* touchdown_completion_create(void);
+void touchdown_completion_destroy(touchdown_completion* completion);
+
+// As `grpc_call_start_batch`, but instead of an event of the queue there is a
+// call of `done`, once: on this thread before this returns, if the operations have
+// ended by then, or on any thread of C-core's. It must take no lock that is held while
+// this function is called.
+grpc_call_error touchdown_call_start_batch(grpc_call* call, const grpc_op* ops,
+                                           size_t count,
+                                           touchdown_completion* completion,
+                                           void (*done)(void* arg, int succeeded),
+                                           void* arg);
+
 // From now on writes that the calling thread begins wait, and what else is to be
 // written on their connections joins them: replies that are ready together go
 // out together, for a few system calls less.

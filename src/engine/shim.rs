@@ -2,7 +2,9 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use grpcio_sys::{grpc_channel_args, grpc_completion_queue, grpc_server};
+use grpcio_sys::{
+    grpc_call, grpc_call_error, grpc_channel_args, grpc_completion_queue, grpc_op, grpc_server,
+};
 
 #[repr(C)]
 pub(super) struct ConnectionEvents {
@@ -13,6 +15,11 @@ pub(super) struct ConnectionEvents {
 
 #[repr(C)]
 pub(super) struct Arguments {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+pub(super) struct Completion {
     _opaque: [u8; 0],
 }
 
@@ -32,6 +39,16 @@ unsafe extern "C" {
         server: *mut grpc_server,
         arguments: *const Arguments,
     );
+    pub(super) safe fn touchdown_completion_create() -> *mut Completion;
+    pub(super) fn touchdown_completion_destroy(completion: *mut Completion);
+    pub(super) fn touchdown_call_start_batch(
+        call: *mut grpc_call,
+        ops: *const grpc_op,
+        count: usize,
+        completion: *mut Completion,
+        done: unsafe extern "C" fn(*mut c_void, c_int),
+        arg: *mut c_void,
+    ) -> grpc_call_error;
     pub(super) fn touchdown_cork(arguments: *const Arguments);
     pub(super) fn touchdown_uncork(arguments: *const Arguments);
     pub(super) fn touchdown_uncork_old(arguments: *const Arguments);

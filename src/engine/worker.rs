@@ -65,11 +65,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
     shared.seats.lock().push(Arc::clone(&worker.seat));
     loop {
         match worker.next() {
-            Event::Operation {
-                call,
-                operation,
-                succeeded,
-            } => call.completed(operation, succeeded),
+            Event::Operation { call, operation } => call.completed(operation),
             Event::Request {
                 mut slot,
                 filled: true,
