@@ -554,6 +554,43 @@ fn a_long_stream_after_short_ones_is_not_held_back() {
 }
 
 #[test]
+fn headers_can_be_sent_before_the_first_message() {
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let service = Service::builder("test.Slow")
+        .server_streaming(
+            "Start",
+            move |call: &Call, request: StringValue, replies: Replies<StringValue>| {
+                call.set_header("x-early", "yes").unwrap();
+                call.send_headers();
+                assert!(call.set_header("x-late", "no").is_err());
+                // Again is no harm.
+                call.send_headers();
+                released.recv().unwrap();
+                replies.send(&request)
+            },
+        )
+        .build();
+    let server = start(service);
+    let method = grpcio::Method {
+        ty: grpcio::MethodType::ServerStreaming,
+        ..unary_method("/test.Slow/Start")
+    };
+    let client = grpcio::Client::new(channel(&server));
+    let options = CallOptions::default().timeout(LONG);
+    let mut replies = client
+        .server_streaming(&method, &text("later"), options)
+        .unwrap();
+    let headers = futures_executor::block_on(replies.headers()).unwrap();
+    assert!(headers
+        .iter()
+        .any(|it| it == ("x-early", b"yes".as_slice())));
+    release.send(()).unwrap();
+    let rest: Vec<_> = futures_executor::block_on_stream(replies).collect();
+    assert_eq!(rest.len(), 1);
+    assert_eq!(rest[0].as_ref().unwrap().value, "later");
+}
+
+#[test]
 fn interceptors_run_in_order_and_may_refuse() {
     struct Named(&'static str, Arc<Mutex<Vec<String>>>);
     impl Interceptor for Named {

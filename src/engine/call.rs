@@ -49,6 +49,7 @@ pub(super) enum Operation {
     Watch = 2,
     Receive = 3,
     Send = 4,
+    Headers = 5,
 }
 
 impl Operation {
@@ -58,6 +59,7 @@ impl Operation {
             2 => Operation::Watch,
             3 => Operation::Receive,
             4 => Operation::Send,
+            5 => Operation::Headers,
             _ => unreachable!("the completion queue gave back a tag that nobody made"),
         }
     }
@@ -373,6 +375,23 @@ impl Call {
         true
     }
 
+    /// Sends the response headers now. False if they were sent already.
+    pub(crate) fn send_headers(self: &Arc<Self>) -> bool {
+        // Held until the operation has begun: `finish` sees `HAS_METADATA` and waits for that.
+        let mut stream = self.stream.lock();
+        let claim = self
+            .flags
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |flags| {
+                let is_open = flags & (HEADERS_SENT | FINISHED) == 0;
+                is_open.then_some(flags | HEADERS_SENT | HAS_METADATA)
+            });
+        if claim.is_err() {
+            return false;
+        }
+        let headers = Slices::new(&std::mem::take(&mut stream.headers));
+        self.start(&[headers.op()], Operation::Headers)
+    }
+
     /// Sets a response trailer. False if they were sent already.
     pub(crate) fn add_trailer(&self, name: String, value: Vec<u8>) -> bool {
         let mut stream = self.stream.lock();
@@ -673,6 +692,7 @@ impl Call {
                     self.cancel(CALLER_LEFT);
                 }
             }
+            Operation::Headers => {}
             Operation::Send | Operation::Receive => {
                 unreachable!("these are told directly")
             }

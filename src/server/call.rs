@@ -57,6 +57,13 @@ impl Call {
         }
     }
 
+    /// Sends the response headers now, and does not wait for the first reply. For a stream whose
+    /// first message may take its time: some clients do not go on before they have the headers.
+    /// Does nothing if they were sent already, or the call has ended.
+    pub fn send_headers(&self) {
+        self.core.send_headers();
+    }
+
     /// Adds a response trailer. They are sent with the status.
     ///
     /// # Errors
