@@ -35,6 +35,11 @@ const KEPT: &[&str] = &[
     "proxy-connection",
     "transfer-encoding",
     "upgrade",
+    "host",
+    "user-agent",
+    "lb-token",
+    "lb-cost-bin",
+    "endpoint-load-metrics-bin",
 ];
 
 /// `Binary-Header` takes anything, `ASCII-Value` what can be printed.
@@ -49,8 +54,6 @@ fn good_name() -> impl Strategy<Value = String> {
         "authorization",
         "cookie",
         "date",
-        "host",
-        "lb-token",
         "server",
         "trailer",
         "via",
