@@ -482,13 +482,18 @@ fn a_call_whose_deadline_passes_in_the_backlog_is_not_run() {
     let client = client(&server);
     let call = in_background(&client);
     begun.recv_timeout(LONG).unwrap();
-    let options = CallOptions::default().timeout(Duration::from_millis(50));
+    let time = Duration::from_secs(1);
+    let late = thread::spawn({
+        let client = client.clone();
+        move || say_with(&client, "late", CallOptions::default().timeout(time))
+    });
+    eventually("it waits", || server.in_flight() == 2);
+    // Its time began when it arrived, so it is over then (and C-core rounds it up a little).
+    thread::sleep(time + time / 10);
     assert_eq!(
-        say_with(&client, "late", options).unwrap_err().code(),
+        late.join().unwrap().unwrap_err().code(),
         Code::DeadlineExceeded
     );
-    // The server's clock began later than the caller's, by the time that the call was under way.
-    thread::sleep(Duration::from_millis(500));
     release.send(()).unwrap();
     call.join().unwrap().unwrap();
     assert_eq!(say(&client, "after").unwrap(), "after");

@@ -138,8 +138,6 @@ pub(crate) struct Config {
     pub(crate) connections: usize,
     /// How much memory, in bytes, may be taken for requests that arrive or wait.
     pub(crate) memory: usize,
-    /// How large a request may be, in bytes.
-    pub(crate) message_limit: usize,
     /// How long a peer may leave unanswered what it is sent.
     pub(crate) unanswered: Duration,
     /// How long a new connection may stay silent.
@@ -160,7 +158,6 @@ struct Shared {
     detached_count: AtomicUsize,
     /// How many calls may have been answered without their callers having taken the answer.
     unwritten_limit: usize,
-    message_limit: usize,
     unanswered_limit: Duration,
     /// Slots that C-core has, and those whose event somebody is at work on. As long as there
     /// are any, something may be begun on the queue.
@@ -266,27 +263,19 @@ impl Shared {
 
     /// Why a call that has just arrived is not to be run, if so; as a status code and a
     /// message. `in_flight` counts it already.
-    fn reason_to_refuse(
-        &self,
-        in_flight: usize,
-        message: Option<&Message>,
-    ) -> Option<(i32, String)> {
+    fn reason_to_refuse(&self, in_flight: usize) -> Option<(i32, &'static str)> {
         if self.told_to_stop.load(Ordering::SeqCst) {
-            return Some((UNAVAILABLE, "the server is shutting down".to_owned()));
-        }
-        let length = message.map_or(0, Message::len);
-        if length > self.message_limit {
-            let limit = self.message_limit;
-            let why = format!("the request has {length} bytes, and the limit is {limit}");
-            return Some((RESOURCE_EXHAUSTED, why));
+            return Some((UNAVAILABLE, "the server is shutting down"));
         }
         let detached = self.detached_count.load(Ordering::Relaxed);
         // No more than this run or wait, so only then is it worth a closer look.
         if in_flight > detached.saturating_add(self.unwritten_limit)
             && in_flight.saturating_sub(detached + self.roster.busy()) > self.unwritten_limit
         {
-            let why = "too many callers do not take their answers".to_owned();
-            return Some((RESOURCE_EXHAUSTED, why));
+            return Some((
+                RESOURCE_EXHAUSTED,
+                "too many callers do not take their answers",
+            ));
         }
         None
     }
@@ -355,7 +344,6 @@ impl Engine {
                 },
             ),
             unwritten_limit: config.workers.saturating_add(config.backlog),
-            message_limit: config.message_limit,
             unanswered_limit: config.unanswered,
             seats: Mutex::default(),
             detached: Mutex::default(),

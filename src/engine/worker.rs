@@ -161,9 +161,9 @@ impl Worker<'_> {
             return;
         }
         let in_flight = shared.host.in_flight();
-        if let Some((code, why)) = shared.reason_to_refuse(in_flight, message.as_ref()) {
+        if let Some((code, why)) = shared.reason_to_refuse(in_flight) {
             log::debug!("{}: refused: {why}", call.path());
-            end(&call, code, &why);
+            end(&call, code, why);
             shared.host.refused(&call);
             return;
         }

@@ -140,8 +140,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets how much memory, in bytes, requests may take that are still arriving, all together. If
-    /// it is not enough, idle connections are closed first, then calls are ended with
+    /// Sets how much memory, in bytes, requests may take that are still arriving or wait for a
+    /// worker (half of it at the most), all together. If it is not enough, idle connections are closed first, then calls are ended with
     /// `RESOURCE_EXHAUSTED`, whichever C-core meets first. A request above
     /// [`max_receive_message_size`](Self::max_receive_message_size) can be refused only once it is
     /// there, so this is what bounds the server's memory.
@@ -305,7 +305,6 @@ impl ServerBuilder {
             backlog,
             connections,
             memory,
-            message_limit: self.max_receive_message_size,
             unanswered: self
                 .keepalive_interval
                 .saturating_add(self.keepalive_timeout),
