@@ -30,6 +30,12 @@ impl Library {
         }
         Library(())
     }
+
+    /// Leaves C-core as it is until the process ends.
+    pub(super) fn keep() {
+        static KEPT: Once = Once::new();
+        KEPT.call_once(|| std::mem::forget(Library::acquire()));
+    }
 }
 
 /// How long the end of C-core is waited for. It takes a millisecond or two, but

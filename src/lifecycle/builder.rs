@@ -85,8 +85,10 @@ impl Builder {
         self.plan.validate().map_err(BuildError::Plan)?;
         let hooks = Hooks::new(self.hooks).map_err(BuildError::Hook)?;
         let (bell, sleeper) = bell().map_err(BuildError::Signals)?;
+        let hears_process = self.signals.are_of_process();
         let listener = self.signals.listen(&bell).map_err(BuildError::Signals)?;
         let shared = Arc::new(Shared {
+            hears_process,
             plan: self.plan,
             phase: PhaseCell::new(),
             gate: InFlight::new(),

@@ -145,6 +145,12 @@ impl Lifecycle {
         &self.shared().plan
     }
 
+    /// Whether the process's signals stop it.
+    #[cfg(feature = "server")]
+    pub(crate) fn hears_process(&self) -> bool {
+        self.shared().hears_process
+    }
+
     /// A channel on which every transition from now on arrives once, in order. It is disconnected
     /// after the last.
     ///

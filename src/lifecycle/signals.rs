@@ -73,6 +73,10 @@ impl Signals {
         )
     }
 
+    pub(super) fn are_of_process(&self) -> bool {
+        matches!(self.0, Source::Process)
+    }
+
     /// Begins to listen. Every arrival rings `wake`.
     ///
     /// # Errors

@@ -312,6 +312,9 @@ impl ServerBuilder {
         };
         let host: Arc<dyn engine::Host> = dispatch.clone();
         let engine = Engine::start(config, host).map_err(StartError::Engine)?;
+        if lifecycle.hears_process() {
+            engine::keep_core();
+        }
         for address in engine.addresses() {
             log::info!("listening at {address}");
         }
