@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::bytes::Message;
-use super::call::{Call, Ending, Handled};
+use super::call::{Call, Ending};
 use super::queue::Event;
 use super::requests::Arrival;
 use super::roster::{Decision, Next, Outlook};
 use super::{
-    Method, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE,
+    Method, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, SHUTTING_DOWN,
     UNIMPLEMENTED,
 };
 
@@ -24,9 +24,13 @@ pub(super) struct Job {
 }
 
 impl Job {
+    pub(super) fn call(&self) -> &Call {
+        &self.call
+    }
+
     /// Ends the call without running it, because the server is going.
-    pub(super) fn refuse_to_run(self) {
-        end(&self.call, UNAVAILABLE, "the server is shutting down");
+    pub(super) fn refuse_to_run(self, shared: &Shared) {
+        refuse(shared, &self.call, SHUTTING_DOWN);
     }
 }
 
@@ -145,26 +149,21 @@ impl Worker<'_> {
         shared.host.arrived();
         if let Some(path) = unknown {
             log::debug!("{path} is not implemented here");
-            end(
-                &call,
-                UNIMPLEMENTED,
-                &format!("{path} is not implemented here"),
-            );
-            shared.host.refused(&call);
+            let why = format!("{path} is not implemented here");
+            refuse(shared, &call, Ending::new(UNIMPLEMENTED, &why));
             return;
         }
         if message.is_none() && !shared.expects_stream(&call) {
             // The caller left, or sent what C-core refuses, before its message was whole.
             log::debug!("{}: ended without a request", call.path());
-            end(&call, INTERNAL, "the request ended before its message");
-            shared.host.refused(&call);
+            let why = "the request ended before its message";
+            refuse(shared, &call, Ending::new(INTERNAL, why));
             return;
         }
         let in_flight = shared.host.in_flight();
-        if let Some((code, why)) = shared.reason_to_refuse(in_flight) {
-            log::debug!("{}: refused: {why}", call.path());
-            end(&call, code, why);
-            shared.host.refused(&call);
+        if let Some(ending) = shared.reason_to_refuse(&call, in_flight) {
+            log::debug!("{}: refused: {}", call.path(), ending.message);
+            refuse(shared, &call, ending);
             return;
         }
         let now = Instant::now();
@@ -206,12 +205,8 @@ impl Worker<'_> {
             Decision::Queued => {}
             Decision::RunAndSpawn(job) | Decision::Refused(job) => {
                 shared.log_refusal(job.call.path(), now);
-                end(
-                    &job.call,
-                    RESOURCE_EXHAUSTED,
-                    "all workers are busy and the backlog is full",
-                );
-                shared.host.refused(&job.call);
+                let why = "all workers are busy and the backlog is full";
+                refuse(shared, &job.call, Ending::new(RESOURCE_EXHAUSTED, why));
             }
         }
     }
@@ -225,24 +220,24 @@ impl Worker<'_> {
                 message,
                 queued,
             } = job;
-            if queued && call.deadline_passed() {
-                end(
-                    &call,
-                    DEADLINE_EXCEEDED,
-                    "the deadline passed while the call waited for a worker",
-                );
-                shared.host.refused(&call);
+            // From here on whoever ends calls in a drain finds this one.
+            *self.seat.0.lock() = Some((Arc::clone(&call), now));
+            if let Some(ending) = reason_not_to_run(shared, &call, queued) {
+                refuse(shared, &call, ending);
             } else {
-                *self.seat.0.lock() = Some((Arc::clone(&call), now));
                 let method = call.method();
-                shared.host.run(call, message);
-                // Dropped after the lock.
-                let done = self.seat.0.lock().take();
-                drop(done);
+                if call.is_draining() {
+                    call.watch();
+                }
+                shared.host.run(Arc::clone(&call), message);
+                call.returned();
                 if let Some(method) = method {
                     shared.methods[method as usize].pace.learn(now.elapsed());
                 }
             }
+            // Dropped after the lock.
+            let done = self.seat.0.lock().take();
+            drop(done);
             match shared.roster.finished(shared.pollers(shared.is_crowded())) {
                 Next::Run(next) => {
                     now = Instant::now();
@@ -283,12 +278,18 @@ fn shut_queue_down_if_idle(shared: &Shared) {
     }
 }
 
+/// Why a call is not to be run that was to be run a moment ago, if so.
+fn reason_not_to_run(shared: &Shared, call: &Call, queued: bool) -> Option<Ending<'static>> {
+    if queued && call.deadline_passed() {
+        let why = "the deadline passed while the call waited for a worker";
+        return Some(Ending::new(DEADLINE_EXCEEDED, why));
+    }
+    // What was looked at when the call arrived may have changed.
+    (queued || call.is_draining()).then(|| shared.no_time_for(call))?
+}
+
 /// Ends a call that no handler has seen.
-fn end(call: &Arc<Call>, code: i32, message: &str) {
-    let ending = Ending {
-        code,
-        message,
-        details: &[],
-    };
-    call.finish(None, ending, Handled::Yes);
+fn refuse(shared: &Shared, call: &Arc<Call>, ending: Ending<'_>) {
+    call.refuse(ending);
+    shared.host.refused(call);
 }

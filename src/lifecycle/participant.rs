@@ -48,6 +48,10 @@ pub struct Calls {
     pub completed: u64,
     /// Turned away before they ran.
     pub refused: u64,
+    /// Their callers did not wait for the end.
+    pub caller_left: u64,
+    /// Ended before the grace period was over, because that is the policy for their kind.
+    pub cut: u64,
     /// Told to give up when the grace period was over, and left.
     pub told_to_stop: u64,
     /// Still running when the force period was over.
@@ -61,6 +65,8 @@ impl Add for Calls {
         Self {
             completed: self.completed.saturating_add(other.completed),
             refused: self.refused.saturating_add(other.refused),
+            caller_left: self.caller_left.saturating_add(other.caller_left),
+            cut: self.cut.saturating_add(other.cut),
             told_to_stop: self.told_to_stop.saturating_add(other.told_to_stop),
             abandoned: self.abandoned.saturating_add(other.abandoned),
         }

@@ -224,13 +224,15 @@ impl Report {
         let Calls {
             completed,
             refused,
+            caller_left,
+            cut,
             told_to_stop,
             abandoned,
         } = self.calls;
         let _ = write!(
             out,
             ",\"calls\":{{\"completed\":{completed},\"refused\":{refused},\
-             \"told_to_stop\":{told_to_stop},\"abandoned\":{abandoned}}}"
+             \"caller_left\":{caller_left},\"cut\":{cut},\"told_to_stop\":{told_to_stop},\"abandoned\":{abandoned}}}"
         );
         let _ = write!(out, ",\"forced\":{},\"abandoned\":", self.forced);
         push_list(&mut out, &self.abandoned, |out, name| {
@@ -272,8 +274,14 @@ impl fmt::Display for Report {
         }
         let _ = write!(
             line,
-            "; calls: {} completed, {} refused, {} told to stop, {} abandoned",
-            self.calls.completed, self.calls.refused, self.calls.told_to_stop, self.calls.abandoned
+            "; calls: {} completed, {} refused, {} left by their callers, {} cut, {} told to stop, \
+             {} abandoned",
+            self.calls.completed,
+            self.calls.refused,
+            self.calls.caller_left,
+            self.calls.cut,
+            self.calls.told_to_stop,
+            self.calls.abandoned
         );
         for (place, hook) in self.hooks.iter().enumerate() {
             let between = if place == 0 { "; hooks: " } else { ", " };
@@ -393,7 +401,7 @@ mod tests {
             concat!(
                 r#"{"reason":"requested","detail":"a \"quoted\\\" word\n\u0001ü","exit_code":0,"#,
                 r#""took_ms":12.345,"phases":[{"phase":"lame duck","took_ms":0.007}],"#,
-                r#""calls":{"completed":5,"refused":0,"told_to_stop":0,"abandoned":0},"#,
+                r#""calls":{"completed":5,"refused":0,"caller_left":0,"cut":0,"told_to_stop":0,"abandoned":0},"#,
                 r#""forced":false,"abandoned":[],"hooks":[{"name":"journal","outcome":"done","#,
                 r#""message":null,"took_ms":2.000}]}"#
             )
