@@ -87,7 +87,7 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// Runs a call to its end, or detaches it; on a thread that may block. It
     /// must not panic, and must finish the call or have somebody else do so.
-    fn run(&self, call: Arc<Call>, message: Option<Message>);
+    fn run(&self, call: &Arc<Call>, message: Option<Message>);
 
     /// The engine has refused a call, which will land by itself.
     fn refused(&self, call: &Arc<Call>);

@@ -222,19 +222,12 @@ impl Worker<'_> {
             } = job;
             // From here on whoever ends calls in a drain finds this one.
             *self.seat.0.lock() = Some((Arc::clone(&call), now));
-            if let Some(ending) = reason_not_to_run(shared, &call, queued) {
-                refuse(shared, &call, ending);
-            } else {
-                let method = call.method();
-                if call.is_draining() {
-                    call.watch();
-                }
-                shared.host.run(Arc::clone(&call), message);
-                call.returned();
-                if let Some(method) = method {
-                    shared.methods[method as usize].pace.learn(now.elapsed());
-                }
+            match reason_not_to_run(shared, &call, queued) {
+                Some(ending) => refuse(shared, &call, ending),
+                None => self.run(&call, message, now),
             }
+            // A thread that rests must not keep a call, which would keep its connection.
+            drop(call);
             // Dropped after the lock.
             let done = self.seat.0.lock().take();
             drop(done);
@@ -256,6 +249,20 @@ impl Worker<'_> {
             self.uncork();
         }
         shut_queue_down_if_idle(shared);
+    }
+
+    fn run(&self, call: &Arc<Call>, message: Option<Message>, now: Instant) {
+        let shared = self.shared;
+        if call.is_draining() {
+            call.watch();
+        }
+        shared.host.run(call, message);
+        if let Some(method) = shared.method(call) {
+            if method.is_streaming() {
+                call.returned();
+            }
+            method.pace.learn(now.elapsed());
+        }
     }
 }
 

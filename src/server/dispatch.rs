@@ -164,8 +164,8 @@ impl Host for Dispatch {
         self.counts.arrived.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn run(&self, core: Arc<engine::Call>, message: Option<Message>) {
-        let call = Call::new(core);
+    fn run(&self, core: &Arc<engine::Call>, message: Option<Message>) {
+        let call = Call::new(Arc::clone(core));
         let index = call
             .core
             .method()
