@@ -350,8 +350,9 @@ impl Shared {
             Retry::Soon => {
                 let turn = self.pushback.fetch_add(1, Ordering::Relaxed);
                 // Calls that end together are retried one after the other: 37 and 100 have no
-                // common divisor, so a hundred of them wait for a hundred different times.
-                Some((turn.wrapping_mul(37) % PUSHBACK_SPREAD).into())
+                // common divisor, so a hundred of them wait for a hundred different times. None of
+                // them is 0, with which grpcio 1.85 (C-core's client) waits for ever.
+                Some((1 + turn.wrapping_mul(37) % PUSHBACK_SPREAD).into())
             }
         }
     }
