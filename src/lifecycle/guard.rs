@@ -13,17 +13,18 @@ use super::report::{exit_code, one_line, Reason};
 use super::signals::{signal_name, Listener};
 use super::state::Shared;
 use crate::sync::atomic::Ordering;
-use crate::sync::{bounded, thread, Arc, Instant, RecvTimeoutError, Sleeper};
+use crate::sync::{bounded, thread, Arc, Instant, Sleeper};
 
 /// How long the process may take to say what was running before it exits. Enough for thousands of
 /// lines to a slow console, and short beside any deadline.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
 
-/// How long it may then take to say where in the code that is: all in all the process exits within 50 ms
-/// if nothing blocks. They are the last, since they may take time, or fail.
-const STACKS_TIME: Duration = Duration::from_millis(40);
+/// How much of that may go to saying where in the code it runs, which comes last, since it may take
+/// time or fail. A machine that is not overloaded needs some milliseconds.
+const STACKS_TIME: Duration = Duration::from_millis(100);
 
-/// How much of that is for finding out; the rest is for writing.
+/// How much of that is for finding out: a process whose threads do not say where they are still exits
+/// within 50 ms of its deadline.
 const STACKS_SEARCH_TIME: Duration = Duration::from_millis(30);
 
 pub(super) struct Guard {
@@ -93,10 +94,10 @@ impl Guard {
                 drop(stacks_done);
             });
         if speaker.is_ok() {
-            let words = words_said.recv_timeout(LAST_WORDS_TIME);
-            if words == Err(RecvTimeoutError::Disconnected) {
-                let _ = stacks_said.recv_timeout(STACKS_TIME);
-            }
+            let end = Instant::now() + LAST_WORDS_TIME;
+            let _ = words_said.recv_timeout(LAST_WORDS_TIME);
+            let left = end.saturating_duration_since(Instant::now());
+            let _ = stacks_said.recv_timeout(left.min(STACKS_TIME));
         }
         (self.shared.exit)(i32::from(code));
     }
