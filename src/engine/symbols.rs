@@ -5,7 +5,6 @@
 //! debugger's tables, and more time and memory than a program has that is about to exit; `addr2line` finds
 //! them from what is printed, with the unstripped program on the machine that built it.
 
-use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, CStr, CString};
 use std::fs::{self, File};
 use std::io;
@@ -26,25 +25,29 @@ pub(super) fn describe(addresses: &[usize], deadline: Instant) -> Vec<String> {
     let text = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let mappings: Vec<Mapping<'_>> = text.lines().filter_map(Mapping::parse).collect();
     let mut lines: Vec<String> = addresses.iter().map(|it| format!("{it:#x}")).collect();
-    // By module: the indices of the addresses in it, and where the module begins.
-    let mut places: BTreeMap<&str, Vec<(usize, usize)>> = BTreeMap::new();
-    for (index, &address) in addresses.iter().enumerate() {
-        if let Some((path, base)) = locate(&mappings, address) {
-            places.entry(path).or_default().push((index, base));
-        }
-    }
-    for (path, places) in places {
+    let located = addresses
+        .iter()
+        .enumerate()
+        .filter_map(|(index, &address)| {
+            let (path, base) = locate(&mappings, address)?;
+            Some((index, path, base))
+        });
+    let mut left: Vec<(usize, &str, usize)> = located.collect();
+    // Module by module, so that each is read once.
+    while let Some(&(_, path, _)) = left.first() {
+        let places;
+        (places, left) = left.into_iter().partition::<Vec<_>, _>(|it| it.1 == path);
         let elf = Elf::open(path);
         let is_fixed = elf.as_ref().is_ok_and(|it| it.is_fixed);
         let offsets: Vec<u64> = places
             .iter()
-            .map(|&(index, base)| (addresses[index] - if is_fixed { 0 } else { base }) as u64)
+            .map(|&(index, _, base)| (addresses[index] - if is_fixed { 0 } else { base }) as u64)
             .collect();
         let names = elf.and_then(|it| it.names(&offsets, deadline));
         // Without names there are still the offsets.
         let names = names.unwrap_or_else(|_| vec![None; offsets.len()]);
         let module = module_name(path);
-        for (((index, _), offset), name) in places.into_iter().zip(offsets).zip(names) {
+        for (((index, ..), offset), name) in places.into_iter().zip(offsets).zip(names) {
             lines[index] = match name {
                 Some(name) => format!("{} ({module}+{offset:#x})", shortened(&demangled(&name))),
                 None => format!("{module}+{offset:#x}"),
@@ -172,8 +175,14 @@ impl Elf {
         let Some(strings) = self.sections.get(symbols.link) else {
             return Ok(names);
         };
-        let mut order: Vec<usize> = (0..offsets.len()).collect();
-        order.sort_unstable_by_key(|&it| offsets[it]);
+        // Their indices, the least offset first.
+        let mut order = Vec::with_capacity(offsets.len());
+        for (index, offset) in offsets.iter().enumerate() {
+            order.insert(
+                order.partition_point(|&it: &usize| offsets[it] < *offset),
+                index,
+            );
+        }
         let mut piece = vec![0; PIECE];
         let mut read = 0;
         while read < symbols.size && Instant::now() < deadline {

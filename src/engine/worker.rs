@@ -100,8 +100,10 @@ const ANSWER_TIME: Duration = Duration::from_millis(100);
 
 /// Says which handlers run, the oldest first, with the stacks of their threads.
 pub(super) fn stacks(seats: &[Arc<Seat>], deadline: Instant) -> Vec<String> {
-    let mut stuck: Vec<_> = seats.iter().filter_map(|seat| seat.stuck()).collect();
-    stuck.sort_by_key(|it| it.since);
+    let mut stuck: Vec<Stuck<'_>> = Vec::new();
+    for it in seats.iter().filter_map(|seat| seat.stuck()) {
+        stuck.insert(stuck.partition_point(|other| other.since <= it.since), it);
+    }
     let mut found = Vec::new();
     let now = Instant::now();
     for it in stuck.iter().take(MOST_STACKS) {
