@@ -154,8 +154,10 @@ fn a_handler_that_loops_is_named_with_its_stack_at_the_hard_deadline() {
                     .hard_deadline(Duration::from_millis(200)),
             )
             .observe(|transition| {
-                while transition.to == Phase::Draining {
-                    thread::park();
+                if transition.to == Phase::Draining {
+                    loop {
+                        thread::park();
+                    }
                 }
             })
             .build()

@@ -30,10 +30,6 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// How many frames are written down at the most. What a handler is stuck in is among the innermost
-/// few; 32 reach from there to the handler through the frames that an unoptimised build has in between.
-pub(super) const FRAMES: usize = 32;
-
 /// A thread of this process, as the system names it.
 #[derive(Clone, Debug)]
 pub(super) struct Thread {
@@ -73,7 +69,7 @@ pub(super) struct Stack {
 
 /// Why there is no stack.
 #[derive(Debug)]
-// Which of them there are depends on the platform.
+// Which of these there are depends on the platform.
 #[allow(dead_code)]
 pub(super) enum NoStack {
     /// The thread is gone.
@@ -144,7 +140,11 @@ mod platform {
 
     use parking_lot::Mutex;
 
-    use super::{NoStack, Stack, FRAMES};
+    use super::{NoStack, Stack};
+
+    /// How many frames are written down at the most. What a handler is stuck in is among the innermost
+    /// few; 32 reach from there to the handler through the frames that an unoptimised build has in between.
+    pub(super) const FRAMES: usize = 32;
 
     const SIGNAL: c_int = libc::SIGURG;
 
@@ -292,7 +292,8 @@ mod platform {
         // SAFETY: all zeros is an action with an empty mask.
         let mut ours: libc::sigaction = unsafe { zeroed() };
         ours.sa_sigaction = handler();
-        // On the alternate stack, if the thread has one: its own may be at its end.
+        // On the alternate stack, if the thread has one: its own may be at its end, or, in a library written
+        // in Go, tiny. Rust's have 8 KiB. The walk takes 3, the kernel 1 to 4 for the registers.
         ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
         let before = self::action(Some(&ours))?;
         if before.sa_sigaction != libc::SIG_DFL {
@@ -460,6 +461,7 @@ mod tests {
 
     use crossbeam_channel::bounded;
 
+    use super::platform::FRAMES;
     use super::*;
     use crate::engine::symbols;
 
