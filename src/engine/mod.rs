@@ -17,6 +17,8 @@ mod requests;
 mod roster;
 mod server;
 mod shim;
+mod stack;
+mod symbols;
 mod timers;
 mod wake;
 mod worker;
@@ -550,6 +552,15 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn hold_back(&self) {
         self.shared.server.cork();
+    }
+
+    /// What the handlers are at that have not returned: a line for each, the oldest first, and
+    /// under it the stack of its thread. Waits for no lock, and for no thread beyond `deadline`.
+    pub(crate) fn stacks(&self, deadline: Instant) -> Vec<String> {
+        let Some(seats) = self.shared.seats.try_lock().map(|it| it.clone()) else {
+            return Vec::new();
+        };
+        worker::stacks(&seats, deadline)
     }
 
     /// What is running, and for how long. Waits for no lock.

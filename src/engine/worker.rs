@@ -11,6 +11,8 @@ use super::call::{Call, Ending};
 use super::queue::Event;
 use super::requests::Arrival;
 use super::roster::{Decision, Next, Outlook};
+use super::stack::Thread;
+use super::symbols;
 use super::{
     Method, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, SHUTTING_DOWN,
     UNIMPLEMENTED,
@@ -35,17 +37,54 @@ impl Job {
 }
 
 /// Where a worker shows what it is at.
-#[derive(Default)]
-pub(super) struct Seat(Mutex<Option<(Arc<Call>, Instant)>>);
+pub(super) struct Seat {
+    pub(super) thread: Thread,
+    at: Mutex<Option<(Arc<Call>, Instant)>>,
+}
+
+/// A worker and what it was at when somebody looked.
+struct Stuck<'a> {
+    seat: &'a Seat,
+    method: String,
+    peer: String,
+    since: Instant,
+}
 
 impl Seat {
+    /// The calling thread's.
+    fn new() -> Seat {
+        Seat {
+            thread: Thread::current(),
+            at: Mutex::default(),
+        }
+    }
+
     pub(super) fn call(&self) -> Option<Arc<Call>> {
-        self.0.lock().as_ref().map(|(call, _)| Arc::clone(call))
+        self.at.lock().as_ref().map(|(call, _)| Arc::clone(call))
+    }
+
+    /// What it is at, without waiting for the lock. Its texts are copies: whoever held on to the
+    /// call might become the one to end it.
+    fn stuck(&self) -> Option<Stuck<'_>> {
+        let at = self.at.try_lock()?;
+        let (call, since) = at.as_ref()?;
+        Some(Stuck {
+            seat: self,
+            method: call.path().to_owned(),
+            peer: call.peer(),
+            since: *since,
+        })
+    }
+
+    /// Whether it is still at what began then.
+    fn is_at(&self, since: Instant) -> bool {
+        let at = self.at.try_lock();
+        at.is_some_and(|it| it.as_ref().is_some_and(|(_, begun)| *begun == since))
     }
 
     /// The method and for how long, without waiting for the lock.
     pub(super) fn describe(&self) -> Option<String> {
-        let seat = self.0.try_lock()?;
+        let seat = self.at.try_lock()?;
         let (call, since) = seat.as_ref()?;
         Some(format!(
             "{} for {} ms",
@@ -53,6 +92,65 @@ impl Seat {
             since.elapsed().as_millis()
         ))
     }
+}
+
+/// How many stacks are looked at. What holds up one handler most often holds up the others
+/// too, and whoever reads of it wants to see the rest of the log as well.
+const MOST_STACKS: usize = 8;
+
+/// How long a thread may take to answer. A runnable one gets a processor within some milliseconds,
+/// even beside a dozen others; what has not answered by then is not going to.
+const ANSWER_TIME: Duration = Duration::from_millis(100);
+
+/// Says which handlers run, the oldest first, with the stacks of their threads.
+pub(super) fn stacks(seats: &[Arc<Seat>], deadline: Instant) -> Vec<String> {
+    let mut stuck: Vec<Stuck<'_>> = Vec::new();
+    for it in seats.iter().filter_map(|seat| seat.stuck()) {
+        stuck.insert(stuck.partition_point(|other| other.since <= it.since), it);
+    }
+    let mut found = Vec::new();
+    let now = Instant::now();
+    for it in stuck.iter().take(MOST_STACKS) {
+        // Half of what is left, so that no thread that is silent takes the time of all others.
+        let half = deadline.saturating_duration_since(Instant::now()) / 2;
+        let stack = it.seat.thread.stack(Instant::now() + half.min(ANSWER_TIME));
+        // Otherwise it may be another call's.
+        if it.seat.is_at(it.since) {
+            found.push((it, stack));
+        }
+    }
+    let frames = found.iter().filter_map(|(_, stack)| stack.as_ref().ok());
+    let frames: Vec<usize> = frames.flat_map(|it| &it.frames).copied().collect();
+    let mut names = symbols::describe(&frames, deadline).into_iter();
+    let mut lines = Vec::new();
+    for (it, stack) in &found {
+        lines.push(format!(
+            "{} from {} for {} ms on {}",
+            it.method,
+            it.peer,
+            now.saturating_duration_since(it.since).as_millis(),
+            it.seat.thread
+        ));
+        match stack {
+            Ok(stack) => {
+                let names = names.by_ref().take(stack.frames.len());
+                lines.extend(
+                    names
+                        .enumerate()
+                        .map(|(index, name)| format!("  {index}: {name}")),
+                );
+                lines.extend(stack.cut.then(|| "  and more".to_owned()));
+            }
+            Err(why) => lines.push(format!("  no stack: {why}")),
+        }
+    }
+    if stuck.len() > MOST_STACKS {
+        lines.push(format!("and {} more", stuck.len() - MOST_STACKS));
+    }
+    if !frames.is_empty() {
+        lines.push(symbols::HOW_TO_RESOLVE.to_owned());
+    }
+    lines
 }
 
 /// How many events are handled at the most, and for how long, before the replies
@@ -63,7 +161,7 @@ const CORKED: (u32, Duration) = (32, Duration::from_micros(300));
 pub(super) fn run(shared: &Arc<Shared>) {
     let mut worker = Worker {
         shared,
-        seat: Arc::new(Seat::default()),
+        seat: Arc::new(Seat::new()),
         corked: None,
     };
     shared.seats.lock().push(Arc::clone(&worker.seat));
@@ -221,7 +319,7 @@ impl Worker<'_> {
                 queued,
             } = job;
             // From here on whoever ends calls in a drain finds this one.
-            *self.seat.0.lock() = Some((Arc::clone(&call), now));
+            *self.seat.at.lock() = Some((Arc::clone(&call), now));
             match reason_not_to_run(shared, &call, queued) {
                 Some(ending) => refuse(shared, &call, ending),
                 None => self.run(&call, message, now),
@@ -229,7 +327,7 @@ impl Worker<'_> {
             // A thread that rests must not keep a call, which would keep its connection.
             drop(call);
             // Dropped after the lock.
-            let done = self.seat.0.lock().take();
+            let done = self.seat.at.lock().take();
             drop(done);
             match shared.roster.finished(shared.pollers(shared.is_crowded())) {
                 Next::Run(next) => {

@@ -35,6 +35,14 @@ pub trait Participant: Send + Sync + 'static {
     /// `try_lock`.
     fn running(&self) -> Vec<String>;
 
+    /// Where in the code the threads are that hold up its work, as lines of text: of each thread a line that
+    /// names it, and its stack. The last of the last words of a process that must exit; what
+    /// is not there by `deadline`, some 30 ms from now, may be lost. Must not wait for a lock, as `running`.
+    fn stacks(&self, deadline: Instant) -> Vec<String> {
+        let _ = deadline;
+        Vec::new()
+    }
+
     /// What became of its calls so far.
     fn calls(&self) -> Calls {
         Calls::default()

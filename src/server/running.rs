@@ -10,6 +10,10 @@ use crate::lifecycle::{Calls, Lifecycle, Participant, Report};
 use super::dispatch::Dispatch;
 use super::service::DrainPolicy;
 
+/// How long the stacks of handlers that do not return are looked for: some milliseconds do,
+/// unless their threads do not answer.
+const STACKS_TIME: Duration = Duration::from_millis(500);
+
 /// A server that runs. Dropping it stops it, calls in flight included, by its plan.
 pub struct Server {
     running: Arc<Running>,
@@ -160,6 +164,12 @@ impl Participant for Running {
         }
         self.dispatch.add_abandoned(abandoned.len());
         self.dispatch.release();
+        if !abandoned.is_empty() {
+            let half = deadline.saturating_duration_since(Instant::now()) / 2;
+            for line in self.engine.stacks(Instant::now() + half.min(STACKS_TIME)) {
+                log::error!("{}: {line}", self.name);
+            }
+        }
         // Threads that run those handlers cannot be waited for.
         let patience = match abandoned.len() {
             0 => deadline,
@@ -172,6 +182,10 @@ impl Participant for Running {
 
     fn running(&self) -> Vec<String> {
         self.engine.running()
+    }
+
+    fn stacks(&self, deadline: Instant) -> Vec<String> {
+        self.engine.stacks(deadline)
     }
 
     fn calls(&self) -> Calls {
