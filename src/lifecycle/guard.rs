@@ -101,6 +101,9 @@ fn say_what_runs(shared: &Shared, mut stderr: &File, headline: &str) {
             say(&format!("touchdown:   {name}: {work}"));
         }
     }
+    for worker in shared.workers_in_flight() {
+        say(&format!("touchdown:   {worker}"));
+    }
     let hooks = shared.running_hooks.lock().clone();
     for hook in hooks {
         say(&format!("touchdown:   hook: {hook}"));
