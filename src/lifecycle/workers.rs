@@ -445,12 +445,12 @@ impl Post {
             let Err(failure) = caught(|| work(token)) else {
                 return Ok(());
             };
-            self.group.count(&failure);
             let ran = began.elapsed();
             let delay = match &mut restarts {
                 Some(restarts) if !token.is_cancelled() => restarts.next(ran),
                 _ => None,
             };
+            self.group.count(&failure);
             let Some(delay) = delay else {
                 return Err(failure);
             };
@@ -477,12 +477,12 @@ impl Post {
 
 impl Drop for Post {
     fn drop(&mut self) {
-        let in_flight = {
+        {
             let mut state = self.seat.state.lock();
             state.ended = Some(mem::replace(&mut self.ended, Ok(())));
-            state.in_flight.take()
-        };
-        drop(in_flight);
+            // With the lock held, so that what is counted has a name.
+            state.in_flight = None;
+        }
         self.group.shared.leave_seat(&self.seat);
         self.seat.over.cancel();
     }
