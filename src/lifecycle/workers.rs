@@ -73,8 +73,9 @@ pub struct Worker {
 impl Worker {
     /// A worker that does `work` on a thread of its own, until it returns.
     ///
-    /// `work` has to return soon after its token is cancelled. It returns `()`, or a `Result` whose
-    /// error says what went wrong. It may be called again after a failure, if
+    /// `work` has to return soon after its token is cancelled; one that calls
+    /// [`Lifecycle::wait`](super::Lifecycle::wait) waits for itself. It returns `()`, or a `Result`
+    /// whose error says what went wrong. It may be called again after a failure, if
     /// [`restart`](Self::restart) says so, and then finds what it owns as the failure left it.
     ///
     /// The name is for the log and the report, which call the worker `worker GROUP/NAME`, and for the
