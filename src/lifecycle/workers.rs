@@ -389,8 +389,7 @@ impl Seat {
         }
     }
 
-    /// Waits for the end of the thread, and does with the hook that this is the work of what the
-    /// worker did.
+    /// Waits for the end of the thread, and then ends as the worker did: the work of a hook.
     fn join(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.over.wait();
         let thread = self.thread.lock().take();
