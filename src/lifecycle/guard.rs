@@ -116,6 +116,9 @@ fn say_what_runs(shared: &Shared, stderr: &File, headline: &str) {
             say(stderr, &format!("touchdown:   {name}: {work}"));
         }
     }
+    for worker in shared.workers_in_flight() {
+        say(stderr, &format!("touchdown:   {worker}"));
+    }
     let hooks = shared.running_hooks.lock().clone();
     for hook in hooks {
         say(stderr, &format!("touchdown:   hook: {hook}"));
