@@ -58,8 +58,10 @@ impl Ledger for Accounts {
 impl Accounts {
     /// Waits for this call's turn. It is the last moment to turn back: what begins now is finished.
     fn turn(&self, call: &Call) -> Result<MappedMutexGuard<'_, Connection>, Status> {
+        // From here on the engine looks out for the caller.
+        let token = call.token();
         let connection = self.0.lock();
-        if call.is_cancelled() {
+        if token.is_cancelled() {
             return Err(Status::unavailable("not done: it was too late to begin"));
         }
         let closed = |_| Status::unavailable("not done: the ledger is closed");
