@@ -10,7 +10,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         shim::compile()?;
         // For the examples and tests, which a published package does not contain.
         if std::path::Path::new("proto/greeter.proto").exists() {
-            let files = ["proto/greeter.proto", "proto/news.proto"];
+            let files = [
+                "proto/greeter.proto",
+                "proto/ledger.proto",
+                "proto/news.proto",
+            ];
             touchdown_build::compile(&files, &["proto"])?;
         }
     }

@@ -136,6 +136,16 @@ pub fn say(line: &str) {
     println!("\n{line}");
 }
 
+/// The command that runs a test again, which finds in [`role`] what part it is to play.
+pub fn child_as(role: &str, test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", test, "--include-ignored"])
+        .args(["--nocapture", "--test-threads=1"])
+        .env(CASE, role);
+    command
+}
+
 /// A child process that runs the same test again, as [`is_child`].
 pub struct Process {
     child: Child,
@@ -159,10 +169,7 @@ impl Process {
 
     /// The child finds what part it is to play in [`role`].
     pub fn start_as(role: &str, test: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--include-ignored"])
-            .args(["--nocapture", "--test-threads=1"])
-            .env(CASE, role)
+        let mut child = child_as(role, test)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
