@@ -68,20 +68,23 @@
 //! ```
 
 mod builder;
-mod closing;
 mod guard;
 mod hooks;
 mod in_flight;
 mod participant;
 mod phase;
 mod plan;
+mod reload;
 mod report;
+mod run;
 mod shutdown;
 mod signals;
+mod startup;
 mod state;
+mod turn;
 mod walk;
 
-use std::fmt::{self, Display};
+use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
 pub use self::builder::{BuildError, Builder};
@@ -93,8 +96,10 @@ pub use self::plan::{Plan, PlanError};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
 pub use self::shutdown::{Never, Token};
 pub use self::signals::{SignalSender, Signals};
+pub use self::startup::StartupHook;
 pub use self::state::Stopping;
 
+use self::report::one_line;
 use self::state::Shared;
 use crate::sync::{unbounded, Arc, Receiver};
 
@@ -131,7 +136,7 @@ impl Lifecycle {
         Builder::new()
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 
@@ -194,15 +199,9 @@ impl Lifecycle {
     /// [`Stopping`] if the stop has begun. The participant would not be told of all phases.
     pub fn enlist(&self, participant: Arc<dyn Participant>) -> Result<(), Stopping> {
         let mut control = self.shared().control.lock();
-        match &control.reason {
-            Some(reason) => Err(Stopping {
-                reason: reason.clone(),
-            }),
-            None => {
-                control.participants.push(participant);
-                Ok(())
-            }
-        }
+        control.refuse_if_stopping()?;
+        control.participants.push(participant);
+        Ok(())
     }
 
     /// Takes a participant out again: it has ended by itself. The calls that it reports now are
@@ -260,27 +259,78 @@ impl Lifecycle {
         &self.shared().cancelling
     }
 
-    /// Ends start-up: the program is ready, [`Phase::Serving`] begins. The second time it does
-    /// nothing.
+    /// Runs the start-up hooks, and waits until all have done their work. For a program that has
+    /// something to do between them and [`serving`](Self::serving), such as to listen; `serving`
+    /// runs those that have not run. The second time it does nothing, and so does it without hooks.
+    ///
+    /// A hook that fails, panics or overruns begins a stop with
+    /// [`exit_code::FAILED_START`]: those that run are waited for within their time limits, no
+    /// other is run, and in [`Phase::Closing`] the work of those that were done is undone. A stop
+    /// that begins meanwhile by other means ends start-up in the same way, without counting as a
+    /// failure; a second signal ends the wait for those that run.
+    ///
+    /// A start-up hook must not call it, nor `serving`: it would wait for itself.
     ///
     /// # Errors
     ///
-    /// [`Stopping`] if a stop has begun meanwhile. The program has nothing more to do than to let
-    /// it run its course: [`wait`](Self::wait), and return.
+    /// [`Stopping`] if a stop has begun meanwhile; its reason says whether a hook failed. The program
+    /// has nothing more to do than to let it run its course: [`wait`](Self::wait), and return.
+    pub fn start(&self) -> Result<(), Stopping> {
+        let shared = self.shared();
+        if !shared.startup_is_over.is_cancelled() {
+            shared.control.lock().startup.wanted = true;
+            shared.news.notify_one();
+            shared.startup_is_over.wait();
+        }
+        shared.control.lock().refuse_if_stopping()
+    }
+
+    /// Ends start-up: the program is ready, [`Phase::Serving`] begins. Start-up hooks that have not
+    /// run are run first, as by [`start`](Self::start). The second time it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
     pub fn serving(&self) -> Result<(), Stopping> {
+        self.start()?;
         let shared = self.shared();
         let mut control = shared.control.lock();
-        if let Some(reason) = &control.reason {
-            return Err(Stopping {
-                reason: reason.clone(),
-            });
-        }
+        control.refuse_if_stopping()?;
         if shared.phase.get() == Phase::Starting {
+            let reload_wanted = control.reload_wanted;
             shared.step(&mut control, Phase::Serving);
             drop(control);
             shared.news.notify_one();
+            if reload_wanted {
+                reload::ask(shared);
+            }
         }
         Ok(())
+    }
+
+    /// Asks for a reload, as SIGHUP does, and returns at once: see [`Builder::on_reload`]. Does
+    /// nothing if there are no callbacks, or if the stop has begun.
+    pub fn reload(&self) {
+        reload::ask(self.shared());
+    }
+
+    /// What the program is at, as SIGUSR1 has it written to standard error: the phase, and then, a
+    /// line each, the hooks and the reload that run, how many works are in flight, and the state of
+    /// each participant with all that it runs.
+    ///
+    /// ```
+    /// use touchdown::lifecycle::Lifecycle;
+    ///
+    /// let lifecycle = Lifecycle::builder().build()?;
+    /// assert_eq!(lifecycle.describe(), "starting\nin flight: 0\n");
+    /// # Ok::<(), touchdown::lifecycle::BuildError>(())
+    /// ```
+    pub fn describe(&self) -> String {
+        let mut text = format!("{}\n", self.phase());
+        guard::describe(self.shared(), |line| {
+            let _ = writeln!(text, "{}", one_line(line));
+        });
+        text
     }
 
     /// Begins the stop and returns at once. `why` goes into the report. Does nothing if the stop
