@@ -511,7 +511,8 @@ impl Call {
     /// Lets the call go on after its handler has returned, until it is finished.
     pub(crate) fn detach(self: &Arc<Self>) {
         let key = Arc::as_ptr(self).addr();
-        self.shared.detached.lock().insert(key, Arc::clone(self));
+        let detached = (Arc::clone(self), Instant::now());
+        self.shared.detached.lock().insert(key, detached);
         self.shared.detached_count.fetch_add(1, Ordering::Relaxed);
         let before = self.flags.fetch_or(DETACHED, Ordering::AcqRel);
         if before & WRITTEN != 0 {

@@ -12,7 +12,7 @@ use super::queue::Event;
 use super::requests::Arrival;
 use super::roster::{Decision, Next, Outlook};
 use super::{
-    Method, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE,
+    Method, Running, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE,
     UNIMPLEMENTED,
 };
 
@@ -31,23 +31,30 @@ impl Job {
 }
 
 /// Where a worker shows what it is at.
-#[derive(Default)]
-pub(super) struct Seat(Mutex<Option<(Arc<Call>, Instant)>>);
+pub(super) struct Seat {
+    thread: String,
+    work: Mutex<Option<(Arc<Call>, Instant)>>,
+}
 
 impl Seat {
-    pub(super) fn call(&self) -> Option<Arc<Call>> {
-        self.0.lock().as_ref().map(|(call, _)| Arc::clone(call))
+    /// The seat of the calling thread.
+    fn new() -> Seat {
+        let thread = std::thread::current();
+        Seat {
+            thread: thread.name().unwrap_or("a thread").to_owned(),
+            work: Mutex::default(),
+        }
     }
 
-    /// The method and for how long, without waiting for the lock.
-    pub(super) fn describe(&self) -> Option<String> {
-        let seat = self.0.try_lock()?;
-        let (call, since) = seat.as_ref()?;
-        Some(format!(
-            "{} for {} ms",
-            call.path(),
-            since.elapsed().as_millis()
-        ))
+    pub(super) fn call(&self) -> Option<Arc<Call>> {
+        self.work.lock().as_ref().map(|(call, _)| Arc::clone(call))
+    }
+
+    /// What runs here, and since when, without waiting for the lock.
+    pub(super) fn running(&self) -> Option<Running> {
+        let work = self.work.try_lock()?;
+        let (call, since) = work.as_ref()?;
+        Some(Running::new(call, *since, &format!("on {}", self.thread)))
     }
 }
 
@@ -59,7 +66,7 @@ const CORKED: (u32, Duration) = (32, Duration::from_micros(300));
 pub(super) fn run(shared: &Arc<Shared>) {
     let mut worker = Worker {
         shared,
-        seat: Arc::new(Seat::default()),
+        seat: Arc::new(Seat::new()),
         corked: None,
     };
     shared.seats.lock().push(Arc::clone(&worker.seat));
@@ -233,11 +240,11 @@ impl Worker<'_> {
                 );
                 shared.host.refused(&call);
             } else {
-                *self.seat.0.lock() = Some((Arc::clone(&call), now));
+                *self.seat.work.lock() = Some((Arc::clone(&call), now));
                 let method = call.method();
                 shared.host.run(call, message);
                 // Dropped after the lock.
-                let done = self.seat.0.lock().take();
+                let done = self.seat.work.lock().take();
                 drop(done);
                 if let Some(method) = method {
                     shared.methods[method as usize].pace.learn(now.elapsed());

@@ -128,6 +128,18 @@ impl Builder {
         self
     }
 
+    /// The first of the settings that are work of the program, if there is any.
+    #[cfg(feature = "server")]
+    pub(crate) fn first_of_program(&self) -> Option<&'static str> {
+        let all = [
+            ("hook", self.hooks.is_empty()),
+            ("startup", self.startup.is_empty()),
+            ("on_reload", self.reloads.is_empty()),
+        ];
+        let set = all.into_iter().find(|(_, is_empty)| !is_empty);
+        set.map(|(name, _)| name)
+    }
+
     /// Checks everything, begins to listen to signals, and starts the lifecycle's two threads:
     /// `td-lifecycle`, which walks the phases, and `td-guard`, which hears signals and keeps the
     /// hard deadline.

@@ -10,17 +10,47 @@
 //!
 //! | phase | what holds | ends when |
 //! |---|---|---|
-//! | [`Starting`](Phase::Starting) | not ready; a stop asked for here goes straight to Closing | [`Lifecycle::serving`] is called |
+//! | [`Starting`](Phase::Starting) | not ready; a stop asked for here goes straight to Closing | [`Lifecycle::serving`] is called, and the start-up hooks are done |
 //! | [`Serving`](Phase::Serving) | ready | a signal, or [`Lifecycle::shutdown`] |
 //! | [`LameDuck`](Phase::LameDuck) | serves everything, but says "not ready" | its time is over |
 //! | [`Draining`](Phase::Draining) | takes in nothing new; what is in flight goes on | the last has left, or the grace period is over |
 //! | [`Cancelling`](Phase::Cancelling) | what remains has been told to leave | it left, or the force period is over |
-//! | [`Closing`](Phase::Closing) | participants close, then the hooks run | all are finished, or out of time |
+//! | [`Closing`](Phase::Closing) | participants close, then the hooks run, then start-up is undone | all are finished, or out of time |
 //! | [`Stopped`](Phase::Stopped) | the [`Report`] and its exit code are known | |
 //!
 //! A [`Plan`] says how long each may take. A second signal skips to Cancelling, a third exits at
 //! once, and when the plan's hard deadline passes the process writes what is still running to its
 //! standard error and exits.
+//!
+//! # Start-up
+//!
+//! A [`StartupHook`] is a named piece of work to do before the program is ready, and may have an
+//! [`undo`](StartupHook::undo). [`Lifecycle::serving`] runs all of them, in the order of their
+//! dependencies and each within its time limit; [`Lifecycle::start`] runs them before, for who has
+//! to do something in between. If one fails, panics or overruns, the start has failed: nothing more
+//! is started, what had started is undone, the last first, and the exit code is
+//! [`FAILED_START`](exit_code::FAILED_START). After a stop that begins in the meantime, and after
+//! every other one, the same is undone at the end of Closing. A hook that was left behind and does its
+//! work after all is undone as well, as long as the process is there.
+//!
+//! # Reloads
+//!
+//! SIGHUP, or [`Lifecycle::reload`], runs the callbacks given to [`Builder::on_reload`], on a thread
+//! made for it and never twice at the same time; requests that come meanwhile make one more run. A
+//! callback that fails has to leave the old state in place, and the log says so. Without callbacks HUP
+//! begins a stop, since a terminal that goes away must not cost a call, but it is never taken for a
+//! second or a third signal. A stop does not wait for a reload; one that hangs is named in the last
+//! words.
+//!
+//! # What it is at
+//!
+//! SIGUSR1 has the state of the program written to standard error: the phase, the hooks that run, how
+//! many works are in flight, and of each participant its state and what it runs. This is what the
+//! last words at a hard deadline say, it needs no thread of the program, and it works at any time.
+//! [`Lifecycle::describe`] returns the same.
+//!
+//! While a stop waits for what is in flight, the log says so after 1 s, and then every 5 s: `draining
+//! for 6s: 3 in flight, oldest: pump: stroke 7 for 12.3s`, with the oldest of each participant.
 //!
 //! # Anatomy
 //!
@@ -29,7 +59,7 @@
 //! * [`InFlight`] is the gate: a thread that does work enters it, and the drain waits until all
 //!   have left.
 //! * [`Participant`] is a part of the program with work of its own, such as a server.
-//! * [`Hook`] is a piece of work for Closing.
+//! * [`Hook`] is a piece of work for Closing, [`StartupHook`] one for Starting.
 //! * [`Signals`] says where signals come from: the process, a test, or nowhere.
 //! * [`Report`] says what happened.
 //!
@@ -269,7 +299,8 @@ impl Lifecycle {
     /// that begins meanwhile by other means ends start-up in the same way, without counting as a
     /// failure; a second signal ends the wait for those that run.
     ///
-    /// A start-up hook must not call it, nor `serving`: it would wait for itself.
+    /// A start-up hook must not call it, nor `serving`: it would wait for itself until its time is
+    /// over. Nor must an observer.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | TERM, INT | the first begins the stop, the second skips to [`Phase::Cancelling`](super::Phase::Cancelling), the third exits at once with 128 + its number |
 //! | HUP | runs the [reload callbacks](super::Builder::on_reload); if there are none, begins the stop |
-//! | USR1 | writes to standard error what the program is at |
+//! | USR1 | writes to standard error [what the program is at](super::Lifecycle::describe) |
 //!
 //! Only TERM and INT are counted: after a stop that was begun by other means, HUP included, the
 //! first of them changes nothing.

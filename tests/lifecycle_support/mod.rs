@@ -140,7 +140,7 @@ pub fn say(line: &str) {
 pub struct Process {
     child: Child,
     stdout: BufReader<ChildStdout>,
-    stderr: Option<ChildStderr>,
+    stderr: Option<BufReader<ChildStderr>>,
 }
 
 /// How a child ended.
@@ -169,7 +169,7 @@ impl Process {
             .spawn()
             .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let stderr = child.stderr.take();
+        let stderr = child.stderr.take().map(BufReader::new);
         Self {
             child,
             stdout,
@@ -194,6 +194,16 @@ impl Process {
             {
                 return said.to_owned();
             }
+        }
+    }
+
+    /// Reads until the child writes this line to its standard error.
+    pub fn hear_error(&mut self, line: &str) {
+        let stderr = self.stderr.as_mut().unwrap();
+        let mut heard = String::new();
+        while heard.lines().last() != Some(line) {
+            let count = stderr.read_line(&mut heard).unwrap();
+            assert!(count > 0, "the child ended without {line:?}: {heard}");
         }
     }
 

@@ -379,26 +379,48 @@ pub fn a_stop_during_start_up_undoes_what_has_started() {
             .startup(startup("first", &log)),
     );
     let signal = observed.send(&[TERM]);
-    let served = observed.with(|lifecycle| {
-        let stopped_before = lifecycle.stopping().is_cancelled();
-        (lifecycle.serving().is_ok(), stopped_before)
-    });
+    let served = observed.with(|lifecycle| lifecycle.serving().is_ok());
     let report = observed.wait();
     join([signal]);
-    let (is_served, stopped_before) = served.join().unwrap();
     let log = log.lock().clone();
     let started: Vec<_> = log.iter().filter(|it| !it.starts_with("undo")).cloned().collect();
     let undone = started.iter().rev().map(|it| format!("undo {it}"));
     let all: Vec<_> = started.iter().cloned().chain(undone).collect();
     assert_eq!(log, all, "undone in reverse");
     assert_eq!(report.startup.len(), 2);
-    if stopped_before {
-        assert!(started.is_empty(), "started during the stop");
-    }
-    if is_served {
+    if served.join().unwrap() {
         assert_eq!(started, ["first", "second"]);
     }
     assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+}
+
+/// Once a stop has begun, no start-up hook begins to run.
+pub fn nothing_is_started_during_a_stop() {
+    time::be_patient();
+    let (began, go_on) = (Token::new(), Token::new());
+    let first = StartupHook::new("first", {
+        let (began, go_on) = (began.clone(), go_on.clone());
+        move || {
+            began.cancel();
+            go_on.wait();
+            Ok(())
+        }
+    });
+    let second = StartupHook::new("second", || Ok(())).after("first");
+    let builder = Lifecycle::builder().plan(short()).startup(first);
+    let observed = Observed::build(builder.startup(second));
+    let server = observed.with(|lifecycle| lifecycle.serving());
+    began.wait();
+    let stopper = observed.with(move |lifecycle| {
+        lifecycle.shutdown("asked");
+        go_on.cancel();
+    });
+    let report = observed.wait_in_time();
+    let outcomes: Vec<_> = report.startup.iter().map(|it| &it.outcome).collect();
+    assert_eq!(outcomes, [&Outcome::Done, &Outcome::NotRun], "started during the stop");
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+    assert!(server.join().unwrap().is_err());
+    join([stopper]);
 }
 
 /// The second signal leaves behind a start-up hook that hangs; the work it does after all is undone.

@@ -70,8 +70,13 @@ fn what_hangs_in_closing_is_left_behind() {
 #[test]
 fn a_stop_during_start_up_undoes_what_has_started() {
     passes(real::scenarios::a_stop_during_start_up_undoes_what_has_started);
+}
+
+#[test]
+fn nothing_is_started_during_a_stop() {
+    passes(real::scenarios::nothing_is_started_during_a_stop);
     fails(
-        a_stop_does_not_keep_hooks_from_starting::scenarios::a_stop_during_start_up_undoes_what_has_started,
+        a_stop_does_not_keep_hooks_from_starting::scenarios::nothing_is_started_during_a_stop,
         "started during the stop",
     );
 }
