@@ -2,6 +2,7 @@
 
 mod lifecycle_support;
 
+use std::error::Error;
 use std::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -22,12 +23,10 @@ fn served(builder: Builder) -> (Lifecycle, SignalSender) {
     (lifecycle, sender)
 }
 
+type Reloaded = Result<(), Box<dyn Error + Send + Sync>>;
+
 /// A callback that says that it runs, and ends when it is let.
-fn gated() -> (
-    impl FnMut() -> Result<(), Box<dyn std::error::Error + Send + Sync>>,
-    Receiver<()>,
-    Sender<()>,
-) {
+fn gated() -> (impl FnMut() -> Reloaded, Receiver<()>, Sender<()>) {
     let (began, begun) = unbounded();
     let (release, released) = unbounded::<()>();
     let callback = move || {
@@ -183,7 +182,10 @@ fn callbacks_are_dropped_with_the_stop_even_if_one_ran() {
     let (lifecycle, signals) = served(
         Lifecycle::builder()
             .on_reload("config", callback)
-            .on_reload("other", move || Ok(assert!(Arc::strong_count(&held) > 0))),
+            .on_reload("other", move || {
+                let _: () = assert!(Arc::strong_count(&held) > 0);
+                Ok(())
+            }),
     );
     signals.send(SIGHUP);
     begun.recv().unwrap();

@@ -203,7 +203,10 @@ fn an_undo_that_hangs_is_left_behind_at_its_limit() {
     let _bound = bound();
     let (release, released) = bounded::<()>(0);
     let hook = StartupHook::new("hangs", || Ok(()))
-        .undo(move || Ok(released.recv().unwrap_or_default()))
+        .undo(move || {
+            let _ = released.recv();
+            Ok(())
+        })
         .undo_time_limit(Duration::from_millis(10));
     let lifecycle = Lifecycle::builder().startup(hook).build().unwrap();
     lifecycle.serving().unwrap();
@@ -219,9 +222,12 @@ fn one_that_overruns_ends_the_start_and_is_undone_when_it_comes_after_all() {
     let _bound = bound();
     let log = Log::default();
     let (release, released) = bounded::<()>(0);
-    let hangs = StartupHook::new("hangs", move || Ok(released.recv().unwrap_or_default()))
-        .after("config")
-        .time_limit(Duration::from_millis(10));
+    let hangs = StartupHook::new("hangs", move || {
+        let _ = released.recv();
+        Ok(())
+    })
+    .after("config")
+    .time_limit(Duration::from_millis(10));
     let report = failed(
         Lifecycle::builder()
             .startup(log.hook("config"))
@@ -243,9 +249,12 @@ fn one_that_comes_late_while_the_program_closes_is_undone_before_the_rest() {
     let _bound = bound();
     let log = Log::default();
     let (release, released) = bounded::<()>(0);
-    let late = StartupHook::new("late", move || Ok(released.recv().unwrap_or_default()))
-        .after("config")
-        .time_limit(Duration::from_millis(10));
+    let late = StartupHook::new("late", move || {
+        let _ = released.recv();
+        Ok(())
+    })
+    .after("config")
+    .time_limit(Duration::from_millis(10));
     let lets_go = move || {
         drop(release);
         eventually("it has ended", || {
@@ -368,7 +377,8 @@ fn hurry_does_not_wait_for_them() {
     let (release, released) = bounded::<()>(0);
     let hook = StartupHook::new("hangs", move || {
         began.send(())?;
-        Ok(released.recv().unwrap_or_default())
+        let _ = released.recv();
+        Ok(())
     });
     let lifecycle = Lifecycle::builder()
         .startup(hook.time_limit(Duration::MAX))
@@ -447,7 +457,10 @@ fn a_process_whose_start_fails_undoes_and_exits_with_its_code() {
     if is_child() {
         let lifecycle = Lifecycle::builder()
             .signals(Signals::process())
-            .startup(StartupHook::new("config", || Ok(())).undo(|| Ok(say("undone"))))
+            .startup(StartupHook::new("config", || Ok(())).undo(|| {
+                say("undone");
+                Ok(())
+            }))
             .startup(StartupHook::new("database", || Err("locked".into())).after("config"))
             .build()
             .unwrap();
@@ -471,8 +484,17 @@ fn a_process_that_gets_sigterm_as_it_starts_undoes_and_exits_cleanly() {
         };
         let lifecycle = Lifecycle::builder()
             .signals(Signals::process())
-            .startup(StartupHook::new("database", opens).undo(|| Ok(say("undone"))))
-            .startup(StartupHook::new("never", || Ok(say("started"))).after("database"))
+            .startup(StartupHook::new("database", opens).undo(|| {
+                say("undone");
+                Ok(())
+            }))
+            .startup(
+                StartupHook::new("never", || {
+                    say("started");
+                    Ok(())
+                })
+                .after("database"),
+            )
             .build()
             .unwrap();
         STOPPING.set(lifecycle.stopping().clone()).unwrap();
