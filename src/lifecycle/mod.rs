@@ -297,7 +297,8 @@ impl Lifecycle {
     /// [`exit_code::FAILED_START`]: those that run are waited for within their time limits, no
     /// other is run, and in [`Phase::Closing`] the work of those that were done is undone. A stop
     /// that begins meanwhile by other means ends start-up in the same way, without counting as a
-    /// failure; a second signal ends the wait for those that run.
+    /// failure; a second signal ends the wait for those that run. So does the plan's hard deadline,
+    /// which counts from the moment when the stop begins.
     ///
     /// A start-up hook must not call it, nor `serving`: it would wait for itself until its time is
     /// over. Nor must an observer.

@@ -32,7 +32,7 @@ pub trait Participant: Send + Sync + 'static {
 
     /// What is running, one entry each, the oldest first, for logs and for the last words of a
     /// process that must exit. Must not wait for a lock that another thread can hold for long:
-    /// prefer `try_lock`.
+    /// prefer `try_lock`. As long as it does not return, the state is not written again.
     fn running(&self) -> Vec<String>;
 
     /// How it is doing, in one line: how busy it is, and how much more it could take. Written when

@@ -17,7 +17,7 @@ const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 /// longer than somebody who looks on cares to wait without a word.
 const FIRST_PROGRESS: Duration = Duration::from_secs(1);
 
-/// How often it says so from then on: a drain of the default 30 s makes six lines more.
+/// How often it says so from then on: the default drain of 30 s makes six lines in all.
 const PROGRESS: Duration = Duration::from_secs(5);
 
 /// How much of a name the log shows of what is still in flight, in characters.
