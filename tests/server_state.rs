@@ -2,16 +2,19 @@
 #![cfg(feature = "server")]
 
 mod common;
+mod lifecycle_support;
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use common::*;
 use crossbeam_channel::{bounded, unbounded};
+use lifecycle_support::{is_child, say as tell, Process};
 use touchdown::client::CallOptions;
-use touchdown::lifecycle::{exit_code, Hook, Lifecycle, Reason, Signals, StartupHook};
+use touchdown::lifecycle::{exit_code, Hook, Lifecycle, Plan, Reason, Signals, StartupHook};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::{Replies, Server, Service, StartError};
 
@@ -205,6 +208,50 @@ fn it_says_how_busy_it_is_and_names_its_calls_the_oldest_first() {
         call.join().unwrap().unwrap();
     }
     assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
+}
+
+#[test]
+fn a_process_with_every_worker_stuck_tells_its_state_and_exits_at_the_third_signal() {
+    if is_child() {
+        let stuck = unary(|_, _| {
+            tell("begun");
+            loop {
+                thread::park();
+            }
+        });
+        let server = builder(stuck)
+            .name("stuck")
+            .workers(1)
+            .plan(
+                Plan::new()
+                    .grace_period(Duration::MAX)
+                    .force_period(Duration::MAX),
+            )
+            .signals(Signals::process())
+            .start()
+            .unwrap();
+        let lifecycle = server.lifecycle();
+        lifecycle.observe(|transition| tell(&format!("now {}", transition.to)));
+        let client = client(&server);
+        thread::spawn(move || say_with(&client, "hello", CallOptions::default()));
+        server.wait();
+    }
+    let mut child = Process::start(
+        "a_process_with_every_worker_stuck_tells_its_state_and_exits_at_the_third_signal",
+    );
+    child.hear("begun");
+    let state = "touchdown:   stuck: workers 1 of 1 busy, 0 calls wait of 1024, 1 connections";
+    for phase in ["now draining", "now cancelling"] {
+        child.signal("USR1");
+        child.hear_error(state);
+        child.signal("TERM");
+        child.hear(phase);
+    }
+    child.signal("TERM");
+    let end = child.end();
+    assert_eq!(end.code, Some(143), "{end:?}");
+    let call = "touchdown:   stuck: /test.Echo/Say of ipv4:127.0.0.1:";
+    assert!(end.stderr.contains(call), "{end:?}");
 }
 
 #[test]
