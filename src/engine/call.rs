@@ -657,7 +657,8 @@ impl Call {
     /// Lets the call go on after its handler has returned, until it is finished.
     pub(crate) fn detach(self: &Arc<Self>) {
         let key = Arc::as_ptr(self).addr();
-        self.shared.detached.lock().insert(key, Arc::clone(self));
+        let detached = (Arc::clone(self), Instant::now());
+        self.shared.detached.lock().insert(key, detached);
         self.shared.detached_count.fetch_add(1, Ordering::Relaxed);
         let before = self.flags.fetch_or(DETACHED, Ordering::AcqRel);
         // Nobody else may be there to notice.

@@ -25,6 +25,7 @@ mod worker;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -43,6 +44,7 @@ use self::connections::Connections;
 use self::pace::Pace;
 use self::queue::Queue;
 use self::requests::Slot;
+pub(crate) use self::roster::Load;
 use self::roster::{Backlog, Roster};
 use self::server::Server;
 use self::timers::Timers;
@@ -102,6 +104,35 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// A drain is over: no connection is left that could bring a call.
     fn drained(&self);
+}
+
+/// A call that somebody is at work on.
+pub(crate) struct Running {
+    call: Arc<Call>,
+    since: Instant,
+    whereabouts: String,
+}
+
+impl Running {
+    fn new(call: &Arc<Call>, since: Instant, whereabouts: &str) -> Running {
+        Running {
+            call: Arc::clone(call),
+            since,
+            whereabouts: whereabouts.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, peer) = (self.call.path(), self.call.peer());
+        let seconds = self.since.elapsed().as_secs_f64();
+        write!(
+            formatter,
+            "{path} of {peer} for {seconds:.1}s {}",
+            self.whereabouts
+        )
+    }
 }
 
 /// A method to be served.
@@ -193,8 +224,8 @@ struct Shared {
     methods: Vec<Method>,
     roster: Roster<Job>,
     seats: Mutex<Vec<Arc<Seat>>>,
-    /// Calls that go on without a worker, by their address.
-    detached: Mutex<HashMap<usize, Arc<Call>>>,
+    /// Calls that go on without a worker, and since when, by their address.
+    detached: Mutex<HashMap<usize, (Arc<Call>, Instant)>>,
     /// As many as `detached` has; a number to compare with, no more.
     detached_count: AtomicUsize,
     /// How many calls may have been answered without their callers having taken the answer.
@@ -403,7 +434,8 @@ impl Shared {
         let seats = self.seats.lock();
         let running = seats.iter().filter_map(|seat| seat.call());
         let mut calls: Vec<_> = running.collect();
-        calls.extend(self.detached.lock().values().cloned());
+        let detached = self.detached.lock();
+        calls.extend(detached.values().map(|(call, _)| Arc::clone(call)));
         calls
     }
 }
@@ -563,20 +595,26 @@ impl Engine {
         worker::stacks(&seats, deadline)
     }
 
-    /// What is running, and for how long. Waits for no lock.
-    pub(crate) fn running(&self) -> Vec<String> {
+    /// What is running, the oldest first. Waits for no lock.
+    pub(crate) fn running(&self) -> Vec<Running> {
         let mut running = Vec::new();
         if let Some(seats) = self.shared.seats.try_lock() {
-            running.extend(seats.iter().filter_map(|seat| seat.describe()));
+            running.extend(seats.iter().filter_map(|seat| seat.running()));
         }
         if let Some(detached) = self.shared.detached.try_lock() {
             running.extend(
                 detached
                     .values()
-                    .map(|call| format!("{}, detached", call.path())),
+                    .map(|(call, since)| Running::new(call, *since, "detached")),
             );
         }
+        running.sort_by_key(|it| it.since);
         running
+    }
+
+    /// How many workers are busy and how many calls wait for one, out of how many each.
+    pub(crate) fn load(&self) -> Load {
+        self.shared.roster.load()
     }
 
     /// Shuts everything down, calls in flight included, and waits for the

@@ -73,6 +73,14 @@ enum Watch {
     },
 }
 
+/// How busy the workers are.
+pub(crate) struct Load {
+    pub(crate) running: usize,
+    pub(crate) workers: usize,
+    pub(crate) waiting: usize,
+    pub(crate) backlog: usize,
+}
+
 /// What is known of a call before it runs.
 #[derive(Clone, Copy)]
 pub(super) struct Outlook {
@@ -326,6 +334,16 @@ impl<T> Roster<T> {
     pub(super) fn busy(&self) -> usize {
         let state = self.state.lock();
         state.running + state.waiting.len()
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let state = self.state.lock();
+        Load {
+            running: state.running,
+            workers: self.workers,
+            waiting: state.waiting.len(),
+            backlog: self.backlog.calls,
+        }
     }
 
     /// From now on nobody rests: everybody polls, to see the queue's end.

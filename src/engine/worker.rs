@@ -14,7 +14,7 @@ use super::roster::{Decision, Next, Outlook};
 use super::stack::Thread;
 use super::symbols;
 use super::{
-    Method, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, SHUTTING_DOWN,
+    Method, Running, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, SHUTTING_DOWN,
     UNIMPLEMENTED,
 };
 
@@ -82,15 +82,11 @@ impl Seat {
         at.is_some_and(|it| it.as_ref().is_some_and(|(_, begun)| *begun == since))
     }
 
-    /// The method and for how long, without waiting for the lock.
-    pub(super) fn describe(&self) -> Option<String> {
-        let seat = self.at.try_lock()?;
-        let (call, since) = seat.as_ref()?;
-        Some(format!(
-            "{} for {} ms",
-            call.path(),
-            since.elapsed().as_millis()
-        ))
+    /// What runs here, and since when, without waiting for the lock.
+    pub(super) fn running(&self) -> Option<Running> {
+        let at = self.at.try_lock()?;
+        let (call, since) = at.as_ref()?;
+        Some(Running::new(call, *since, &format!("on {}", self.thread)))
     }
 }
 

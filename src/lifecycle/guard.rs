@@ -7,8 +7,12 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
+use signal_hook::consts::{SIGHUP, SIGUSR1};
+
+use super::reload;
 use super::report::{exit_code, one_line, Reason};
 use super::signals::{signal_name, Listener};
 use super::state::Shared;
@@ -42,8 +46,14 @@ impl Guard {
         // Pairs with the Release in `Shared::dismiss_guard`.
         while !self.shared.walked.load(Ordering::Acquire) {
             while let Some(signal) = self.listener.take() {
-                signals = signals.saturating_add(1);
-                self.obey(signal, signals);
+                match signal {
+                    SIGHUP => self.hang_up(),
+                    SIGUSR1 => write_state(&self.shared),
+                    _ => {
+                        signals = signals.saturating_add(1);
+                        self.obey(signal, signals);
+                    }
+                }
             }
             let deadline = self.shared.hard_deadline().filter(|_| !enforced);
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -61,7 +71,16 @@ impl Guard {
         }
     }
 
-    /// Does what the signal asks for, it being the `nth` of all.
+    /// Begins a reload; or, if there is nothing to reload, the stop.
+    fn hang_up(&self) {
+        if self.shared.reloads.exist {
+            reload::ask(&self.shared);
+        } else if !self.listener.is_hang_up_ignored() {
+            self.shared.begin_stop(Reason::Signal(SIGHUP));
+        }
+    }
+
+    /// Does what the signal asks for, it being the `nth` of those that stop the program.
     fn obey(&self, signal: i32, nth: u32) {
         match nth {
             1 => self.shared.begin_stop(Reason::Signal(signal)),
@@ -103,25 +122,62 @@ impl Guard {
     }
 }
 
+/// Writes what the program is at to standard error, on a thread of its own.
+fn write_state(shared: &Arc<Shared>) {
+    if !shared.describing.ask() {
+        return;
+    }
+    let thread = thread::Builder::new().name("td-state".to_owned());
+    let write = {
+        let shared = Arc::clone(shared);
+        move || loop {
+            if let Some(stderr) = &shared.stderr {
+                let phase = shared.phase.get();
+                let headline = format!("touchdown: state, asked for by SIGUSR1: {phase}");
+                say_what_runs(&shared, stderr, &headline);
+            }
+            if !shared.describing.over() {
+                break;
+            }
+        }
+    };
+    if thread.spawn(write).is_err() {
+        // Whoever asks next tries again.
+        shared.describing.over();
+    }
+}
+
 /// Writes line by line, so that what is known is out before something blocks.
 fn say_what_runs(shared: &Shared, stderr: &File, headline: &str) {
     say(stderr, headline);
-    say(
-        stderr,
-        &format!("touchdown:   in flight: {}", shared.gate.count()),
-    );
-    for participant in shared.participants() {
-        let name = participant.name();
-        for work in participant.running() {
-            say(stderr, &format!("touchdown:   {name}: {work}"));
-        }
-    }
-    for worker in shared.workers_in_flight() {
-        say(stderr, &format!("touchdown:   {worker}"));
-    }
+    describe(shared, |line| say(stderr, &format!("touchdown:   {line}")));
+}
+
+/// Says in lines what is in flight and what runs; what the program has to be asked for comes last.
+pub(super) fn describe(shared: &Shared, mut say: impl FnMut(&str)) {
     let hooks = shared.running_hooks.lock().clone();
     for hook in hooks {
-        say(stderr, &format!("touchdown:   hook: {hook}"));
+        say(&format!("hook: {hook}"));
+    }
+    if let Some(name) = shared.reloads.running() {
+        say(&format!("reload: {name}"));
+    }
+    for worker in shared.workers_in_flight() {
+        say(&worker);
+    }
+    let participants = shared.participants();
+    say(&format!("in flight: {}", shared.in_flight(&participants)));
+    for participant in participants {
+        // One that panics must not keep the others from being named.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| {
+            let name = participant.name();
+            if let Some(state) = participant.state() {
+                say(&format!("{name}: {state}"));
+            }
+            for work in participant.running() {
+                say(&format!("{name}: {work}"));
+            }
+        }));
     }
 }
 

@@ -30,9 +30,9 @@ pub trait Participant: Send + Sync + 'static {
         let _ = deadline;
     }
 
-    /// What is running, one entry each, for logs and for the last words of a process that
-    /// must exit. Must not wait for a lock that another thread can hold for long: prefer
-    /// `try_lock`.
+    /// What is running, one entry each, the oldest first, for logs and for the last words of a
+    /// process that must exit. Must not wait for a lock that another thread can hold for long:
+    /// prefer `try_lock`. As long as it does not return, the state is not written again.
     fn running(&self) -> Vec<String>;
 
     /// Where in the code the threads are that hold up its work, as lines of text: of each thread a line that
@@ -41,6 +41,19 @@ pub trait Participant: Send + Sync + 'static {
     fn stacks(&self, deadline: Instant) -> Vec<String> {
         let _ = deadline;
         Vec::new()
+    }
+
+    /// How it is doing, in one line: how busy it is, and how much more it could take. Written when
+    /// the state of the program is asked for. What holds for [`running`](Self::running) holds here.
+    fn state(&self) -> Option<String> {
+        None
+    }
+
+    /// How many works it has in flight, if it holds one guard for all of them. `None`, the
+    /// default, if it holds a guard for each, or none at this moment: then the gate's count says
+    /// it. What holds for [`running`](Self::running) holds here.
+    fn in_flight(&self) -> Option<usize> {
+        None
     }
 
     /// What became of its calls so far.

@@ -191,6 +191,19 @@ pub(super) fn after(from: Instant, time: Duration) -> Option<Instant> {
     from.checked_add(time)
 }
 
+/// The earlier of two moments, of which either may never come.
+pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Whether the moment has come.
+pub(super) fn is_over(now: Instant, deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| now >= deadline)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

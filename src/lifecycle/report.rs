@@ -25,11 +25,12 @@ pub mod exit_code {
     /// The hard deadline passed. The process has written what was still running to its standard
     /// error, and has exited on the spot.
     pub const HARD_DEADLINE: u8 = 4;
-    /// The program reported by [`Lifecycle::fail`](crate::lifecycle::Lifecycle::fail) that it
-    /// could not start.
+    /// A start-up hook failed, panicked or overran, or the program reported by
+    /// [`Lifecycle::fail`](crate::lifecycle::Lifecycle::fail) that it could not start.
     pub const FAILED_START: u8 = 5;
-    /// Nothing was forced, but a hook, a participant as it closed, or a worker once the stop had begun
-    /// failed, panicked, overran or was not run.
+    /// Nothing was forced, but a closing hook, a participant as it closed, or a worker once the stop had
+    /// begun failed, panicked, overran or was not run. Or a start-up hook was still running when a stop
+    /// began, and was left behind.
     pub const CLOSING_FAILED: u8 = 6;
     /// A worker failed that the program is not to go on without; see
     /// [`Worker::stop_on_failure`](crate::lifecycle::Worker::stop_on_failure).
@@ -83,7 +84,7 @@ pub enum Outcome {
     Panicked(String),
     /// It was still running at the end of its time, and was left behind.
     Overran,
-    /// The closing phase was over before its turn came.
+    /// Its phase was over before its turn came.
     NotRun,
 }
 
@@ -123,8 +124,8 @@ impl fmt::Display for Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HookReport {
-    /// The hook's name; `close NAME` for the closing of a participant, and `worker GROUP/NAME` for a
-    /// worker.
+    /// The hook's name; `close NAME` for the closing of a participant, `worker GROUP/NAME` for a worker,
+    /// and `undo NAME` for what undoes the work of a start-up hook.
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
@@ -172,11 +173,13 @@ pub struct Report {
     pub calls: Calls,
     /// Whether something in flight was told to stop before its end.
     pub forced: bool,
-    /// What was still in flight when the wait for it ended, and which hooks and workers were left
-    /// behind.
+    /// What was still in flight when the wait for it ended, and which hooks, workers and reloads were
+    /// left behind.
     pub abandoned: Vec<String>,
+    /// The start-up hooks, in the order in which they were added.
+    pub startup: Vec<HookReport>,
     /// The closing of the participants, then the workers that ran when the stop began, then the hooks,
-    /// each in the order in which they were added.
+    /// each in the order in which they were added, then the undoing of the start-up hooks.
     pub hooks: Vec<HookReport>,
 }
 
@@ -190,6 +193,7 @@ impl Report {
             calls: Calls::default(),
             forced: false,
             abandoned: Vec::new(),
+            startup: Vec::new(),
             hooks: Vec::new(),
         }
     }
@@ -202,7 +206,9 @@ impl Report {
             exit_code::WORKER_FAILED
         } else if self.forced {
             exit_code::FORCED
-        } else if self.hooks.iter().any(|hook| hook.outcome != Outcome::Done) {
+        } else if self.hooks.iter().any(|hook| hook.outcome != Outcome::Done)
+            || self.startup.iter().any(|it| it.outcome == Outcome::Overran)
+        {
             exit_code::CLOSING_FAILED
         } else {
             exit_code::CLEAN
@@ -250,18 +256,10 @@ impl Report {
         push_list(&mut out, &self.abandoned, |out, name| {
             push_string(out, name)
         });
+        out.push_str(",\"startup\":");
+        push_list(&mut out, &self.startup, push_hook);
         out.push_str(",\"hooks\":");
-        push_list(&mut out, &self.hooks, |out, hook| {
-            out.push_str("{\"name\":");
-            push_string(out, &hook.name);
-            out.push_str(",\"outcome\":");
-            push_string(out, hook.outcome.as_str());
-            out.push_str(",\"message\":");
-            push_optional(out, hook.outcome.message());
-            out.push_str(",\"took_ms\":");
-            push_millis(out, hook.took);
-            out.push('}');
-        });
+        push_list(&mut out, &self.hooks, push_hook);
         out.push('}');
         out
     }
@@ -296,16 +294,23 @@ impl fmt::Display for Report {
             self.calls.told_to_stop,
             self.calls.abandoned
         );
-        for (place, hook) in self.hooks.iter().enumerate() {
-            let between = if place == 0 { "; hooks: " } else { ", " };
-            let _ = write!(
-                line,
-                "{between}{} {} in {:.1?}",
-                hook.name, hook.outcome, hook.took
-            );
+        for (kind, hooks) in [("start-up", &self.startup), ("hooks", &self.hooks)] {
+            for (place, hook) in hooks.iter().enumerate() {
+                let between = if place == 0 { "; " } else { ", " };
+                let kind = if place == 0 {
+                    format!("{kind}: ")
+                } else {
+                    String::new()
+                };
+                let _ = write!(
+                    line,
+                    "{between}{kind}{} {} in {:.1?}",
+                    hook.name, hook.outcome, hook.took
+                );
+            }
         }
         if !self.abandoned.is_empty() {
-            let _ = write!(line, "; abandoned: {}", self.abandoned.join(", "));
+            let _ = write!(line, "; abandoned: {}", some_of(&self.abandoned));
         }
         f.write_str(&one_line(&line))
     }
@@ -333,6 +338,28 @@ pub(super) fn one_line(text: &str) -> String {
     text.chars()
         .map(|char| if char.is_control() { ' ' } else { char })
         .collect()
+}
+
+/// The first of many, so that a line in the log stays one that can be read.
+pub(super) fn some_of(names: &[String]) -> String {
+    const MANY: usize = 20;
+    let mut line = names[..names.len().min(MANY)].join(", ");
+    if names.len() > MANY {
+        let _ = write!(line, " and {} more", names.len() - MANY);
+    }
+    line
+}
+
+fn push_hook(out: &mut String, hook: &HookReport) {
+    out.push_str("{\"name\":");
+    push_string(out, &hook.name);
+    out.push_str(",\"outcome\":");
+    push_string(out, hook.outcome.as_str());
+    out.push_str(",\"message\":");
+    push_optional(out, hook.outcome.message());
+    out.push_str(",\"took_ms\":");
+    push_millis(out, hook.took);
+    out.push('}');
 }
 
 fn push_list<T>(out: &mut String, items: &[T], push: impl Fn(&mut String, &T)) {
@@ -399,6 +426,7 @@ mod tests {
             },
             forced: false,
             abandoned: Vec::new(),
+            startup: Vec::new(),
             hooks: vec![HookReport {
                 name: "journal".to_owned(),
                 outcome: Outcome::Done,
@@ -415,7 +443,8 @@ mod tests {
                 r#"{"reason":"requested","detail":"a \"quoted\\\" word\n\u0001ü","exit_code":0,"#,
                 r#""took_ms":12.345,"phases":[{"phase":"lame duck","took_ms":0.007}],"#,
                 r#""calls":{"completed":5,"refused":0,"caller_left":0,"cut":0,"told_to_stop":0,"abandoned":0},"#,
-                r#""forced":false,"abandoned":[],"hooks":[{"name":"journal","outcome":"done","#,
+                r#""forced":false,"abandoned":[],"startup":[],"#,
+                r#""hooks":[{"name":"journal","outcome":"done","#,
                 r#""message":null,"took_ms":2.000}]}"#
             )
         );

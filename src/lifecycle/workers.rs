@@ -28,11 +28,11 @@ use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
-use super::closing::panic_message;
 use super::hooks::Hook;
 use super::in_flight::{InFlight, OwnedGuard};
 use super::report::{one_line, Reason};
 use super::restart::{Restart, Restarts};
+use super::run::panic_message;
 use super::shutdown::Token;
 use super::state::{Shared, Stopping};
 use crate::sync::atomic::{AtomicUsize, Ordering};

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{self, Config, Engine, Listener};
-use crate::lifecycle::{BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, Stopping};
+use crate::lifecycle::{
+    self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
+};
 
 use super::dispatch::Dispatch;
 use super::interceptor::Interceptor;
@@ -48,7 +50,8 @@ pub struct ServerBuilder {
     handshake_timeout: Duration,
     cut_early_after: f64,
     plan: Plan,
-    hooks: Vec<Hook>,
+    /// What its own lifecycle is to have, beside the plan and the signals.
+    lifecycle: lifecycle::Builder,
     signals: Option<Signals>,
 }
 
@@ -72,7 +75,7 @@ impl Server {
             handshake_timeout: Duration::from_secs(10),
             cut_early_after: 0.5,
             plan: Plan::default(),
-            hooks: Vec::new(),
+            lifecycle: Lifecycle::builder(),
             signals: None,
         }
     }
@@ -184,11 +187,29 @@ impl ServerBuilder {
 
     /// Adds a closing hook. For a server with a lifecycle of its own.
     pub fn hook(mut self, hook: Hook) -> Self {
-        self.hooks.push(hook);
+        self.lifecycle = self.lifecycle.hook(hook);
         self
     }
 
-    /// Sets where signals are heard from. Default: the process's TERM and INT for
+    /// Adds a start-up hook. They run before the server listens. For a server with a lifecycle of
+    /// its own.
+    pub fn startup(mut self, hook: StartupHook) -> Self {
+        self.lifecycle = self.lifecycle.startup(hook);
+        self
+    }
+
+    /// Adds a callback that SIGHUP runs; see [`lifecycle::Builder::on_reload`]. For a server with a
+    /// lifecycle of its own.
+    pub fn on_reload(
+        mut self,
+        name: impl Into<String>,
+        callback: impl FnMut() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> Self {
+        self.lifecycle = self.lifecycle.on_reload(name, callback);
+        self
+    }
+
+    /// Sets where signals are heard from. Default: the [process's](Signals::process) for
     /// [`serve`](Self::serve), none for [`start`](Self::start). For a server with a lifecycle of
     /// its own.
     pub fn signals(mut self, signals: Signals) -> Self {
@@ -227,16 +248,20 @@ impl ServerBuilder {
 
     /// Starts the server, or says why it did not start, and how its lifecycle ended.
     fn begin(mut self) -> Result<Server, (StartError, Box<Report>)> {
-        let mut lifecycle = Lifecycle::builder()
+        let lifecycle = std::mem::replace(&mut self.lifecycle, Lifecycle::builder())
             .plan(self.plan)
             .signals(self.signals.take().unwrap_or_default());
-        for hook in std::mem::take(&mut self.hooks) {
-            lifecycle = lifecycle.hook(hook);
-        }
         let lifecycle = lifecycle.build().map_err(|error| {
             let error = StartError::Lifecycle(error);
             let report = Report::failed_start(&error);
             (error, Box::new(report))
+        })?;
+        lifecycle.start().map_err(|Stopping { reason, .. }| {
+            let error = match reason {
+                Reason::StartFailed(why) => StartError::Startup(why),
+                _ => StartError::TooLate,
+            };
+            (error, Box::new(lifecycle.wait()))
         })?;
         let running = self.launch(&lifecycle).map_err(|error| {
             // Changes nothing if a signal has begun the stop already.
@@ -249,13 +274,22 @@ impl ServerBuilder {
     }
 
     /// Starts the server as a part of a lifecycle that it may share with others. The program calls
-    /// [`Lifecycle::serving`] once everything is started. Plan, hooks and signals are the
-    /// lifecycle's; those set here are ignored.
+    /// [`Lifecycle::serving`] once everything is started. If it has start-up hooks that the server
+    /// needs, the program calls [`Lifecycle::start`] first. Plan and signals are the lifecycle's;
+    /// those set here are ignored. Hooks and reload callbacks belong there, too, and are refused
+    /// here.
     ///
     /// # Errors
     ///
     /// [`StartError`], and then nothing of the server is left running.
     pub fn start_with(self, lifecycle: &Lifecycle) -> Result<Server, StartError> {
+        if let Some(setting) = self.lifecycle.first_of_program() {
+            return Err(StartError::Setting {
+                setting,
+                value: "set".to_owned(),
+                expected: "set on the lifecycle that is shared",
+            });
+        }
         Ok(Server::new(
             self.launch(lifecycle)?,
             lifecycle.clone(),
@@ -469,6 +503,8 @@ pub enum StartError {
     UnknownMethod(String),
     /// The plan, the hooks or the signals are at fault.
     Lifecycle(BuildError),
+    /// A start-up hook failed, panicked or overran: which, and how.
+    Startup(String),
     /// The lifecycle is stopping, so nothing new is started.
     TooLate,
     /// A thread or a descriptor could not be had.
@@ -499,6 +535,7 @@ impl fmt::Display for StartError {
                 )
             }
             StartError::Lifecycle(error) => error.fmt(formatter),
+            StartError::Startup(why) => formatter.write_str(why),
             StartError::TooLate => formatter.write_str("the program is stopping already"),
             StartError::Engine(error) => write!(formatter, "the server cannot start: {error}"),
         }

@@ -92,6 +92,10 @@ impl Dispatch {
         self.draining.lock().take();
     }
 
+    pub(super) fn is_released(&self) -> bool {
+        self.draining.lock().is_none()
+    }
+
     fn outcome(&self, method: &Method, call: &Call, message: Option<Message>) -> Outcome {
         let run = AssertUnwindSafe(|| (method.run)(call, message, self.message_limit));
         catch_unwind(run).unwrap_or_else(|panic| {

@@ -181,7 +181,25 @@ impl Participant for Running {
     }
 
     fn running(&self) -> Vec<String> {
-        self.engine.running()
+        let running = self.engine.running().into_iter();
+        running.map(|call| call.to_string()).collect()
+    }
+
+    fn state(&self) -> Option<String> {
+        let load = self.engine.load();
+        Some(format!(
+            "workers {} of {} busy, {} calls wait of {}, {} connections",
+            load.running,
+            load.workers,
+            load.waiting,
+            load.backlog,
+            self.engine.connections()
+        ))
+    }
+
+    fn in_flight(&self) -> Option<usize> {
+        let has_guard = !self.dispatch.is_released();
+        has_guard.then(|| self.dispatch.in_flight())
     }
 
     fn stacks(&self, deadline: Instant) -> Vec<String> {

@@ -150,7 +150,7 @@ pub fn child_as(role: &str, test: &str) -> Command {
 pub struct Process {
     child: Child,
     stdout: BufReader<ChildStdout>,
-    stderr: Option<ChildStderr>,
+    stderr: Option<BufReader<ChildStderr>>,
 }
 
 /// How a child ended.
@@ -176,7 +176,7 @@ impl Process {
             .spawn()
             .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let stderr = child.stderr.take();
+        let stderr = child.stderr.take().map(BufReader::new);
         Self {
             child,
             stdout,
@@ -201,6 +201,16 @@ impl Process {
             {
                 return said.to_owned();
             }
+        }
+    }
+
+    /// Reads until the child writes this line to its standard error.
+    pub fn hear_error(&mut self, line: &str) {
+        let stderr = self.stderr.as_mut().unwrap();
+        let mut heard = String::new();
+        while heard.lines().last() != Some(line) {
+            let count = stderr.read_line(&mut heard).unwrap();
+            assert!(count > 0, "the child ended without {line:?}: {heard}");
         }
     }
 

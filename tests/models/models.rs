@@ -139,12 +139,12 @@ pub const MODELS: &[Model] = &[
     Model {
         name: "hooks",
         folder: "lifecycle",
-        modules: &["closing", "hooks", "participant", "phase", "plan", "report", "signals"],
+        modules: &["hooks", "participant", "phase", "plan", "report", "run", "signals"],
         seam: None,
         bugs: &[
             Bug {
                 name: "the_first_prerequisite_is_not_waited_for",
-                file: "closing.rs",
+                file: "run.rs",
                 edits: &[(
                     "self.order[place]\n                .iter()\n",
                     "self.order[place].iter().skip(1)\n",
@@ -152,23 +152,23 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "who_is_late_does_not_look_again",
-                file: "closing.rs",
-                edits: &[("results.try_iter()", "results.try_iter().take(0)")],
+                file: "run.rs",
+                edits: &[("news.try_iter()", "news.try_iter().take(0)")],
             },
             Bug {
                 name: "the_wait_is_for_the_last_limit",
-                file: "closing.rs",
-                edits: &[("Some(one.min(other))", "Some(one.max(other))")],
+                file: "run.rs",
+                edits: &[("limits.reduce(plan::earlier)", "limits.reduce(|one, other| one.max(other))")],
             },
             Bug {
                 name: "all_are_left_behind_with_the_first",
-                file: "closing.rs",
-                edits: &[("State::Running { until, .. } if is_over(now, until))", "State::Running { .. })")],
+                file: "run.rs",
+                edits: &[("if hurry || is_over(now, until) {", "if hurry || true {")],
             },
             Bug {
                 name: "the_end_of_the_phase_is_no_limit",
-                file: "closing.rs",
-                edits: &[("Some(own.min(phase))", "Some(own)")],
+                file: "run.rs",
+                edits: &[("plan::earlier(plan::after(now, limit), phase)", "plan::after(now, limit)")],
             },
         ],
     },
@@ -213,6 +213,31 @@ pub const MODELS: &[Model] = &[
                     "shared.report.get_or_init(|| report);\n        shared.stopped.cancel();",
                     "shared.stopped.cancel();\n        shared.report.get_or_init(|| report);",
                 )],
+            },
+            Bug {
+                name: "a_hurry_does_not_reach_the_start_up",
+                file: "state.rs",
+                edits: &[("let _ = startup.send(News::Hurry);", "")],
+            },
+            Bug {
+                name: "a_stop_does_not_keep_hooks_from_starting",
+                file: "walk.rs",
+                edits: &[("|| shared.control.lock().reason.is_none()", "|| true")],
+            },
+            Bug {
+                name: "who_comes_too_late_is_not_undone",
+                file: "startup.rs",
+                edits: &[("stack.unwound = undo.is_none();", "")],
+            },
+            Bug {
+                name: "what_is_asked_for_during_a_reload_is_forgotten",
+                file: "turn.rs",
+                edits: &[("            state.wanted = true;\n", "")],
+            },
+            Bug {
+                name: "a_reload_during_start_up_is_forgotten",
+                file: "mod.rs",
+                edits: &[("            if reload_wanted {\n", "            if false {\n")],
             },
             Bug {
                 name: "a_step_is_not_taken_under_the_lock",
