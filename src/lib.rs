@@ -69,6 +69,10 @@
 #![deny(missing_docs, unsafe_code)]
 #![warn(rust_2018_idioms)]
 
+// Generated code names the crate as programs do.
+#[cfg(feature = "server")]
+extern crate self as touchdown;
+
 #[cfg(feature = "server")]
 pub mod client;
 #[cfg(feature = "server")]

@@ -50,6 +50,7 @@ pub(super) enum Operation {
     Receive = 3,
     Send = 4,
     Headers = 5,
+    SendAndTell = 6,
 }
 
 impl Operation {
@@ -60,6 +61,7 @@ impl Operation {
             3 => Operation::Receive,
             4 => Operation::Send,
             5 => Operation::Headers,
+            6 => Operation::SendAndTell,
             _ => unreachable!("the completion queue gave back a tag that nobody made"),
         }
     }
@@ -553,6 +555,38 @@ impl Call {
                 return Err(SendError::Full);
             }
         };
+        let told = stream.sent.get_or_insert_default().0;
+        self.begin_to_send(&mut stream, message, |ops| {
+            self.start_told(ops, Operation::Send, told)
+        })
+    }
+
+    /// As `send`, but never waits, and the host is told ([`Host::sent`](super::Host::sent)) once the
+    /// message is on its way: by an event of the queue, so it may do what it likes then.
+    pub(crate) fn send_and_tell(self: &Arc<Self>, message: &Outgoing) -> Result<(), SendError> {
+        let mut stream = self.stream.lock();
+        if self.flag(SEND_FAILED) || self.is_over() {
+            return Err(SendError::Ended);
+        }
+        if self.is_sending() {
+            return Err(SendError::Full);
+        }
+        self.begin_to_send(&mut stream, message, |ops| {
+            self.start(ops, Operation::SendAndTell)
+        })
+    }
+
+    /// Whether a message is on its way.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.flag(SENDING)
+    }
+
+    fn begin_to_send(
+        &self,
+        stream: &mut Stream,
+        message: &Outgoing,
+        start: impl FnOnce(&[grpc_op]) -> bool,
+    ) -> Result<(), SendError> {
         let before = self
             .flags
             .fetch_or(HEADERS_SENT | SENDING, Ordering::AcqRel);
@@ -562,8 +596,7 @@ impl Call {
         op.data.send_message.send_message = buffer.as_raw();
         let ops = [headers.op(), op];
         let first = usize::from(before & HEADERS_SENT != 0);
-        let told = stream.sent.get_or_insert_default().0;
-        if self.start_told(&ops[first..], Operation::Send, told) {
+        if start(&ops[first..]) {
             Ok(())
         } else {
             self.flags.fetch_or(SEND_FAILED, Ordering::AcqRel);
@@ -693,6 +726,11 @@ impl Call {
                 }
             }
             Operation::Headers => {}
+            Operation::SendAndTell => {
+                self.flags.fetch_and(!SENDING, Ordering::AcqRel);
+                self.notify();
+                self.shared.host.sent(self);
+            }
             Operation::Send | Operation::Receive => {
                 unreachable!("these are told directly")
             }

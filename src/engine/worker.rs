@@ -142,6 +142,9 @@ impl Worker<'_> {
             message,
             unknown,
         } = arrival;
+        if shared.is_prompt(&call) {
+            return self.answer(call, message);
+        }
         shared.host.arrived();
         if let Some(path) = unknown {
             log::debug!("{path} is not implemented here");
@@ -213,6 +216,20 @@ impl Worker<'_> {
                 );
                 shared.host.refused(&job.call);
             }
+        }
+    }
+
+    /// Answers a call that waits for no worker.
+    fn answer(&self, call: Arc<Call>, message: Option<Message>) {
+        let shared = self.shared;
+        let open = shared.prompt_calls.fetch_add(1, Ordering::Relaxed);
+        if message.is_none() {
+            end(&call, INTERNAL, "the request ended before its message");
+        } else if open >= shared.prompt_limit {
+            let why = "too many callers do not take their answers";
+            end(&call, RESOURCE_EXHAUSTED, why);
+        } else {
+            shared.host.run(call, message);
         }
     }
 

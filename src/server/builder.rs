@@ -11,6 +11,7 @@ use crate::engine::{self, Config, Engine, Listener};
 use crate::lifecycle::{BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, Stopping};
 
 use super::dispatch::Dispatch;
+use super::health::{self, Health};
 use super::interceptor::Interceptor;
 use super::running::{Running, Server};
 use super::service::Service;
@@ -34,6 +35,7 @@ pub struct ServerBuilder {
     name: Option<String>,
     addresses: Vec<String>,
     services: Vec<Service>,
+    health: Health,
     interceptors: Vec<Box<dyn Interceptor>>,
     workers: usize,
     backlog: usize,
@@ -57,6 +59,7 @@ impl Server {
             name: None,
             addresses: Vec::new(),
             services: Vec::new(),
+            health: Health::new(),
             interceptors: Vec::new(),
             workers: 16,
             backlog: 1024,
@@ -86,6 +89,13 @@ impl ServerBuilder {
     /// Adds a service.
     pub fn service(mut self, service: Service) -> Self {
         self.services.push(service);
+        self
+    }
+
+    /// Sets the program's word on the health of its services, so that handlers can hold a clone of it.
+    /// Default: one with nothing said, which [`Server::health`] gives out.
+    pub fn health(mut self, health: Health) -> Self {
+        self.health = health;
         self
     }
 
@@ -252,7 +262,7 @@ impl ServerBuilder {
         ))
     }
 
-    fn launch(self, lifecycle: &Lifecycle) -> Result<Arc<Running>, StartError> {
+    fn launch(mut self, lifecycle: &Lifecycle) -> Result<Arc<Running>, StartError> {
         let settings = self.settings()?;
         let (workers, backlog) = (at_least_one("workers", self.workers)?, self.backlog);
         let connections = at_least_one("max_connections", self.max_connections)?;
@@ -260,6 +270,13 @@ impl ServerBuilder {
         let memory = at_least_one("memory_limit", memory)?;
         if self.addresses.is_empty() {
             return Err(StartError::NoAddress);
+        }
+        // Two for each connection: clients watch one service of a server as a rule.
+        let watchers = connections.saturating_mul(2);
+        let served = self.services.iter().map(|it| it.name).collect();
+        let health = self.health.board(served, lifecycle.is_ready(), watchers);
+        if self.services.iter().all(|it| it.name != health::NAME) {
+            self.services.push(health::service(&health));
         }
         let mut methods = Vec::new();
         let mut engine_methods: Vec<engine::Method> = Vec::new();
@@ -270,7 +287,9 @@ impl ServerBuilder {
                     return Err(StartError::DuplicateMethod(path));
                 }
                 let (request, response) = (method.streaming_request, method.streaming_response);
-                engine_methods.push(engine::Method::new(path, request, response));
+                let mut engine_method = engine::Method::new(path, request, response);
+                engine_method.prompt = method.prompt;
+                engine_methods.push(engine_method);
                 methods.push(method);
             }
         }
@@ -295,6 +314,7 @@ impl ServerBuilder {
             methods,
             self.interceptors,
             self.max_receive_message_size,
+            Arc::clone(&health),
             in_flight,
         ));
         let config = Config {
@@ -303,6 +323,7 @@ impl ServerBuilder {
             settings,
             workers,
             backlog,
+            prompt_calls: workers.saturating_add(backlog).saturating_add(watchers),
             connections,
             memory,
             unanswered: self
@@ -322,10 +343,20 @@ impl ServerBuilder {
             name,
             engine,
             dispatch,
+            health: self.health,
         });
         lifecycle
             .enlist(running.clone())
             .map_err(|Stopping { .. }| StartError::TooLate)?;
+        // Only now: it is sure that `close` will be called, so no watcher outlives the engine.
+        health.open();
+        let watched = Arc::downgrade(&health);
+        lifecycle.observe(move |_| {
+            if let Some(health) = watched.upgrade() {
+                health.tell(None);
+            }
+        });
+        health.tell(None);
         Ok(running)
     }
 
