@@ -51,7 +51,7 @@ pub(crate) trait Stream: Send + Sync {
 }
 
 /// What the program says of its services, whatever the phase.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Word(Mutex<BTreeMap<String, bool>>);
 
 impl Word {
@@ -80,7 +80,7 @@ pub(crate) struct Board<S> {
 }
 
 struct Watchers<S> {
-    /// While not, who comes is told the state and that it was the last.
+    /// While not, who is told something is told that it was the last.
     open: bool,
     list: BTreeMap<usize, Arc<Watcher<S>>>,
     /// How many each connection has.
@@ -163,10 +163,6 @@ impl<S: Stream> Board<S> {
             stream,
             told: Mutex::new(Told::default()),
         });
-        if !watchers.open {
-            drop(watchers);
-            return watcher.end(Some(self.state(&watcher.service)), End::Over);
-        }
         watchers.insert(&watcher);
         let outbid = match watchers.list.len() > self.limit {
             true => watchers.remove_from_busiest(),
@@ -177,6 +173,7 @@ impl<S: Stream> Board<S> {
             outbid.end(None, End::TooMany);
         }
         watch_out(&watcher.stream);
+        // If the board is closed, this is the end already.
         self.update(&watcher);
     }
 

@@ -109,9 +109,6 @@ impl Health {
 
 impl fmt::Debug for Health {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Health")
-            .field("said", &self.said.word)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Health").finish_non_exhaustive()
     }
 }

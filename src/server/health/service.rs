@@ -9,7 +9,7 @@ use crate::engine::{self, Handled, Message};
 use super::super::codec::{decode, encode};
 use super::super::service::{Method, Outcome, Service};
 use super::super::status::Status;
-use super::super::stream::ending;
+use super::super::stream::{ending, why_ended};
 use super::board::{self, End, State, Stream};
 
 use self::messages::health::health_check_response::ServingStatus as Wire;
@@ -149,7 +149,7 @@ impl Stream for WatchStream {
     fn end(&self, last: Option<State>, end: End) {
         let status = match end {
             End::Over => Status::ok(),
-            End::Left => Status::cancelled("the caller left"),
+            End::Left => why_ended(&self.0),
             End::TooMany => Status::resource_exhausted("too many watch this server"),
         };
         let message = last.and_then(|state| encode(&response(state)).ok());
