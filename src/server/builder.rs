@@ -29,6 +29,7 @@ use super::service::Service;
 /// | [`memory_limit`](Self::memory_limit) | a quarter of the machine's memory, 16 MiB at the least | the rest of the program needs some, too; it is the share that Java's virtual machine takes |
 /// | [`keepalive`](Self::keepalive) | 60 s, 20 s | a peer that lost its power is noticed within 80 s; most NATs forget a connection later than that |
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | a client speaks first, and a slow radio link has a round trip of 1 s |
+/// | [`health`](Self::health) | nothing said | |
 /// | [`plan`](Self::plan) | [`Plan::default`] | |
 #[must_use = "a builder does nothing until `serve` or `start`"]
 pub struct ServerBuilder {
