@@ -274,6 +274,7 @@ fn from_the_first_moment_of_a_stop_nothing_is_serving_any_more() {
     assert_eq!(unknown.next(), Some(Ok(Told::NOT_SERVING)));
     // It serves all the same.
     assert_eq!(say(&client, "hello").unwrap(), "hello");
+    eventually("it has landed", || server.in_flight() == 0);
     assert_eq!(server.lifecycle().phase(), Phase::LameDuck);
 
     server.lifecycle().hurry();

@@ -27,6 +27,7 @@ pub(super) type Exit = Box<dyn Fn(i32) + Send + Sync>;
 pub(super) struct Shared {
     pub(super) plan: Plan,
     /// Whether it is the process's signals that stop it, so that its end is the process's.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
     pub(super) hears_process: bool,
     /// Written with `control` held, read without.
     pub(super) phase: PhaseCell,
