@@ -8,7 +8,7 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 
 use lifecycle_support::{bound, eventually, Part};
-use touchdown::lifecycle::{Hook, Lifecycle, Signals};
+use touchdown::lifecycle::{Hook, Lifecycle, Signals, Token, Worker};
 
 const LIFECYCLES: usize = 1000;
 
@@ -46,6 +46,12 @@ fn live(number: usize, witness: &Arc<()>) {
     let part = Part::new();
     *part.lifecycle.lock().unwrap() = Some(lifecycle.clone());
     lifecycle.enlist(part).unwrap();
+    let in_worker = (lifecycle.workers("workers"), Arc::clone(witness));
+    let worker = Worker::new("worker", move |token: &Token| {
+        let (_group, _witness) = &in_worker;
+        token.wait();
+    });
+    lifecycle.workers("workers").spawn(worker).unwrap();
     let transitions = lifecycle.subscribe();
     if number % 2 == 0 {
         lifecycle.serving().unwrap();

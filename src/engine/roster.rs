@@ -310,11 +310,16 @@ impl<T> Roster<T> {
         }
     }
 
-    /// Takes everything out of the backlog.
-    pub(super) fn take_waiting(&self) -> Vec<T> {
+    /// Takes out of the backlog what is to be taken.
+    pub(super) fn take_waiting(&self, is_to_be_taken: impl Fn(&T) -> bool) -> Vec<T> {
         let mut state = self.state.lock();
-        state.waiting_bytes = 0;
-        state.waiting.drain(..).map(|(call, _)| call).collect()
+        let waiting = std::mem::take(&mut state.waiting);
+        let (taken, left): (Vec<_>, _) = waiting
+            .into_iter()
+            .partition(|(call, _)| is_to_be_taken(call));
+        state.waiting = left.into();
+        state.waiting_bytes = state.waiting.iter().map(|(_, bytes)| bytes).sum();
+        taken.into_iter().map(|(call, _)| call).collect()
     }
 
     /// How many calls run or wait.
@@ -443,7 +448,10 @@ mod tests {
             ["queued", "queued", "refused"]
         );
         assert_eq!(roster.busy(), 3);
-        assert_eq!(roster.take_waiting(), [4, 5]);
+        assert_eq!(roster.take_waiting(|call| *call == 5), [5]);
+        assert_eq!(arrive(7, 5), "refused");
+        assert_eq!(arrive(8, 4), "queued");
+        assert_eq!(roster.take_waiting(|_| true), [4, 8]);
         assert_eq!(arrive(7, 10), "queued");
     }
 }

@@ -107,6 +107,7 @@ impl Builder {
                 participants: Vec::new(),
                 dismissed: Calls::default(),
                 hooks,
+                workers: Vec::new(),
             }),
             news: Condvar::new(),
             began: OnceLock::new(),

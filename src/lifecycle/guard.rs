@@ -19,6 +19,14 @@ use crate::sync::{bounded, thread, Arc, Instant, Sleeper};
 /// lines to a slow console, and short beside any deadline.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
 
+/// How much of that may go to saying where in the code it runs, which comes last, since it may take
+/// time or fail. A machine that is not overloaded needs some milliseconds.
+const STACKS_TIME: Duration = Duration::from_millis(100);
+
+/// How much of that is for finding out: a process whose threads do not say where they are still exits
+/// within 50 ms of its deadline.
+const STACKS_SEARCH_TIME: Duration = Duration::from_millis(30);
+
 pub(super) struct Guard {
     pub(super) shared: Arc<Shared>,
     /// Declared before `sleeper`, so that the signal handlers go before the socket they write to.
@@ -66,7 +74,8 @@ impl Guard {
     }
 
     fn exit(&self, why: &str, code: u8) {
-        let (done, said) = bounded::<()>(0);
+        let (words_done, words_said) = bounded::<()>(0);
+        let (stacks_done, stacks_said) = bounded::<()>(0);
         let shared = Arc::clone(&self.shared);
         let headline = format!(
             "touchdown: {why} while {}; exiting with {code}",
@@ -76,33 +85,55 @@ impl Guard {
         let speaker = thread::Builder::new()
             .name("td-last-words".to_owned())
             .spawn(move || {
-                if let Some(stderr) = &shared.stderr {
-                    say_what_runs(&shared, stderr, &headline);
-                }
-                drop(done);
+                let Some(stderr) = &shared.stderr else {
+                    return;
+                };
+                say_what_runs(&shared, stderr, &headline);
+                drop(words_done);
+                say_where_it_is(&shared, stderr);
+                drop(stacks_done);
             });
         if speaker.is_ok() {
-            let _ = said.recv_timeout(LAST_WORDS_TIME);
+            let end = Instant::now() + LAST_WORDS_TIME;
+            let _ = words_said.recv_timeout(LAST_WORDS_TIME);
+            let left = end.saturating_duration_since(Instant::now());
+            let _ = stacks_said.recv_timeout(left.min(STACKS_TIME));
         }
         (self.shared.exit)(i32::from(code));
     }
 }
 
 /// Writes line by line, so that what is known is out before something blocks.
-fn say_what_runs(shared: &Shared, mut stderr: &File, headline: &str) {
-    let mut say = |line: &str| {
-        let _ = stderr.write_all(format!("{}\n", one_line(line)).as_bytes());
-    };
-    say(headline);
-    say(&format!("touchdown:   in flight: {}", shared.gate.count()));
+fn say_what_runs(shared: &Shared, stderr: &File, headline: &str) {
+    say(stderr, headline);
+    say(
+        stderr,
+        &format!("touchdown:   in flight: {}", shared.gate.count()),
+    );
     for participant in shared.participants() {
         let name = participant.name();
         for work in participant.running() {
-            say(&format!("touchdown:   {name}: {work}"));
+            say(stderr, &format!("touchdown:   {name}: {work}"));
         }
+    }
+    for worker in shared.workers_in_flight() {
+        say(stderr, &format!("touchdown:   {worker}"));
     }
     let hooks = shared.running_hooks.lock().clone();
     for hook in hooks {
-        say(&format!("touchdown:   hook: {hook}"));
+        say(stderr, &format!("touchdown:   hook: {hook}"));
     }
+}
+
+fn say_where_it_is(shared: &Shared, stderr: &File) {
+    let deadline = Instant::now() + STACKS_SEARCH_TIME;
+    for participant in shared.participants() {
+        for line in participant.stacks(deadline) {
+            say(stderr, &format!("touchdown:     {line}"));
+        }
+    }
+}
+
+fn say(mut stderr: &File, line: &str) {
+    let _ = stderr.write_all(format!("{}\n", one_line(line)).as_bytes());
 }

@@ -15,7 +15,7 @@
 //! | [`LameDuck`](Phase::LameDuck) | serves everything, but says "not ready" | its time is over |
 //! | [`Draining`](Phase::Draining) | takes in nothing new; what is in flight goes on | the last has left, or the grace period is over |
 //! | [`Cancelling`](Phase::Cancelling) | what remains has been told to leave | it left, or the force period is over |
-//! | [`Closing`](Phase::Closing) | participants close, then the hooks run | all are finished, or out of time |
+//! | [`Closing`](Phase::Closing) | participants close and workers are joined, then the hooks run | all are finished, or out of time |
 //! | [`Stopped`](Phase::Stopped) | the [`Report`] and its exit code are known | |
 //!
 //! A [`Plan`] says how long each may take. A second signal skips to Cancelling, a third exits at
@@ -29,6 +29,8 @@
 //! * [`InFlight`] is the gate: a thread that does work enters it, and the drain waits until all
 //!   have left.
 //! * [`Participant`] is a part of the program with work of its own, such as a server.
+//! * [`WorkerGroup`] spawns threads that are not calls, tells them to stop and joins them; see
+//!   [`Worker`].
 //! * [`Hook`] is a piece of work for Closing.
 //! * [`Signals`] says where signals come from: the process, a test, or nowhere.
 //! * [`Report`] says what happened.
@@ -76,10 +78,12 @@ mod participant;
 mod phase;
 mod plan;
 mod report;
+mod restart;
 mod shutdown;
 mod signals;
 mod state;
 mod walk;
+mod workers;
 
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -91,9 +95,11 @@ pub use self::participant::{Calls, Participant};
 pub use self::phase::{Phase, Transition};
 pub use self::plan::{Plan, PlanError};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
+pub use self::restart::Restart;
 pub use self::shutdown::{Never, Token};
 pub use self::signals::{SignalSender, Signals};
 pub use self::state::Stopping;
+pub use self::workers::{SpawnError, Worker, WorkerGroup, WorkerResult};
 
 use self::state::Shared;
 use crate::sync::{unbounded, Arc, Receiver};
@@ -248,6 +254,12 @@ impl Lifecycle {
             Some(_) => Err(HookError::Stopping(hook.name)),
             None => control.hooks.add(hook),
         }
+    }
+
+    /// A new group of workers: threads that are not calls. The name is for the log and the report;
+    /// several groups may have the same.
+    pub fn workers(&self, name: impl Into<String>) -> WorkerGroup {
+        WorkerGroup::new(name.into(), Arc::clone(&self.handle.shared))
     }
 
     /// The gate of the whole program: closed when Draining begins (or, on a stop during start-up,

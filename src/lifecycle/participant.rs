@@ -35,6 +35,14 @@ pub trait Participant: Send + Sync + 'static {
     /// `try_lock`.
     fn running(&self) -> Vec<String>;
 
+    /// Where in the code the threads are that hold up its work, as lines of text: of each thread a line that
+    /// names it, and its stack. The last of the last words of a process that must exit; what
+    /// is not there by `deadline`, some 30 ms from now, may be lost. Must not wait for a lock, as `running`.
+    fn stacks(&self, deadline: Instant) -> Vec<String> {
+        let _ = deadline;
+        Vec::new()
+    }
+
     /// What became of its calls so far.
     fn calls(&self) -> Calls {
         Calls::default()
@@ -48,6 +56,10 @@ pub struct Calls {
     pub completed: u64,
     /// Turned away before they ran.
     pub refused: u64,
+    /// Their callers did not wait for the end.
+    pub caller_left: u64,
+    /// Ended before the grace period was over, because that is the policy for their kind.
+    pub cut: u64,
     /// Told to give up when the grace period was over, and left.
     pub told_to_stop: u64,
     /// Still running when the force period was over.
@@ -61,6 +73,8 @@ impl Add for Calls {
         Self {
             completed: self.completed.saturating_add(other.completed),
             refused: self.refused.saturating_add(other.refused),
+            caller_left: self.caller_left.saturating_add(other.caller_left),
+            cut: self.cut.saturating_add(other.cut),
             told_to_stop: self.told_to_stop.saturating_add(other.told_to_stop),
             abandoned: self.abandoned.saturating_add(other.abandoned),
         }

@@ -37,7 +37,7 @@ pub enum Phase {
     /// What is still in flight has been told to give up. Ends when it has left, or when the force
     /// period is over. Skipped if nothing is left in flight after Draining.
     Cancelling,
-    /// Participants close, then the hooks run, each within its time limit.
+    /// Participants close and workers are joined, then the hooks run, each within its time limit.
     Closing,
     /// All is over; the [`Report`](super::Report) is known.
     Stopped,

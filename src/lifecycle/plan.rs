@@ -80,7 +80,7 @@ impl Plan {
         self
     }
 
-    /// Sets how long participants and hooks have, all together, to close.
+    /// Sets how long participants, workers and hooks have, all together, to close.
     #[must_use]
     pub const fn closing(mut self, time: Duration) -> Self {
         self.closing = time;

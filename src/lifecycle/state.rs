@@ -16,6 +16,7 @@ use super::phase::{Phase, PhaseCell, Transition};
 use super::plan::{self, Plan};
 use super::report::{Reason, Report};
 use super::shutdown::Token;
+use super::workers::Seat;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Bell, Condvar, Instant, Mutex, OnceLock, Sender};
 
@@ -68,6 +69,7 @@ pub(super) struct Control {
     /// The calls of participants that have been dismissed.
     pub(super) dismissed: Calls,
     pub(super) hooks: Hooks,
+    pub(super) workers: Vec<Arc<Seat>>,
 }
 
 impl Shared {
@@ -138,6 +140,7 @@ impl Shared {
             };
             names.extend(running.into_iter().map(|work| format!("{name}: {work}")));
         }
+        names.extend(self.workers_in_flight());
         let count = self.gate.count();
         if names.is_empty() && count > 0 {
             names.push(format!("{count} in flight, not named"));

@@ -86,6 +86,7 @@ impl Walk {
         for participant in shared.participants() {
             caught("participant, told to drain,", || participant.drain());
         }
+        shared.hold_workers();
         shared.gate.close();
         self.tell();
         let end = plan::after(began, shared.plan.get_grace_period());
@@ -129,7 +130,7 @@ impl Walk {
         Drained::default()
     }
 
-    /// Closes the participants, then runs the hooks.
+    /// Closes the participants and joins the workers, then runs the hooks.
     fn close(&self) -> Vec<HookReport> {
         let shared = &self.shared;
         let began = shared.enter(Phase::Closing);
@@ -168,6 +169,7 @@ impl Walk {
             };
             Hook::new(format!("close {}", name.unwrap_or_default()), work).time_limit(time)
         });
+        let closing = closing.chain(self.shared.close_workers());
         Hooks::unordered(closing.collect()).run(deadline, &self.shared.running_hooks)
     }
 
@@ -176,7 +178,12 @@ impl Walk {
         let shared = &self.shared;
         let mut abandoned = drained.abandoned;
         let overran = hooks.iter().filter(|hook| hook.outcome == Outcome::Overran);
-        abandoned.extend(overran.map(|hook| hook.name.clone()));
+        for hook in overran {
+            // A worker may be known as one that did not leave.
+            if !abandoned.contains(&hook.name) {
+                abandoned.push(hook.name.clone());
+            }
+        }
         let calls = self.calls();
         let end = shared.enter(Phase::Stopped);
         let report = Report {

@@ -13,7 +13,7 @@ use crate::lifecycle::{BuildError, Hook, Lifecycle, Plan, Reason, Report, Signal
 use super::dispatch::Dispatch;
 use super::health::{self, Health};
 use super::interceptor::Interceptor;
-use super::running::{Running, Server};
+use super::running::{DrainLimits, Running, Server};
 use super::service::Service;
 
 /// Collects what a [`Server`] is made of.
@@ -30,6 +30,7 @@ use super::service::Service;
 /// | [`keepalive`](Self::keepalive) | 60 s, 20 s | a peer that lost its power is noticed within 80 s; most NATs forget a connection later than that |
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | a client speaks first, and a slow radio link has a round trip of 1 s |
 /// | [`health`](Self::health) | nothing said | |
+/// | [`cut_early_after`](Self::cut_early_after) | 0.5 of the grace period | most calls land by themselves in the first half; the second is for what must not be cut |
 /// | [`plan`](Self::plan) | [`Plan::default`] | |
 #[must_use = "a builder does nothing until `serve` or `start`"]
 pub struct ServerBuilder {
@@ -48,6 +49,7 @@ pub struct ServerBuilder {
     keepalive_interval: Duration,
     keepalive_timeout: Duration,
     handshake_timeout: Duration,
+    cut_early_after: f64,
     plan: Plan,
     hooks: Vec<Hook>,
     signals: Option<Signals>,
@@ -72,6 +74,7 @@ impl Server {
             keepalive_interval: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
+            cut_early_after: 0.5,
             plan: Plan::default(),
             hooks: Vec::new(),
             signals: None,
@@ -173,6 +176,14 @@ impl ServerBuilder {
     /// Sets how long a new connection may take to begin to speak HTTP/2.
     pub fn handshake_timeout(mut self, time: Duration) -> Self {
         self.handshake_timeout = time;
+        self
+    }
+
+    /// Sets after which share of the grace period calls are cut whose policy is
+    /// [`DrainPolicy::CutEarly`](super::DrainPolicy::CutEarly): from 0.0, at once, to 1.0, not before
+    /// the others.
+    pub fn cut_early_after(mut self, share_of_grace_period: f64) -> Self {
+        self.cut_early_after = share_of_grace_period;
         self
     }
 
@@ -281,16 +292,34 @@ impl ServerBuilder {
         }
         let mut methods = Vec::new();
         let mut engine_methods: Vec<engine::Method> = Vec::new();
+        if !(0.0..=1.0).contains(&self.cut_early_after) {
+            return Err(StartError::Setting {
+                setting: "cut_early_after",
+                value: self.cut_early_after.to_string(),
+                expected: "from 0.0 to 1.0",
+            });
+        }
+        let mut limits = DrainLimits {
+            policies: Vec::new(),
+            grace_period: lifecycle.plan().get_grace_period(),
+            cut_early_after: self.cut_early_after,
+        };
         for service in self.services {
+            if let Some(method) = service.unknown {
+                let path = format!("/{}/{method}", service.name);
+                return Err(StartError::UnknownMethod(path));
+            }
             for method in service.methods {
                 let path = format!("/{}/{}", service.name, method.name);
                 if engine_methods.iter().any(|it| it.path == path) {
                     return Err(StartError::DuplicateMethod(path));
                 }
                 let (request, response) = (method.streaming_request, method.streaming_response);
-                let mut engine_method = engine::Method::new(path, request, response);
+                let minimum = method.minimum;
+                let mut engine_method = engine::Method::new(path, request, response, minimum);
                 engine_method.prompt = method.prompt;
                 engine_methods.push(engine_method);
+                limits.policies.push(method.policy);
                 methods.push(method);
             }
         }
@@ -345,6 +374,7 @@ impl ServerBuilder {
             engine,
             dispatch,
             health: self.health,
+            limits,
         });
         lifecycle
             .enlist(running.clone())
@@ -467,6 +497,8 @@ pub enum StartError {
     },
     /// Two services have this method.
     DuplicateMethod(String),
+    /// Something was set for a method that its service does not have.
+    UnknownMethod(String),
     /// The plan, the hooks or the signals are at fault.
     Lifecycle(BuildError),
     /// The lifecycle is stopping, so nothing new is started.
@@ -491,6 +523,12 @@ impl fmt::Display for StartError {
             } => write!(formatter, "{setting} is {value}, and must be {expected}"),
             StartError::DuplicateMethod(path) => {
                 write!(formatter, "two services have the method {path}")
+            }
+            StartError::UnknownMethod(path) => {
+                write!(
+                    formatter,
+                    "a policy or time is set for {path}, which does not exist"
+                )
             }
             StartError::Lifecycle(error) => error.fmt(formatter),
             StartError::TooLate => formatter.write_str("the program is stopping already"),

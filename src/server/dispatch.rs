@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::engine::{self, Handled, Host, Message};
+use crate::engine::{self, Handled, Host, Landed, Message};
 use crate::lifecycle::{Calls, OwnedGuard};
 
 use super::call::Call;
@@ -34,8 +34,12 @@ struct Counts {
     arrived: AtomicU64,
     landed: AtomicU64,
     refused: AtomicU64,
+    caller_left: AtomicU64,
+    cut: AtomicU64,
     told_to_stop: AtomicU64,
     abandoned: AtomicU64,
+    /// Of those that were abandoned, how many have landed after all.
+    abandoned_landed: AtomicU64,
 }
 
 impl Dispatch {
@@ -58,15 +62,26 @@ impl Dispatch {
 
     pub(super) fn calls(&self) -> Calls {
         let get = |count: &AtomicU64| count.load(Ordering::SeqCst);
-        let refused = get(&self.counts.refused);
-        let told_to_stop = get(&self.counts.told_to_stop);
-        // A refused call lands too, a moment later.
-        let ended = get(&self.counts.landed).saturating_sub(told_to_stop);
-        Calls {
-            completed: ended.saturating_sub(refused),
-            refused,
-            told_to_stop,
+        let counts = Calls {
+            completed: 0,
+            refused: get(&self.counts.refused),
+            caller_left: get(&self.counts.caller_left),
+            cut: get(&self.counts.cut),
+            told_to_stop: get(&self.counts.told_to_stop),
             abandoned: get(&self.counts.abandoned),
+        };
+        let others = [
+            // They land too, a moment later.
+            counts.refused,
+            counts.caller_left,
+            counts.cut,
+            counts.told_to_stop,
+            get(&self.counts.abandoned_landed),
+        ];
+        let landed = get(&self.counts.landed);
+        Calls {
+            completed: landed.saturating_sub(others.iter().sum()),
+            ..counts
         }
     }
 
@@ -153,8 +168,8 @@ impl Host for Dispatch {
         self.counts.arrived.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn run(&self, core: Arc<engine::Call>, message: Option<Message>) {
-        let call = Call::new(core);
+    fn run(&self, core: &Arc<engine::Call>, message: Option<Message>) {
+        let call = Call::new(Arc::clone(core));
         let index = call
             .core
             .method()
@@ -189,8 +204,17 @@ impl Host for Dispatch {
     }
 
     fn landed(&self, call: &Arc<engine::Call>) {
-        if call.told_to_stop() && !call.was_abandoned() {
-            self.counts.told_to_stop.fetch_add(1, Ordering::SeqCst);
+        let counts = &self.counts;
+        let count = match call.outcome() {
+            // Most calls are counted once.
+            Landed::Completed | Landed::Refused => None,
+            Landed::CallerLeft => Some(&counts.caller_left),
+            Landed::Cut => Some(&counts.cut),
+            Landed::ToldToStop => Some(&counts.told_to_stop),
+            Landed::Abandoned => Some(&counts.abandoned_landed),
+        };
+        if let Some(count) = count {
+            count.fetch_add(1, Ordering::SeqCst);
         }
         // Last, so that a count of what is in flight is never too small.
         self.counts.landed.fetch_add(1, Ordering::SeqCst);

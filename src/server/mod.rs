@@ -18,6 +18,6 @@ pub use self::health::{Health, ServingStatus};
 pub use self::interceptor::Interceptor;
 pub use self::metadata::{Metadata, MetadataError, Value};
 pub use self::running::Server;
-pub use self::service::{Service, ServiceBuilder};
+pub use self::service::{DrainPolicy, Service, ServiceBuilder};
 pub use self::status::{Code, Status};
 pub use self::stream::{DetachedReplies, ReceiveTimeout, Replies, Requests, SendError};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use protobuf::Message as Protobuf;
 
-use crate::engine::{self, Ending, Handled, Received, SendError as CoreError, Wait};
+use crate::engine::{self, Ending, Handled, Received, Retry, SendError as CoreError, Wait};
 
 use super::call::Call;
 use super::codec::{decode, encode};
@@ -299,5 +299,6 @@ pub(super) fn ending(status: &Status) -> Ending<'_> {
         code: status.code() as i32,
         message: status.message(),
         details: status.details(),
+        retry: Retry::Unsaid,
     }
 }

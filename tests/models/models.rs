@@ -225,6 +225,42 @@ pub const MODELS: &[Model] = &[
         ],
     },
     Model {
+        name: "workers",
+        folder: "lifecycle",
+        modules: &["mod"],
+        seam: None,
+        bugs: &[
+            Bug {
+                name: "a_spawn_looks_before_the_stop_and_enters_after_it",
+                file: "workers.rs",
+                edits: &[(
+                    "control.workers.push(Arc::clone(&seat));",
+                    "drop(control);\n                self.control.lock().workers.push(Arc::clone(&seat));",
+                )],
+            },
+            Bug {
+                name: "who_joins_takes_a_worker_without_a_thread_for_over",
+                file: "workers.rs",
+                edits: &[("self.over.wait();\n", "")],
+            },
+            Bug {
+                name: "the_drain_waits_for_workers_that_have_ended",
+                file: "workers.rs",
+                edits: &[("if state.ended.is_none() && !self.until_closing {", "if !self.until_closing {")],
+            },
+            Bug {
+                name: "who_fails_in_the_stop_is_forgotten",
+                file: "workers.rs",
+                edits: &[("if control.reason.is_none() {", "if true {")],
+            },
+            Bug {
+                name: "the_wait_for_a_restart_hears_nothing",
+                file: "workers.rs",
+                edits: &[("token.wait_timeout(delay)", "Token::new().wait_timeout(delay)")],
+            },
+        ],
+    },
+    Model {
         name: "handover",
         folder: "engine",
         modules: &["roster"],

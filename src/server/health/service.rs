@@ -1,13 +1,14 @@
 //! The calls of `grpc.health.v1.Health`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use protobuf::{EnumOrUnknown, Message as Protobuf};
 
 use crate::engine::{self, Handled, Message};
 
 use super::super::codec::{decode, encode};
-use super::super::service::{Method, Outcome, Service};
+use super::super::service::{DrainPolicy, Method, Outcome, Service};
 use super::super::status::Status;
 use super::super::stream::{ending, why_ended};
 use super::board::{self, End, State, Stream};
@@ -39,6 +40,7 @@ pub(crate) fn service(board: &Arc<Board>) -> Service {
     let (check, list, watch) = (Arc::clone(board), Arc::clone(board), Arc::clone(board));
     Service {
         name: NAME,
+        unknown: None,
         methods: vec![
             method("Check", false, move |_, message| {
                 let request: HealthCheckRequest = read(message)?;
@@ -71,6 +73,8 @@ fn method(
         streaming_request: false,
         streaming_response,
         prompt: true,
+        policy: DrainPolicy::default(),
+        minimum: Duration::ZERO,
         run: Box::new(move |call, message, _| {
             run(&call.core, message).unwrap_or_else(Outcome::Failed)
         }),
