@@ -198,7 +198,7 @@ fn it_says_how_busy_it_is_and_names_its_calls_the_oldest_first() {
     for (line, path) in lines[3..].iter().zip(["Again", "Say"]) {
         let start = format!("busy: /test.Echo/{path} of ipv4:127.0.0.1:");
         assert!(
-            line.starts_with(&start) && line.ends_with("s on td-worker"),
+            line.starts_with(&start) && line.contains("s on td-worker (thread "),
             "{line}"
         );
     }

@@ -52,6 +52,7 @@ pub(super) enum Operation {
     Headers = 5,
     /// A finish that was the first to watch, too.
     FinishWatched = 6,
+    SendAndTell = 7,
 }
 
 impl Operation {
@@ -63,6 +64,7 @@ impl Operation {
             4 => Operation::Send,
             5 => Operation::Headers,
             6 => Operation::FinishWatched,
+            7 => Operation::SendAndTell,
             _ => unreachable!("the completion queue gave back a tag that nobody made"),
         }
     }
@@ -702,6 +704,38 @@ impl Call {
                 return Err(SendError::Full);
             }
         };
+        let told = stream.sent.get_or_insert_default().0;
+        self.begin_to_send(&mut stream, message, |ops| {
+            self.start_told(ops, Operation::Send, told)
+        })
+    }
+
+    /// As `send`, but never waits, and the host is told ([`Host::sent`](super::Host::sent)) once the
+    /// message is on its way: by an event of the queue, so it may do what it likes then.
+    pub(crate) fn send_and_tell(self: &Arc<Self>, message: &Outgoing) -> Result<(), SendError> {
+        let mut stream = self.stream.lock();
+        if self.flag(SEND_FAILED) || self.is_over() {
+            return Err(SendError::Ended);
+        }
+        if self.is_sending() {
+            return Err(SendError::Full);
+        }
+        self.begin_to_send(&mut stream, message, |ops| {
+            self.start(ops, Operation::SendAndTell)
+        })
+    }
+
+    /// Whether a message is on its way.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.flag(SENDING)
+    }
+
+    fn begin_to_send(
+        &self,
+        stream: &mut Stream,
+        message: &Outgoing,
+        start: impl FnOnce(&[grpc_op]) -> bool,
+    ) -> Result<(), SendError> {
         let before = self
             .flags
             .fetch_or(HEADERS_SENT | SENDING, Ordering::AcqRel);
@@ -711,8 +745,7 @@ impl Call {
         op.data.send_message.send_message = buffer.as_raw();
         let ops = [headers.op(), op];
         let first = usize::from(before & HEADERS_SENT != 0);
-        let told = stream.sent.get_or_insert_default().0;
-        if self.start_told(&ops[first..], Operation::Send, told) {
+        if start(&ops[first..]) {
             Ok(())
         } else {
             self.flags.fetch_or(SEND_FAILED, Ordering::AcqRel);
@@ -813,7 +846,14 @@ impl Call {
 
     /// The server wants this call to end. Says whether it had not ended already.
     pub(super) fn tell_to_stop(&self) -> bool {
-        self.cancel(TOLD)
+        let step = |flags: u32| (flags & FINISHED == 0).then_some(flags | TOLD);
+        let told = self
+            .flags
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
+        told.is_ok() && {
+            self.cancel(TOLD);
+            true
+        }
     }
 
     pub(super) fn expire(&self) {
@@ -847,6 +887,11 @@ impl Call {
                 }
             }
             Operation::Headers => {}
+            Operation::SendAndTell => {
+                self.flags.fetch_and(!SENDING, Ordering::AcqRel);
+                self.notify();
+                self.shared.host.sent(self);
+            }
             Operation::Send | Operation::Receive => {
                 unreachable!("these are told directly")
             }

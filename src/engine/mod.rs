@@ -102,6 +102,9 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// How many calls are in flight.
     fn in_flight(&self) -> usize;
 
+    /// A message that was sent with [`Call::send_and_tell`] is on its way.
+    fn sent(&self, call: &Arc<Call>);
+
     /// A drain is over: no connection is left that could bring a call.
     fn drained(&self);
 }
@@ -141,6 +144,9 @@ pub(crate) struct Method {
     pub(crate) path: String,
     pub(crate) streaming_request: bool,
     pub(crate) streaming_response: bool,
+    /// Its calls are answered on the thread that polls, whether a worker is free or not, so what runs
+    /// must not block. They are not counted as in flight, and the host is not told of their end.
+    pub(crate) prompt: bool,
     /// A call with less time than this left is not begun.
     minimum: Duration,
     /// What holds for its calls from the beginning of a drain on.
@@ -181,6 +187,7 @@ impl Method {
             path,
             streaming_request,
             streaming_response,
+            prompt: false,
             minimum,
             limit: OnceLock::new(),
             handle: std::ptr::null_mut(),
@@ -206,6 +213,8 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     /// How many calls may wait for a worker.
     pub(crate) backlog: usize,
+    /// How many calls of prompt methods may be open.
+    pub(crate) prompt_calls: usize,
     /// How many connections may be open.
     pub(crate) connections: usize,
     /// How much memory, in bytes, may be taken for requests that arrive or wait.
@@ -228,6 +237,9 @@ struct Shared {
     detached: Mutex<HashMap<usize, (Arc<Call>, Instant)>>,
     /// As many as `detached` has; a number to compare with, no more.
     detached_count: AtomicUsize,
+    /// Calls of prompt methods that have not landed, and how many there may be.
+    prompt_calls: AtomicUsize,
+    prompt_limit: usize,
     /// How many calls may have been answered without their callers having taken the answer.
     unwritten_limit: usize,
     unanswered_limit: Duration,
@@ -278,6 +290,10 @@ impl Drop for Bomb {
 
 impl Shared {
     fn landed(&self, call: &Arc<Call>) {
+        if self.is_prompt(call) {
+            self.prompt_calls.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
         self.host.landed(call);
         // Pairs with the store in `Engine::drain`: either that sees the count that
         // `landed` has just changed, or this sees the flag.
@@ -329,6 +345,10 @@ impl Shared {
 
     fn method(&self, call: &Call) -> Option<&Method> {
         call.method().map(|it| &self.methods[it as usize])
+    }
+
+    fn is_prompt(&self, call: &Call) -> bool {
+        self.method(call).is_some_and(|it| it.prompt)
     }
 
     fn expects_stream(&self, call: &Call) -> bool {
@@ -487,6 +507,8 @@ impl Engine {
             seats: Mutex::default(),
             detached: Mutex::default(),
             detached_count: AtomicUsize::new(0),
+            prompt_calls: AtomicUsize::new(0),
+            prompt_limit: config.prompt_calls,
             slots_out: AtomicUsize::new(0),
             told_to_stop: AtomicBool::new(false),
             timers: Timers::new(Arc::clone(&wake)),
@@ -501,14 +523,13 @@ impl Engine {
             pushback: AtomicU32::new(0),
         });
         shared.server.start();
-        let slots_each = (SLOTS / shared.methods.len().max(1)).clamp(2, 8);
-        let numbers = (0..shared.methods.len() as u32).map(Some);
-        for method in numbers
-            .flat_map(|it| std::iter::repeat_n(it, slots_each))
-            .chain([None; 2])
-        {
-            Slot::new(method).lay_out(&shared);
+        let prompt = shared.methods.iter().filter(|it| it.prompt).count();
+        let slots_each = (SLOTS / (shared.methods.len() - prompt).max(1)).clamp(2, 8);
+        for (number, method) in (0..).zip(&shared.methods) {
+            let slots = if method.prompt { 1 } else { slots_each };
+            (0..slots).for_each(|_| Slot::new(Some(number)).lay_out(&shared));
         }
+        (0..2).for_each(|_| Slot::new(None).lay_out(&shared));
         let engine = Engine { shared, addresses };
         let (limit, handshake, listeners) =
             (config.connections, config.handshake, config.listeners);

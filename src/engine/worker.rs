@@ -240,6 +240,9 @@ impl Worker<'_> {
             message,
             unknown,
         } = arrival;
+        if shared.is_prompt(&call) {
+            return self.answer(call, message);
+        }
         shared.host.arrived();
         if let Some(path) = unknown {
             log::debug!("{path} is not implemented here");
@@ -302,6 +305,21 @@ impl Worker<'_> {
                 let why = "all workers are busy and the backlog is full";
                 refuse(shared, &job.call, Ending::new(RESOURCE_EXHAUSTED, why));
             }
+        }
+    }
+
+    /// Answers a call that waits for no worker.
+    fn answer(&self, call: Arc<Call>, message: Option<Message>) {
+        let shared = self.shared;
+        let open = shared.prompt_calls.fetch_add(1, Ordering::Relaxed);
+        if message.is_none() {
+            let why = "the request ended before its message";
+            call.refuse(Ending::new(INTERNAL, why));
+        } else if open >= shared.prompt_limit {
+            let why = "too many callers do not take their answers";
+            call.refuse(Ending::new(RESOURCE_EXHAUSTED, why));
+        } else {
+            shared.host.run(&call, message);
         }
     }
 

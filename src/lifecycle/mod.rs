@@ -192,6 +192,18 @@ impl Lifecycle {
         self.shared().hears_process
     }
 
+    /// Tells at any time whether the program is in Serving and no stop has begun. Does not count as a
+    /// handle.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_ready(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.handle.shared);
+        move || {
+            shared
+                .upgrade()
+                .is_some_and(|it| it.phase.get() == Phase::Serving && !it.stopping.is_cancelled())
+        }
+    }
+
     /// A channel on which every transition from now on arrives once, in order. It is disconnected
     /// after the last.
     ///

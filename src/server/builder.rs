@@ -13,6 +13,7 @@ use crate::lifecycle::{
 };
 
 use super::dispatch::Dispatch;
+use super::health::{self, Health};
 use super::interceptor::Interceptor;
 use super::running::{DrainLimits, Running, Server};
 use super::service::Service;
@@ -30,6 +31,7 @@ use super::service::Service;
 /// | [`memory_limit`](Self::memory_limit) | a quarter of the machine's memory, 16 MiB at the least | the rest of the program needs some, too; it is the share that Java's virtual machine takes |
 /// | [`keepalive`](Self::keepalive) | 60 s, 20 s | a peer that lost its power is noticed within 80 s; most NATs forget a connection later than that |
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | a client speaks first, and a slow radio link has a round trip of 1 s |
+/// | [`health`](Self::health) | nothing said | |
 /// | [`cut_early_after`](Self::cut_early_after) | 0.5 of the grace period | most calls land by themselves in the first half; the second is for what must not be cut |
 /// | [`plan`](Self::plan) | [`Plan::default`] | |
 #[must_use = "a builder does nothing until `serve` or `start`"]
@@ -37,6 +39,7 @@ pub struct ServerBuilder {
     name: Option<String>,
     addresses: Vec<String>,
     services: Vec<Service>,
+    health: Health,
     interceptors: Vec<Box<dyn Interceptor>>,
     workers: usize,
     backlog: usize,
@@ -62,6 +65,7 @@ impl Server {
             name: None,
             addresses: Vec::new(),
             services: Vec::new(),
+            health: Health::new(),
             interceptors: Vec::new(),
             workers: 16,
             backlog: 1024,
@@ -92,6 +96,13 @@ impl ServerBuilder {
     /// Adds a service.
     pub fn service(mut self, service: Service) -> Self {
         self.services.push(service);
+        self
+    }
+
+    /// Sets the program's word on the health of its services, so that handlers can hold a clone of it.
+    /// Default: one with nothing said, which [`Server::health`] gives out.
+    pub fn health(mut self, health: Health) -> Self {
+        self.health = health;
         self
     }
 
@@ -297,7 +308,7 @@ impl ServerBuilder {
         ))
     }
 
-    fn launch(self, lifecycle: &Lifecycle) -> Result<Arc<Running>, StartError> {
+    fn launch(mut self, lifecycle: &Lifecycle) -> Result<Arc<Running>, StartError> {
         let settings = self.settings()?;
         let (workers, backlog) = (at_least_one("workers", self.workers)?, self.backlog);
         let connections = at_least_one("max_connections", self.max_connections)?;
@@ -305,6 +316,13 @@ impl ServerBuilder {
         let memory = at_least_one("memory_limit", memory)?;
         if self.addresses.is_empty() {
             return Err(StartError::NoAddress);
+        }
+        // Two for each connection: clients watch one service of a server as a rule.
+        let watchers = connections.saturating_mul(2);
+        let served = self.services.iter().map(|it| it.name).collect();
+        let health = self.health.board(served, lifecycle.is_ready(), watchers);
+        if self.services.iter().all(|it| it.name != health::NAME) {
+            self.services.push(health::service(&health));
         }
         let mut methods = Vec::new();
         let mut engine_methods: Vec<engine::Method> = Vec::new();
@@ -332,7 +350,9 @@ impl ServerBuilder {
                 }
                 let (request, response) = (method.streaming_request, method.streaming_response);
                 let minimum = method.minimum;
-                engine_methods.push(engine::Method::new(path, request, response, minimum));
+                let mut engine_method = engine::Method::new(path, request, response, minimum);
+                engine_method.prompt = method.prompt;
+                engine_methods.push(engine_method);
                 limits.policies.push(method.policy);
                 methods.push(method);
             }
@@ -358,6 +378,7 @@ impl ServerBuilder {
             methods,
             self.interceptors,
             self.max_receive_message_size,
+            Arc::clone(&health),
             in_flight,
         ));
         let config = Config {
@@ -366,6 +387,7 @@ impl ServerBuilder {
             settings,
             workers,
             backlog,
+            prompt_calls: workers.saturating_add(backlog).saturating_add(watchers),
             connections,
             memory,
             unanswered: self
@@ -385,11 +407,21 @@ impl ServerBuilder {
             name,
             engine,
             dispatch,
+            health: self.health,
             limits,
         });
         lifecycle
             .enlist(running.clone())
             .map_err(|Stopping { .. }| StartError::TooLate)?;
+        // Only now: it is sure that `close` will be called, so no watcher outlives the engine.
+        health.open();
+        let watched = Arc::downgrade(&health);
+        lifecycle.observe(move |_| {
+            if let Some(health) = watched.upgrade() {
+                health.tell(None);
+            }
+        });
+        health.tell(None);
         Ok(running)
     }
 

@@ -11,6 +11,7 @@ use crate::engine::{self, Handled, Host, Landed, Message};
 use crate::lifecycle::{Calls, OwnedGuard};
 
 use super::call::Call;
+use super::health;
 use super::interceptor::Interceptor;
 use super::service::{Method, Outcome};
 use super::status::{Code, Status};
@@ -22,6 +23,7 @@ pub(super) struct Dispatch {
     methods: Vec<Method>,
     interceptors: Arc<[Box<dyn Interceptor>]>,
     message_limit: usize,
+    pub(super) health: Arc<health::Board>,
     counts: Counts,
     /// Keeps the lifecycle from taking the drain for complete.
     draining: Mutex<Option<OwnedGuard>>,
@@ -45,12 +47,14 @@ impl Dispatch {
         methods: Vec<Method>,
         interceptors: Vec<Box<dyn Interceptor>>,
         message_limit: usize,
+        health: Arc<health::Board>,
         in_flight: OwnedGuard,
     ) -> Dispatch {
         Dispatch {
             methods,
             interceptors: interceptors.into(),
             message_limit,
+            health,
             counts: Counts::default(),
             draining: Mutex::new(Some(in_flight)),
         }
@@ -143,7 +147,7 @@ impl Dispatch {
         let ok = Status::ok();
         let status = match &outcome {
             Outcome::Failed(status) => status,
-            Outcome::Done | Outcome::Reply(_) => &ok,
+            Outcome::Done | Outcome::Later | Outcome::Reply(_) => &ok,
         };
         match call.core.take_epilogue() {
             Some(epilogue) => epilogue(ending(status)),
@@ -175,7 +179,7 @@ impl Host for Dispatch {
             .method()
             .expect("the engine refuses unknown methods itself");
         let method = &self.methods[index as usize];
-        let outcome = if self.interceptors.is_empty() {
+        let outcome = if self.interceptors.is_empty() || method.prompt {
             self.outcome(method, &call, message)
         } else {
             self.run_intercepted(method, &call, message)
@@ -188,6 +192,7 @@ impl Host for Dispatch {
         };
         let ok = Status::ok();
         match &outcome {
+            Outcome::Later => {}
             Outcome::Done if detached => {}
             Outcome::Done => drop(call.core.finish(None, ending(&ok), handled)),
             Outcome::Reply(bytes) => drop(call.core.finish(Some(bytes), ending(&ok), handled)),
@@ -217,6 +222,10 @@ impl Host for Dispatch {
         }
         // Last, so that a count of what is in flight is never too small.
         self.counts.landed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn sent(&self, call: &Arc<engine::Call>) {
+        self.health.sent(health::key_of(call));
     }
 
     fn in_flight(&self) -> usize {

@@ -4,6 +4,7 @@ mod builder;
 mod call;
 mod codec;
 mod dispatch;
+mod health;
 mod interceptor;
 mod metadata;
 mod running;
@@ -13,6 +14,7 @@ mod stream;
 
 pub use self::builder::{ServerBuilder, StartError};
 pub use self::call::{Call, Peer};
+pub use self::health::{Health, ServingStatus};
 pub use self::interceptor::Interceptor;
 pub use self::metadata::{Metadata, MetadataError, Value};
 pub use self::running::Server;

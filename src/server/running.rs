@@ -8,6 +8,7 @@ use crate::engine::{Address, Engine, Host, Limit};
 use crate::lifecycle::{Calls, Lifecycle, Participant, Report};
 
 use super::dispatch::Dispatch;
+use super::health::Health;
 use super::service::DrainPolicy;
 
 /// How long the stacks of handlers that do not return are looked for: some milliseconds do,
@@ -27,6 +28,7 @@ pub(super) struct Running {
     pub(super) name: String,
     pub(super) engine: Engine,
     pub(super) dispatch: Arc<Dispatch>,
+    pub(super) health: Health,
     pub(super) limits: DrainLimits,
 }
 
@@ -86,7 +88,14 @@ impl Server {
         &self.lifecycle
     }
 
+    /// The program's word on the health of its services: the one that was given to
+    /// [`ServerBuilder::health`](super::ServerBuilder::health), if any.
+    pub fn health(&self) -> &Health {
+        &self.running.health
+    }
+
     /// How many calls are in flight: arrived, and not yet answered with their status on its way.
+    /// Those of [health](Health) checks are not counted.
     pub fn in_flight(&self) -> usize {
         self.running.dispatch.in_flight()
     }
@@ -96,7 +105,7 @@ impl Server {
         self.running.engine.connections()
     }
 
-    /// What became of the calls so far.
+    /// What became of the calls so far, but for those of [health](Health) checks.
     pub fn calls(&self) -> Calls {
         self.running.dispatch.calls()
     }
@@ -146,6 +155,7 @@ impl Participant for Running {
             self.dispatch.in_flight(),
             self.engine.connections()
         );
+        self.dispatch.health.close();
         self.engine.drain(self.limits.begin(Instant::now()));
     }
 
@@ -155,6 +165,7 @@ impl Participant for Running {
     }
 
     fn close(&self, deadline: Instant) {
+        self.dispatch.health.cut();
         let abandoned = self.engine.abandon_calls();
         for method in &abandoned {
             log::error!(

@@ -16,6 +16,8 @@ use super::stream::{Replies, Requests};
 pub(super) enum Outcome {
     Reply(Outgoing),
     Done,
+    /// Whoever the handler gave the call to ends it.
+    Later,
     Failed(Status),
 }
 
@@ -36,6 +38,8 @@ pub(super) struct Method {
     pub(super) name: &'static str,
     pub(super) streaming_request: bool,
     pub(super) streaming_response: bool,
+    /// Answered by the thread that polls, for the server itself: nothing of the program may run.
+    pub(super) prompt: bool,
     pub(super) policy: DrainPolicy,
     pub(super) minimum: Duration,
     pub(super) run: Run,
@@ -230,6 +234,7 @@ impl ServiceBuilder {
             name,
             streaming_request,
             streaming_response,
+            prompt: false,
             policy: DrainPolicy::default(),
             minimum: Duration::ZERO,
             run: Box::new(run),

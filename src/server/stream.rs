@@ -276,7 +276,7 @@ fn send<R: Protobuf>(core: &Arc<engine::Call>, reply: &R, wait: Wait) -> Result<
 }
 
 /// The status for a handler whose call is over.
-fn why_ended(core: &engine::Call) -> Status {
+pub(super) fn why_ended(core: &engine::Call) -> Status {
     if core.told_to_stop() {
         Status::unavailable("the server is shutting down")
     } else if core.deadline_passed() {

@@ -332,4 +332,58 @@ pub const MODELS: &[Model] = &[
             },
         ],
     },
+    Model {
+        name: "board",
+        folder: "server/health",
+        modules: &["board"],
+        seam: None,
+        bugs: &[
+            Bug {
+                name: "the_state_is_looked_up_early",
+                file: "board.rs",
+                edits: &[
+                    (
+                        "let mut told = watcher.told.lock();",
+                        "let state = self.state(&watcher.service);\n        let mut told = watcher.told.lock();",
+                    ),
+                    (
+                        "let state = self.state(&watcher.service);\n        let news",
+                        "let news",
+                    ),
+                ],
+            },
+            Bug {
+                name: "nobody_looks_again_when_a_message_is_gone",
+                file: "board.rs",
+                edits: &[(
+                    "if let Some(watcher) = watcher {\n            self.update(&watcher);",
+                    "if let Some(watcher) = watcher {",
+                )],
+            },
+            Bug {
+                name: "the_last_is_decided_late",
+                file: "board.rs",
+                edits: &[
+                    ("let is_last = !self.watchers.lock().open;", ""),
+                    (
+                        "if is_last {",
+                        "let is_last = !self.watchers.lock().open;\n        if is_last {",
+                    ),
+                ],
+            },
+            Bug {
+                name: "close_lets_nobody_go",
+                file: "board.rs",
+                edits: &[(
+                    "self.watchers.lock().open = false;\n        self.tell(None);",
+                    "self.watchers.lock().open = false;",
+                )],
+            },
+            Bug {
+                name: "an_end_is_not_remembered",
+                file: "board.rs",
+                edits: &[("if !told.ended {\n            told.ended = true;", "{")],
+            },
+        ],
+    },
 ];
