@@ -33,7 +33,7 @@ use grpcio_sys::{
 };
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::bytes::{bytes, Message, Outgoing};
+use super::bytes::{bytes, Compression, Message, Outgoing};
 use super::queue::{call_tag, drop_call_tag, take_call_tag};
 use super::shim::{
     touchdown_call_start_batch, touchdown_completion_create, touchdown_completion_destroy,
@@ -109,6 +109,8 @@ const REFUSED: u32 = 1 << 16;
 const CUT: u32 = 1 << 17;
 /// The handler has returned, whatever became of the call.
 const RETURNED: u32 = 1 << 18;
+/// The message that was read last came compressed.
+const COMPRESSED: u32 = 1 << 19;
 
 /// A name and a value to be sent. Whoever makes one has checked that it is legal.
 type Pair = (String, Vec<u8>);
@@ -298,6 +300,20 @@ impl Call {
             count => unsafe { slice::from_raw_parts(self.metadata.metadata, count) },
         };
         pairs.iter().map(|it| (bytes(&it.key), bytes(&it.value)))
+    }
+
+    /// Remembers how the message came that is being read.
+    pub(crate) fn note_compression(&self, message: &Message) {
+        match message.compression() {
+            Compression::Identity if !self.flag(COMPRESSED) => {}
+            Compression::Identity => drop(self.flags.fetch_and(!COMPRESSED, Ordering::AcqRel)),
+            _ => drop(self.flags.fetch_or(COMPRESSED, Ordering::AcqRel)),
+        }
+    }
+
+    /// Whether the message that was read last came compressed.
+    pub(crate) fn came_compressed(&self) -> bool {
+        self.flag(COMPRESSED)
     }
 
     /// The time left until the caller's deadline or the call's time in the drain is over,

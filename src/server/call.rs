@@ -34,6 +34,12 @@ impl Call {
         Peer::parse(&self.core.peer())
     }
 
+    /// Whether the request that was read last came compressed. Most services need not know: they
+    /// get it decompressed.
+    pub fn is_request_compressed(&self) -> bool {
+        self.core.came_compressed()
+    }
+
     /// The metadata that came with the request.
     pub fn metadata(&self) -> Metadata<'_> {
         Metadata::new(&self.core)

@@ -173,7 +173,7 @@ impl ServiceBuilder {
         F: Fn(&Call, Q) -> Result<R, Status> + Send + Sync + 'static,
     {
         self.method(name, false, false, move |call, message, limit| {
-            reply(one(message, limit).and_then(|request| handler(call, request)))
+            reply(one(call, message, limit).and_then(|request| handler(call, request)))
         })
     }
 
@@ -185,7 +185,7 @@ impl ServiceBuilder {
         F: Fn(&Call, Q, Replies<R>) -> Result<(), Status> + Send + Sync + 'static,
     {
         self.method(name, false, true, move |call, message, limit| {
-            let request = one(message, limit);
+            let request = one(call, message, limit);
             let replies = Replies::new(call.core.clone());
             request
                 .and_then(|request| handler(call, request, replies))
@@ -243,9 +243,12 @@ impl ServiceBuilder {
     }
 }
 
-fn one<Q: Protobuf>(message: Option<Message>, limit: usize) -> Result<Q, Status> {
+fn one<Q: Protobuf>(call: &Call, message: Option<Message>, limit: usize) -> Result<Q, Status> {
     match message {
-        Some(message) => decode(&message, limit),
+        Some(message) => {
+            call.core.note_compression(&message);
+            decode(&message, limit)
+        }
         None => Err(Status::internal("the request has no message")),
     }
 }

@@ -75,6 +75,7 @@ impl<Q: Protobuf> Requests<Q> {
                 return Some(Some(Err(why_ended(&self.core))));
             }
         };
+        self.core.note_compression(&message);
         let request = decode(&message, self.limit).inspect_err(|status| {
             self.ended = true;
             log::debug!("{}: {status}", self.core.path());

@@ -1,8 +1,6 @@
 // The published interop cases, after gRPC's doc/interop-test-descriptions.md, on @grpc/grpc-js.
 //
 //     node interop.mjs ADDRESS CASE...
-//
-// `client_compressed_*` go without the first step, which probes whether the server checks that a request was compressed.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -10,7 +8,7 @@ import { once } from 'node:events';
 import { grpc, load, main, run, start } from './cases.mjs';
 
 const { TestService, UnimplementedService } = load('src/proto/grpc/testing/test.proto').grpc.testing;
-const { OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED } = grpc.status;
+const { OK, CANCELLED, INVALID_ARGUMENT, UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED } = grpc.status;
 
 const REQUEST_SIZES = [27182, 8, 1828, 45904];
 const REPLY_SIZES = [31415, 9, 2653, 58979];
@@ -60,6 +58,8 @@ await main({
   },
 
   async client_compressed_unary(address) {
+    const probe = { ...large, expectCompressed: { value: true } };
+    assert.equal((await run(connect(address), 'UnaryCall', [probe])).status.code, INVALID_ARGUMENT);
     for (const value of [true, false]) {
       const client = connect(address, value ? GZIP : {});
       checkSizes(await run(client, 'UnaryCall', [{ ...large, expectCompressed: { value } }]), [314159]);
@@ -72,8 +72,16 @@ await main({
 
   async client_compressed_streaming(address) {
     // This client compresses all calls of a channel or none.
-    await checkUpload(connect(address, GZIP), [27182, 45904], 73086);
-    await checkUpload(connect(address), [27182, 45904], 73086);
+    const upload = (options, value) => {
+      const requests = [27182, 45904].map((size) => ({ ...inputRequest(size), expectCompressed: { value } }));
+      return run(connect(address, options), 'StreamingInputCall', requests);
+    };
+    assert.equal((await upload({}, true)).status.code, INVALID_ARGUMENT);
+    for (const [options, value] of [[GZIP, true], [{}, false]]) {
+      const ended = await upload(options, value);
+      checkOk(ended);
+      assert.equal(ended.replies[0].aggregatedPayloadSize, 73086);
+    }
   },
 
   async server_streaming(address) {

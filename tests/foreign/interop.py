@@ -1,8 +1,6 @@
 """The published interop cases, after gRPC's doc/interop-test-descriptions.md, on grpcio.
 
     interop.py ADDRESS CASE...
-
-`client_compressed_*` go without the first step, which probes whether the server checks that a request was compressed.
 """
 
 import threading
@@ -83,6 +81,9 @@ def large_unary(channel):
 
 @case
 def client_compressed_unary(channel):
+    probe = large_request(expect_compressed=messages.BoolValue(value=True))
+    call = stub(channel).UnaryCall.future(probe, timeout=TIMEOUT_S, compression=grpc.Compression.NoCompression)
+    check_equal(status_of(call).code(), grpc.StatusCode.INVALID_ARGUMENT)
     for compressed in (True, False):
         request = large_request(expect_compressed=messages.BoolValue(value=compressed))
         compression = grpc.Compression.Gzip if compressed else grpc.Compression.NoCompression
@@ -99,11 +100,22 @@ def client_streaming(channel):
 @case
 def client_compressed_streaming(_):
     # This client compresses a whole call or none of it; and it ignores a call's own `compression` here.
-    for compression in (grpc.Compression.Gzip, grpc.Compression.NoCompression):
+    def upload(compression, compressed):
         with connect(compression=compression) as channel:
-            requests = (messages.StreamingInputCallRequest(payload=zeros(size)) for size in (27182, 45904))
-            reply = stub(channel).StreamingInputCall(requests, timeout=TIMEOUT_S)
-            check_equal(reply.aggregated_payload_size, 73086)
+            expected = messages.BoolValue(value=compressed)
+            requests = (
+                messages.StreamingInputCallRequest(payload=zeros(size), expect_compressed=expected)
+                for size in (27182, 45904)
+            )
+            call = stub(channel).StreamingInputCall.future(requests, timeout=TIMEOUT_S)
+            if compressed and compression == grpc.Compression.NoCompression:
+                check_equal(status_of(call).code(), grpc.StatusCode.INVALID_ARGUMENT)
+            else:
+                check_equal(call.result().aggregated_payload_size, 73086)
+
+    upload(grpc.Compression.NoCompression, True)
+    upload(grpc.Compression.Gzip, True)
+    upload(grpc.Compression.NoCompression, False)
 
 
 @case

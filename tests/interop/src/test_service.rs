@@ -6,7 +6,7 @@
 //! |---|---|
 //! | EmptyCall, UnaryCall, StreamingInputCall, StreamingOutputCall, FullDuplexCall | yes |
 //! | Echo Status, Echo Metadata, `interval_us`, `server_id` | yes |
-//! | CompressedRequest | no: compressed requests are read, but a handler is not told that one was compressed, so `expect_compressed` is not checked |
+//! | CompressedRequest | yes |
 //! | CompressedResponse | no: replies are never compressed |
 //! | CacheableUnaryCall | no: C-core has no GET any more |
 //! | Echo Auth Information | no: there is no authentication |
@@ -21,7 +21,7 @@ use touchdown::{Call, Replies, Requests, Service, Status};
 
 use crate::protos::empty::Empty;
 use crate::protos::messages::{
-    EchoStatus, Payload, PayloadType, ResponseParameters, SimpleRequest, SimpleResponse,
+    BoolValue, EchoStatus, Payload, PayloadType, ResponseParameters, SimpleRequest, SimpleResponse,
     StreamingInputCallRequest, StreamingInputCallResponse, StreamingOutputCallRequest,
     StreamingOutputCallResponse,
 };
@@ -43,6 +43,7 @@ pub fn test_service() -> Service {
 
 fn unary_call(call: &Call, request: SimpleRequest) -> Result<SimpleResponse, Status> {
     echo_metadata(call)?;
+    expect_compressed(call, &request.expect_compressed)?;
     echo_status(&request.response_status)?;
     Ok(SimpleResponse {
         payload: payload(request.response_type, request.response_size)?,
@@ -54,6 +55,18 @@ fn unary_call(call: &Call, request: SimpleRequest) -> Result<SimpleResponse, Sta
     })
 }
 
+/// `CompressedRequest`: a request has to come as it says that it does.
+fn expect_compressed(call: &Call, expected: &MessageField<BoolValue>) -> Result<(), Status> {
+    match expected.as_ref() {
+        Some(expected) if expected.value != call.is_request_compressed() => {
+            Err(Status::invalid_argument(
+                "the request is compressed, or is not, contrary to what it says",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn streaming_input_call(
     call: &Call,
     requests: Requests<StreamingInputCallRequest>,
@@ -61,7 +74,9 @@ fn streaming_input_call(
     echo_metadata(call)?;
     let mut size = 0;
     for request in requests {
-        size += request?.payload.body.len();
+        let request = request?;
+        expect_compressed(call, &request.expect_compressed)?;
+        size += request.payload.body.len();
     }
     let too_much = |_| Status::out_of_range("the sum is too large for an int32");
     Ok(StreamingInputCallResponse {
