@@ -70,6 +70,37 @@ fn a_call_in_flight_lands() {
 }
 
 #[test]
+fn a_stop_under_load_loses_no_call() {
+    let server = start(echo());
+    let callers: Vec<_> = (0..16)
+        .map(|_| client(&server))
+        .map(|client| {
+            thread::spawn(move || {
+                for landed in 0.. {
+                    match say(&client, "hello") {
+                        Ok(answer) => assert_eq!(answer, "hello"),
+                        Err(status) => return (landed, status),
+                    }
+                }
+                unreachable!("the server goes away")
+            })
+        })
+        .collect();
+    eventually("there is load", || server.calls().completed > 500);
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    let mut landed = 0;
+    for caller in callers {
+        let (calls, end) = caller.join().unwrap();
+        landed += calls;
+        // The one failure of each caller is that it found nobody to connect to.
+        assert_eq!(end.code(), Code::Unavailable, "{end}");
+        assert!(end.message().contains("failed to connect"), "{end}");
+    }
+    assert_eq!(report.calls.completed, landed, "{report}");
+}
+
+#[test]
 fn nothing_is_accepted_while_calls_in_flight_go_on() {
     let (service, begun, release) = gated();
     let server = start(service);
