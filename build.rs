@@ -8,9 +8,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     #[cfg(feature = "server")]
     {
         shim::compile()?;
+        let out = std::path::PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
+        touchdown_build::Builder::new()
+            .file("proto/health.proto")
+            .out_dir(out.join("health"))
+            .client(false)
+            .server(false)
+            .lite(true)
+            .compile()?;
         // For the examples and tests, which a published package does not contain.
         if std::path::Path::new("proto/greeter.proto").exists() {
-            let files = ["proto/greeter.proto", "proto/news.proto"];
+            let files = [
+                "proto/greeter.proto",
+                "proto/ledger.proto",
+                "proto/news.proto",
+            ];
             touchdown_build::compile(&files, &["proto"])?;
         }
     }

@@ -7,17 +7,10 @@
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, select, Receiver};
-use touchdown::lifecycle::{Hook, Lifecycle, OwnedGuard, Plan, Report, Signals};
-
-/// A job, and the guard that keeps the program from closing before the job is done.
-struct Job {
-    number: u32,
-    in_flight: OwnedGuard,
-}
+use crossbeam_channel::{bounded, select, Receiver, Sender};
+use touchdown::lifecycle::{Hook, Lifecycle, Plan, Report, Signals, Token, Worker};
 
 fn main() -> Result<Report, Box<dyn Error>> {
     let journal = Arc::new(Mutex::new(Vec::new()));
@@ -28,48 +21,52 @@ fn main() -> Result<Report, Box<dyn Error>> {
         .hook(flush(Arc::clone(&journal)))
         .build()?;
 
-    let (sender, jobs) = bounded(8);
-    for _ in 0..4 {
-        let (jobs, journal, lifecycle) = (jobs.clone(), Arc::clone(&journal), lifecycle.clone());
-        thread::spawn(move || work(&jobs, &journal, &lifecycle));
+    match start(&lifecycle, &journal) {
+        Ok(()) => println!("running, press Ctrl-C to stop"),
+        // Says nothing if it failed only because a signal came first.
+        Err(error) => lifecycle.fail(error),
     }
-
-    // Everything is ready. An error here means that a signal came first; then it only remains to
-    // wait.
-    if lifecycle.serving().is_ok() {
-        println!("running, press Ctrl-C to stop");
-    }
-
-    // From here on this thread makes jobs, until the drain begins: then the gate refuses.
-    for number in 1.. {
-        let Ok(in_flight) = lifecycle.in_flight().enter_owned() else {
-            break;
-        };
-        // A full queue must not keep this thread from hearing of the drain.
-        select! {
-            send(sender, Job { number, in_flight }) -> _ => {}
-            recv(lifecycle.draining().receiver()) -> _ => break,
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-
     let report = lifecycle.wait();
     println!("{report}");
     Ok(report)
 }
 
-/// Works until there are no more jobs.
-fn work(jobs: &Receiver<Job>, journal: &Mutex<Vec<u32>>, lifecycle: &Lifecycle) {
+/// Starts five workers. The drain waits for all of them.
+fn start(lifecycle: &Lifecycle, journal: &Arc<Mutex<Vec<u32>>>) -> Result<(), Box<dyn Error>> {
+    let (sender, jobs) = bounded(8);
+    let workers = lifecycle.workers("jobs");
+    workers.spawn(Worker::new("make", move |token| make(&sender, token)))?;
+    for number in 1..=4 {
+        let (jobs, journal) = (jobs.clone(), Arc::clone(journal));
+        let cancelling = lifecycle.cancelling().clone();
+        let work = move |_: &Token| work(&jobs, &journal, &cancelling);
+        workers.spawn(Worker::new(format!("work {number}"), work))?;
+    }
+    Ok(lifecycle.serving()?)
+}
+
+/// Makes jobs until it is told to stop, when the drain begins.
+fn make(jobs: &Sender<u32>, token: &Token) {
+    for job in 1.. {
+        // A full queue must not keep it from hearing of the drain.
+        select! {
+            send(jobs, job) -> _ => {}
+            recv(token.receiver()) -> _ => return,
+        }
+        if token.wait_timeout(Duration::from_millis(50)) {
+            return;
+        }
+    }
+}
+
+/// Works until there are no more jobs, which is soon after nobody makes them any more.
+fn work(jobs: &Receiver<u32>, journal: &Mutex<Vec<u32>>, cancelling: &Token) {
     for job in jobs {
         // The job itself takes 150 ms. It waits on the token rather than sleep, so that it hears
         // if the grace period is over before it is done.
-        let told_to_stop = lifecycle
-            .cancelling()
-            .wait_timeout(Duration::from_millis(150));
-        if !told_to_stop {
-            journal.lock().unwrap().push(job.number);
+        if !cancelling.wait_timeout(Duration::from_millis(150)) {
+            journal.lock().unwrap().push(job);
         }
-        drop(job.in_flight);
     }
 }
 

@@ -22,6 +22,7 @@
 //!   gRPC and is of use alone.
 //! - [`Server`] serves [`Service`]s, and is a part of a lifecycle. Handlers get a [`Call`], take and
 //!   give messages or streams of them ([`Requests`], [`Replies`]), and fail with a [`Status`].
+//!   Its [`Health`] is there for who asks.
 //! - [`client`] is the other side, as blocking as this one.
 //! - `touchdown-build`, a crate of its own, turns .proto files into service traits and clients, in
 //!   build.rs; [`include_protos!`] brings them in.
@@ -63,11 +64,15 @@
 //!
 //! | feature | default | what it brings |
 //! |---|---|---|
-//! | `server` | yes | the server, the client and the code generator's runtime; needs cmake and a C++ compiler |
+//! | `server` | yes | the server, its health service, the client and the code generator's runtime; needs cmake and a C++ compiler |
 //!
 //! Without default features the crate is [`lifecycle`] alone. It builds in seconds, in Rust only.
 #![deny(missing_docs, unsafe_code)]
 #![warn(rust_2018_idioms)]
+
+// Generated code names the crate as programs do.
+#[cfg(feature = "server")]
+extern crate self as touchdown;
 
 #[cfg(feature = "server")]
 pub mod client;

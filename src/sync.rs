@@ -1,5 +1,5 @@
-//! The seam: everything by which the lifecycle and the workers' roster share memory, wait, wake, start
-//! threads or learn the time.
+//! The seam: everything by which the lifecycle, the workers' roster and the health board share memory, wait,
+//! wake, start threads or learn the time.
 //!
 //! Here these are the plain ones, so the seam costs nothing. The models in tests/models compile the same
 //! sources against a seam of their own, in which a scheduler decides who runs next and time is virtual. So

@@ -9,9 +9,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use common::*;
+use touchdown::client::CallOptions;
 use touchdown::lifecycle::exit_code;
-use touchdown::protobuf::well_known_types::wrappers::StringValue;
-use touchdown::{Call, Replies, Server, Service};
+use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
+use touchdown::{Call, Replies, Server, Service, ServingStatus};
 
 /// A connection on which HTTP/2 is written by hand.
 fn raw_client(server: &Server) -> TcpStream {
@@ -163,4 +164,61 @@ fn a_client_that_takes_no_answer_is_sent_away_after_the_keepalive() {
     end.recv_timeout(LONG).expect("the handler is told");
     eventually("the client is gone", || server.connections() == 0);
     assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
+}
+
+/// A client that grants no window: the server may send it headers and trailers, and not one message.
+fn client_without_window(server: &Server) -> TcpStream {
+    let mut client = raw_client(server);
+    // SETTINGS_INITIAL_WINDOW_SIZE: RFC 9113, 6.5.2.
+    client
+        .write_all(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]))
+        .unwrap();
+    client
+}
+
+/// A health check, of the server as a whole.
+fn health_call(method: &str, stream: u8) -> Vec<u8> {
+    let path = format!("/grpc.health.v1.Health/{method}");
+    let headers = frame(1, 4, stream, &call_headers("POST", &path));
+    [headers, frame(0, 1, stream, &[0; 5])].concat()
+}
+
+#[test]
+fn a_watcher_that_takes_nothing_costs_little_and_holds_no_drain() {
+    // A drain that waited for it would take this long, and be forced in the end.
+    let plan = quick_plan().grace_period(LONG);
+    let server = builder(echo()).plan(plan).start().unwrap();
+    let mut watcher = client_without_window(&server);
+    for stream in [1, 3, 5] {
+        watcher.write_all(&health_call("Watch", stream)).unwrap();
+    }
+    // The headers of the first.
+    read_until(&mut watcher, "application/grpc");
+    for _ in 0..1000 {
+        server.health().set("", ServingStatus::NotServing);
+        server.health().set("", ServingStatus::Serving);
+    }
+    assert_eq!(say(&client(&server), "hello").unwrap(), "hello");
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls.completed, 1, "{report}");
+}
+
+#[test]
+fn health_that_nobody_takes_is_answered_up_to_a_limit() {
+    let builder = builder(echo()).workers(1).backlog(0).max_connections(1);
+    let server = builder.start().unwrap();
+    let mut asking = client_without_window(&server);
+    // Two watchers for the connection, and as many answers as calls may run and wait.
+    for stream in [1, 3, 5, 7] {
+        asking.write_all(&health_call("Check", stream)).unwrap();
+    }
+    read_until(&mut asking, "too many callers do not take their answers");
+    drop(asking);
+    eventually("the connection is gone", || server.connections() == 0);
+    // On the wire the messages are these.
+    let (client, options) = (client(&server), CallOptions::default().timeout(LONG));
+    let check = "/grpc.health.v1.Health/Check";
+    let state = client.unary::<StringValue, UInt32Value>(check, &text(""), options);
+    assert_eq!(state.unwrap().value, 1);
 }

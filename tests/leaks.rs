@@ -11,7 +11,7 @@ use std::thread;
 use common::*;
 use touchdown::client::{CallOptions, Client};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
-use touchdown::{Call, Replies, Requests, Server, Service, Status};
+use touchdown::{Call, Replies, Requests, Server, Service, ServingStatus, Status};
 
 const SERVERS: usize = 1000;
 
@@ -103,7 +103,21 @@ fn start_load_stop() {
         drop(requests);
         assert!(replies.next().is_none());
     }
+    // On the wire, messages of a health check are these.
+    let watch = || {
+        let path = "/grpc.health.v1.Health/Watch";
+        let mut watcher = client
+            .server_streaming::<_, UInt32Value>(path, &text(""), options())
+            .unwrap();
+        assert_eq!(watcher.next().unwrap().unwrap(), number(1));
+        watcher
+    };
+    drop(watch());
+    let mut watcher = watch();
+    server.health().set("", ServingStatus::NotServing);
+    assert_eq!(watcher.next().unwrap().unwrap(), number(2));
     let report = server.shutdown();
+    assert!(watcher.next().is_none());
     assert_eq!(
         (report.exit_code(), report.calls.completed),
         (0, 4 * u64::from(CALLS)),

@@ -5,7 +5,7 @@ mod lifecycle_support;
 use std::io::Write;
 use std::process;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{never, unbounded};
 use lifecycle_support::{bound, is_child, say, End, Part, Process};
@@ -141,6 +141,61 @@ fn a_participant_that_does_not_answer_does_not_hold_up_the_exit() {
         end.stderr.contains("hard deadline of 200ms passed"),
         "{end:?}"
     );
+}
+
+#[test]
+fn stacks_come_last_and_do_not_hold_up_the_exit() {
+    struct Deep;
+    impl Participant for Deep {
+        fn name(&self) -> String {
+            "deep".to_owned()
+        }
+        fn running(&self) -> Vec<String> {
+            vec!["work".to_owned()]
+        }
+        fn stacks(&self, deadline: Instant) -> Vec<String> {
+            assert!(deadline < Instant::now() + Duration::from_millis(50));
+            vec!["thread 7".to_owned(), "  0: sinks\nhere".to_owned()]
+        }
+    }
+    struct Stuck;
+    impl Participant for Stuck {
+        fn name(&self) -> String {
+            "stuck".to_owned()
+        }
+        fn running(&self) -> Vec<String> {
+            vec!["more work".to_owned()]
+        }
+        fn stacks(&self, _: Instant) -> Vec<String> {
+            hang();
+        }
+    }
+    if is_child() {
+        let lifecycle = stuck_in(Phase::LameDuck).build().unwrap();
+        lifecycle.enlist(Arc::new(Deep)).unwrap();
+        lifecycle.enlist(Arc::new(Stuck)).unwrap();
+        lifecycle.serving().unwrap();
+        lifecycle.shutdown("test");
+        lifecycle.wait();
+        process::exit(0);
+    }
+    let said = [
+        "touchdown:   deep: work",
+        "touchdown:   stuck: more work",
+        "touchdown:     thread 7",
+        "touchdown:       0: sinks here",
+    ];
+    // They have 100 ms and no more, which need not do on a machine that is busy.
+    for attempt in 1.. {
+        let end = Process::start("stacks_come_last_and_do_not_hold_up_the_exit").end();
+        assert_exits_at_the_deadline(&end);
+        let lines: Vec<&str> = end.stderr.lines().skip(2).collect();
+        assert!(lines.len() >= 2 && said.starts_with(&lines), "{end:?}");
+        if lines == said {
+            break;
+        }
+        assert!(attempt < 20, "{end:?}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 
 use lifecycle_support::{bound, eventually, Part};
-use touchdown::lifecycle::{Hook, Lifecycle, Signals};
+use touchdown::lifecycle::{Hook, Lifecycle, Signals, StartupHook, Token, Worker};
 
 const LIFECYCLES: usize = 1000;
 
@@ -30,12 +30,27 @@ fn live(number: usize, witness: &Arc<()>) {
         }
     };
     let (in_hook, in_observer) = (Arc::clone(witness), Arc::clone(witness));
+    let (in_start, in_undo, in_reload) = (witness.clone(), witness.clone(), witness.clone());
     let lifecycle = Lifecycle::builder()
         .signals(signals)
         .hook(Hook::new("hook", move || {
             drop(in_hook);
             Ok(())
         }))
+        .startup(
+            StartupHook::new("start", move || {
+                drop(in_start);
+                Ok(())
+            })
+            .undo(move || {
+                drop(in_undo);
+                Ok(())
+            }),
+        )
+        .on_reload("reload", move || {
+            let _ = &in_reload;
+            Ok(())
+        })
         .build()
         .unwrap();
     // Holds a handle on its own lifecycle, as observers may.
@@ -46,10 +61,17 @@ fn live(number: usize, witness: &Arc<()>) {
     let part = Part::new();
     *part.lifecycle.lock().unwrap() = Some(lifecycle.clone());
     lifecycle.enlist(part).unwrap();
+    let in_worker = (lifecycle.workers("workers"), Arc::clone(witness));
+    let worker = Worker::new("worker", move |token: &Token| {
+        let (_group, _witness) = &in_worker;
+        token.wait();
+    });
+    lifecycle.workers("workers").spawn(worker).unwrap();
     let transitions = lifecycle.subscribe();
     if number % 2 == 0 {
         lifecycle.serving().unwrap();
     }
+    lifecycle.reload();
     match sender {
         Some(sender) => sender.send(15),
         None => lifecycle.shutdown("test"),

@@ -5,13 +5,16 @@ mod common;
 mod lifecycle_support;
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use common::*;
 use lifecycle_support::{bound, is_child, say as tell, Process};
+use signal_hook::consts::SIGURG;
 use touchdown::client::{CallOptions, Client};
-use touchdown::lifecycle::{exit_code, Report, Signals};
+use touchdown::lifecycle::{exit_code, Lifecycle, Phase, Report, Signals};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::{Code, Server, Service, Status};
 
@@ -82,6 +85,132 @@ fn a_handler_that_never_returns_does_not_keep_the_process() {
         assert_eq!(end.code, Some(exit_code::FORCED.into()), "{end:?}");
         assert!(end.stdout.contains("1 abandoned"), "{end:?}");
     }
+}
+
+#[inline(never)]
+fn loops_for_ever() -> ! {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+/// Has a call begun that never ends, and tells the server to stop.
+fn stop_in_the_middle_of_a_call(child: &mut Process) {
+    let client = connect(child);
+    thread::spawn(move || say(&client, "hello"));
+    child.hear("begun");
+    child.signal("TERM");
+}
+
+/// Whether stacks are to be had on this platform; see src/engine/stack.rs.
+const STACKS: bool = cfg!(all(
+    target_env = "gnu",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+));
+
+#[test]
+fn a_handler_that_loops_is_named_with_its_stack_at_the_end_of_the_force_period() {
+    let _bound = bound();
+    if is_child() {
+        serve(unary(|_, _| {
+            tell("begun");
+            loops_for_ever()
+        }));
+    }
+    let test = "a_handler_that_loops_is_named_with_its_stack_at_the_end_of_the_force_period";
+    let mut child = Process::start(test);
+    stop_in_the_middle_of_a_call(&mut child);
+    let end = child.end();
+    assert_eq!(end.code, Some(exit_code::FORCED.into()), "{end:?}");
+    for words in [
+        "/test.Echo/Say from ipv4:127.0.0.1:",
+        " ms on td-worker (thread ",
+    ] {
+        assert!(end.stderr.contains(words), "no {words:?} in {end:?}");
+    }
+    if STACKS {
+        assert!(
+            end.stderr.contains(": processes::loops_for_ever ("),
+            "{end:?}"
+        );
+        assert!(end.stderr.contains("addr2line"), "{end:?}");
+    } else {
+        assert!(end.stderr.contains("no stack: "), "{end:?}");
+    }
+}
+
+#[test]
+fn a_handler_that_loops_is_named_with_its_stack_at_the_hard_deadline() {
+    let _bound = bound();
+    if is_child() {
+        // An observer that never comes back holds up the walk, so that the deadline passes.
+        let lifecycle = Lifecycle::builder()
+            .signals(Signals::process())
+            .plan(
+                quick_plan()
+                    .grace_period(Duration::from_millis(50))
+                    .force_period(Duration::from_millis(50))
+                    .closing(Duration::from_millis(50))
+                    .hard_deadline(Duration::from_millis(200)),
+            )
+            .observe(|transition| {
+                if transition.to == Phase::Draining {
+                    loop {
+                        thread::park();
+                    }
+                }
+            })
+            .build()
+            .unwrap();
+        let service = unary(|_, _| {
+            tell("begun");
+            loops_for_ever()
+        });
+        let server = builder(service).start_with(&lifecycle).expect("it starts");
+        lifecycle.serving().unwrap();
+        tell(&format!("listening at {}", server.address()));
+        server.wait();
+        unreachable!("the process exits first");
+    }
+    // The stack is searched for 30 ms and no longer, which need not do on a machine that is busy.
+    for attempt in 1.. {
+        let test = "a_handler_that_loops_is_named_with_its_stack_at_the_hard_deadline";
+        let mut child = Process::start(test);
+        stop_in_the_middle_of_a_call(&mut child);
+        let end = child.end();
+        assert_eq!(end.code, Some(exit_code::HARD_DEADLINE.into()), "{end:?}");
+        assert!(end.stderr.contains(": /test.Echo/Say"), "{end:?}");
+        let stack = match STACKS {
+            true => "touchdown:       0: processes::loops_for_ever (",
+            false => "touchdown:       no stack: ",
+        };
+        if end.stderr.contains(" ms on td-worker (thread ") && end.stderr.contains(stack) {
+            break;
+        }
+        assert!(attempt < 20, "{end:?}");
+    }
+}
+
+#[test]
+fn a_programs_own_handler_of_the_signal_is_left_alone() {
+    let _bound = bound();
+    if is_child() {
+        let heard = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGURG, Arc::clone(&heard)).unwrap();
+        serve(unary(move |_, _| {
+            tell("begun");
+            loop {
+                assert!(!heard.load(Ordering::SeqCst));
+                thread::yield_now();
+            }
+        }));
+    }
+    let mut child = Process::start("a_programs_own_handler_of_the_signal_is_left_alone");
+    stop_in_the_middle_of_a_call(&mut child);
+    let end = child.end();
+    assert_eq!(end.code, Some(exit_code::FORCED.into()), "{end:?}");
+    assert!(end.stderr.contains("no stack: "), "{end:?}");
+    assert!(!end.stderr.contains("panicked"), "{end:?}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{ptr, slice};
@@ -39,7 +39,7 @@ use super::shim::{
     touchdown_call_start_batch, touchdown_completion_create, touchdown_completion_destroy,
     Completion,
 };
-use super::{timers, Shared};
+use super::{timers, Limit, Shared, CANCELLED};
 
 /// What was begun on a call; its number travels in the low bits of the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,9 @@ pub(super) enum Operation {
     Receive = 3,
     Send = 4,
     Headers = 5,
+    /// A finish that was the first to watch, too.
+    FinishWatched = 6,
+    SendAndTell = 7,
 }
 
 impl Operation {
@@ -60,44 +63,52 @@ impl Operation {
             3 => Operation::Receive,
             4 => Operation::Send,
             5 => Operation::Headers,
+            6 => Operation::FinishWatched,
+            7 => Operation::SendAndTell,
             _ => unreachable!("the completion queue gave back a tag that nobody made"),
         }
     }
 }
 
 /// The status was given to C-core, or is about to be by whoever set this.
-const FINISHED: u16 = 1;
+const FINISHED: u32 = 1;
 /// C-core was asked to say when the call closes.
-const WATCHED: u16 = 1 << 1;
+const WATCHED: u32 = 1 << 1;
 /// The response headers were given to C-core.
-const HEADERS_SENT: u16 = 1 << 2;
+const HEADERS_SENT: u32 = 1 << 2;
 /// The caller left, or its connection did.
-const CALLER_LEFT: u16 = 1 << 3;
+const CALLER_LEFT: u32 = 1 << 3;
 /// The server wants this call to end.
-const TOLD: u16 = 1 << 4;
+const TOLD: u32 = 1 << 4;
 /// The deadline passed, as seen by the timer.
-const EXPIRED: u16 = 1 << 5;
+const EXPIRED: u32 = 1 << 5;
 /// Nobody works on the call any more: the handler returned, or what it
 /// detached is gone.
-const HANDLED: u16 = 1 << 6;
+const HANDLED: u32 = 1 << 6;
 /// The status is with the kernel.
-const WRITTEN: u16 = 1 << 7;
+const WRITTEN: u32 = 1 << 7;
 /// The call goes on after its handler; it is in the engine's list of such calls.
-const DETACHED: u16 = 1 << 8;
+const DETACHED: u32 = 1 << 8;
 /// Headers or trailers were set.
-const HAS_METADATA: u16 = 1 << 9;
+const HAS_METADATA: u32 = 1 << 9;
 /// The engine has ended the call over its handler's head.
-const ABANDONED: u16 = 1 << 10;
+const ABANDONED: u32 = 1 << 10;
 /// A message is on its way. Set under `stream`'s lock.
-const SENDING: u16 = 1 << 11;
+const SENDING: u32 = 1 << 11;
 /// A message could not be sent, and so none after it.
-const SEND_FAILED: u16 = 1 << 12;
+const SEND_FAILED: u32 = 1 << 12;
 /// A message is asked for. Set under `stream`'s lock.
-const RECEIVING: u16 = 1 << 13;
+const RECEIVING: u32 = 1 << 13;
 /// What was asked for has come, to `received`, which belongs to whoever takes this away.
-const RECEIVED: u16 = 1 << 14;
+const RECEIVED: u32 = 1 << 14;
 /// It was no message, and not the end of them either.
-const RECEIVE_FAILED: u16 = 1 << 15;
+const RECEIVE_FAILED: u32 = 1 << 15;
+/// The engine has turned the call away.
+const REFUSED: u32 = 1 << 16;
+/// The engine has ended the call because its time in the drain was over.
+const CUT: u32 = 1 << 17;
+/// The handler has returned, whatever became of the call.
+const RETURNED: u32 = 1 << 18;
 
 /// A name and a value to be sent. Whoever makes one has checked that it is legal.
 type Pair = (String, Vec<u8>);
@@ -109,6 +120,20 @@ pub(crate) struct Ending<'a> {
     pub(crate) message: &'a str,
     /// The value of `grpc-status-details-bin`, left out if empty.
     pub(crate) details: &'a [u8],
+    /// What clients are told of a retry.
+    pub(crate) retry: Retry,
+}
+
+/// What a call's end says of a retry. See "Pushback" in
+/// [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// Nothing: the client follows its own policy.
+    Unsaid,
+    /// Nothing was done, or what was done may be done again: retry, but not all at once.
+    Soon,
+    /// The handler may have done half of its work: do not retry.
+    Never,
 }
 
 /// What came of waiting for a message.
@@ -147,7 +172,7 @@ pub(crate) struct Call {
     streaming: bool,
     deadline: gpr_timespec,
     metadata: grpc_metadata_array,
-    flags: AtomicU16,
+    flags: AtomicU32,
     /// Written by C-core until the event of the watch, or of the finish that
     /// contains it.
     close_cancelled: UnsafeCell<c_int>,
@@ -179,6 +204,8 @@ struct Stream {
     epilogue: Option<Epilogue>,
     /// Run when the call has to end before its handler has ended it.
     on_cancel: Vec<Box<dyn FnOnce() + Send>>,
+    /// Run when the server begins to drain.
+    on_drain: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 /// Where C-core tells the end of an operation.
@@ -228,7 +255,7 @@ impl Call {
             streaming,
             deadline,
             metadata,
-            flags: AtomicU16::new(0),
+            flags: AtomicU32::new(0),
             close_cancelled: UnsafeCell::new(0),
             received: UnsafeCell::new(ptr::null_mut()),
             stream: Mutex::default(),
@@ -273,8 +300,21 @@ impl Call {
         pairs.iter().map(|it| (bytes(&it.key), bytes(&it.value)))
     }
 
-    /// The time left until the deadline; `None` without a deadline.
+    /// The time left until the caller's deadline or the call's time in the drain is over,
+    /// whichever is nearer; `None` if neither is there.
     pub(crate) fn time_remaining(&self) -> Option<Duration> {
+        let drain = self.limit().and_then(|limit| limit.at);
+        let drain = drain.map(|at| at.saturating_duration_since(Instant::now()));
+        [self.time_to_deadline(), drain].into_iter().flatten().min()
+    }
+
+    /// What holds in the drain, once that has begun.
+    fn limit(&self) -> Option<&Limit> {
+        self.shared.methods[self.method? as usize].limit.get()
+    }
+
+    /// The time left until the caller's deadline; `None` without a deadline.
+    pub(crate) fn time_to_deadline(&self) -> Option<Duration> {
         // Two clocks are read to compare them, so the rest could be a little more than nothing
         // after the timer has said that the deadline passed.
         if self.flag(EXPIRED) {
@@ -297,7 +337,7 @@ impl Call {
     }
 
     pub(crate) fn deadline_passed(&self) -> bool {
-        self.time_remaining() == Some(Duration::ZERO)
+        self.time_to_deadline() == Some(Duration::ZERO)
     }
 
     /// Whether the caller left. Asking makes the engine look out for it.
@@ -316,7 +356,7 @@ impl Call {
     pub(crate) fn on_cancel(self: &Arc<Self>, callback: impl FnOnce() + Send + 'static) {
         self.watch();
         let mut stream = self.stream.lock();
-        if let Some(remaining) = self.time_remaining() {
+        if let Some(remaining) = self.time_to_deadline() {
             self.set_timer(&mut stream, remaining);
         }
         if self.flag(CALLER_LEFT | TOLD | EXPIRED) {
@@ -325,6 +365,30 @@ impl Call {
         } else {
             stream.on_cancel.push(Box::new(callback));
         }
+    }
+
+    /// Runs `callback` when the server begins to drain; at once if it has.
+    pub(crate) fn on_drain(&self, callback: impl FnOnce() + Send + 'static) {
+        let mut stream = self.stream.lock();
+        // Pairs with the store in `Engine::drain`, which comes before `tell_of_drain`.
+        if self.is_draining() {
+            drop(stream);
+            callback();
+        } else {
+            stream.on_drain.push(Box::new(callback));
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.leaving.load(Ordering::SeqCst)
+    }
+
+    /// The server begins to drain. From now on the caller is looked out for: nothing is to be
+    /// waited for that nobody waits for.
+    pub(super) fn tell_of_drain(self: &Arc<Self>) {
+        let callbacks = std::mem::take(&mut self.stream.lock().on_drain);
+        callbacks.into_iter().for_each(|callback| callback());
+        self.watch();
     }
 
     fn set_timer(self: &Arc<Self>, stream: &mut Stream, remaining: Duration) {
@@ -336,7 +400,7 @@ impl Call {
         }
     }
 
-    fn flag(&self, flag: u16) -> bool {
+    fn flag(&self, flag: u32) -> bool {
         // Pairs with the `fetch_or` of whoever set it.
         self.flags.load(Ordering::Acquire) & flag != 0
     }
@@ -419,14 +483,27 @@ impl Call {
         ending: Ending<'_>,
         handled: Handled,
     ) -> bool {
+        self.finish_as(message, ending, handled, 0)
+    }
+
+    /// As `finish`. If this is the end, `mark` is set along with it.
+    fn finish_as(
+        self: &Arc<Self>,
+        message: Option<&Outgoing>,
+        ending: Ending<'_>,
+        handled: Handled,
+        mark: u32,
+    ) -> bool {
         let mut lock = self.streaming.then(|| self.stream.lock());
         let done = match handled {
             Handled::Yes => HANDLED,
             Handled::NotYet => 0,
         };
-        let before = self
-            .flags
-            .fetch_or(FINISHED | WATCHED | HEADERS_SENT | done, Ordering::AcqRel);
+        let end = FINISHED | WATCHED | HEADERS_SENT | done;
+        let before = match mark {
+            0 => self.flags.fetch_or(end, Ordering::AcqRel),
+            _ => self.end_with_mark(end, done, mark),
+        };
         if before & FINISHED != 0 {
             drop(lock);
             if done != 0 && before & (HANDLED | WRITTEN) == WRITTEN {
@@ -442,6 +519,17 @@ impl Call {
         if let Some(stream) = lock.as_mut().filter(|_| before & HAS_METADATA != 0) {
             headers = std::mem::take(&mut stream.headers);
             trailers = std::mem::take(&mut stream.trailers);
+        }
+        if mark != 0 {
+            // Of a handler that did not come to its end. Without headers a client may retry.
+            headers.clear();
+            trailers.clear();
+        }
+        if let Some(milliseconds) = self.shared.pushback(ending.retry) {
+            trailers.push((
+                "grpc-retry-pushback-ms".to_owned(),
+                milliseconds.to_string().into_bytes(),
+            ));
         }
         if !ending.details.is_empty() {
             trailers.push((
@@ -480,10 +568,14 @@ impl Call {
         status.data.send_status_from_server.trailing_metadata_count = trailers.pairs.len();
         status.data.send_status_from_server.trailing_metadata = trailers.as_ptr();
         push(status);
-        if before & WATCHED == 0 {
-            push(self.watch_op());
-        }
-        let begun = self.start(&ops[..count], Operation::Finish);
+        let operation = match before & WATCHED {
+            0 => {
+                push(self.watch_op());
+                Operation::FinishWatched
+            }
+            _ => Operation::Finish,
+        };
+        let begun = self.start(&ops[..count], operation);
         drop(lock);
         if !begun {
             self.written();
@@ -491,17 +583,73 @@ impl Call {
         true
     }
 
-    /// Ends the call over its handler's head. Says whether it had not ended.
+    fn end_with_mark(&self, end: u32, done: u32, mark: u32) -> u32 {
+        let step = |flags: u32| match flags & FINISHED {
+            0 => Some(flags | end | mark),
+            _ => Some(flags | done),
+        };
+        let before = self
+            .flags
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
+        before.unwrap_or_else(|flags| flags)
+    }
+
+    /// Ends a call that no handler has seen.
+    pub(super) fn refuse(self: &Arc<Self>, ending: Ending<'_>) {
+        self.finish_as(None, ending, Handled::Yes, REFUSED);
+    }
+
+    /// Ends the call over its handler's head, because the server does not wait for it any longer.
+    /// Says whether somebody is still at work on it.
     pub(super) fn abandon(self: &Arc<Self>, ending: Ending<'_>) -> bool {
-        let was_open = self.finish(None, ending, Handled::NotYet);
+        self.finish_as(None, ending, Handled::NotYet, TOLD);
+        // It may have been cut before.
+        let before = self.flags.fetch_or(ABANDONED, Ordering::AcqRel);
+        before & HANDLED == 0
+    }
+
+    /// Ends the call over its handler's head, because its time in the drain is over, and tells the
+    /// handler. Says whether it had not ended.
+    pub(super) fn cut(self: &Arc<Self>, ending: Ending<'_>) -> bool {
+        let was_open = self.finish_as(None, ending, Handled::NotYet, CUT | TOLD);
         if was_open {
-            self.flags.fetch_or(ABANDONED, Ordering::AcqRel);
+            self.cancel(TOLD);
+            self.let_go_of_detached();
         }
         was_open
     }
 
-    pub(crate) fn was_abandoned(&self) -> bool {
-        self.flag(ABANDONED)
+    /// The handler has returned.
+    pub(super) fn returned(self: &Arc<Self>) {
+        let before = self.flags.fetch_or(RETURNED, Ordering::AcqRel);
+        if before & DETACHED != 0 {
+            self.let_go_of_detached();
+        }
+    }
+
+    /// If nobody is at work on the call but who holds what was detached from it, and there is
+    /// nobody to whom that could be sent: the call is over, and not waited for.
+    fn let_go_of_detached(self: &Arc<Self>) {
+        let flags = self.flags.load(Ordering::Acquire);
+        let is_detached = flags & (DETACHED | RETURNED) == DETACHED | RETURNED;
+        if is_detached && flags & (CALLER_LEFT | CUT) != 0 {
+            let gone = Ending::new(CANCELLED, "the caller left");
+            self.finish(None, gone, Handled::Yes);
+        }
+    }
+
+    /// What is to be said of a call that has landed.
+    pub(crate) fn outcome(&self) -> Landed {
+        let flags = self.flags.load(Ordering::Acquire);
+        let is = |flag| flags & flag != 0;
+        match () {
+            () if is(REFUSED) => Landed::Refused,
+            () if is(ABANDONED) => Landed::Abandoned,
+            () if is(CUT) => Landed::Cut,
+            () if is(CALLER_LEFT) => Landed::CallerLeft,
+            () if is(TOLD) => Landed::ToldToStop,
+            () => Landed::Completed,
+        }
     }
 
     pub(crate) fn is_detached(&self) -> bool {
@@ -511,9 +659,12 @@ impl Call {
     /// Lets the call go on after its handler has returned, until it is finished.
     pub(crate) fn detach(self: &Arc<Self>) {
         let key = Arc::as_ptr(self).addr();
-        self.shared.detached.lock().insert(key, Arc::clone(self));
+        let detached = (Arc::clone(self), Instant::now());
+        self.shared.detached.lock().insert(key, detached);
         self.shared.detached_count.fetch_add(1, Ordering::Relaxed);
         let before = self.flags.fetch_or(DETACHED, Ordering::AcqRel);
+        // Nobody else may be there to notice.
+        self.watch();
         if before & WRITTEN != 0 {
             // It had ended, and `written` has not seen that it is here.
             self.leave_detached();
@@ -553,6 +704,38 @@ impl Call {
                 return Err(SendError::Full);
             }
         };
+        let told = stream.sent.get_or_insert_default().0;
+        self.begin_to_send(&mut stream, message, |ops| {
+            self.start_told(ops, Operation::Send, told)
+        })
+    }
+
+    /// As `send`, but never waits, and the host is told ([`Host::sent`](super::Host::sent)) once the
+    /// message is on its way: by an event of the queue, so it may do what it likes then.
+    pub(crate) fn send_and_tell(self: &Arc<Self>, message: &Outgoing) -> Result<(), SendError> {
+        let mut stream = self.stream.lock();
+        if self.flag(SEND_FAILED) || self.is_over() {
+            return Err(SendError::Ended);
+        }
+        if self.is_sending() {
+            return Err(SendError::Full);
+        }
+        self.begin_to_send(&mut stream, message, |ops| {
+            self.start(ops, Operation::SendAndTell)
+        })
+    }
+
+    /// Whether a message is on its way.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.flag(SENDING)
+    }
+
+    fn begin_to_send(
+        &self,
+        stream: &mut Stream,
+        message: &Outgoing,
+        start: impl FnOnce(&[grpc_op]) -> bool,
+    ) -> Result<(), SendError> {
         let before = self
             .flags
             .fetch_or(HEADERS_SENT | SENDING, Ordering::AcqRel);
@@ -562,8 +745,7 @@ impl Call {
         op.data.send_message.send_message = buffer.as_raw();
         let ops = [headers.op(), op];
         let first = usize::from(before & HEADERS_SENT != 0);
-        let told = stream.sent.get_or_insert_default().0;
-        if self.start_told(&ops[first..], Operation::Send, told) {
+        if start(&ops[first..]) {
             Ok(())
         } else {
             self.flags.fetch_or(SEND_FAILED, Ordering::AcqRel);
@@ -615,8 +797,7 @@ impl Call {
     /// Whether nothing can come of sending or receiving any more. Callers need not cancel when
     /// their deadline passes, and some do not: the server keeps it, too.
     fn is_over(&self) -> bool {
-        self.flag(FINISHED | CALLER_LEFT | TOLD | EXPIRED)
-            || self.time_remaining() == Some(Duration::ZERO)
+        self.flag(FINISHED | CALLER_LEFT | TOLD | EXPIRED) || self.deadline_passed()
     }
 
     /// To be asked before a look at what `wait` is to wait for.
@@ -632,7 +813,7 @@ impl Call {
             Wait::Until(deadline) => Some(deadline),
             Wait::Forever => None,
         };
-        if let Some(remaining) = self.time_remaining() {
+        if let Some(remaining) = self.time_to_deadline() {
             self.set_timer(&mut stream, remaining);
         }
         drop(stream);
@@ -665,14 +846,21 @@ impl Call {
 
     /// The server wants this call to end. Says whether it had not ended already.
     pub(super) fn tell_to_stop(&self) -> bool {
-        self.cancel(TOLD)
+        let step = |flags: u32| (flags & FINISHED == 0).then_some(flags | TOLD);
+        let told = self
+            .flags
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
+        told.is_ok() && {
+            self.cancel(TOLD);
+            true
+        }
     }
 
     pub(super) fn expire(&self) {
         self.cancel(EXPIRED);
     }
 
-    fn cancel(&self, why: u16) -> bool {
+    fn cancel(&self, why: u32) -> bool {
         let mut stream = self.stream.lock();
         let before = self.flags.fetch_or(why, Ordering::AcqRel);
         let callbacks = std::mem::take(&mut stream.on_cancel);
@@ -686,17 +874,35 @@ impl Call {
     pub(super) fn completed(self: &Arc<Self>, operation: Operation) {
         match operation {
             Operation::Finish => self.written(),
+            Operation::FinishWatched => {
+                if self.closed_cancelled() {
+                    self.flags.fetch_or(CALLER_LEFT, Ordering::AcqRel);
+                }
+                self.written();
+            }
             Operation::Watch => {
-                // SAFETY: the event of the watch is here, so C-core has written it.
-                if unsafe { *self.close_cancelled.get() } != 0 {
+                if self.closed_cancelled() {
                     self.cancel(CALLER_LEFT);
+                    self.let_go_of_detached();
                 }
             }
             Operation::Headers => {}
+            Operation::SendAndTell => {
+                self.flags.fetch_and(!SENDING, Ordering::AcqRel);
+                self.notify();
+                self.shared.host.sent(self);
+            }
             Operation::Send | Operation::Receive => {
                 unreachable!("these are told directly")
             }
         }
+    }
+
+    /// Whether the call was closed before its status had come through. To be asked once the watch
+    /// has ended.
+    fn closed_cancelled(&self) -> bool {
+        // SAFETY: C-core has written it.
+        unsafe { *self.close_cancelled.get() != 0 }
     }
 
     /// An operation of a stream has ended. See the head of this file for what may be done here.
@@ -782,6 +988,30 @@ impl Drop for Call {
         unsafe {
             grpc_metadata_array_destroy(&mut self.metadata);
             grpc_call_unref(self.raw);
+        }
+    }
+}
+
+/// How a call has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Landed {
+    /// As its handler said.
+    Completed,
+    Refused,
+    /// The caller did not wait for it.
+    CallerLeft,
+    Cut,
+    ToldToStop,
+    Abandoned,
+}
+
+impl<'a> Ending<'a> {
+    pub(crate) fn new(code: i32, message: &'a str) -> Ending<'a> {
+        Ending {
+            code,
+            message,
+            details: &[],
+            retry: Retry::Unsaid,
         }
     }
 }

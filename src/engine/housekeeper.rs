@@ -97,6 +97,7 @@ impl Housekeeper<'_> {
         at(self.paused_until);
         at(self.watch_workers(now));
         if self.shared.leaving.load(Ordering::SeqCst) {
+            at(self.shared.cut_late_calls(now));
             at(self.go_on_draining(now));
         }
         self.wait(until);

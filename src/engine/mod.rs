@@ -17,22 +17,25 @@ mod requests;
 mod roster;
 mod server;
 mod shim;
+mod stack;
+mod symbols;
 mod timers;
 mod wake;
 mod worker;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 pub(crate) use self::bytes::{Compression, Message, Outgoing};
-pub(crate) use self::call::{Call, Ending, Handled, Received, SendError, Wait};
+pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, SendError, Wait};
 pub use self::listener::Address;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::server::quarter_of_memory;
@@ -41,6 +44,7 @@ use self::connections::Connections;
 use self::pace::Pace;
 use self::queue::Queue;
 use self::requests::Slot;
+pub(crate) use self::roster::Load;
 use self::roster::{Backlog, Roster};
 use self::server::Server;
 use self::timers::Timers;
@@ -48,6 +52,7 @@ use self::wake::Wake;
 use self::worker::{Job, Seat};
 
 /// The status codes that the engine gives by itself.
+const CANCELLED: i32 = 1;
 const DEADLINE_EXCEEDED: i32 = 4;
 const RESOURCE_EXHAUSTED: i32 = 8;
 const UNIMPLEMENTED: i32 = 12;
@@ -61,12 +66,23 @@ const SLOTS: usize = 16;
 /// From how many calls in flight on they are many; measured with h2load.
 const CROWD: usize = 4;
 
+/// Over how many milliseconds clients are told to spread their retries.
+const PUSHBACK_SPREAD: u32 = 100;
+
 /// How many threads poll at the most, and for how many connections each, while calls are many.
 /// Threads that poll for few connections get into each other's way in C-core, which does what
 /// concerns one connection on one thread at a time: with two connections, one thread does 1.4 times
 /// as much as two, with 50 three do 1.1 times as much as one. Measured with h2load on two cores.
 const POLLERS: usize = 3;
 const CONNECTIONS_EACH: usize = 16;
+
+/// The end of a call that a server going down has not run, or may be run again.
+const SHUTTING_DOWN: Ending<'static> = Ending {
+    code: UNAVAILABLE,
+    message: "the server is shutting down",
+    details: &[],
+    retry: Retry::Soon,
+};
 
 /// Who runs the handlers.
 pub(crate) trait Host: Send + Sync + 'static {
@@ -75,7 +91,7 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// Runs a call to its end, or detaches it; on a thread that may block. It
     /// must not panic, and must finish the call or have somebody else do so.
-    fn run(&self, call: Arc<Call>, message: Option<Message>);
+    fn run(&self, call: &Arc<Call>, message: Option<Message>);
 
     /// The engine has refused a call, which will land by itself.
     fn refused(&self, call: &Arc<Call>);
@@ -86,8 +102,40 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// How many calls are in flight.
     fn in_flight(&self) -> usize;
 
+    /// A message that was sent with [`Call::send_and_tell`] is on its way.
+    fn sent(&self, call: &Arc<Call>);
+
     /// A drain is over: no connection is left that could bring a call.
     fn drained(&self);
+}
+
+/// A call that somebody is at work on.
+pub(crate) struct Running {
+    call: Arc<Call>,
+    since: Instant,
+    whereabouts: String,
+}
+
+impl Running {
+    fn new(call: &Arc<Call>, since: Instant, whereabouts: &str) -> Running {
+        Running {
+            call: Arc::clone(call),
+            since,
+            whereabouts: whereabouts.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, peer) = (self.call.path(), self.call.peer());
+        let seconds = self.since.elapsed().as_secs_f64();
+        write!(
+            formatter,
+            "{path} of {peer} for {seconds:.1}s {}",
+            self.whereabouts
+        )
+    }
 }
 
 /// A method to be served.
@@ -96,8 +144,31 @@ pub(crate) struct Method {
     pub(crate) path: String,
     pub(crate) streaming_request: bool,
     pub(crate) streaming_response: bool,
+    /// Its calls are answered on the thread that polls, whether a worker is free or not, so what runs
+    /// must not block. They are not counted as in flight, and the host is not told of their end.
+    pub(crate) prompt: bool,
+    /// A call with less time than this left is not begun.
+    minimum: Duration,
+    /// What holds for its calls from the beginning of a drain on.
+    limit: OnceLock<Limit>,
     handle: *mut c_void,
     pace: Pace,
+}
+
+/// The time that calls of a method have in a drain.
+#[derive(Clone, Copy)]
+pub(crate) struct Limit {
+    /// When it is over; `None` if it never is.
+    pub(crate) at: Option<Instant>,
+    /// Whether calls that have not ended by then are ended with UNAVAILABLE. If not, it is for
+    /// others to say when they have to go.
+    pub(crate) cut: bool,
+}
+
+impl Limit {
+    fn is_over(&self, now: Instant) -> bool {
+        self.cut && self.at.is_some_and(|at| at <= now)
+    }
 }
 
 // SAFETY: the handle is a name that C-core reads.
@@ -106,11 +177,19 @@ unsafe impl Send for Method {}
 unsafe impl Sync for Method {}
 
 impl Method {
-    pub(crate) fn new(path: String, streaming_request: bool, streaming_response: bool) -> Method {
+    pub(crate) fn new(
+        path: String,
+        streaming_request: bool,
+        streaming_response: bool,
+        minimum: Duration,
+    ) -> Method {
         Method {
             path,
             streaming_request,
             streaming_response,
+            prompt: false,
+            minimum,
+            limit: OnceLock::new(),
             handle: std::ptr::null_mut(),
             pace: Pace::default(),
         }
@@ -134,6 +213,8 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     /// How many calls may wait for a worker.
     pub(crate) backlog: usize,
+    /// How many calls of prompt methods may be open.
+    pub(crate) prompt_calls: usize,
     /// How many connections may be open.
     pub(crate) connections: usize,
     /// How much memory, in bytes, may be taken for requests that arrive or wait.
@@ -152,10 +233,13 @@ struct Shared {
     methods: Vec<Method>,
     roster: Roster<Job>,
     seats: Mutex<Vec<Arc<Seat>>>,
-    /// Calls that go on without a worker, by their address.
-    detached: Mutex<HashMap<usize, Arc<Call>>>,
+    /// Calls that go on without a worker, and since when, by their address.
+    detached: Mutex<HashMap<usize, (Arc<Call>, Instant)>>,
     /// As many as `detached` has; a number to compare with, no more.
     detached_count: AtomicUsize,
+    /// Calls of prompt methods that have not landed, and how many there may be.
+    prompt_calls: AtomicUsize,
+    prompt_limit: usize,
     /// How many calls may have been answered without their callers having taken the answer.
     unwritten_limit: usize,
     unanswered_limit: Duration,
@@ -176,6 +260,8 @@ struct Shared {
     leaving: AtomicBool,
     stopping: AtomicBool,
     refusals: Mutex<Refusals>,
+    /// What the next client is told to wait, in milliseconds, before it tries elsewhere.
+    pushback: AtomicU32,
 }
 
 /// Keeps an overload from flooding the log.
@@ -204,6 +290,10 @@ impl Drop for Bomb {
 
 impl Shared {
     fn landed(&self, call: &Arc<Call>) {
+        if self.is_prompt(call) {
+            self.prompt_calls.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
         self.host.landed(call);
         // Pairs with the store in `Engine::drain`: either that sees the count that
         // `landed` has just changed, or this sees the flag.
@@ -257,27 +347,89 @@ impl Shared {
         call.method().map(|it| &self.methods[it as usize])
     }
 
+    fn is_prompt(&self, call: &Call) -> bool {
+        self.method(call).is_some_and(|it| it.prompt)
+    }
+
     fn expects_stream(&self, call: &Call) -> bool {
         self.method(call).is_some_and(|it| it.streaming_request)
     }
 
-    /// Why a call that has just arrived is not to be run, if so; as a status code and a
-    /// message. `in_flight` counts it already.
-    fn reason_to_refuse(&self, in_flight: usize) -> Option<(i32, &'static str)> {
-        if self.told_to_stop.load(Ordering::SeqCst) {
-            return Some((UNAVAILABLE, "the server is shutting down"));
+    /// Why a call that has just arrived is not to be run, if so. `in_flight` counts it already.
+    fn reason_to_refuse(&self, call: &Call, in_flight: usize) -> Option<Ending<'static>> {
+        if let Some(ending) = self.no_time_for(call) {
+            return Some(ending);
         }
         let detached = self.detached_count.load(Ordering::Relaxed);
         // No more than this run or wait, so only then is it worth a closer look.
         if in_flight > detached.saturating_add(self.unwritten_limit)
             && in_flight.saturating_sub(detached + self.roster.busy()) > self.unwritten_limit
         {
-            return Some((
+            return Some(Ending::new(
                 RESOURCE_EXHAUSTED,
                 "too many callers do not take their answers",
             ));
         }
         None
+    }
+
+    /// Why there is no time left to run a call, if so.
+    fn no_time_for(&self, call: &Call) -> Option<Ending<'static>> {
+        let method = self.method(call)?;
+        let limit = method.limit.get();
+        let is_over = |limit: &Limit| limit.is_over(Instant::now());
+        if limit.is_some_and(is_over) || self.told_to_stop.load(Ordering::SeqCst) {
+            return Some(SHUTTING_DOWN);
+        }
+        if method.minimum.is_zero() {
+            return None;
+        }
+        let is_short = |left: Option<Duration>| left.is_some_and(|it| it < method.minimum);
+        if is_short(call.time_to_deadline()) {
+            let why = "the deadline is nearer than the shortest time that the method takes";
+            return Some(Ending::new(DEADLINE_EXCEEDED, why));
+        }
+        is_short(call.time_remaining()).then_some(Ending {
+            message: "the server is shutting down sooner than the method could end",
+            ..SHUTTING_DOWN
+        })
+    }
+
+    /// What a client is told to wait before it retries, in milliseconds; negative if it is not to.
+    fn pushback(&self, retry: Retry) -> Option<i64> {
+        match retry {
+            Retry::Unsaid => None,
+            Retry::Never => Some(-1),
+            Retry::Soon => {
+                let turn = self.pushback.fetch_add(1, Ordering::Relaxed);
+                // Calls that end together are retried one after the other: 37 and 100 have no
+                // common divisor, so a hundred of them wait for a hundred different times. None of
+                // them is 0, with which grpcio 1.85 (C-core's client) waits for ever.
+                Some((1 + turn.wrapping_mul(37) % PUSHBACK_SPREAD).into())
+            }
+        }
+    }
+
+    /// Ends the calls whose time in the drain is over. Returns when the next one's is.
+    fn cut_late_calls(&self, now: Instant) -> Option<Instant> {
+        let limits = self.methods.iter().filter_map(|it| it.limit.get());
+        let cuts = limits.filter(|it| it.cut).filter_map(|it| it.at);
+        let next = cuts.clone().filter(|at| *at > now).min();
+        if cuts.clone().any(|at| at <= now) {
+            let is_late = |call: &Call| {
+                let limit = self.method(call).and_then(|it| it.limit.get());
+                limit.is_some_and(|it| it.is_over(now))
+            };
+            for job in self.roster.take_waiting(|job| is_late(job.call())) {
+                job.refuse_to_run(self);
+            }
+            let late = self.open_calls().into_iter().filter(|it| is_late(it));
+            let cut = late.filter(|call| call.cut(SHUTTING_DOWN)).count();
+            if cut > 0 {
+                log::info!("cut {cut} calls whose time in the drain is over");
+            }
+        }
+        next
     }
 
     fn is_nothing_detached(&self) -> bool {
@@ -302,7 +454,8 @@ impl Shared {
         let seats = self.seats.lock();
         let running = seats.iter().filter_map(|seat| seat.call());
         let mut calls: Vec<_> = running.collect();
-        calls.extend(self.detached.lock().values().cloned());
+        let detached = self.detached.lock();
+        calls.extend(detached.values().map(|(call, _)| Arc::clone(call)));
         calls
     }
 }
@@ -354,6 +507,8 @@ impl Engine {
             seats: Mutex::default(),
             detached: Mutex::default(),
             detached_count: AtomicUsize::new(0),
+            prompt_calls: AtomicUsize::new(0),
+            prompt_limit: config.prompt_calls,
             slots_out: AtomicUsize::new(0),
             told_to_stop: AtomicBool::new(false),
             timers: Timers::new(Arc::clone(&wake)),
@@ -365,16 +520,16 @@ impl Engine {
             leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             refusals: Mutex::default(),
+            pushback: AtomicU32::new(0),
         });
         shared.server.start();
-        let slots_each = (SLOTS / shared.methods.len().max(1)).clamp(2, 8);
-        let numbers = (0..shared.methods.len() as u32).map(Some);
-        for method in numbers
-            .flat_map(|it| std::iter::repeat_n(it, slots_each))
-            .chain([None; 2])
-        {
-            Slot::new(method).lay_out(&shared);
+        let prompt = shared.methods.iter().filter(|it| it.prompt).count();
+        let slots_each = (SLOTS / (shared.methods.len() - prompt).max(1)).clamp(2, 8);
+        for (number, method) in (0..).zip(&shared.methods) {
+            let slots = if method.prompt { 1 } else { slots_each };
+            (0..slots).for_each(|_| Slot::new(Some(number)).lay_out(&shared));
         }
+        (0..2).for_each(|_| Slot::new(None).lay_out(&shared));
         let engine = Engine { shared, addresses };
         let (limit, handshake, listeners) =
             (config.connections, config.handshake, config.listeners);
@@ -400,11 +555,17 @@ impl Engine {
         self.shared.connections.count()
     }
 
-    /// Stops listening, sends clients away, serves what is on the wire; then
-    /// says `Host::drained`. Returns at once.
-    pub(crate) fn drain(&self) {
+    /// Stops listening, sends clients away, serves what is on the wire within the limits, one for
+    /// each method; then says `Host::drained`. Returns at once.
+    pub(crate) fn drain(&self, limits: impl IntoIterator<Item = Limit>) {
+        for (method, limit) in self.shared.methods.iter().zip(limits) {
+            method.limit.get_or_init(|| limit);
+        }
         self.shared.leaving.store(true, Ordering::SeqCst);
         self.shared.wake.wake();
+        for call in self.shared.open_calls() {
+            call.tell_of_drain();
+        }
     }
 
     /// Tells every call that it has to end. Returns how many were told.
@@ -416,9 +577,11 @@ impl Engine {
     }
 
     fn refuse_waiting(&self) -> usize {
-        let waiting = self.shared.roster.take_waiting();
+        let waiting = self.shared.roster.take_waiting(|_| true);
         let dropped = waiting.len();
-        waiting.into_iter().for_each(|job| job.refuse_to_run());
+        for job in waiting {
+            job.refuse_to_run(&self.shared);
+        }
         dropped
     }
 
@@ -430,9 +593,9 @@ impl Engine {
         let calls = self.shared.open_calls();
         let abandoned = calls.iter().filter(|call| {
             call.abandon(Ending {
-                code: UNAVAILABLE,
-                message: "the server is shutting down",
-                details: &[],
+                message: "the server is shutting down and could not wait for the call's end",
+                retry: Retry::Never,
+                ..SHUTTING_DOWN
             })
         });
         abandoned.map(|call| call.path().to_owned()).collect()
@@ -444,20 +607,35 @@ impl Engine {
         self.shared.server.cork();
     }
 
-    /// What is running, and for how long. Waits for no lock.
-    pub(crate) fn running(&self) -> Vec<String> {
+    /// What the handlers are at that have not returned: a line for each, the oldest first, and
+    /// under it the stack of its thread. Waits for no lock, and for no thread beyond `deadline`.
+    pub(crate) fn stacks(&self, deadline: Instant) -> Vec<String> {
+        let Some(seats) = self.shared.seats.try_lock().map(|it| it.clone()) else {
+            return Vec::new();
+        };
+        worker::stacks(&seats, deadline)
+    }
+
+    /// What is running, the oldest first. Waits for no lock.
+    pub(crate) fn running(&self) -> Vec<Running> {
         let mut running = Vec::new();
         if let Some(seats) = self.shared.seats.try_lock() {
-            running.extend(seats.iter().filter_map(|seat| seat.describe()));
+            running.extend(seats.iter().filter_map(|seat| seat.running()));
         }
         if let Some(detached) = self.shared.detached.try_lock() {
             running.extend(
                 detached
                     .values()
-                    .map(|call| format!("{}, detached", call.path())),
+                    .map(|(call, since)| Running::new(call, *since, "detached")),
             );
         }
+        running.sort_by_key(|it| it.since);
         running
+    }
+
+    /// How many workers are busy and how many calls wait for one, out of how many each.
+    pub(crate) fn load(&self) -> Load {
+        self.shared.roster.load()
     }
 
     /// Shuts everything down, calls in flight included, and waits for the

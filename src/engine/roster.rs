@@ -73,6 +73,14 @@ enum Watch {
     },
 }
 
+/// How busy the workers are.
+pub(crate) struct Load {
+    pub(crate) running: usize,
+    pub(crate) workers: usize,
+    pub(crate) waiting: usize,
+    pub(crate) backlog: usize,
+}
+
 /// What is known of a call before it runs.
 #[derive(Clone, Copy)]
 pub(super) struct Outlook {
@@ -310,17 +318,32 @@ impl<T> Roster<T> {
         }
     }
 
-    /// Takes everything out of the backlog.
-    pub(super) fn take_waiting(&self) -> Vec<T> {
+    /// Takes out of the backlog what is to be taken.
+    pub(super) fn take_waiting(&self, is_to_be_taken: impl Fn(&T) -> bool) -> Vec<T> {
         let mut state = self.state.lock();
-        state.waiting_bytes = 0;
-        state.waiting.drain(..).map(|(call, _)| call).collect()
+        let waiting = std::mem::take(&mut state.waiting);
+        let (taken, left): (Vec<_>, _) = waiting
+            .into_iter()
+            .partition(|(call, _)| is_to_be_taken(call));
+        state.waiting = left.into();
+        state.waiting_bytes = state.waiting.iter().map(|(_, bytes)| bytes).sum();
+        taken.into_iter().map(|(call, _)| call).collect()
     }
 
     /// How many calls run or wait.
     pub(super) fn busy(&self) -> usize {
         let state = self.state.lock();
         state.running + state.waiting.len()
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let state = self.state.lock();
+        Load {
+            running: state.running,
+            workers: self.workers,
+            waiting: state.waiting.len(),
+            backlog: self.backlog.calls,
+        }
     }
 
     /// From now on nobody rests: everybody polls, to see the queue's end.
@@ -443,7 +466,10 @@ mod tests {
             ["queued", "queued", "refused"]
         );
         assert_eq!(roster.busy(), 3);
-        assert_eq!(roster.take_waiting(), [4, 5]);
+        assert_eq!(roster.take_waiting(|call| *call == 5), [5]);
+        assert_eq!(arrive(7, 5), "refused");
+        assert_eq!(arrive(8, 4), "queued");
+        assert_eq!(roster.take_waiting(|_| true), [4, 8]);
         assert_eq!(arrive(7, 10), "queued");
     }
 }

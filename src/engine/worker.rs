@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::bytes::Message;
-use super::call::{Call, Ending, Handled};
+use super::call::{Call, Ending};
 use super::queue::Event;
 use super::requests::Arrival;
 use super::roster::{Decision, Next, Outlook};
+use super::stack::Thread;
+use super::symbols;
 use super::{
-    Method, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE,
+    Method, Running, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, SHUTTING_DOWN,
     UNIMPLEMENTED,
 };
 
@@ -24,31 +26,127 @@ pub(super) struct Job {
 }
 
 impl Job {
+    pub(super) fn call(&self) -> &Call {
+        &self.call
+    }
+
     /// Ends the call without running it, because the server is going.
-    pub(super) fn refuse_to_run(self) {
-        end(&self.call, UNAVAILABLE, "the server is shutting down");
+    pub(super) fn refuse_to_run(self, shared: &Shared) {
+        refuse(shared, &self.call, SHUTTING_DOWN);
     }
 }
 
 /// Where a worker shows what it is at.
-#[derive(Default)]
-pub(super) struct Seat(Mutex<Option<(Arc<Call>, Instant)>>);
+pub(super) struct Seat {
+    pub(super) thread: Thread,
+    at: Mutex<Option<(Arc<Call>, Instant)>>,
+}
+
+/// A worker and what it was at when somebody looked.
+struct Stuck<'a> {
+    seat: &'a Seat,
+    method: String,
+    peer: String,
+    since: Instant,
+}
 
 impl Seat {
-    pub(super) fn call(&self) -> Option<Arc<Call>> {
-        self.0.lock().as_ref().map(|(call, _)| Arc::clone(call))
+    /// The calling thread's.
+    fn new() -> Seat {
+        Seat {
+            thread: Thread::current(),
+            at: Mutex::default(),
+        }
     }
 
-    /// The method and for how long, without waiting for the lock.
-    pub(super) fn describe(&self) -> Option<String> {
-        let seat = self.0.try_lock()?;
-        let (call, since) = seat.as_ref()?;
-        Some(format!(
-            "{} for {} ms",
-            call.path(),
-            since.elapsed().as_millis()
-        ))
+    pub(super) fn call(&self) -> Option<Arc<Call>> {
+        self.at.lock().as_ref().map(|(call, _)| Arc::clone(call))
     }
+
+    /// What it is at, without waiting for the lock. Its texts are copies: whoever held on to the
+    /// call might become the one to end it.
+    fn stuck(&self) -> Option<Stuck<'_>> {
+        let at = self.at.try_lock()?;
+        let (call, since) = at.as_ref()?;
+        Some(Stuck {
+            seat: self,
+            method: call.path().to_owned(),
+            peer: call.peer(),
+            since: *since,
+        })
+    }
+
+    /// Whether it is still at what began then.
+    fn is_at(&self, since: Instant) -> bool {
+        let at = self.at.try_lock();
+        at.is_some_and(|it| it.as_ref().is_some_and(|(_, begun)| *begun == since))
+    }
+
+    /// What runs here, and since when, without waiting for the lock.
+    pub(super) fn running(&self) -> Option<Running> {
+        let at = self.at.try_lock()?;
+        let (call, since) = at.as_ref()?;
+        Some(Running::new(call, *since, &format!("on {}", self.thread)))
+    }
+}
+
+/// How many stacks are looked at. What holds up one handler most often holds up the others
+/// too, and whoever reads of it wants to see the rest of the log as well.
+const MOST_STACKS: usize = 8;
+
+/// How long a thread may take to answer. A runnable one gets a processor within some milliseconds,
+/// even beside a dozen others; what has not answered by then is not going to.
+const ANSWER_TIME: Duration = Duration::from_millis(100);
+
+/// Says which handlers run, the oldest first, with the stacks of their threads.
+pub(super) fn stacks(seats: &[Arc<Seat>], deadline: Instant) -> Vec<String> {
+    let mut stuck: Vec<Stuck<'_>> = Vec::new();
+    for it in seats.iter().filter_map(|seat| seat.stuck()) {
+        stuck.insert(stuck.partition_point(|other| other.since <= it.since), it);
+    }
+    let mut found = Vec::new();
+    let now = Instant::now();
+    for it in stuck.iter().take(MOST_STACKS) {
+        // Half of what is left, so that no thread that is silent takes the time of all others.
+        let half = deadline.saturating_duration_since(Instant::now()) / 2;
+        let stack = it.seat.thread.stack(Instant::now() + half.min(ANSWER_TIME));
+        // Otherwise it may be another call's.
+        if it.seat.is_at(it.since) {
+            found.push((it, stack));
+        }
+    }
+    let frames = found.iter().filter_map(|(_, stack)| stack.as_ref().ok());
+    let frames: Vec<usize> = frames.flat_map(|it| &it.frames).copied().collect();
+    let mut names = symbols::describe(&frames, deadline).into_iter();
+    let mut lines = Vec::new();
+    for (it, stack) in &found {
+        lines.push(format!(
+            "{} from {} for {} ms on {}",
+            it.method,
+            it.peer,
+            now.saturating_duration_since(it.since).as_millis(),
+            it.seat.thread
+        ));
+        match stack {
+            Ok(stack) => {
+                let names = names.by_ref().take(stack.frames.len());
+                lines.extend(
+                    names
+                        .enumerate()
+                        .map(|(index, name)| format!("  {index}: {name}")),
+                );
+                lines.extend(stack.cut.then(|| "  and more".to_owned()));
+            }
+            Err(why) => lines.push(format!("  no stack: {why}")),
+        }
+    }
+    if stuck.len() > MOST_STACKS {
+        lines.push(format!("and {} more", stuck.len() - MOST_STACKS));
+    }
+    if !frames.is_empty() {
+        lines.push(symbols::HOW_TO_RESOLVE.to_owned());
+    }
+    lines
 }
 
 /// How many events are handled at the most, and for how long, before the replies
@@ -59,7 +157,7 @@ const CORKED: (u32, Duration) = (32, Duration::from_micros(300));
 pub(super) fn run(shared: &Arc<Shared>) {
     let mut worker = Worker {
         shared,
-        seat: Arc::new(Seat::default()),
+        seat: Arc::new(Seat::new()),
         corked: None,
     };
     shared.seats.lock().push(Arc::clone(&worker.seat));
@@ -142,29 +240,27 @@ impl Worker<'_> {
             message,
             unknown,
         } = arrival;
+        if shared.is_prompt(&call) {
+            return self.answer(call, message);
+        }
         shared.host.arrived();
         if let Some(path) = unknown {
             log::debug!("{path} is not implemented here");
-            end(
-                &call,
-                UNIMPLEMENTED,
-                &format!("{path} is not implemented here"),
-            );
-            shared.host.refused(&call);
+            let why = format!("{path} is not implemented here");
+            refuse(shared, &call, Ending::new(UNIMPLEMENTED, &why));
             return;
         }
         if message.is_none() && !shared.expects_stream(&call) {
             // The caller left, or sent what C-core refuses, before its message was whole.
             log::debug!("{}: ended without a request", call.path());
-            end(&call, INTERNAL, "the request ended before its message");
-            shared.host.refused(&call);
+            let why = "the request ended before its message";
+            refuse(shared, &call, Ending::new(INTERNAL, why));
             return;
         }
         let in_flight = shared.host.in_flight();
-        if let Some((code, why)) = shared.reason_to_refuse(in_flight) {
-            log::debug!("{}: refused: {why}", call.path());
-            end(&call, code, why);
-            shared.host.refused(&call);
+        if let Some(ending) = shared.reason_to_refuse(&call, in_flight) {
+            log::debug!("{}: refused: {}", call.path(), ending.message);
+            refuse(shared, &call, ending);
             return;
         }
         let now = Instant::now();
@@ -206,13 +302,24 @@ impl Worker<'_> {
             Decision::Queued => {}
             Decision::RunAndSpawn(job) | Decision::Refused(job) => {
                 shared.log_refusal(job.call.path(), now);
-                end(
-                    &job.call,
-                    RESOURCE_EXHAUSTED,
-                    "all workers are busy and the backlog is full",
-                );
-                shared.host.refused(&job.call);
+                let why = "all workers are busy and the backlog is full";
+                refuse(shared, &job.call, Ending::new(RESOURCE_EXHAUSTED, why));
             }
+        }
+    }
+
+    /// Answers a call that waits for no worker.
+    fn answer(&self, call: Arc<Call>, message: Option<Message>) {
+        let shared = self.shared;
+        let open = shared.prompt_calls.fetch_add(1, Ordering::Relaxed);
+        if message.is_none() {
+            let why = "the request ended before its message";
+            call.refuse(Ending::new(INTERNAL, why));
+        } else if open >= shared.prompt_limit {
+            let why = "too many callers do not take their answers";
+            call.refuse(Ending::new(RESOURCE_EXHAUSTED, why));
+        } else {
+            shared.host.run(&call, message);
         }
     }
 
@@ -225,24 +332,17 @@ impl Worker<'_> {
                 message,
                 queued,
             } = job;
-            if queued && call.deadline_passed() {
-                end(
-                    &call,
-                    DEADLINE_EXCEEDED,
-                    "the deadline passed while the call waited for a worker",
-                );
-                shared.host.refused(&call);
-            } else {
-                *self.seat.0.lock() = Some((Arc::clone(&call), now));
-                let method = call.method();
-                shared.host.run(call, message);
-                // Dropped after the lock.
-                let done = self.seat.0.lock().take();
-                drop(done);
-                if let Some(method) = method {
-                    shared.methods[method as usize].pace.learn(now.elapsed());
-                }
+            // From here on whoever ends calls in a drain finds this one.
+            *self.seat.at.lock() = Some((Arc::clone(&call), now));
+            match reason_not_to_run(shared, &call, queued) {
+                Some(ending) => refuse(shared, &call, ending),
+                None => self.run(&call, message, now),
             }
+            // A thread that rests must not keep a call, which would keep its connection.
+            drop(call);
+            // Dropped after the lock.
+            let done = self.seat.at.lock().take();
+            drop(done);
             match shared.roster.finished(shared.pollers(shared.is_crowded())) {
                 Next::Run(next) => {
                     now = Instant::now();
@@ -261,6 +361,20 @@ impl Worker<'_> {
             self.uncork();
         }
         shut_queue_down_if_idle(shared);
+    }
+
+    fn run(&self, call: &Arc<Call>, message: Option<Message>, now: Instant) {
+        let shared = self.shared;
+        if call.is_draining() {
+            call.watch();
+        }
+        shared.host.run(call, message);
+        if let Some(method) = shared.method(call) {
+            if method.is_streaming() {
+                call.returned();
+            }
+            method.pace.learn(now.elapsed());
+        }
     }
 }
 
@@ -283,12 +397,18 @@ fn shut_queue_down_if_idle(shared: &Shared) {
     }
 }
 
+/// Why a call is not to be run that was to be run a moment ago, if so.
+fn reason_not_to_run(shared: &Shared, call: &Call, queued: bool) -> Option<Ending<'static>> {
+    if queued && call.deadline_passed() {
+        let why = "the deadline passed while the call waited for a worker";
+        return Some(Ending::new(DEADLINE_EXCEEDED, why));
+    }
+    // What was looked at when the call arrived may have changed.
+    (queued || call.is_draining()).then(|| shared.no_time_for(call))?
+}
+
 /// Ends a call that no handler has seen.
-fn end(call: &Arc<Call>, code: i32, message: &str) {
-    let ending = Ending {
-        code,
-        message,
-        details: &[],
-    };
-    call.finish(None, ending, Handled::Yes);
+fn refuse(shared: &Shared, call: &Arc<Call>, ending: Ending<'_>) {
+    call.refuse(ending);
+    shared.host.refused(call);
 }

@@ -7,14 +7,17 @@ use std::io;
 use signal_hook::low_level;
 
 use super::guard::Guard;
-use super::hooks::{Hook, HookError, Hooks};
+use super::hooks::{Failure, Hook, HookError, Hooks};
 use super::in_flight::InFlight;
 use super::participant::Calls;
 use super::phase::{PhaseCell, Transition};
 use super::plan::{Plan, PlanError};
+use super::reload::{Reload, Reloads};
 use super::shutdown::Token;
 use super::signals::Signals;
+use super::startup::{Started, Startup, StartupHook};
 use super::state::{Control, Exit, Observer, Shared};
+use super::turn::Turn;
 use super::walk::Walk;
 use super::Lifecycle;
 use crate::sync::atomic::AtomicBool;
@@ -26,6 +29,8 @@ pub struct Builder {
     plan: Plan,
     signals: Signals,
     hooks: Vec<Hook>,
+    startup: Vec<StartupHook>,
+    reloads: Vec<Reload>,
     observers: Vec<Observer>,
     exit: Exit,
 }
@@ -36,6 +41,8 @@ impl Builder {
             plan: Plan::default(),
             signals: Signals::none(),
             hooks: Vec::new(),
+            startup: Vec::new(),
+            reloads: Vec::new(),
             observers: Vec::new(),
             // The one without `atexit` handlers, which may hang.
             exit: Box::new(|code| low_level::exit(code)),
@@ -61,6 +68,53 @@ impl Builder {
         self
     }
 
+    /// Adds a start-up hook; [`Lifecycle::start`] runs them. They may be added in any order, whatever
+    /// runs after what.
+    pub fn startup(mut self, hook: StartupHook) -> Self {
+        self.startup.push(hook);
+        self
+    }
+
+    /// Adds a callback that SIGHUP, or [`Lifecycle::reload`], runs: it reads a part of the program's
+    /// state again, and replaces the old if the new is good.
+    ///
+    /// Callbacks run one after the other in the order in which they were added, on a thread of
+    /// their own, at any time while the program serves; what is asked for before is put off until
+    /// then. However often a reload is asked for while one runs, one more follows.
+    ///
+    /// One that fails or panics is logged, and the others run still. It must leave the old state in
+    /// place: build the new one first, then swap. A stop does not wait for a callback, and runs no
+    /// other after it.
+    ///
+    /// ```
+    /// use std::sync::{Arc, RwLock};
+    /// use touchdown::lifecycle::Lifecycle;
+    ///
+    /// let config = Arc::new(RwLock::new(String::new()));
+    /// let lifecycle = Lifecycle::builder()
+    ///     .on_reload("config", {
+    ///         let config = Arc::clone(&config);
+    ///         move || {
+    ///             let new = std::fs::read_to_string("/etc/greeter.conf")?;
+    ///             *config.write().map_err(|error| error.to_string())? = new;
+    ///             Ok(())
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), touchdown::lifecycle::BuildError>(())
+    /// ```
+    pub fn on_reload(
+        mut self,
+        name: impl Into<String>,
+        callback: impl FnMut() -> Result<(), Failure> + Send + 'static,
+    ) -> Self {
+        self.reloads.push(Reload {
+            name: name.into(),
+            callback: Box::new(callback),
+        });
+        self
+    }
+
     /// Adds an observer; see [`Lifecycle::observe`].
     pub fn observe(mut self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
         self.observers.push(Arc::new(observer));
@@ -74,6 +128,18 @@ impl Builder {
         self
     }
 
+    /// The first of the settings that are work of the program, if there is any.
+    #[cfg(feature = "server")]
+    pub(crate) fn first_of_program(&self) -> Option<&'static str> {
+        let all = [
+            ("hook", self.hooks.is_empty()),
+            ("startup", self.startup.is_empty()),
+            ("on_reload", self.reloads.is_empty()),
+        ];
+        let set = all.into_iter().find(|(_, is_empty)| !is_empty);
+        set.map(|(name, _)| name)
+    }
+
     /// Checks everything, begins to listen to signals, and starts the lifecycle's two threads:
     /// `td-lifecycle`, which walks the phases, and `td-guard`, which hears signals and keeps the
     /// hard deadline.
@@ -84,10 +150,20 @@ impl Builder {
     pub fn build(self) -> Result<Lifecycle, BuildError> {
         self.plan.validate().map_err(BuildError::Plan)?;
         let hooks = Hooks::new(self.hooks).map_err(BuildError::Hook)?;
+        let started = Started::default();
+        let startup = self.startup.into_iter();
+        let startup = startup.map(|hook| hook.into_hook(&started)).collect();
+        let startup = Hooks::new(startup).map_err(BuildError::StartupHook)?;
+        let startup_is_over = Token::new();
+        if startup.is_empty() {
+            startup_is_over.cancel();
+        }
         let (bell, sleeper) = bell().map_err(BuildError::Signals)?;
+        #[cfg(feature = "server")]
         let hears_process = self.signals.are_of_process();
         let listener = self.signals.listen(&bell).map_err(BuildError::Signals)?;
         let shared = Arc::new(Shared {
+            #[cfg(feature = "server")]
             hears_process,
             plan: self.plan,
             phase: PhaseCell::new(),
@@ -96,6 +172,10 @@ impl Builder {
             draining: Token::new(),
             cancelling: Token::new(),
             hurried: Token::new(),
+            startup_is_over,
+            started,
+            reloads: Reloads::new(&self.reloads),
+            describing: Turn::default(),
             stopped: Token::new(),
             report: OnceLock::new(),
             control: Mutex::new(Control {
@@ -107,6 +187,13 @@ impl Builder {
                 participants: Vec::new(),
                 dismissed: Calls::default(),
                 hooks,
+                workers: Vec::new(),
+                startup: Startup {
+                    hooks: startup,
+                    ..Startup::default()
+                },
+                reloads: self.reloads,
+                reload_wanted: false,
             }),
             news: Condvar::new(),
             began: OnceLock::new(),
@@ -128,6 +215,7 @@ impl fmt::Debug for Builder {
             .field("plan", &self.plan)
             .field("signals", &self.signals)
             .field("hooks", &self.hooks)
+            .field("startup", &self.startup)
             .finish_non_exhaustive()
     }
 }
@@ -150,6 +238,7 @@ fn start_threads(
         shared: Arc::clone(shared),
         start,
         guard,
+        startup: Vec::new(),
     };
     let spawned = thread::Builder::new()
         .name("td-lifecycle".to_owned())
@@ -163,8 +252,10 @@ fn start_threads(
 pub enum BuildError {
     /// The plan cannot be kept; see [`Plan::validate`].
     Plan(PlanError),
-    /// The hooks do not fit together.
+    /// The closing hooks do not fit together.
     Hook(HookError),
+    /// The start-up hooks do not fit together.
+    StartupHook(HookError),
     /// The operating system refused a signal handler, or the socket to hear from it. The process
     /// may be out of file descriptors.
     Signals(io::Error),
@@ -178,12 +269,13 @@ impl fmt::Display for BuildError {
         f.write_str(match self {
             Self::Plan(_) => "the plan of the stop cannot be kept",
             Self::Hook(_) => "the closing hooks do not fit together",
+            Self::StartupHook(_) => "the start-up hooks do not fit together",
             Self::Signals(_) => "cannot listen to signals",
             Self::Thread(_) => "cannot start a thread",
         })?;
         match self {
             Self::Plan(error) => write!(f, ": {error}"),
-            Self::Hook(error) => write!(f, ": {error}"),
+            Self::Hook(error) | Self::StartupHook(error) => write!(f, ": {error}"),
             Self::Signals(error) | Self::Thread(error) => write!(f, ": {error}"),
         }
     }

@@ -7,8 +7,12 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
+use signal_hook::consts::{SIGHUP, SIGUSR1};
+
+use super::reload;
 use super::report::{exit_code, one_line, Reason};
 use super::signals::{signal_name, Listener};
 use super::state::Shared;
@@ -18,6 +22,14 @@ use crate::sync::{bounded, thread, Arc, Instant, Sleeper};
 /// How long the process may take to say what was running before it exits. Enough for thousands of
 /// lines to a slow console, and short beside any deadline.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
+
+/// How much of that may go to saying where in the code it runs, which comes last, since it may take
+/// time or fail. A machine that is not overloaded needs some milliseconds.
+const STACKS_TIME: Duration = Duration::from_millis(100);
+
+/// How much of that is for finding out: a process whose threads do not say where they are still exits
+/// within 50 ms of its deadline.
+const STACKS_SEARCH_TIME: Duration = Duration::from_millis(30);
 
 pub(super) struct Guard {
     pub(super) shared: Arc<Shared>,
@@ -34,8 +46,14 @@ impl Guard {
         // Pairs with the Release in `Shared::dismiss_guard`.
         while !self.shared.walked.load(Ordering::Acquire) {
             while let Some(signal) = self.listener.take() {
-                signals = signals.saturating_add(1);
-                self.obey(signal, signals);
+                match signal {
+                    SIGHUP => self.hang_up(),
+                    SIGUSR1 => write_state(&self.shared),
+                    _ => {
+                        signals = signals.saturating_add(1);
+                        self.obey(signal, signals);
+                    }
+                }
             }
             let deadline = self.shared.hard_deadline().filter(|_| !enforced);
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -53,7 +71,16 @@ impl Guard {
         }
     }
 
-    /// Does what the signal asks for, it being the `nth` of all.
+    /// Begins a reload; or, if there is nothing to reload, the stop.
+    fn hang_up(&self) {
+        if self.shared.reloads.exist {
+            reload::ask(&self.shared);
+        } else if !self.listener.is_hang_up_ignored() {
+            self.shared.begin_stop(Reason::Signal(SIGHUP));
+        }
+    }
+
+    /// Does what the signal asks for, it being the `nth` of those that stop the program.
     fn obey(&self, signal: i32, nth: u32) {
         match nth {
             1 => self.shared.begin_stop(Reason::Signal(signal)),
@@ -66,7 +93,8 @@ impl Guard {
     }
 
     fn exit(&self, why: &str, code: u8) {
-        let (done, said) = bounded::<()>(0);
+        let (words_done, words_said) = bounded::<()>(0);
+        let (stacks_done, stacks_said) = bounded::<()>(0);
         let shared = Arc::clone(&self.shared);
         let headline = format!(
             "touchdown: {why} while {}; exiting with {code}",
@@ -76,33 +104,92 @@ impl Guard {
         let speaker = thread::Builder::new()
             .name("td-last-words".to_owned())
             .spawn(move || {
-                if let Some(stderr) = &shared.stderr {
-                    say_what_runs(&shared, stderr, &headline);
-                }
-                drop(done);
+                let Some(stderr) = &shared.stderr else {
+                    return;
+                };
+                say_what_runs(&shared, stderr, &headline);
+                drop(words_done);
+                say_where_it_is(&shared, stderr);
+                drop(stacks_done);
             });
         if speaker.is_ok() {
-            let _ = said.recv_timeout(LAST_WORDS_TIME);
+            let end = Instant::now() + LAST_WORDS_TIME;
+            let _ = words_said.recv_timeout(LAST_WORDS_TIME);
+            let left = end.saturating_duration_since(Instant::now());
+            let _ = stacks_said.recv_timeout(left.min(STACKS_TIME));
         }
         (self.shared.exit)(i32::from(code));
     }
 }
 
-/// Writes line by line, so that what is known is out before something blocks.
-fn say_what_runs(shared: &Shared, mut stderr: &File, headline: &str) {
-    let mut say = |line: &str| {
-        let _ = stderr.write_all(format!("{}\n", one_line(line)).as_bytes());
-    };
-    say(headline);
-    say(&format!("touchdown:   in flight: {}", shared.gate.count()));
-    for participant in shared.participants() {
-        let name = participant.name();
-        for work in participant.running() {
-            say(&format!("touchdown:   {name}: {work}"));
-        }
+/// Writes what the program is at to standard error, on a thread of its own.
+fn write_state(shared: &Arc<Shared>) {
+    if !shared.describing.ask() {
+        return;
     }
+    let thread = thread::Builder::new().name("td-state".to_owned());
+    let write = {
+        let shared = Arc::clone(shared);
+        move || loop {
+            if let Some(stderr) = &shared.stderr {
+                let phase = shared.phase.get();
+                let headline = format!("touchdown: state, asked for by SIGUSR1: {phase}");
+                say_what_runs(&shared, stderr, &headline);
+            }
+            if !shared.describing.over() {
+                break;
+            }
+        }
+    };
+    if thread.spawn(write).is_err() {
+        // Whoever asks next tries again.
+        shared.describing.over();
+    }
+}
+
+/// Writes line by line, so that what is known is out before something blocks.
+fn say_what_runs(shared: &Shared, stderr: &File, headline: &str) {
+    say(stderr, headline);
+    describe(shared, |line| say(stderr, &format!("touchdown:   {line}")));
+}
+
+/// Says in lines what is in flight and what runs; what the program has to be asked for comes last.
+pub(super) fn describe(shared: &Shared, mut say: impl FnMut(&str)) {
     let hooks = shared.running_hooks.lock().clone();
     for hook in hooks {
-        say(&format!("touchdown:   hook: {hook}"));
+        say(&format!("hook: {hook}"));
     }
+    if let Some(name) = shared.reloads.running() {
+        say(&format!("reload: {name}"));
+    }
+    for worker in shared.workers_in_flight() {
+        say(&worker);
+    }
+    let participants = shared.participants();
+    say(&format!("in flight: {}", shared.in_flight(&participants)));
+    for participant in participants {
+        // One that panics must not keep the others from being named.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| {
+            let name = participant.name();
+            if let Some(state) = participant.state() {
+                say(&format!("{name}: {state}"));
+            }
+            for work in participant.running() {
+                say(&format!("{name}: {work}"));
+            }
+        }));
+    }
+}
+
+fn say_where_it_is(shared: &Shared, stderr: &File) {
+    let deadline = Instant::now() + STACKS_SEARCH_TIME;
+    for participant in shared.participants() {
+        for line in participant.stacks(deadline) {
+            say(stderr, &format!("touchdown:     {line}"));
+        }
+    }
+}
+
+fn say(mut stderr: &File, line: &str) {
+    let _ = stderr.write_all(format!("{}\n", one_line(line)).as_bytes());
 }

@@ -9,12 +9,12 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use super::closing::Run;
-use super::report::HookReport;
+use super::report::{HookReport, Outcome};
+use super::run::Run;
 use crate::sync::{Instant, Mutex};
 
 /// What the work of a hook may fail with.
-type Failure = Box<dyn Error + Send + Sync>;
+pub(super) type Failure = Box<dyn Error + Send + Sync>;
 
 pub(super) type Work = Box<dyn FnOnce() -> Result<(), Failure> + Send>;
 
@@ -187,7 +187,26 @@ impl Hooks {
         deadline: Option<Instant>,
         running: &Mutex<Vec<String>>,
     ) -> Vec<HookReport> {
-        Run::new(self.hooks, deadline, running).run()
+        self.prepare(deadline, running).run()
+    }
+
+    /// The same, for who wants to have a say in it.
+    pub(super) fn prepare(
+        self,
+        deadline: Option<Instant>,
+        running: &Mutex<Vec<String>>,
+    ) -> Run<'_> {
+        Run::new(self.hooks, deadline, running)
+    }
+
+    /// The reports of hooks whose turn never came.
+    pub(super) fn into_not_run(self) -> Vec<HookReport> {
+        let not_run = |hook: Hook| HookReport {
+            name: hook.name,
+            outcome: Outcome::NotRun,
+            took: Duration::ZERO,
+        };
+        self.hooks.into_iter().map(not_run).collect()
     }
 }
 

@@ -10,17 +10,47 @@
 //!
 //! | phase | what holds | ends when |
 //! |---|---|---|
-//! | [`Starting`](Phase::Starting) | not ready; a stop asked for here goes straight to Closing | [`Lifecycle::serving`] is called |
+//! | [`Starting`](Phase::Starting) | not ready; a stop asked for here goes straight to Closing | [`Lifecycle::serving`] is called, and the start-up hooks are done |
 //! | [`Serving`](Phase::Serving) | ready | a signal, or [`Lifecycle::shutdown`] |
 //! | [`LameDuck`](Phase::LameDuck) | serves everything, but says "not ready" | its time is over |
 //! | [`Draining`](Phase::Draining) | takes in nothing new; what is in flight goes on | the last has left, or the grace period is over |
 //! | [`Cancelling`](Phase::Cancelling) | what remains has been told to leave | it left, or the force period is over |
-//! | [`Closing`](Phase::Closing) | participants close, then the hooks run | all are finished, or out of time |
+//! | [`Closing`](Phase::Closing) | participants close and workers are joined, then the hooks run, then start-up is undone | all are finished, or out of time |
 //! | [`Stopped`](Phase::Stopped) | the [`Report`] and its exit code are known | |
 //!
 //! A [`Plan`] says how long each may take. A second signal skips to Cancelling, a third exits at
 //! once, and when the plan's hard deadline passes the process writes what is still running to its
 //! standard error and exits.
+//!
+//! # Start-up
+//!
+//! A [`StartupHook`] is a named piece of work to do before the program is ready, and may have an
+//! [`undo`](StartupHook::undo). [`Lifecycle::serving`] runs all of them, in the order of their
+//! dependencies and each within its time limit; [`Lifecycle::start`] runs them before, for who has
+//! to do something in between. If one fails, panics or overruns, the start has failed: nothing more
+//! is started, what had started is undone, the last first, and the exit code is
+//! [`FAILED_START`](exit_code::FAILED_START). After a stop that begins in the meantime, and after
+//! every other one, the same is undone at the end of Closing. A hook that was left behind and does its
+//! work after all is undone as well, as long as the process is there.
+//!
+//! # Reloads
+//!
+//! SIGHUP, or [`Lifecycle::reload`], runs the callbacks given to [`Builder::on_reload`], on a thread
+//! made for it and never twice at the same time; requests that come meanwhile make one more run. A
+//! callback that fails has to leave the old state in place, and the log says so. Without callbacks HUP
+//! begins a stop, since a terminal that goes away must not cost a call, but it is never taken for a
+//! second or a third signal. A stop does not wait for a reload; one that hangs is named in the last
+//! words.
+//!
+//! # What it is at
+//!
+//! SIGUSR1 has the state of the program written to standard error: the phase, the hooks that run, how
+//! many works are in flight, and of each participant its state and what it runs. This is what the
+//! last words at a hard deadline say, it needs no thread of the program, and it works at any time.
+//! [`Lifecycle::describe`] returns the same.
+//!
+//! While a stop waits for what is in flight, the log says so after 1 s, and then every 5 s: `draining
+//! for 6s: 3 in flight, oldest: pump: stroke 7 for 12.3s`, with the oldest of each participant.
 //!
 //! # Anatomy
 //!
@@ -29,7 +59,9 @@
 //! * [`InFlight`] is the gate: a thread that does work enters it, and the drain waits until all
 //!   have left.
 //! * [`Participant`] is a part of the program with work of its own, such as a server.
-//! * [`Hook`] is a piece of work for Closing.
+//! * [`WorkerGroup`] spawns threads that are not calls, tells them to stop and joins them; see
+//!   [`Worker`].
+//! * [`Hook`] is a piece of work for Closing, [`StartupHook`] one for Starting.
 //! * [`Signals`] says where signals come from: the process, a test, or nowhere.
 //! * [`Report`] says what happened.
 //!
@@ -68,20 +100,25 @@
 //! ```
 
 mod builder;
-mod closing;
 mod guard;
 mod hooks;
 mod in_flight;
 mod participant;
 mod phase;
 mod plan;
+mod reload;
 mod report;
+mod restart;
+mod run;
 mod shutdown;
 mod signals;
+mod startup;
 mod state;
+mod turn;
 mod walk;
+mod workers;
 
-use std::fmt::{self, Display};
+use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
 pub use self::builder::{BuildError, Builder};
@@ -91,10 +128,14 @@ pub use self::participant::{Calls, Participant};
 pub use self::phase::{Phase, Transition};
 pub use self::plan::{Plan, PlanError};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
+pub use self::restart::Restart;
 pub use self::shutdown::{Never, Token};
 pub use self::signals::{SignalSender, Signals};
+pub use self::startup::StartupHook;
 pub use self::state::Stopping;
+pub use self::workers::{SpawnError, Worker, WorkerGroup, WorkerResult};
 
+use self::report::one_line;
 use self::state::Shared;
 use crate::sync::{unbounded, Arc, Receiver};
 
@@ -131,7 +172,7 @@ impl Lifecycle {
         Builder::new()
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 
@@ -149,6 +190,18 @@ impl Lifecycle {
     #[cfg(feature = "server")]
     pub(crate) fn hears_process(&self) -> bool {
         self.shared().hears_process
+    }
+
+    /// Tells at any time whether the program is in Serving and no stop has begun. Does not count as a
+    /// handle.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_ready(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.handle.shared);
+        move || {
+            shared
+                .upgrade()
+                .is_some_and(|it| it.phase.get() == Phase::Serving && !it.stopping.is_cancelled())
+        }
     }
 
     /// A channel on which every transition from now on arrives once, in order. It is disconnected
@@ -194,15 +247,9 @@ impl Lifecycle {
     /// [`Stopping`] if the stop has begun. The participant would not be told of all phases.
     pub fn enlist(&self, participant: Arc<dyn Participant>) -> Result<(), Stopping> {
         let mut control = self.shared().control.lock();
-        match &control.reason {
-            Some(reason) => Err(Stopping {
-                reason: reason.clone(),
-            }),
-            None => {
-                control.participants.push(participant);
-                Ok(())
-            }
-        }
+        control.refuse_if_stopping()?;
+        control.participants.push(participant);
+        Ok(())
     }
 
     /// Takes a participant out again: it has ended by itself. The calls that it reports now are
@@ -238,6 +285,12 @@ impl Lifecycle {
         }
     }
 
+    /// A new group of workers: threads that are not calls. The name is for the log and the report;
+    /// several groups may have the same.
+    pub fn workers(&self, name: impl Into<String>) -> WorkerGroup {
+        WorkerGroup::new(name.into(), Arc::clone(&self.handle.shared))
+    }
+
     /// The gate of the whole program: closed when Draining begins (or, on a stop during start-up,
     /// when Closing does), and waited for until all have left.
     pub fn in_flight(&self) -> &InFlight {
@@ -260,27 +313,80 @@ impl Lifecycle {
         &self.shared().cancelling
     }
 
-    /// Ends start-up: the program is ready, [`Phase::Serving`] begins. The second time it does
-    /// nothing.
+    /// Runs the start-up hooks, and waits until all have done their work. For a program that has
+    /// something to do between them and [`serving`](Self::serving), such as to listen; `serving`
+    /// runs those that have not run. The second time it does nothing, and so does it without hooks.
+    ///
+    /// A hook that fails, panics or overruns begins a stop with
+    /// [`exit_code::FAILED_START`]: those that run are waited for within their time limits, no
+    /// other is run, and in [`Phase::Closing`] the work of those that were done is undone. A stop
+    /// that begins meanwhile by other means ends start-up in the same way, without counting as a
+    /// failure; a second signal ends the wait for those that run. So does the plan's hard deadline,
+    /// which counts from the moment when the stop begins.
+    ///
+    /// A start-up hook must not call it, nor `serving`: it would wait for itself until its time is
+    /// over. Nor must an observer.
     ///
     /// # Errors
     ///
-    /// [`Stopping`] if a stop has begun meanwhile. The program has nothing more to do than to let
-    /// it run its course: [`wait`](Self::wait), and return.
+    /// [`Stopping`] if a stop has begun meanwhile; its reason says whether a hook failed. The program
+    /// has nothing more to do than to let it run its course: [`wait`](Self::wait), and return.
+    pub fn start(&self) -> Result<(), Stopping> {
+        let shared = self.shared();
+        if !shared.startup_is_over.is_cancelled() {
+            shared.control.lock().startup.wanted = true;
+            shared.news.notify_one();
+            shared.startup_is_over.wait();
+        }
+        shared.control.lock().refuse_if_stopping()
+    }
+
+    /// Ends start-up: the program is ready, [`Phase::Serving`] begins. Start-up hooks that have not
+    /// run are run first, as by [`start`](Self::start). The second time it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
     pub fn serving(&self) -> Result<(), Stopping> {
+        self.start()?;
         let shared = self.shared();
         let mut control = shared.control.lock();
-        if let Some(reason) = &control.reason {
-            return Err(Stopping {
-                reason: reason.clone(),
-            });
-        }
+        control.refuse_if_stopping()?;
         if shared.phase.get() == Phase::Starting {
+            let reload_wanted = control.reload_wanted;
             shared.step(&mut control, Phase::Serving);
             drop(control);
             shared.news.notify_one();
+            if reload_wanted {
+                reload::ask(shared);
+            }
         }
         Ok(())
+    }
+
+    /// Asks for a reload, as SIGHUP does, and returns at once: see [`Builder::on_reload`]. Does
+    /// nothing if there are no callbacks, or if the stop has begun.
+    pub fn reload(&self) {
+        reload::ask(self.shared());
+    }
+
+    /// What the program is at, as SIGUSR1 has it written to standard error: the phase, and then, a
+    /// line each, the hooks and the reload that run, how many works are in flight, and the state of
+    /// each participant with all that it runs.
+    ///
+    /// ```
+    /// use touchdown::lifecycle::Lifecycle;
+    ///
+    /// let lifecycle = Lifecycle::builder().build()?;
+    /// assert_eq!(lifecycle.describe(), "starting\nin flight: 0\n");
+    /// # Ok::<(), touchdown::lifecycle::BuildError>(())
+    /// ```
+    pub fn describe(&self) -> String {
+        let mut text = format!("{}\n", self.phase());
+        guard::describe(self.shared(), |line| {
+            let _ = writeln!(text, "{}", one_line(line));
+        });
+        text
     }
 
     /// Begins the stop and returns at once. `why` goes into the report. Does nothing if the stop

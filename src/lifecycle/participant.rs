@@ -30,10 +30,31 @@ pub trait Participant: Send + Sync + 'static {
         let _ = deadline;
     }
 
-    /// What is running, one entry each, for logs and for the last words of a process that
-    /// must exit. Must not wait for a lock that another thread can hold for long: prefer
-    /// `try_lock`.
+    /// What is running, one entry each, the oldest first, for logs and for the last words of a
+    /// process that must exit. Must not wait for a lock that another thread can hold for long:
+    /// prefer `try_lock`. As long as it does not return, the state is not written again.
     fn running(&self) -> Vec<String>;
+
+    /// Where in the code the threads are that hold up its work, as lines of text: of each thread a line that
+    /// names it, and its stack. The last of the last words of a process that must exit; what
+    /// is not there by `deadline`, some 30 ms from now, may be lost. Must not wait for a lock, as `running`.
+    fn stacks(&self, deadline: Instant) -> Vec<String> {
+        let _ = deadline;
+        Vec::new()
+    }
+
+    /// How it is doing, in one line: how busy it is, and how much more it could take. Written when
+    /// the state of the program is asked for. What holds for [`running`](Self::running) holds here.
+    fn state(&self) -> Option<String> {
+        None
+    }
+
+    /// How many works it has in flight, if it holds one guard for all of them. `None`, the
+    /// default, if it holds a guard for each, or none at this moment: then the gate's count says
+    /// it. What holds for [`running`](Self::running) holds here.
+    fn in_flight(&self) -> Option<usize> {
+        None
+    }
 
     /// What became of its calls so far.
     fn calls(&self) -> Calls {
@@ -48,6 +69,10 @@ pub struct Calls {
     pub completed: u64,
     /// Turned away before they ran.
     pub refused: u64,
+    /// Their callers did not wait for the end.
+    pub caller_left: u64,
+    /// Ended before the grace period was over, because that is the policy for their kind.
+    pub cut: u64,
     /// Told to give up when the grace period was over, and left.
     pub told_to_stop: u64,
     /// Still running when the force period was over.
@@ -61,6 +86,8 @@ impl Add for Calls {
         Self {
             completed: self.completed.saturating_add(other.completed),
             refused: self.refused.saturating_add(other.refused),
+            caller_left: self.caller_left.saturating_add(other.caller_left),
+            cut: self.cut.saturating_add(other.cut),
             told_to_stop: self.told_to_stop.saturating_add(other.told_to_stop),
             abandoned: self.abandoned.saturating_add(other.abandoned),
         }

@@ -22,8 +22,9 @@ use crate::sync::Instant;
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Phase {
-    /// Not ready yet. A stop asked for here goes straight to [`Phase::Closing`], since nothing has
-    /// been served. Ends when [`Lifecycle::serving`](super::Lifecycle::serving) is called.
+    /// Not ready yet: the start-up hooks run. A stop asked for here waits for those that run, and
+    /// goes straight to [`Phase::Closing`], since nothing has been served. Ends when
+    /// [`Lifecycle::serving`](super::Lifecycle::serving) is called and all hooks have done their work.
     Starting,
     /// Ready. Ends when a stop is asked for: a signal, a call to
     /// [`Lifecycle::shutdown`](super::Lifecycle::shutdown), or the last handle dropped.
@@ -37,7 +38,8 @@ pub enum Phase {
     /// What is still in flight has been told to give up. Ends when it has left, or when the force
     /// period is over. Skipped if nothing is left in flight after Draining.
     Cancelling,
-    /// Participants close, then the hooks run, each within its time limit.
+    /// Participants close and workers are joined, then the hooks run, then the start-up hooks are
+    /// undone, each within its time limit.
     Closing,
     /// All is over; the [`Report`](super::Report) is known.
     Stopped,

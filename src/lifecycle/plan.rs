@@ -80,7 +80,7 @@ impl Plan {
         self
     }
 
-    /// Sets how long participants and hooks have, all together, to close.
+    /// Sets how long participants, workers and hooks have, all together, to close.
     #[must_use]
     pub const fn closing(mut self, time: Duration) -> Self {
         self.closing = time;
@@ -189,6 +189,19 @@ impl Error for PlanError {}
 /// means never.
 pub(super) fn after(from: Instant, time: Duration) -> Option<Instant> {
     from.checked_add(time)
+}
+
+/// The earlier of two moments, of which either may never come.
+pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Whether the moment has come.
+pub(super) fn is_over(now: Instant, deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| now >= deadline)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub mod exit_code {
     //!
     //! Where several apply, the first in this order does: a third signal or the
     //! [hard deadline](HARD_DEADLINE), which end the process on the spot and leave no report; then
-    //! [`FAILED_START`], [`FORCED`], [`CLOSING_FAILED`], [`CLEAN`]. 1 and 2 are left to the program,
+    //! [`FAILED_START`] or [`WORKER_FAILED`], [`FORCED`], [`CLOSING_FAILED`], [`CLEAN`]. 1 and 2 are left to the program,
     //! and 101 to Rust's own panics.
 
     /// Nothing was told to stop before its end, and all hooks did their work.
@@ -25,12 +25,16 @@ pub mod exit_code {
     /// The hard deadline passed. The process has written what was still running to its standard
     /// error, and has exited on the spot.
     pub const HARD_DEADLINE: u8 = 4;
-    /// The program reported by [`Lifecycle::fail`](crate::lifecycle::Lifecycle::fail) that it
-    /// could not start.
+    /// A start-up hook failed, panicked or overran, or the program reported by
+    /// [`Lifecycle::fail`](crate::lifecycle::Lifecycle::fail) that it could not start.
     pub const FAILED_START: u8 = 5;
-    /// Nothing was forced, but a hook, or a participant as it closed, failed, panicked, overran or
-    /// was not run.
+    /// Nothing was forced, but a closing hook, a participant as it closed, or a worker once the stop had
+    /// begun failed, panicked, overran or was not run. Or a start-up hook was still running when a stop
+    /// began, and was left behind.
     pub const CLOSING_FAILED: u8 = 6;
+    /// A worker failed that the program is not to go on without; see
+    /// [`Worker::stop_on_failure`](crate::lifecycle::Worker::stop_on_failure).
+    pub const WORKER_FAILED: u8 = 7;
 
     /// The code after a third signal: 128 and its number, as a shell reports a process that a
     /// signal ended.
@@ -50,6 +54,8 @@ pub enum Reason {
     Requested(String),
     /// The program could not start, and said why.
     StartFailed(String),
+    /// This worker failed in this way, and the program is not to go on without it.
+    WorkerFailed(String),
     /// The last handle on the lifecycle was dropped.
     Dropped,
 }
@@ -60,6 +66,7 @@ impl fmt::Display for Reason {
             Self::Signal(signal) => f.write_str(&signal_name(*signal)),
             Self::Requested(why) => write!(f, "requested: {why}"),
             Self::StartFailed(why) => write!(f, "start failed: {why}"),
+            Self::WorkerFailed(how) => f.write_str(how),
             Self::Dropped => f.write_str("the last handle was dropped"),
         }
     }
@@ -77,7 +84,7 @@ pub enum Outcome {
     Panicked(String),
     /// It was still running at the end of its time, and was left behind.
     Overran,
-    /// The closing phase was over before its turn came.
+    /// Its phase was over before its turn came.
     NotRun,
 }
 
@@ -117,7 +124,8 @@ impl fmt::Display for Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HookReport {
-    /// The hook's name; `close NAME` for the closing of a participant.
+    /// The hook's name; `close NAME` for the closing of a participant, `worker GROUP/NAME` for a worker,
+    /// and `undo NAME` for what undoes the work of a start-up hook.
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
@@ -165,9 +173,13 @@ pub struct Report {
     pub calls: Calls,
     /// Whether something in flight was told to stop before its end.
     pub forced: bool,
-    /// What was still in flight when the wait for it ended, and which hooks were left behind.
+    /// What was still in flight when the wait for it ended, and which hooks, workers and reloads were
+    /// left behind.
     pub abandoned: Vec<String>,
-    /// The closing of the participants, then the hooks in the order in which they were added.
+    /// The start-up hooks, in the order in which they were added.
+    pub startup: Vec<HookReport>,
+    /// The closing of the participants, then the workers that ran when the stop began, then the hooks,
+    /// each in the order in which they were added, then the undoing of the start-up hooks.
     pub hooks: Vec<HookReport>,
 }
 
@@ -181,6 +193,7 @@ impl Report {
             calls: Calls::default(),
             forced: false,
             abandoned: Vec::new(),
+            startup: Vec::new(),
             hooks: Vec::new(),
         }
     }
@@ -189,9 +202,13 @@ impl Report {
     pub fn exit_code(&self) -> u8 {
         if matches!(self.reason, Reason::StartFailed(_)) {
             exit_code::FAILED_START
+        } else if matches!(self.reason, Reason::WorkerFailed(_)) {
+            exit_code::WORKER_FAILED
         } else if self.forced {
             exit_code::FORCED
-        } else if self.hooks.iter().any(|hook| hook.outcome != Outcome::Done) {
+        } else if self.hooks.iter().any(|hook| hook.outcome != Outcome::Done)
+            || self.startup.iter().any(|it| it.outcome == Outcome::Overran)
+        {
             exit_code::CLOSING_FAILED
         } else {
             exit_code::CLEAN
@@ -206,6 +223,7 @@ impl Report {
             Reason::Signal(signal) => ("signal", Some(signal_name(*signal))),
             Reason::Requested(why) => ("requested", Some(why.clone())),
             Reason::StartFailed(why) => ("start_failed", Some(why.clone())),
+            Reason::WorkerFailed(how) => ("worker_failed", Some(how.clone())),
             Reason::Dropped => ("dropped", None),
         };
         push_string(&mut out, kind);
@@ -224,30 +242,24 @@ impl Report {
         let Calls {
             completed,
             refused,
+            caller_left,
+            cut,
             told_to_stop,
             abandoned,
         } = self.calls;
         let _ = write!(
             out,
             ",\"calls\":{{\"completed\":{completed},\"refused\":{refused},\
-             \"told_to_stop\":{told_to_stop},\"abandoned\":{abandoned}}}"
+             \"caller_left\":{caller_left},\"cut\":{cut},\"told_to_stop\":{told_to_stop},\"abandoned\":{abandoned}}}"
         );
         let _ = write!(out, ",\"forced\":{},\"abandoned\":", self.forced);
         push_list(&mut out, &self.abandoned, |out, name| {
             push_string(out, name)
         });
+        out.push_str(",\"startup\":");
+        push_list(&mut out, &self.startup, push_hook);
         out.push_str(",\"hooks\":");
-        push_list(&mut out, &self.hooks, |out, hook| {
-            out.push_str("{\"name\":");
-            push_string(out, &hook.name);
-            out.push_str(",\"outcome\":");
-            push_string(out, hook.outcome.as_str());
-            out.push_str(",\"message\":");
-            push_optional(out, hook.outcome.message());
-            out.push_str(",\"took_ms\":");
-            push_millis(out, hook.took);
-            out.push('}');
-        });
+        push_list(&mut out, &self.hooks, push_hook);
         out.push('}');
         out
     }
@@ -258,6 +270,7 @@ impl fmt::Display for Report {
         let code = self.exit_code();
         let verdict = match code {
             exit_code::FAILED_START => "failed to start",
+            exit_code::WORKER_FAILED => "stopped for a worker that failed",
             exit_code::FORCED => "stopped by force",
             exit_code::CLOSING_FAILED => "stopped, closing failed",
             _ => "stopped cleanly",
@@ -272,29 +285,42 @@ impl fmt::Display for Report {
         }
         let _ = write!(
             line,
-            "; calls: {} completed, {} refused, {} told to stop, {} abandoned",
-            self.calls.completed, self.calls.refused, self.calls.told_to_stop, self.calls.abandoned
+            "; calls: {} completed, {} refused, {} left by their callers, {} cut, {} told to stop, \
+             {} abandoned",
+            self.calls.completed,
+            self.calls.refused,
+            self.calls.caller_left,
+            self.calls.cut,
+            self.calls.told_to_stop,
+            self.calls.abandoned
         );
-        for (place, hook) in self.hooks.iter().enumerate() {
-            let between = if place == 0 { "; hooks: " } else { ", " };
-            let _ = write!(
-                line,
-                "{between}{} {} in {:.1?}",
-                hook.name, hook.outcome, hook.took
-            );
+        for (kind, hooks) in [("start-up", &self.startup), ("hooks", &self.hooks)] {
+            for (place, hook) in hooks.iter().enumerate() {
+                let between = if place == 0 { "; " } else { ", " };
+                let kind = if place == 0 {
+                    format!("{kind}: ")
+                } else {
+                    String::new()
+                };
+                let _ = write!(
+                    line,
+                    "{between}{kind}{} {} in {:.1?}",
+                    hook.name, hook.outcome, hook.took
+                );
+            }
         }
         if !self.abandoned.is_empty() {
-            let _ = write!(line, "; abandoned: {}", self.abandoned.join(", "));
+            let _ = write!(line, "; abandoned: {}", some_of(&self.abandoned));
         }
         f.write_str(&one_line(&line))
     }
 }
 
 impl Termination for Report {
-    /// Writes to standard error why a start failed, as `main` does with an `Err`: who has no logger
-    /// would not learn it.
+    /// Writes to standard error why a start, or a worker, failed, as `main` does with an `Err`: who
+    /// has no logger would not learn it.
     fn report(self) -> ExitCode {
-        if let Reason::StartFailed(why) = &self.reason {
+        if let Reason::StartFailed(why) | Reason::WorkerFailed(why) = &self.reason {
             let _ = writeln!(io::stderr(), "Error: {why}");
         }
         self.into()
@@ -312,6 +338,28 @@ pub(super) fn one_line(text: &str) -> String {
     text.chars()
         .map(|char| if char.is_control() { ' ' } else { char })
         .collect()
+}
+
+/// The first of many, so that a line in the log stays one that can be read.
+pub(super) fn some_of(names: &[String]) -> String {
+    const MANY: usize = 20;
+    let mut line = names[..names.len().min(MANY)].join(", ");
+    if names.len() > MANY {
+        let _ = write!(line, " and {} more", names.len() - MANY);
+    }
+    line
+}
+
+fn push_hook(out: &mut String, hook: &HookReport) {
+    out.push_str("{\"name\":");
+    push_string(out, &hook.name);
+    out.push_str(",\"outcome\":");
+    push_string(out, hook.outcome.as_str());
+    out.push_str(",\"message\":");
+    push_optional(out, hook.outcome.message());
+    out.push_str(",\"took_ms\":");
+    push_millis(out, hook.took);
+    out.push('}');
 }
 
 fn push_list<T>(out: &mut String, items: &[T], push: impl Fn(&mut String, &T)) {
@@ -378,6 +426,7 @@ mod tests {
             },
             forced: false,
             abandoned: Vec::new(),
+            startup: Vec::new(),
             hooks: vec![HookReport {
                 name: "journal".to_owned(),
                 outcome: Outcome::Done,
@@ -393,8 +442,9 @@ mod tests {
             concat!(
                 r#"{"reason":"requested","detail":"a \"quoted\\\" word\n\u0001ü","exit_code":0,"#,
                 r#""took_ms":12.345,"phases":[{"phase":"lame duck","took_ms":0.007}],"#,
-                r#""calls":{"completed":5,"refused":0,"told_to_stop":0,"abandoned":0},"#,
-                r#""forced":false,"abandoned":[],"hooks":[{"name":"journal","outcome":"done","#,
+                r#""calls":{"completed":5,"refused":0,"caller_left":0,"cut":0,"told_to_stop":0,"abandoned":0},"#,
+                r#""forced":false,"abandoned":[],"startup":[],"#,
+                r#""hooks":[{"name":"journal","outcome":"done","#,
                 r#""message":null,"took_ms":2.000}]}"#
             )
         );
@@ -412,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_start_outranks_force_which_outranks_a_failed_hook() {
+    fn a_failed_start_or_worker_outranks_force_which_outranks_a_failed_hook() {
         let mut report = report();
         assert_eq!(report.exit_code(), exit_code::CLEAN);
         report.hooks[0].outcome = Outcome::Overran;
@@ -421,6 +471,8 @@ mod tests {
         assert_eq!(report.exit_code(), exit_code::FORCED);
         report.reason = Reason::StartFailed("no such port".to_owned());
         assert_eq!(report.exit_code(), exit_code::FAILED_START);
+        report.reason = Reason::WorkerFailed("worker pump/poll failed: gone".to_owned());
+        assert_eq!(report.exit_code(), exit_code::WORKER_FAILED);
     }
 
     #[test]

@@ -1,9 +1,16 @@
 //! Where a lifecycle hears signals from: nowhere, the process, or a test.
 //!
-//! The first TERM or INT begins the stop, the second skips to
-//! [`Phase::Cancelling`](super::Phase::Cancelling), the third exits at once with 128 + its number.
-//! Only signals are counted: after a stop that was begun by other means, the first signal changes
-//! nothing.
+//! | signal | what it does |
+//! |---|---|
+//! | TERM, INT | the first begins the stop, the second skips to [`Phase::Cancelling`](super::Phase::Cancelling), the third exits at once with 128 + its number |
+//! | HUP | runs the [reload callbacks](super::Builder::on_reload); if there are none, begins the stop |
+//! | USR1 | writes to standard error [what the program is at](super::Lifecycle::describe) |
+//!
+//! Only TERM and INT are counted: after a stop that was begun by other means, HUP included, the
+//! first of them changes nothing.
+//!
+//! HUP also comes when a terminal goes away, and must not cost a call then. A program that was
+//! started with HUP ignored, as `nohup` does, does not stop for it.
 //!
 //! In the signal handler itself only two things happen, both provided by signal-hook and safe
 //! there: a flag is set, and a byte is written to the guard thread's socket. Signals of one number
@@ -12,24 +19,27 @@
 //!
 //! # After the stop
 //!
-//! Once the last lifecycle that listens has stopped, TERM and INT have their default action again:
-//! they end the process. So a program that hangs in its own code after
-//! [`wait`](super::Lifecycle::wait) returned can be ended as usual. A program that handles TERM or
-//! INT by other means beside a lifecycle should not let the lifecycle listen to the process; call
-//! [`shutdown`](super::Lifecycle::shutdown) from its own handling instead.
+//! Once the last lifecycle that listens has stopped, TERM, INT and HUP have their default action
+//! again: they end the process. So a program that hangs in its own code after
+//! [`wait`](super::Lifecycle::wait) returned can be ended as usual. USR1 does nothing from then on;
+//! who asks for the state must not end the program. A program that handles one of these signals by
+//! other means beside a lifecycle should not let the lifecycle listen to the process; call
+//! [`shutdown`](super::Lifecycle::shutdown) and [`reload`](super::Lifecycle::reload) from its own
+//! handling instead.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level, SigId};
 
 use crate::sync::{Arc, Bell, Mutex};
 
-/// The signals that stop a program.
-const STOP_SIGNALS: [i32; 2] = [SIGTERM, SIGINT];
+/// The signals that are heard, in the order in which those are taken that came together.
+const HEARD: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];
 
 /// Where a lifecycle hears signals from.
 pub struct Signals(Source);
@@ -46,7 +56,7 @@ impl Signals {
         Self(Source::None)
     }
 
-    /// The process's own TERM and INT.
+    /// The process's own TERM, INT, HUP and USR1.
     ///
     /// Several lifecycles in one process may listen; each hears every signal.
     pub const fn process() -> Self {
@@ -73,6 +83,7 @@ impl Signals {
         )
     }
 
+    #[cfg(feature = "server")]
     pub(super) fn are_of_process(&self) -> bool {
         matches!(self.0, Source::Process)
     }
@@ -87,8 +98,8 @@ impl Signals {
         match self.0 {
             Source::None => {}
             Source::Process => {
-                install_default_actions()?;
-                for signal in STOP_SIGNALS {
+                listener.hang_up_is_ignored = install_default_actions()?;
+                for signal in HEARD {
                     // The flag first: actions run in the order of their registration, and who is
                     // woken must find the flag.
                     let arrived = Arc::new(AtomicBool::new(false));
@@ -133,7 +144,8 @@ pub struct SignalSender {
 }
 
 impl SignalSender {
-    /// Sends a signal by its number, as `kill` would: 15 is TERM, 2 is INT.
+    /// Sends a signal by its number, as `kill` would: 15 is TERM, 2 is INT, 1 is HUP; USR1 is 10 on
+    /// most machines.
     ///
     /// What is sent before the lifecycle is built reaches it then; what is sent after it stopped
     /// is dropped. No two signals are merged, so that a test can count on each.
@@ -169,6 +181,7 @@ struct Injected {
 pub(super) struct Listener {
     flags: Vec<(i32, Arc<AtomicBool>)>,
     injection: Option<Arc<Injection>>,
+    hang_up_is_ignored: bool,
     ids: Vec<SigId>,
     listening: Option<Listening>,
 }
@@ -186,6 +199,11 @@ impl Listener {
             .iter()
             .find(|(_, flag)| flag.swap(false, Ordering::SeqCst));
         arrived.map(|(signal, _)| *signal)
+    }
+
+    /// Whether the process was started with HUP ignored, which is to stay so.
+    pub(super) fn is_hang_up_ignored(&self) -> bool {
+        self.hang_up_is_ignored
     }
 }
 
@@ -209,25 +227,39 @@ static NOBODY_LISTENS: AtomicBool = AtomicBool::new(true);
 /// Signal handlers are global, and so is the count of who needs them.
 static LISTENERS: parking_lot::Mutex<Listeners> = parking_lot::Mutex::new(Listeners {
     count: 0,
-    installed: false,
+    hang_up_was_ignored: None,
 });
 
 struct Listeners {
     count: usize,
-    installed: bool,
+    /// Known once the default actions are installed.
+    hang_up_was_ignored: Option<bool>,
 }
 
 /// Once a process: signal-hook never gives a signal back to the system, so the default action is
-/// run by a handler of its own, as long as nobody listens.
-fn install_default_actions() -> io::Result<()> {
+/// run by a handler of its own, as long as nobody listens. Returns whether HUP was ignored before.
+fn install_default_actions() -> io::Result<bool> {
     let mut listeners = LISTENERS.lock();
-    if !listeners.installed {
-        for signal in STOP_SIGNALS {
-            flag::register_conditional_default(signal, &NOBODY_LISTENS)?;
-        }
-        listeners.installed = true;
+    if let Some(was_ignored) = listeners.hang_up_was_ignored {
+        return Ok(was_ignored);
     }
-    Ok(())
+    let is_ignored = is_ignored(SIGHUP);
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_default(signal, &NOBODY_LISTENS)?;
+    }
+    if !is_ignored {
+        flag::register_conditional_default(SIGHUP, &NOBODY_LISTENS)?;
+    }
+    listeners.hang_up_was_ignored = Some(is_ignored);
+    Ok(is_ignored)
+}
+
+/// Whether the process ignores the signal, as far as /proc can be read (proc(5), `SigIgn`).
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|it| it.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|it| u64::from_str_radix(it.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 != 0)
 }
 
 /// One lifecycle that listens to the process.

@@ -8,14 +8,18 @@ use std::fmt::{self, Display};
 use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 
-use super::closing::panic_message;
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
 use super::participant::{Calls, Participant};
 use super::phase::{Phase, PhaseCell, Transition};
 use super::plan::{self, Plan};
+use super::reload::{Reload, Reloads};
 use super::report::{Reason, Report};
+use super::run::{panic_message, News};
 use super::shutdown::Token;
+use super::startup::{Started, Startup};
+use super::turn::Turn;
+use super::workers::Seat;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Bell, Condvar, Instant, Mutex, OnceLock, Sender};
 
@@ -27,6 +31,7 @@ pub(super) type Exit = Box<dyn Fn(i32) + Send + Sync>;
 pub(super) struct Shared {
     pub(super) plan: Plan,
     /// Whether it is the process's signals that stop it, so that its end is the process's.
+    #[cfg(feature = "server")]
     pub(super) hears_process: bool,
     /// Written with `control` held, read without.
     pub(super) phase: PhaseCell,
@@ -36,11 +41,17 @@ pub(super) struct Shared {
     pub(super) cancelling: Token,
     /// Cancelled when what is in flight must not be waited for.
     pub(super) hurried: Token,
+    /// Cancelled when no start-up hook runs or will run any more.
+    pub(super) startup_is_over: Token,
+    pub(super) started: Started,
+    pub(super) reloads: Reloads,
+    /// Whoever has it writes the state of the program.
+    pub(super) describing: Turn,
     /// Cancelled when `report` is there.
     pub(super) stopped: Token,
     pub(super) report: OnceLock<Report>,
     pub(super) control: Mutex<Control>,
-    /// Goes with `control`: there is a stop to begin or a transition to tell.
+    /// Goes with `control`: there is a start-up or a stop to begin, or a transition to tell.
     pub(super) news: Condvar,
     /// When the stop was asked for. Set once, with `control` held.
     pub(super) began: OnceLock<Instant>,
@@ -67,6 +78,24 @@ pub(super) struct Control {
     /// The calls of participants that have been dismissed.
     pub(super) dismissed: Calls,
     pub(super) hooks: Hooks,
+    pub(super) workers: Vec<Arc<Seat>>,
+    pub(super) startup: Startup,
+    /// Taken out while they run.
+    pub(super) reloads: Vec<Reload>,
+    /// A reload was asked for during start-up.
+    pub(super) reload_wanted: bool,
+}
+
+impl Control {
+    /// Refuses what comes too late.
+    pub(super) fn refuse_if_stopping(&self) -> Result<(), Stopping> {
+        match &self.reason {
+            Some(reason) => Err(Stopping {
+                reason: reason.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Shared {
@@ -85,10 +114,14 @@ impl Shared {
         self.bell.ring();
     }
 
-    /// Ends the wait for what is in flight.
+    /// Ends the wait for what is in flight, and for start-up hooks.
     pub(super) fn hurry(&self) {
         self.hurried.cancel();
         self.gate.interrupt();
+        if let Some(startup) = &self.control.lock().startup.news {
+            // The channel is unbounded, and its other end lives as long as this one is here.
+            let _ = startup.send(News::Hurry);
+        }
     }
 
     /// Moves on to the next phase, and returns when.
@@ -125,6 +158,17 @@ impl Shared {
         self.control.lock().participants.clone()
     }
 
+    /// How many works are in flight, as far as the gate and the participants know.
+    pub(super) fn in_flight(&self, participants: &[Arc<dyn Participant>]) -> usize {
+        let told = participants
+            .iter()
+            .filter_map(|it| panic::catch_unwind(AssertUnwindSafe(|| it.in_flight())).ok()?);
+        // Each of those holds one guard for all that it has in flight.
+        told.fold(self.gate.count(), |sum, count| {
+            (sum + count).saturating_sub(1)
+        })
+    }
+
     /// What is in flight, by name as far as participants name it.
     pub(super) fn in_flight_names(&self) -> Vec<String> {
         let mut names = Vec::new();
@@ -137,6 +181,7 @@ impl Shared {
             };
             names.extend(running.into_iter().map(|work| format!("{name}: {work}")));
         }
+        names.extend(self.workers_in_flight());
         let count = self.gate.count();
         if names.is_empty() && count > 0 {
             names.push(format!("{count} in flight, not named"));

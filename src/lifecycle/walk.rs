@@ -5,13 +5,23 @@ use std::time::Duration;
 use super::hooks::{Hook, Hooks};
 use super::participant::Calls;
 use super::phase::{Phase, Transition};
-use super::plan;
-use super::report::{one_line, HookReport, Outcome, PhaseReport, Reason, Report};
+use super::plan::{self, is_over};
+use super::report::{one_line, some_of, HookReport, Outcome, PhaseReport, Reason, Report};
 use super::state::{caught, Shared};
-use crate::sync::{thread::JoinHandle, Arc, Instant};
+use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant};
 
 /// How far away "never" is for an [`Instant`] that has to be passed on: 30 years.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// When the log first says what is still in flight: what takes longer than calls commonly do, and
+/// longer than somebody who looks on cares to wait without a word.
+const FIRST_PROGRESS: Duration = Duration::from_secs(1);
+
+/// How often it says so from then on: the default drain of 30 s makes six lines in all.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// How much of a name the log shows of what is still in flight, in characters.
+const NAME_SHOWN: usize = 200;
 
 /// The walk of one lifecycle. `start` is when it was built; `guard` is the guard thread, which
 /// ends with the walk.
@@ -19,6 +29,8 @@ pub(super) struct Walk {
     pub(super) shared: Arc<Shared>,
     pub(super) start: Instant,
     pub(super) guard: JoinHandle<()>,
+    /// What became of the start-up hooks.
+    pub(super) startup: Vec<HookReport>,
 }
 
 /// What became of the work in flight.
@@ -30,8 +42,9 @@ struct Drained {
 
 impl Walk {
     /// The whole walk, from the start to the report.
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         let reason = self.await_stop();
+        self.skip_startup();
         // Whoever began the stop does so too, but may not have come to it yet.
         self.shared.stopping.cancel();
         log::info!("stopping: {}", one_line(&reason.to_string()));
@@ -45,8 +58,8 @@ impl Walk {
         self.finish(reason, drained, hooks);
     }
 
-    /// Tells of transitions until a stop begins.
-    fn await_stop(&self) -> Reason {
+    /// Runs the start-up hooks once they are wanted, and tells of transitions, until a stop begins.
+    fn await_stop(&mut self) -> Reason {
         loop {
             self.tell();
             let mut control = self.shared.control.lock();
@@ -55,9 +68,49 @@ impl Walk {
             }
             match &control.reason {
                 Some(reason) => return reason.clone(),
+                None if control.startup.wanted && !self.shared.startup_is_over.is_cancelled() => {
+                    drop(control);
+                    self.start_up();
+                }
                 None => self.shared.news.wait(&mut control),
             }
         }
+    }
+
+    /// Runs the start-up hooks. The first that does not do its work begins the stop, and once a stop
+    /// has begun, no other is started.
+    fn start_up(&mut self) {
+        let shared = &self.shared;
+        let (sender, news) = unbounded();
+        let hooks = {
+            let mut control = shared.control.lock();
+            control.startup.news = Some(sender.clone());
+            std::mem::take(&mut control.startup.hooks)
+        };
+        let may_start = || shared.control.lock().reason.is_none();
+        let ended = |name: &str, outcome: &Outcome| {
+            let line = one_line(&format!("start-up hook {name:?} {outcome}"));
+            if *outcome == Outcome::Done {
+                log::info!("{line}");
+            } else {
+                log::error!("{line}");
+                shared.begin_stop(Reason::StartFailed(line));
+            }
+        };
+        self.startup = hooks
+            .prepare(None, &shared.running_hooks)
+            .supervised(&may_start, &ended)
+            .run_with(sender, &news);
+        shared.control.lock().startup.news = None;
+        shared.startup_is_over.cancel();
+    }
+
+    /// A stop has begun: start-up hooks that nobody has asked for are not run.
+    fn skip_startup(&mut self) {
+        let skipped = std::mem::take(&mut self.shared.control.lock().startup.hooks);
+        let skipped = caught("dropping start-up hooks", || skipped.into_not_run());
+        self.startup.extend(skipped.unwrap_or_default());
+        self.shared.startup_is_over.cancel();
     }
 
     fn lame_duck(&self) {
@@ -86,18 +139,16 @@ impl Walk {
         for participant in shared.participants() {
             caught("participant, told to drain,", || participant.drain());
         }
+        shared.hold_workers();
         shared.gate.close();
         self.tell();
         let end = plan::after(began, shared.plan.get_grace_period());
-        if shared
-            .gate
-            .wait_idle_unless(end, || shared.hurried.is_cancelled())
-        {
+        if self.await_idle(began, end, || shared.hurried.is_cancelled()) {
             return Drained::default();
         }
         log::warn!(
             "told to stop: {}",
-            one_line(&shared.in_flight_names().join(", "))
+            one_line(&some_of(&shared.in_flight_names()))
         );
         Drained {
             forced: true,
@@ -115,12 +166,52 @@ impl Walk {
         }
         self.tell();
         let end = plan::after(began, shared.plan.get_force_period());
-        if shared.gate.wait_idle_unless(end, || false) {
+        if self.await_idle(began, end, || false) {
             return Vec::new();
         }
         let abandoned = shared.in_flight_names();
-        log::warn!("abandoned: {}", one_line(&abandoned.join(", ")));
+        log::warn!("abandoned: {}", one_line(&some_of(&abandoned)));
         abandoned
+    }
+
+    /// Waits until nothing is in flight, and meanwhile says now and then what is. Returns false at
+    /// `end`, or once it is to give up.
+    fn await_idle(&self, began: Instant, end: Option<Instant>, give_up: impl Fn() -> bool) -> bool {
+        let mut progress = plan::after(began, FIRST_PROGRESS);
+        loop {
+            let until = plan::earlier(end, progress);
+            if self.shared.gate.wait_idle_unless(until, &give_up) {
+                return true;
+            }
+            let now = Instant::now();
+            if give_up() || is_over(now, end) {
+                return false;
+            }
+            self.log_progress(now.saturating_duration_since(began));
+            progress = plan::after(Instant::now(), PROGRESS);
+        }
+    }
+
+    /// Says how many are in flight, and which is the oldest of each participant.
+    fn log_progress(&self, waited: Duration) {
+        let participants = self.shared.participants();
+        let count = self.shared.in_flight(&participants);
+        let oldest: Vec<String> = participants
+            .iter()
+            .filter_map(|it| {
+                caught("participant", || {
+                    Some((it.name(), it.running().into_iter().next()?))
+                })?
+            })
+            .map(|(name, work)| format!("{name}: {work}").chars().take(NAME_SHOWN).collect())
+            .collect();
+        let oldest = match oldest.is_empty() {
+            true => "not named".to_owned(),
+            false => some_of(&oldest),
+        };
+        let phase = self.shared.phase.get();
+        let line = format!("{phase} for {waited:.0?}: {count} in flight, oldest: {oldest}");
+        log::info!("{}", one_line(&line));
     }
 
     /// A stop during start-up: nothing was served, so nothing is waited for.
@@ -129,7 +220,8 @@ impl Walk {
         Drained::default()
     }
 
-    /// Closes the participants, then runs the hooks.
+    /// Closes the participants and joins the workers, runs the hooks, then undoes what start-up hooks
+    /// have started.
     fn close(&self) -> Vec<HookReport> {
         let shared = &self.shared;
         let began = shared.enter(Phase::Closing);
@@ -141,9 +233,14 @@ impl Walk {
         let time = shared.plan.get_closing();
         let hooks = std::mem::take(&mut shared.control.lock().hooks);
         // A participant that hangs as it closes must not take the time of the hooks as well.
-        let time_to_close = if hooks.is_empty() { time } else { time / 2 };
+        let is_all = hooks.is_empty() && shared.started.is_empty();
+        let time_to_close = if is_all { time } else { time / 2 };
+        let deadline = plan::after(began, time);
         let mut reports = self.close_participants(began, time_to_close);
-        reports.extend(hooks.run(plan::after(began, time), &shared.running_hooks));
+        reports.extend(hooks.run(deadline, &shared.running_hooks));
+        while let Some(undo) = shared.started.next() {
+            reports.extend(Hooks::unordered(vec![undo]).run(deadline, &shared.running_hooks));
+        }
         for report in &reports {
             if report.outcome != Outcome::Done {
                 log::warn!(
@@ -168,6 +265,7 @@ impl Walk {
             };
             Hook::new(format!("close {}", name.unwrap_or_default()), work).time_limit(time)
         });
+        let closing = closing.chain(self.shared.close_workers());
         Hooks::unordered(closing.collect()).run(deadline, &self.shared.running_hooks)
     }
 
@@ -175,8 +273,16 @@ impl Walk {
     fn finish(self, reason: Reason, drained: Drained, hooks: Vec<HookReport>) {
         let shared = &self.shared;
         let mut abandoned = drained.abandoned;
-        let overran = hooks.iter().filter(|hook| hook.outcome == Outcome::Overran);
-        abandoned.extend(overran.map(|hook| hook.name.clone()));
+        let all_hooks = self.startup.iter().chain(&hooks);
+        let overran = all_hooks.filter(|hook| hook.outcome == Outcome::Overran);
+        for hook in overran {
+            // A worker may be known as one that did not leave.
+            if !abandoned.contains(&hook.name) {
+                abandoned.push(hook.name.clone());
+            }
+        }
+        let reloads = shared.reloads.running().into_iter();
+        abandoned.extend(reloads.map(|name| format!("reload {name}")));
         let calls = self.calls();
         let end = shared.enter(Phase::Stopped);
         let report = Report {
@@ -186,6 +292,7 @@ impl Walk {
             calls,
             forced: drained.forced,
             abandoned,
+            startup: self.startup.clone(),
             hooks,
         };
         self.tell();
@@ -198,6 +305,7 @@ impl Walk {
                 std::mem::take(&mut control.observers),
                 std::mem::take(&mut control.subscribers),
                 std::mem::take(&mut control.participants),
+                std::mem::take(&mut control.reloads),
             )
         };
         caught("dropping observers and participants", || drop(released));

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{self, Config, Engine, Listener};
-use crate::lifecycle::{BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, Stopping};
+use crate::lifecycle::{
+    self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
+};
 
 use super::dispatch::Dispatch;
+use super::health::{self, Health};
 use super::interceptor::Interceptor;
-use super::running::{Running, Server};
+use super::running::{DrainLimits, Running, Server};
 use super::service::Service;
 
 /// Collects what a [`Server`] is made of.
@@ -28,12 +31,15 @@ use super::service::Service;
 /// | [`memory_limit`](Self::memory_limit) | a quarter of the machine's memory, 16 MiB at the least | the rest of the program needs some, too; it is the share that Java's virtual machine takes |
 /// | [`keepalive`](Self::keepalive) | 60 s, 20 s | a peer that lost its power is noticed within 80 s; most NATs forget a connection later than that |
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | a client speaks first, and a slow radio link has a round trip of 1 s |
+/// | [`health`](Self::health) | nothing said | |
+/// | [`cut_early_after`](Self::cut_early_after) | 0.5 of the grace period | most calls land by themselves in the first half; the second is for what must not be cut |
 /// | [`plan`](Self::plan) | [`Plan::default`] | |
 #[must_use = "a builder does nothing until `serve` or `start`"]
 pub struct ServerBuilder {
     name: Option<String>,
     addresses: Vec<String>,
     services: Vec<Service>,
+    health: Health,
     interceptors: Vec<Box<dyn Interceptor>>,
     workers: usize,
     backlog: usize,
@@ -45,8 +51,10 @@ pub struct ServerBuilder {
     keepalive_interval: Duration,
     keepalive_timeout: Duration,
     handshake_timeout: Duration,
+    cut_early_after: f64,
     plan: Plan,
-    hooks: Vec<Hook>,
+    /// What its own lifecycle is to have, beside the plan and the signals.
+    lifecycle: lifecycle::Builder,
     signals: Option<Signals>,
 }
 
@@ -57,6 +65,7 @@ impl Server {
             name: None,
             addresses: Vec::new(),
             services: Vec::new(),
+            health: Health::new(),
             interceptors: Vec::new(),
             workers: 16,
             backlog: 1024,
@@ -68,8 +77,9 @@ impl Server {
             keepalive_interval: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
+            cut_early_after: 0.5,
             plan: Plan::default(),
-            hooks: Vec::new(),
+            lifecycle: Lifecycle::builder(),
             signals: None,
         }
     }
@@ -86,6 +96,13 @@ impl ServerBuilder {
     /// Adds a service.
     pub fn service(mut self, service: Service) -> Self {
         self.services.push(service);
+        self
+    }
+
+    /// Sets the program's word on the health of its services, so that handlers can hold a clone of it.
+    /// Default: one with nothing said, which [`Server::health`] gives out.
+    pub fn health(mut self, health: Health) -> Self {
+        self.health = health;
         self
     }
 
@@ -165,6 +182,14 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets after which share of the grace period calls are cut whose policy is
+    /// [`DrainPolicy::CutEarly`](super::DrainPolicy::CutEarly): from 0.0, at once, to 1.0, not before
+    /// the others.
+    pub fn cut_early_after(mut self, share_of_grace_period: f64) -> Self {
+        self.cut_early_after = share_of_grace_period;
+        self
+    }
+
     /// Sets how long each phase of the stop may take. For a server with a lifecycle of its own.
     pub fn plan(mut self, plan: Plan) -> Self {
         self.plan = plan;
@@ -173,11 +198,29 @@ impl ServerBuilder {
 
     /// Adds a closing hook. For a server with a lifecycle of its own.
     pub fn hook(mut self, hook: Hook) -> Self {
-        self.hooks.push(hook);
+        self.lifecycle = self.lifecycle.hook(hook);
         self
     }
 
-    /// Sets where signals are heard from. Default: the process's TERM and INT for
+    /// Adds a start-up hook. They run before the server listens. For a server with a lifecycle of
+    /// its own.
+    pub fn startup(mut self, hook: StartupHook) -> Self {
+        self.lifecycle = self.lifecycle.startup(hook);
+        self
+    }
+
+    /// Adds a callback that SIGHUP runs; see [`lifecycle::Builder::on_reload`]. For a server with a
+    /// lifecycle of its own.
+    pub fn on_reload(
+        mut self,
+        name: impl Into<String>,
+        callback: impl FnMut() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> Self {
+        self.lifecycle = self.lifecycle.on_reload(name, callback);
+        self
+    }
+
+    /// Sets where signals are heard from. Default: the [process's](Signals::process) for
     /// [`serve`](Self::serve), none for [`start`](Self::start). For a server with a lifecycle of
     /// its own.
     pub fn signals(mut self, signals: Signals) -> Self {
@@ -216,16 +259,20 @@ impl ServerBuilder {
 
     /// Starts the server, or says why it did not start, and how its lifecycle ended.
     fn begin(mut self) -> Result<Server, (StartError, Box<Report>)> {
-        let mut lifecycle = Lifecycle::builder()
+        let lifecycle = std::mem::replace(&mut self.lifecycle, Lifecycle::builder())
             .plan(self.plan)
             .signals(self.signals.take().unwrap_or_default());
-        for hook in std::mem::take(&mut self.hooks) {
-            lifecycle = lifecycle.hook(hook);
-        }
         let lifecycle = lifecycle.build().map_err(|error| {
             let error = StartError::Lifecycle(error);
             let report = Report::failed_start(&error);
             (error, Box::new(report))
+        })?;
+        lifecycle.start().map_err(|Stopping { reason, .. }| {
+            let error = match reason {
+                Reason::StartFailed(why) => StartError::Startup(why),
+                _ => StartError::TooLate,
+            };
+            (error, Box::new(lifecycle.wait()))
         })?;
         let running = self.launch(&lifecycle).map_err(|error| {
             // Changes nothing if a signal has begun the stop already.
@@ -238,13 +285,22 @@ impl ServerBuilder {
     }
 
     /// Starts the server as a part of a lifecycle that it may share with others. The program calls
-    /// [`Lifecycle::serving`] once everything is started. Plan, hooks and signals are the
-    /// lifecycle's; those set here are ignored.
+    /// [`Lifecycle::serving`] once everything is started. If it has start-up hooks that the server
+    /// needs, the program calls [`Lifecycle::start`] first. Plan and signals are the lifecycle's;
+    /// those set here are ignored. Hooks and reload callbacks belong there, too, and are refused
+    /// here.
     ///
     /// # Errors
     ///
     /// [`StartError`], and then nothing of the server is left running.
     pub fn start_with(self, lifecycle: &Lifecycle) -> Result<Server, StartError> {
+        if let Some(setting) = self.lifecycle.first_of_program() {
+            return Err(StartError::Setting {
+                setting,
+                value: "set".to_owned(),
+                expected: "set on the lifecycle that is shared",
+            });
+        }
         Ok(Server::new(
             self.launch(lifecycle)?,
             lifecycle.clone(),
@@ -252,7 +308,7 @@ impl ServerBuilder {
         ))
     }
 
-    fn launch(self, lifecycle: &Lifecycle) -> Result<Arc<Running>, StartError> {
+    fn launch(mut self, lifecycle: &Lifecycle) -> Result<Arc<Running>, StartError> {
         let settings = self.settings()?;
         let (workers, backlog) = (at_least_one("workers", self.workers)?, self.backlog);
         let connections = at_least_one("max_connections", self.max_connections)?;
@@ -261,16 +317,43 @@ impl ServerBuilder {
         if self.addresses.is_empty() {
             return Err(StartError::NoAddress);
         }
+        // Two for each connection: clients watch one service of a server as a rule.
+        let watchers = connections.saturating_mul(2);
+        let served = self.services.iter().map(|it| it.name).collect();
+        let health = self.health.board(served, lifecycle.is_ready(), watchers);
+        if self.services.iter().all(|it| it.name != health::NAME) {
+            self.services.push(health::service(&health));
+        }
         let mut methods = Vec::new();
         let mut engine_methods: Vec<engine::Method> = Vec::new();
+        if !(0.0..=1.0).contains(&self.cut_early_after) {
+            return Err(StartError::Setting {
+                setting: "cut_early_after",
+                value: self.cut_early_after.to_string(),
+                expected: "from 0.0 to 1.0",
+            });
+        }
+        let mut limits = DrainLimits {
+            policies: Vec::new(),
+            grace_period: lifecycle.plan().get_grace_period(),
+            cut_early_after: self.cut_early_after,
+        };
         for service in self.services {
+            if let Some(method) = service.unknown {
+                let path = format!("/{}/{method}", service.name);
+                return Err(StartError::UnknownMethod(path));
+            }
             for method in service.methods {
                 let path = format!("/{}/{}", service.name, method.name);
                 if engine_methods.iter().any(|it| it.path == path) {
                     return Err(StartError::DuplicateMethod(path));
                 }
                 let (request, response) = (method.streaming_request, method.streaming_response);
-                engine_methods.push(engine::Method::new(path, request, response));
+                let minimum = method.minimum;
+                let mut engine_method = engine::Method::new(path, request, response, minimum);
+                engine_method.prompt = method.prompt;
+                engine_methods.push(engine_method);
+                limits.policies.push(method.policy);
                 methods.push(method);
             }
         }
@@ -295,6 +378,7 @@ impl ServerBuilder {
             methods,
             self.interceptors,
             self.max_receive_message_size,
+            Arc::clone(&health),
             in_flight,
         ));
         let config = Config {
@@ -303,6 +387,7 @@ impl ServerBuilder {
             settings,
             workers,
             backlog,
+            prompt_calls: workers.saturating_add(backlog).saturating_add(watchers),
             connections,
             memory,
             unanswered: self
@@ -322,10 +407,21 @@ impl ServerBuilder {
             name,
             engine,
             dispatch,
+            health: self.health,
+            limits,
         });
         lifecycle
             .enlist(running.clone())
             .map_err(|Stopping { .. }| StartError::TooLate)?;
+        // Only now: it is sure that `close` will be called, so no watcher outlives the engine.
+        health.open();
+        let watched = Arc::downgrade(&health);
+        lifecycle.observe(move |_| {
+            if let Some(health) = watched.upgrade() {
+                health.tell(None);
+            }
+        });
+        health.tell(None);
         Ok(running)
     }
 
@@ -435,8 +531,12 @@ pub enum StartError {
     },
     /// Two services have this method.
     DuplicateMethod(String),
+    /// Something was set for a method that its service does not have.
+    UnknownMethod(String),
     /// The plan, the hooks or the signals are at fault.
     Lifecycle(BuildError),
+    /// A start-up hook failed, panicked or overran: which, and how.
+    Startup(String),
     /// The lifecycle is stopping, so nothing new is started.
     TooLate,
     /// A thread or a descriptor could not be had.
@@ -460,7 +560,14 @@ impl fmt::Display for StartError {
             StartError::DuplicateMethod(path) => {
                 write!(formatter, "two services have the method {path}")
             }
+            StartError::UnknownMethod(path) => {
+                write!(
+                    formatter,
+                    "a policy or time is set for {path}, which does not exist"
+                )
+            }
             StartError::Lifecycle(error) => error.fmt(formatter),
+            StartError::Startup(why) => formatter.write_str(why),
             StartError::TooLate => formatter.write_str("the program is stopping already"),
             StartError::Engine(error) => write!(formatter, "the server cannot start: {error}"),
         }

@@ -81,8 +81,9 @@ impl Call {
         }
     }
 
-    /// The time left until the caller's deadline, zero once it has passed; `None` if the caller
-    /// set none.
+    /// The time left, zero once it is over; `None` if it is not limited. It is the time until the
+    /// caller's deadline; once the server drains, until the end of what the call's
+    /// [`DrainPolicy`](super::DrainPolicy) leaves it, if that is nearer.
     pub fn time_remaining(&self) -> Option<Duration> {
         self.core.time_remaining()
     }
@@ -102,6 +103,22 @@ impl Call {
         let token = Token::new();
         let cancelled = token.clone();
         self.core.on_cancel(move || cancelled.cancel());
+        token
+    }
+}
+
+impl Call {
+    /// Whether the server drains: it takes in no new calls, and waits for this one only as long
+    /// as [`time_remaining`](Self::time_remaining) says. A stream should now come to an end.
+    pub fn is_draining(&self) -> bool {
+        self.core.is_draining()
+    }
+
+    /// A token that is cancelled when [`is_draining`](Self::is_draining) becomes true.
+    pub fn draining(&self) -> Token {
+        let token = Token::new();
+        let draining = token.clone();
+        self.core.on_drain(move || draining.cancel());
         token
     }
 }

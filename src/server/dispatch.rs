@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::engine::{self, Handled, Host, Message};
+use crate::engine::{self, Handled, Host, Landed, Message};
 use crate::lifecycle::{Calls, OwnedGuard};
 
 use super::call::Call;
+use super::health;
 use super::interceptor::Interceptor;
 use super::service::{Method, Outcome};
 use super::status::{Code, Status};
@@ -22,6 +23,7 @@ pub(super) struct Dispatch {
     methods: Vec<Method>,
     interceptors: Arc<[Box<dyn Interceptor>]>,
     message_limit: usize,
+    pub(super) health: Arc<health::Board>,
     counts: Counts,
     /// Keeps the lifecycle from taking the drain for complete.
     draining: Mutex<Option<OwnedGuard>>,
@@ -32,8 +34,12 @@ struct Counts {
     arrived: AtomicU64,
     landed: AtomicU64,
     refused: AtomicU64,
+    caller_left: AtomicU64,
+    cut: AtomicU64,
     told_to_stop: AtomicU64,
     abandoned: AtomicU64,
+    /// Of those that were abandoned, how many have landed after all.
+    abandoned_landed: AtomicU64,
 }
 
 impl Dispatch {
@@ -41,12 +47,14 @@ impl Dispatch {
         methods: Vec<Method>,
         interceptors: Vec<Box<dyn Interceptor>>,
         message_limit: usize,
+        health: Arc<health::Board>,
         in_flight: OwnedGuard,
     ) -> Dispatch {
         Dispatch {
             methods,
             interceptors: interceptors.into(),
             message_limit,
+            health,
             counts: Counts::default(),
             draining: Mutex::new(Some(in_flight)),
         }
@@ -54,15 +62,26 @@ impl Dispatch {
 
     pub(super) fn calls(&self) -> Calls {
         let get = |count: &AtomicU64| count.load(Ordering::SeqCst);
-        let refused = get(&self.counts.refused);
-        let told_to_stop = get(&self.counts.told_to_stop);
-        // A refused call lands too, a moment later.
-        let ended = get(&self.counts.landed).saturating_sub(told_to_stop);
-        Calls {
-            completed: ended.saturating_sub(refused),
-            refused,
-            told_to_stop,
+        let counts = Calls {
+            completed: 0,
+            refused: get(&self.counts.refused),
+            caller_left: get(&self.counts.caller_left),
+            cut: get(&self.counts.cut),
+            told_to_stop: get(&self.counts.told_to_stop),
             abandoned: get(&self.counts.abandoned),
+        };
+        let others = [
+            // They land too, a moment later.
+            counts.refused,
+            counts.caller_left,
+            counts.cut,
+            counts.told_to_stop,
+            get(&self.counts.abandoned_landed),
+        ];
+        let landed = get(&self.counts.landed);
+        Calls {
+            completed: landed.saturating_sub(others.iter().sum()),
+            ..counts
         }
     }
 
@@ -75,6 +94,10 @@ impl Dispatch {
     /// The server has no part in the program's drain any more.
     pub(super) fn release(&self) {
         self.draining.lock().take();
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        self.draining.lock().is_none()
     }
 
     fn outcome(&self, method: &Method, call: &Call, message: Option<Message>) -> Outcome {
@@ -124,7 +147,7 @@ impl Dispatch {
         let ok = Status::ok();
         let status = match &outcome {
             Outcome::Failed(status) => status,
-            Outcome::Done | Outcome::Reply(_) => &ok,
+            Outcome::Done | Outcome::Later | Outcome::Reply(_) => &ok,
         };
         match call.core.take_epilogue() {
             Some(epilogue) => epilogue(ending(status)),
@@ -149,14 +172,14 @@ impl Host for Dispatch {
         self.counts.arrived.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn run(&self, core: Arc<engine::Call>, message: Option<Message>) {
-        let call = Call::new(core);
+    fn run(&self, core: &Arc<engine::Call>, message: Option<Message>) {
+        let call = Call::new(Arc::clone(core));
         let index = call
             .core
             .method()
             .expect("the engine refuses unknown methods itself");
         let method = &self.methods[index as usize];
-        let outcome = if self.interceptors.is_empty() {
+        let outcome = if self.interceptors.is_empty() || method.prompt {
             self.outcome(method, &call, message)
         } else {
             self.run_intercepted(method, &call, message)
@@ -169,6 +192,7 @@ impl Host for Dispatch {
         };
         let ok = Status::ok();
         match &outcome {
+            Outcome::Later => {}
             Outcome::Done if detached => {}
             Outcome::Done => drop(call.core.finish(None, ending(&ok), handled)),
             Outcome::Reply(bytes) => drop(call.core.finish(Some(bytes), ending(&ok), handled)),
@@ -184,11 +208,24 @@ impl Host for Dispatch {
     }
 
     fn landed(&self, call: &Arc<engine::Call>) {
-        if call.told_to_stop() && !call.was_abandoned() {
-            self.counts.told_to_stop.fetch_add(1, Ordering::SeqCst);
+        let counts = &self.counts;
+        let count = match call.outcome() {
+            // Most calls are counted once.
+            Landed::Completed | Landed::Refused => None,
+            Landed::CallerLeft => Some(&counts.caller_left),
+            Landed::Cut => Some(&counts.cut),
+            Landed::ToldToStop => Some(&counts.told_to_stop),
+            Landed::Abandoned => Some(&counts.abandoned_landed),
+        };
+        if let Some(count) = count {
+            count.fetch_add(1, Ordering::SeqCst);
         }
         // Last, so that a count of what is in flight is never too small.
         self.counts.landed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn sent(&self, call: &Arc<engine::Call>) {
+        self.health.sent(health::key_of(call));
     }
 
     fn in_flight(&self) -> usize {

@@ -5,6 +5,8 @@ use super::status::Status;
 
 /// Something that is done around every call: authentication, counting, logging.
 ///
+/// Not around those of the [health](crate::Health) checks that are built in.
+///
 /// Interceptors run on the worker that runs the handler, `before` in the order in which they were
 /// added, `after` in reverse. One that refuses a call is the last to see it, and only those whose
 /// `before` let it pass get to see its end.

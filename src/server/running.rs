@@ -4,10 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Address, Engine, Host};
+use crate::engine::{Address, Engine, Host, Limit};
 use crate::lifecycle::{Calls, Lifecycle, Participant, Report};
 
 use super::dispatch::Dispatch;
+use super::health::Health;
+use super::service::DrainPolicy;
+
+/// How long the stacks of handlers that do not return are looked for: some milliseconds do,
+/// unless their threads do not answer.
+const STACKS_TIME: Duration = Duration::from_millis(500);
 
 /// A server that runs. Dropping it stops it, calls in flight included, by its plan.
 pub struct Server {
@@ -22,6 +28,40 @@ pub(super) struct Running {
     pub(super) name: String,
     pub(super) engine: Engine,
     pub(super) dispatch: Arc<Dispatch>,
+    pub(super) health: Health,
+    pub(super) limits: DrainLimits,
+}
+
+/// What a drain leaves to the calls of each method.
+pub(super) struct DrainLimits {
+    /// In the order of the engine's list.
+    pub(super) policies: Vec<DrainPolicy>,
+    pub(super) grace_period: Duration,
+    /// A share of the grace period.
+    pub(super) cut_early_after: f64,
+}
+
+impl DrainLimits {
+    /// For a drain that begins now, the limits of each method.
+    fn begin(&self, now: Instant) -> impl Iterator<Item = Limit> + '_ {
+        self.policies.iter().map(move |policy| {
+            let (time, cut) = match *policy {
+                DrainPolicy::Finish => (self.grace_period, false),
+                DrainPolicy::CutEarly => (self.cut_early_time(), true),
+                DrainPolicy::Stream { goodbye } => (goodbye.min(self.grace_period), true),
+            };
+            Limit {
+                at: now.checked_add(time),
+                cut,
+            }
+        })
+    }
+
+    fn cut_early_time(&self) -> Duration {
+        // A grace period without end has no share: what does not fit into a duration is as long.
+        let seconds = self.grace_period.as_secs_f64() * self.cut_early_after;
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
 }
 
 impl Server {
@@ -48,7 +88,14 @@ impl Server {
         &self.lifecycle
     }
 
+    /// The program's word on the health of its services: the one that was given to
+    /// [`ServerBuilder::health`](super::ServerBuilder::health), if any.
+    pub fn health(&self) -> &Health {
+        &self.running.health
+    }
+
     /// How many calls are in flight: arrived, and not yet answered with their status on its way.
+    /// Those of [health](Health) checks are not counted.
     pub fn in_flight(&self) -> usize {
         self.running.dispatch.in_flight()
     }
@@ -58,7 +105,7 @@ impl Server {
         self.running.engine.connections()
     }
 
-    /// What became of the calls so far.
+    /// What became of the calls so far, but for those of [health](Health) checks.
     pub fn calls(&self) -> Calls {
         self.running.dispatch.calls()
     }
@@ -108,7 +155,8 @@ impl Participant for Running {
             self.dispatch.in_flight(),
             self.engine.connections()
         );
-        self.engine.drain();
+        self.dispatch.health.close();
+        self.engine.drain(self.limits.begin(Instant::now()));
     }
 
     fn cancel(&self) {
@@ -117,6 +165,7 @@ impl Participant for Running {
     }
 
     fn close(&self, deadline: Instant) {
+        self.dispatch.health.cut();
         let abandoned = self.engine.abandon_calls();
         for method in &abandoned {
             log::error!(
@@ -126,6 +175,12 @@ impl Participant for Running {
         }
         self.dispatch.add_abandoned(abandoned.len());
         self.dispatch.release();
+        if !abandoned.is_empty() {
+            let half = deadline.saturating_duration_since(Instant::now()) / 2;
+            for line in self.engine.stacks(Instant::now() + half.min(STACKS_TIME)) {
+                log::error!("{}: {line}", self.name);
+            }
+        }
         // Threads that run those handlers cannot be waited for.
         let patience = match abandoned.len() {
             0 => deadline,
@@ -137,7 +192,29 @@ impl Participant for Running {
     }
 
     fn running(&self) -> Vec<String> {
-        self.engine.running()
+        let running = self.engine.running().into_iter();
+        running.map(|call| call.to_string()).collect()
+    }
+
+    fn state(&self) -> Option<String> {
+        let load = self.engine.load();
+        Some(format!(
+            "workers {} of {} busy, {} calls wait of {}, {} connections",
+            load.running,
+            load.workers,
+            load.waiting,
+            load.backlog,
+            self.engine.connections()
+        ))
+    }
+
+    fn in_flight(&self) -> Option<usize> {
+        let has_guard = !self.dispatch.is_released();
+        has_guard.then(|| self.dispatch.in_flight())
+    }
+
+    fn stacks(&self, deadline: Instant) -> Vec<String> {
+        self.engine.stacks(deadline)
     }
 
     fn calls(&self) -> Calls {

@@ -1,6 +1,7 @@
 //! Services: named methods and the functions behind them.
 
 use std::fmt;
+use std::time::Duration;
 
 use protobuf::Message as Protobuf;
 
@@ -15,6 +16,8 @@ use super::stream::{Replies, Requests};
 pub(super) enum Outcome {
     Reply(Outgoing),
     Done,
+    /// Whoever the handler gave the call to ends it.
+    Later,
     Failed(Status),
 }
 
@@ -35,7 +38,37 @@ pub(super) struct Method {
     pub(super) name: &'static str,
     pub(super) streaming_request: bool,
     pub(super) streaming_response: bool,
+    /// Answered by the thread that polls, for the server itself: nothing of the program may run.
+    pub(super) prompt: bool,
+    pub(super) policy: DrainPolicy,
+    pub(super) minimum: Duration,
     pub(super) run: Run,
+}
+
+/// What becomes of a call that is in flight when the server begins to drain.
+///
+/// In any case its handler is told, if it asks: [`Call::draining`] fires, and
+/// [`Call::time_remaining`] is no longer than the time that the call has. A call that is
+/// cut gets UNAVAILABLE with the advice to retry (`grpc-retry-pushback-ms`), its
+/// [`Call::token`] fires, and what its handler returns is dropped. The drain waits for the handler all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DrainPolicy {
+    /// It has all of the grace period, and the force period after it has been told to stop. For
+    /// calls that may have had an effect and must not be made twice, as far as anybody knows.
+    #[default]
+    Finish,
+    /// It is cut when a share of the grace period is over
+    /// ([`ServerBuilder::cut_early_after`](super::ServerBuilder::cut_early_after)), so that its
+    /// caller's retry lands elsewhere in time. For calls that may be made twice: this is what generated
+    /// code sets for methods with an `idempotency_level`.
+    CutEarly,
+    /// It is cut this long after the drain began, if that is before the end of the grace period.
+    /// For streams that live for as long as both sides do, and have to say goodbye.
+    Stream {
+        /// The time to say goodbye.
+        goodbye: Duration,
+    },
 }
 
 /// A service to be served: what [`ServerBuilder::service`](super::ServerBuilder::service) takes.
@@ -54,6 +87,8 @@ pub(super) struct Method {
 pub struct Service {
     pub(super) name: &'static str,
     pub(super) methods: Vec<Method>,
+    /// A method that something was set for, and that is not there.
+    pub(super) unknown: Option<String>,
 }
 
 impl Service {
@@ -63,6 +98,7 @@ impl Service {
             service: Service {
                 name,
                 methods: Vec::new(),
+                unknown: None,
             },
         }
     }
@@ -70,6 +106,43 @@ impl Service {
     /// The full name.
     pub fn name(&self) -> &str {
         self.name
+    }
+
+    /// Sets what becomes of calls of `method` when the server drains.
+    ///
+    /// ```
+    /// # use protobuf::well_known_types::wrappers::StringValue;
+    /// # use touchdown::{Call, Status};
+    /// use touchdown::{DrainPolicy, Service};
+    ///
+    /// # let service = Service::builder("demo.Echo")
+    /// #     .unary("Say", |_: &Call, request: StringValue| Ok::<_, Status>(request))
+    /// #     .build();
+    /// let service = service.policy("Say", DrainPolicy::CutEarly);
+    /// ```
+    ///
+    /// A method that the service does not have is an error when the server starts.
+    pub fn policy(self, method: &str, policy: DrainPolicy) -> Service {
+        self.set(method, |it| it.policy = policy)
+    }
+
+    /// Sets how much time a call of `method` takes at the least. A call with less time left, be it
+    /// because of its own deadline or because the server drains, is refused at once, and not begun
+    /// and then broken off. Default: zero.
+    ///
+    /// A method that the service does not have is an error when the server starts.
+    pub fn minimum_time(self, method: &str, time: Duration) -> Service {
+        self.set(method, |it| it.minimum = time)
+    }
+
+    fn set(mut self, method: &str, set: impl FnOnce(&mut Method)) -> Service {
+        match self.methods.iter_mut().find(|it| it.name == method) {
+            Some(method) => set(method),
+            None => {
+                self.unknown.get_or_insert_with(|| method.to_owned());
+            }
+        }
+        self
     }
 }
 
@@ -161,6 +234,9 @@ impl ServiceBuilder {
             name,
             streaming_request,
             streaming_response,
+            prompt: false,
+            policy: DrainPolicy::default(),
+            minimum: Duration::ZERO,
             run: Box::new(run),
         });
         self

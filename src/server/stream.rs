@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use protobuf::Message as Protobuf;
 
-use crate::engine::{self, Ending, Handled, Received, SendError as CoreError, Wait};
+use crate::engine::{self, Ending, Handled, Received, Retry, SendError as CoreError, Wait};
 
 use super::call::Call;
 use super::codec::{decode, encode};
@@ -276,7 +276,7 @@ fn send<R: Protobuf>(core: &Arc<engine::Call>, reply: &R, wait: Wait) -> Result<
 }
 
 /// The status for a handler whose call is over.
-fn why_ended(core: &engine::Call) -> Status {
+pub(super) fn why_ended(core: &engine::Call) -> Status {
     if core.told_to_stop() {
         Status::unavailable("the server is shutting down")
     } else if core.deadline_passed() {
@@ -299,5 +299,6 @@ pub(super) fn ending(status: &Status) -> Ending<'_> {
         code: status.code() as i32,
         message: status.message(),
         details: status.details(),
+        retry: Retry::Unsaid,
     }
 }

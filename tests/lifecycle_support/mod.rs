@@ -136,11 +136,21 @@ pub fn say(line: &str) {
     println!("\n{line}");
 }
 
+/// The command that runs a test again, which finds in [`role`] what part it is to play.
+pub fn child_as(role: &str, test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", test, "--include-ignored"])
+        .args(["--nocapture", "--test-threads=1"])
+        .env(CASE, role);
+    command
+}
+
 /// A child process that runs the same test again, as [`is_child`].
 pub struct Process {
     child: Child,
     stdout: BufReader<ChildStdout>,
-    stderr: Option<ChildStderr>,
+    stderr: Option<BufReader<ChildStderr>>,
 }
 
 /// How a child ended.
@@ -159,17 +169,14 @@ impl Process {
 
     /// The child finds what part it is to play in [`role`].
     pub fn start_as(role: &str, test: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--include-ignored"])
-            .args(["--nocapture", "--test-threads=1"])
-            .env(CASE, role)
+        let mut child = child_as(role, test)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let stderr = child.stderr.take();
+        let stderr = child.stderr.take().map(BufReader::new);
         Self {
             child,
             stdout,
@@ -194,6 +201,16 @@ impl Process {
             {
                 return said.to_owned();
             }
+        }
+    }
+
+    /// Reads until the child writes this line to its standard error.
+    pub fn hear_error(&mut self, line: &str) {
+        let stderr = self.stderr.as_mut().unwrap();
+        let mut heard = String::new();
+        while heard.lines().last() != Some(line) {
+            let count = stderr.read_line(&mut heard).unwrap();
+            assert!(count > 0, "the child ended without {line:?}: {heard}");
         }
     }
 

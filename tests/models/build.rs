@@ -17,6 +17,8 @@ fn main() {
     for watched in [&here.join("models.rs"), &here.join("build.rs"), &sources] {
         println!("cargo::rerun-if-changed={}", watched.display());
     }
+    // The sources name it, and it is off here.
+    println!("cargo::rustc-check-cfg=cfg(feature, values(\"server\"))");
 
     let mut tree = String::new();
     for model in MODELS {

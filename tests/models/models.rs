@@ -139,12 +139,12 @@ pub const MODELS: &[Model] = &[
     Model {
         name: "hooks",
         folder: "lifecycle",
-        modules: &["closing", "hooks", "participant", "phase", "plan", "report", "signals"],
+        modules: &["hooks", "participant", "phase", "plan", "report", "run", "signals"],
         seam: None,
         bugs: &[
             Bug {
                 name: "the_first_prerequisite_is_not_waited_for",
-                file: "closing.rs",
+                file: "run.rs",
                 edits: &[(
                     "self.order[place]\n                .iter()\n",
                     "self.order[place].iter().skip(1)\n",
@@ -152,23 +152,23 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "who_is_late_does_not_look_again",
-                file: "closing.rs",
-                edits: &[("results.try_iter()", "results.try_iter().take(0)")],
+                file: "run.rs",
+                edits: &[("news.try_iter()", "news.try_iter().take(0)")],
             },
             Bug {
                 name: "the_wait_is_for_the_last_limit",
-                file: "closing.rs",
-                edits: &[("Some(one.min(other))", "Some(one.max(other))")],
+                file: "run.rs",
+                edits: &[("limits.reduce(plan::earlier)", "limits.reduce(|one, other| one.max(other))")],
             },
             Bug {
                 name: "all_are_left_behind_with_the_first",
-                file: "closing.rs",
-                edits: &[("State::Running { until, .. } if is_over(now, until))", "State::Running { .. })")],
+                file: "run.rs",
+                edits: &[("if hurry || is_over(now, until) {", "if hurry || true {")],
             },
             Bug {
                 name: "the_end_of_the_phase_is_no_limit",
-                file: "closing.rs",
-                edits: &[("Some(own.min(phase))", "Some(own)")],
+                file: "run.rs",
+                edits: &[("plan::earlier(plan::after(now, limit), phase)", "plan::after(now, limit)")],
             },
         ],
     },
@@ -215,12 +215,73 @@ pub const MODELS: &[Model] = &[
                 )],
             },
             Bug {
+                name: "a_hurry_does_not_reach_the_start_up",
+                file: "state.rs",
+                edits: &[("let _ = startup.send(News::Hurry);", "")],
+            },
+            Bug {
+                name: "a_stop_does_not_keep_hooks_from_starting",
+                file: "walk.rs",
+                edits: &[("|| shared.control.lock().reason.is_none()", "|| true")],
+            },
+            Bug {
+                name: "who_comes_too_late_is_not_undone",
+                file: "startup.rs",
+                edits: &[("stack.unwound = undo.is_none();", "")],
+            },
+            Bug {
+                name: "what_is_asked_for_during_a_reload_is_forgotten",
+                file: "turn.rs",
+                edits: &[("            state.wanted = true;\n", "")],
+            },
+            Bug {
+                name: "a_reload_during_start_up_is_forgotten",
+                file: "mod.rs",
+                edits: &[("            if reload_wanted {\n", "            if false {\n")],
+            },
+            Bug {
                 name: "a_step_is_not_taken_under_the_lock",
                 file: "mod.rs",
                 edits: &[(
                     "shared.step(&mut control, Phase::Serving);\n            drop(control);",
                     "drop(control);\n            shared.enter(Phase::Serving);",
                 )],
+            },
+        ],
+    },
+    Model {
+        name: "workers",
+        folder: "lifecycle",
+        modules: &["mod"],
+        seam: None,
+        bugs: &[
+            Bug {
+                name: "a_spawn_looks_before_the_stop_and_enters_after_it",
+                file: "workers.rs",
+                edits: &[(
+                    "control.workers.push(Arc::clone(&seat));",
+                    "drop(control);\n                self.control.lock().workers.push(Arc::clone(&seat));",
+                )],
+            },
+            Bug {
+                name: "who_joins_takes_a_worker_without_a_thread_for_over",
+                file: "workers.rs",
+                edits: &[("self.over.wait();\n", "")],
+            },
+            Bug {
+                name: "the_drain_waits_for_workers_that_have_ended",
+                file: "workers.rs",
+                edits: &[("if state.ended.is_none() && !self.until_closing {", "if !self.until_closing {")],
+            },
+            Bug {
+                name: "who_fails_in_the_stop_is_forgotten",
+                file: "workers.rs",
+                edits: &[("if control.reason.is_none() {", "if true {")],
+            },
+            Bug {
+                name: "the_wait_for_a_restart_hears_nothing",
+                file: "workers.rs",
+                edits: &[("token.wait_timeout(delay)", "Token::new().wait_timeout(delay)")],
             },
         ],
     },
@@ -268,6 +329,60 @@ pub const MODELS: &[Model] = &[
                 name: "one_too_many_runs",
                 file: "roster.rs",
                 edits: &[("if state.running == self.workers {", "if state.running > self.workers {")],
+            },
+        ],
+    },
+    Model {
+        name: "board",
+        folder: "server/health",
+        modules: &["board"],
+        seam: None,
+        bugs: &[
+            Bug {
+                name: "the_state_is_looked_up_early",
+                file: "board.rs",
+                edits: &[
+                    (
+                        "let mut told = watcher.told.lock();",
+                        "let state = self.state(&watcher.service);\n        let mut told = watcher.told.lock();",
+                    ),
+                    (
+                        "let state = self.state(&watcher.service);\n        let news",
+                        "let news",
+                    ),
+                ],
+            },
+            Bug {
+                name: "nobody_looks_again_when_a_message_is_gone",
+                file: "board.rs",
+                edits: &[(
+                    "if let Some(watcher) = watcher {\n            self.update(&watcher);",
+                    "if let Some(watcher) = watcher {",
+                )],
+            },
+            Bug {
+                name: "the_last_is_decided_late",
+                file: "board.rs",
+                edits: &[
+                    ("let is_last = !self.watchers.lock().open;", ""),
+                    (
+                        "if is_last {",
+                        "let is_last = !self.watchers.lock().open;\n        if is_last {",
+                    ),
+                ],
+            },
+            Bug {
+                name: "close_lets_nobody_go",
+                file: "board.rs",
+                edits: &[(
+                    "self.watchers.lock().open = false;\n        self.tell(None);",
+                    "self.watchers.lock().open = false;",
+                )],
+            },
+            Bug {
+                name: "an_end_is_not_remembered",
+                file: "board.rs",
+                edits: &[("if !told.ended {\n            told.ended = true;", "{")],
             },
         ],
     },

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use protobuf::descriptor::field_descriptor_proto::{Label, Type as FieldType};
+use protobuf::descriptor::method_options::IdempotencyLevel;
 use protobuf::descriptor::{
     DescriptorProto, FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto,
 };
@@ -332,6 +333,7 @@ impl File {
             name_with,
             docs: self.info.docs(path),
             deprecated: method.options.deprecated(),
+            idempotent: method.options.idempotency_level() != IdempotencyLevel::IDEMPOTENCY_UNKNOWN,
             request: type_path(method.input_type())?,
             reply: type_path(method.output_type())?,
             kind: Kind::new(method.client_streaming(), method.server_streaming()),

@@ -72,6 +72,8 @@
 //!
 //! Comments become documentation, changed only so far that `rustdoc` does not take an example in them for a
 //! test, or a bracket for a link. A service or method with `option deprecated = true` is `#[deprecated]`.
+//! A method with an `option idempotency_level` of `NO_SIDE_EFFECTS` or `IDEMPOTENT` gets the policy
+//! `touchdown::DrainPolicy::CutEarly`: in a drain it may be ended early, for its caller to retry elsewhere.
 //!
 //! `google/protobuf/*.proto` need not be on disk; their types are those of
 //! `touchdown::protobuf::well_known_types` and `touchdown::protobuf::descriptor`.

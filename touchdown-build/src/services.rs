@@ -27,6 +27,8 @@ pub(crate) struct Method {
     pub(crate) name_with: String,
     pub(crate) docs: Vec<String>,
     pub(crate) deprecated: bool,
+    /// It may be called twice instead of once.
+    pub(crate) idempotent: bool,
     pub(crate) request: String,
     pub(crate) reply: String,
     pub(crate) kind: Kind,
@@ -202,7 +204,15 @@ pub(crate) fn server(service: &Service, parameter: &str) -> String {
         );
         code.push_str("        })\n");
     }
-    code.push_str("        .build()\n}\n");
+    code.push_str("        .build()\n");
+    for method in methods.iter().filter(|method| method.idempotent) {
+        let _ = writeln!(
+            code,
+            "        .policy({:?}, ::touchdown::DrainPolicy::CutEarly)",
+            method.proto_name
+        );
+    }
+    code.push_str("}\n");
     code
 }
 

@@ -45,6 +45,14 @@ const CONFORMANCE: [&str; 10] = [
 ];
 
 #[test]
+#[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
+fn python_sees_what_becomes_of_its_calls_when_the_server_stops() {
+    let mut command = python("stops.py");
+    command.arg(env!("CARGO_BIN_EXE_stops"));
+    output(command);
+}
+
+#[test]
 #[ignore = "needs the interop client of grpc-go: tests/foreign/grpc-go.sh"]
 fn grpc_go_passes_the_published_cases() {
     let server = start();

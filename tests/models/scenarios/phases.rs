@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::lifecycle::{
     exit_code, Builder, Hook, Lifecycle, Outcome, OwnedGuard, Participant, Phase, Plan, Reason,
-    Report, SignalSender, Signals, Token, Transition,
+    Report, SignalSender, Signals, StartupHook, Token, Transition,
 };
 use crate::sync::{thread, time, Arc, Instant, Mutex};
 
 const TERM: i32 = 15;
 const INT: i32 = 2;
+const HUP: i32 = 1;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -256,7 +257,8 @@ pub fn a_second_signal_leads_to_cancelling() {
     let report = observed.wait_in_time();
     assert_eq!(report.reason, Reason::Signal(TERM));
     assert!(report.forced && report.abandoned.is_empty());
-    assert!(report.took < HOUR, "the second signal changed nothing");
+    // Nothing has taken time; a wait that looks again now and then would come to it later.
+    assert_eq!(report.took, Duration::ZERO, "the second signal changed nothing");
     join([signals]);
 }
 
@@ -271,7 +273,7 @@ pub fn hurry_is_not_lost() {
         observed.with(|lifecycle| lifecycle.hurry()),
     ];
     let report = observed.wait_in_time();
-    assert!(report.forced && report.took < HOUR, "it was not hurried");
+    assert!(report.forced && report.took.is_zero(), "it was not hurried");
     join(callers);
 }
 
@@ -350,6 +352,137 @@ pub fn what_hangs_in_closing_is_left_behind() {
     released.cancel();
     server.released.cancel();
     join([signal]);
+}
+
+/// A start-up hook that notes what it does, and is undone.
+fn startup(name: &'static str, log: &Arc<Mutex<Vec<String>>>) -> StartupHook {
+    let (start, undo) = (log.clone(), log.clone());
+    StartupHook::new(name, move || {
+        start.lock().push(name.to_owned());
+        Ok(())
+    })
+    .undo(move || {
+        undo.lock().push(format!("undo {name}"));
+        Ok(())
+    })
+}
+
+/// A stop that begins during start-up ends it cleanly: nothing is started any more, and what has started
+/// is undone, once, the last first.
+pub fn a_stop_during_start_up_undoes_what_has_started() {
+    time::be_patient();
+    let log = Arc::new(Mutex::new(vec![]));
+    let observed = Observed::build(
+        Lifecycle::builder()
+            .plan(short())
+            .startup(startup("second", &log).after("first"))
+            .startup(startup("first", &log)),
+    );
+    let signal = observed.send(&[TERM]);
+    let served = observed.with(|lifecycle| lifecycle.serving().is_ok());
+    let report = observed.wait();
+    join([signal]);
+    let log = log.lock().clone();
+    let started: Vec<_> = log.iter().filter(|it| !it.starts_with("undo")).cloned().collect();
+    let undone = started.iter().rev().map(|it| format!("undo {it}"));
+    let all: Vec<_> = started.iter().cloned().chain(undone).collect();
+    assert_eq!(log, all, "undone in reverse");
+    assert_eq!(report.startup.len(), 2);
+    if served.join().unwrap() {
+        assert_eq!(started, ["first", "second"]);
+    }
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+}
+
+/// Once a stop has begun, no start-up hook begins to run.
+pub fn nothing_is_started_during_a_stop() {
+    time::be_patient();
+    let (began, go_on) = (Token::new(), Token::new());
+    let first = StartupHook::new("first", {
+        let (began, go_on) = (began.clone(), go_on.clone());
+        move || {
+            began.cancel();
+            go_on.wait();
+            Ok(())
+        }
+    });
+    let second = StartupHook::new("second", || Ok(())).after("first");
+    let builder = Lifecycle::builder().plan(short()).startup(first);
+    let observed = Observed::build(builder.startup(second));
+    let server = observed.with(|lifecycle| lifecycle.serving());
+    began.wait();
+    let stopper = observed.with(move |lifecycle| {
+        lifecycle.shutdown("asked");
+        go_on.cancel();
+    });
+    let report = observed.wait_in_time();
+    let outcomes: Vec<_> = report.startup.iter().map(|it| &it.outcome).collect();
+    assert_eq!(outcomes, [&Outcome::Done, &Outcome::NotRun], "started during the stop");
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+    assert!(server.join().unwrap().is_err());
+    join([stopper]);
+}
+
+/// The second signal leaves behind a start-up hook that hangs; the work it does after all is undone.
+pub fn a_second_signal_leaves_a_hanging_start_behind() {
+    time::be_patient();
+    let (began, released, undone) = (Token::new(), Token::new(), Token::new());
+    let hook = StartupHook::new("hangs", {
+        let (began, released) = (began.clone(), released.clone());
+        move || {
+            began.cancel();
+            released.wait();
+            Ok(())
+        }
+    });
+    let undo = {
+        let undone = undone.clone();
+        move || {
+            undone.cancel();
+            Ok(())
+        }
+    };
+    let plan = Plan::new().hard_deadline(HOUR);
+    let builder = Lifecycle::builder().plan(plan);
+    let observed = Observed::build(builder.startup(hook.time_limit(HOUR / 2).undo(undo)));
+    let server = observed.with(|lifecycle| lifecycle.serving());
+    began.wait();
+    let signals = observed.send(&[TERM, INT]);
+    let report = observed.wait_in_time();
+    assert!(server.join().unwrap().is_err());
+    assert_eq!(report.took, Duration::ZERO, "the second signal changed nothing");
+    assert_eq!(report.startup[0].outcome, Outcome::Overran);
+    assert_eq!(report.exit_code(), exit_code::CLOSING_FAILED);
+    assert!(!undone.is_cancelled());
+    released.cancel();
+    undone.wait();
+    join([signals]);
+}
+
+/// After the last that asked for a reload, one begins.
+pub fn no_reload_is_lost() {
+    let (versions, read) = (Arc::new(Mutex::new(0)), Token::new());
+    let observed = Observed::build(Lifecycle::builder().plan(short()).on_reload("config", {
+        let (versions, read) = (versions.clone(), read.clone());
+        move || {
+            if *versions.lock() == 3 {
+                read.cancel();
+            }
+            Ok(())
+        }
+    }));
+    let askers = [0, 1, 2].map(|_| {
+        let (versions, signals) = (versions.clone(), observed.signals.clone());
+        spawn(move || {
+            *versions.lock() += 1;
+            signals.send(HUP);
+        })
+    });
+    observed.lifecycle.serving().unwrap();
+    read.wait();
+    observed.lifecycle.shutdown("read");
+    observed.wait();
+    join(askers);
 }
 
 /// Everybody is told of each transition once, in order, whenever they begin to look.

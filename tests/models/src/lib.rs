@@ -20,6 +20,8 @@
 //! A failure is the same in each run of its test with the same `MODEL_SCHEDULES` and `MODEL_SEED` (see
 //! explore.rs). With `SHUTTLE_CAPTURE_BACKTRACE=1` a deadlock comes with the place where each thread waits.
 #![allow(dead_code)]
+// The sources' features are not this package's.
+#![allow(unexpected_cfgs)]
 // The seam has the interface of what it stands in for, and so do the sources.
 #![allow(clippy::new_without_default)]
 // Each variant of a model is a module of its own, with the same files.

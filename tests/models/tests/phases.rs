@@ -68,6 +68,46 @@ fn what_hangs_in_closing_is_left_behind() {
 }
 
 #[test]
+fn a_stop_during_start_up_undoes_what_has_started() {
+    passes(real::scenarios::a_stop_during_start_up_undoes_what_has_started);
+}
+
+#[test]
+fn nothing_is_started_during_a_stop() {
+    passes(real::scenarios::nothing_is_started_during_a_stop);
+    fails(
+        a_stop_does_not_keep_hooks_from_starting::scenarios::nothing_is_started_during_a_stop,
+        "started during the stop",
+    );
+}
+
+#[test]
+fn a_second_signal_leaves_a_hanging_start_behind() {
+    passes(real::scenarios::a_second_signal_leaves_a_hanging_start_behind);
+    fails(
+        a_hurry_does_not_reach_the_start_up::scenarios::a_second_signal_leaves_a_hanging_start_behind,
+        "the second signal changed nothing",
+    );
+    fails(
+        who_comes_too_late_is_not_undone::scenarios::a_second_signal_leaves_a_hanging_start_behind,
+        "deadlock",
+    );
+}
+
+#[test]
+fn no_reload_is_lost() {
+    passes(real::scenarios::no_reload_is_lost);
+    fails(
+        what_is_asked_for_during_a_reload_is_forgotten::scenarios::no_reload_is_lost,
+        "deadlock",
+    );
+    fails(
+        a_reload_during_start_up_is_forgotten::scenarios::no_reload_is_lost,
+        "deadlock",
+    );
+}
+
+#[test]
 fn all_are_told_of_all_transitions() {
     passes(real::scenarios::all_are_told_of_all_transitions);
     fails(

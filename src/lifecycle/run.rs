@@ -1,11 +1,11 @@
-//! Runs the closing hooks: each on a thread of its own, at its turn, and never longer than its time.
+//! Runs hooks: each on a thread of its own, at its turn, and never longer than its time.
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
-use super::hooks::{Hook, Work};
-use super::plan;
+use super::hooks::{Failure, Hook, Work};
+use super::plan::{self, is_over};
 use super::report::{HookReport, Outcome};
 use crate::sync::{thread, unbounded, Instant, Mutex, Receiver, RecvTimeoutError, Sender};
 
@@ -16,6 +16,16 @@ pub(super) struct Run<'a> {
     states: Vec<State>,
     deadline: Option<Instant>,
     running: &'a Mutex<Vec<String>>,
+    may_start: &'a dyn Fn() -> bool,
+    ended: &'a dyn Fn(&str, &Outcome),
+}
+
+/// What a run waits for.
+pub(super) enum News {
+    /// The hook at this place has ended.
+    Ended(usize, Outcome),
+    /// What runs is not to be waited for any longer.
+    Hurry,
 }
 
 enum State {
@@ -49,31 +59,53 @@ impl<'a> Run<'a> {
             states,
             deadline,
             running,
+            may_start: &|| true,
+            ended: &|_, _| {},
         }
     }
 
-    pub(super) fn run(mut self) -> Vec<HookReport> {
-        let (sender, results) = unbounded();
+    /// Asks before each hook whether it may start, and tells how each that did has ended, at once.
+    pub(super) fn supervised(
+        mut self,
+        may_start: &'a dyn Fn() -> bool,
+        ended: &'a dyn Fn(&str, &Outcome),
+    ) -> Self {
+        (self.may_start, self.ended) = (may_start, ended);
+        self
+    }
+
+    pub(super) fn run(self) -> Vec<HookReport> {
+        let (sender, news) = unbounded();
+        self.run_with(sender, &news)
+    }
+
+    /// As `run`, on a channel on which others may have sent [`News::Hurry`], or still do.
+    pub(super) fn run_with(
+        mut self,
+        sender: Sender<News>,
+        news: &Receiver<News>,
+    ) -> Vec<HookReport> {
         loop {
             self.start_ready(&sender);
             let Some(until) = self.next_limit() else {
                 break;
             };
             let result = match until {
-                Some(until) => results.recv_deadline(until),
-                None => results.recv().map_err(RecvTimeoutError::from),
+                Some(until) => news.recv_deadline(until),
+                None => news.recv().map_err(RecvTimeoutError::from),
             };
             let now = Instant::now();
             match result {
-                Ok((place, outcome)) => self.finish(place, outcome, now),
-                Err(_) => self.leave_behind(&results, now),
+                Ok(News::Ended(place, outcome)) => self.finish(place, outcome, now),
+                Ok(News::Hurry) => self.leave_behind(news, now, true),
+                Err(_) => self.leave_behind(news, now, false),
             }
         }
         self.into_reports()
     }
 
     /// Starts every hook whose prerequisites are finished.
-    fn start_ready(&mut self, results: &Sender<(usize, Outcome)>) {
+    fn start_ready(&mut self, sender: &Sender<News>) {
         while let Some(place) = (0..self.states.len()).find(|place| self.is_ready(*place)) {
             let now = Instant::now();
             let not_run = State::Finished(Outcome::NotRun, Duration::ZERO);
@@ -81,7 +113,7 @@ impl<'a> Run<'a> {
             else {
                 unreachable!("only a waiting hook is ready");
             };
-            if is_over(now, self.deadline) {
+            if is_over(now, self.deadline) || !(self.may_start)() {
                 continue;
             }
             self.running.lock().push(self.names[place].clone());
@@ -89,13 +121,13 @@ impl<'a> Run<'a> {
                 since: now,
                 until: limit_of(now, limit, self.deadline),
             };
-            let results = results.clone();
+            let sender = sender.clone();
             let spawned = thread::Builder::new()
                 .name(thread_name(&self.names[place]))
                 .spawn(move || {
                     let outcome = run_caught(work);
                     // Nobody listens any more if the hook overran.
-                    let _ = results.send((place, outcome));
+                    let _ = sender.send(News::Ended(place, outcome));
                 });
             if let Err(error) = spawned {
                 self.finish(
@@ -121,15 +153,13 @@ impl<'a> Run<'a> {
             State::Running { until, .. } => Some(*until),
             _ => None,
         });
-        limits.reduce(|one, other| match (one, other) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        })
+        limits.reduce(plan::earlier)
     }
 
     fn finish(&mut self, place: usize, outcome: Outcome, now: Instant) {
         let overran = matches!(outcome, Outcome::Overran);
         if let State::Running { since, .. } = self.states[place] {
+            (self.ended)(&self.names[place], &outcome);
             self.states[place] = State::Finished(outcome, now.saturating_duration_since(since));
         }
         if !overran {
@@ -140,14 +170,20 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Gives up on all whose time is over.
-    fn leave_behind(&mut self, results: &Receiver<(usize, Outcome)>, now: Instant) {
+    /// Gives up on all whose time is over, or in a hurry on all.
+    fn leave_behind(&mut self, news: &Receiver<News>, now: Instant, mut hurry: bool) {
         // This thread may be late itself. Who has ended meanwhile has not overrun.
-        for (place, outcome) in results.try_iter() {
-            self.finish(place, outcome, now);
+        for news in news.try_iter() {
+            match news {
+                News::Ended(place, outcome) => self.finish(place, outcome, now),
+                News::Hurry => hurry = true,
+            }
         }
         for place in 0..self.states.len() {
-            if matches!(self.states[place], State::Running { until, .. } if is_over(now, until)) {
+            let State::Running { until, .. } = self.states[place] else {
+                continue;
+            };
+            if hurry || is_over(now, until) {
                 self.finish(place, Outcome::Overran, now);
             }
         }
@@ -176,17 +212,11 @@ impl<'a> Run<'a> {
 
 /// When a hook that starts now is out of time: at its own limit or at the end of the phase.
 fn limit_of(now: Instant, limit: Duration, phase: Option<Instant>) -> Option<Instant> {
-    match (plan::after(now, limit), phase) {
-        (Some(own), Some(phase)) => Some(own.min(phase)),
-        (own, phase) => own.or(phase),
-    }
+    plan::earlier(plan::after(now, limit), phase)
 }
 
-fn is_over(now: Instant, deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| now >= deadline)
-}
-
-fn run_caught(work: Work) -> Outcome {
+/// Does a piece of work of the program, and says how it ended.
+pub(super) fn run_caught(work: impl FnOnce() -> Result<(), Failure>) -> Outcome {
     match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => Outcome::Done,
         Ok(Err(error)) => Outcome::Failed(error.to_string()),
@@ -241,9 +271,9 @@ mod tests {
             State::Running { since, until },
             State::Running { since, until },
         ];
-        let (sender, results) = unbounded();
-        sender.send((1, Outcome::Done)).unwrap();
-        run.leave_behind(&results, since + Duration::from_secs(1));
+        let (sender, news) = unbounded();
+        sender.send(News::Ended(1, Outcome::Done)).unwrap();
+        run.leave_behind(&news, since + Duration::from_secs(1), false);
         assert_eq!(*running.lock(), ["hangs"]);
         let outcomes = run.into_reports().into_iter().map(|report| report.outcome);
         assert!(outcomes.eq([Outcome::Overran, Outcome::Done]));

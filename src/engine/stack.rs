@@ -1,0 +1,732 @@
+//! The stack of another thread of this process, wherever that thread is: in an endless loop, in `malloc`,
+//! with any lock held, in a system call, in a vendor's C library.
+//!
+//! The thread that asks sends the other one a signal. Its handler walks the stack, writes the addresses
+//! into memory that was there before and is never freed, and says so; everything else (names, text) is done
+//! by the thread that asks, which waits for an answer only so long. A thread that does not answer in
+//! time because it blocks the signal or is deep in the kernel may answer later, and harms nobody.
+//!
+//! # The signal
+//!
+//! It is SIGURG, as in the Go runtime and for the same reasons: hardly a program has a use for it, debuggers
+//! let it pass, and what nobody handles is ignored, so one too many harms nobody (a real-time signal would
+//! end the process). Its action is taken when a stack is first asked for, and only if it is the default
+//! one: a program's own handler is left alone, and then there are no stacks.
+//!
+//! A system call that the signal interrupts goes on (SA_RESTART), but for those that never do, see signal(7):
+//! `nanosleep`, `poll`, `select`, `epoll_wait`, `sem_timedwait`, waits on a socket with a time limit, and their
+//! like return EINTR. (Rust's `thread::sleep`, locks and channels go on by themselves.) So a stack is asked
+//! for only when a handler has not returned within its limit.
+//!
+//! # The walk
+//!
+//! `_Unwind_Backtrace` of libgcc reads what compilers write for exceptions, so it needs no frame pointers. It
+//! is not promised to be safe in a signal handler: it used to take the loader's lock
+//! (`dl_iterate_phdr`), with which a thread that was interrupted in `malloc` could deadlock. Since gcc 12 on glibc
+//! 2.35 it takes no lock and no memory: `_dl_find_object` is all that libgcc_s.so.1 calls to find its tables. With an
+//! older glibc, or another unwinder (musl's, 32-bit ARM's), there are no stacks. Where code has no tables the walk ends.
+//! Where it has wrong ones the walk can crash, as an exception through that code would.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// A thread of this process, as the system names it.
+#[derive(Clone, Debug)]
+pub(super) struct Thread {
+    id: libc::pid_t,
+    name: String,
+}
+
+impl Thread {
+    pub(super) fn current() -> Thread {
+        let current = std::thread::current();
+        Thread {
+            // SAFETY: a system call without arguments, which cannot fail.
+            id: unsafe { libc::syscall(libc::SYS_gettid) } as libc::pid_t,
+            name: current.name().unwrap_or("without a name").to_owned(),
+        }
+    }
+
+    /// The stack, innermost frame first. Waits until `deadline`.
+    pub(super) fn stack(&self, deadline: Instant) -> Result<Stack, NoStack> {
+        platform::ask(self.id, deadline)
+    }
+}
+
+impl fmt::Display for Thread {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} (thread {})", self.name, self.id)
+    }
+}
+
+/// Addresses of instructions, innermost first.
+#[derive(Debug)]
+pub(super) struct Stack {
+    pub(super) frames: Vec<usize>,
+    /// There are more.
+    pub(super) cut: bool,
+}
+
+/// Why there is no stack.
+#[derive(Debug)]
+// Which of these there are depends on the platform.
+#[allow(dead_code)]
+pub(super) enum NoStack {
+    /// The thread is gone.
+    Ended,
+    /// It did not answer in this time; what the system says of its state.
+    NoAnswer(Duration, Option<String>),
+    /// Another thread's stack is being asked for.
+    Busy,
+    /// The program handles the signal.
+    SignalTaken,
+    /// The system refuses the signal, or its handler.
+    System(std::io::Error),
+    /// Not on this platform.
+    Platform(&'static str),
+}
+
+impl fmt::Display for NoStack {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoStack::Ended => formatter.write_str("the thread has ended"),
+            NoStack::NoAnswer(time, state) => {
+                write!(formatter, "the thread did not answer in {time:?}")?;
+                match state {
+                    Some(state) => write!(formatter, "; its state is {state}"),
+                    None => Ok(()),
+                }
+            }
+            NoStack::Busy => formatter.write_str("another stack is being asked for"),
+            NoStack::SignalTaken => formatter.write_str("the program uses SIGURG for itself"),
+            NoStack::System(error) => error.fmt(formatter),
+            NoStack::Platform(why) => formatter.write_str(why),
+        }
+    }
+}
+
+#[cfg(not(all(
+    target_os = "linux",
+    target_env = "gnu",
+    target_endian = "little",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+mod platform {
+    use std::time::Instant;
+
+    use super::{NoStack, Stack};
+
+    pub(super) fn ask(_: libc::pid_t, _: Instant) -> Result<Stack, NoStack> {
+        Err(NoStack::Platform(
+            "stacks are to be had on 64-bit x86 and ARM with glibc only",
+        ))
+    }
+}
+
+#[cfg(all(
+    target_os = "linux",
+    target_env = "gnu",
+    target_endian = "little",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+mod platform {
+    use std::ffi::{c_int, c_void, CStr};
+    use std::io;
+    use std::mem::zeroed;
+    use std::ptr::null;
+    use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+    use std::sync::OnceLock;
+    use std::time::Instant;
+
+    use parking_lot::Mutex;
+
+    use super::{NoStack, Stack};
+
+    /// How many frames are written down at the most. What a handler is stuck in is among the innermost
+    /// few; 32 reach from there to the handler through the frames that an unoptimised build has in between.
+    pub(super) const FRAMES: usize = 32;
+
+    const SIGNAL: c_int = libc::SIGURG;
+
+    /// The first version whose loader finds unwind tables without a lock.
+    const GLIBC: (u32, u32) = (2, 35);
+
+    /// Frames of the signal handler itself that are skipped before the walk gives up looking for the
+    /// interrupted one. There are three.
+    const OWN_FRAMES: usize = 8;
+
+    /// What a [`Slot`] is at, in the low bits of its state; above them is the thread that is asked.
+    const IDLE: u32 = 0;
+    const ASKED: u32 = 1;
+    const ANSWERING: u32 = 2;
+    const ANSWERED: u32 = 3;
+    const BITS: u32 = 2;
+
+    /// A question and its answer.
+    struct Slot {
+        /// A futex. The kernel's thread numbers end at 2^22, so one fits.
+        state: AtomicU32,
+        /// How many there are; more than `FRAMES` if there would have been more.
+        count: AtomicUsize,
+        frames: [AtomicUsize; FRAMES],
+    }
+
+    impl Slot {
+        const fn new() -> Slot {
+            Slot {
+                state: AtomicU32::new(IDLE),
+                count: AtomicUsize::new(0),
+                frames: [const { AtomicUsize::new(0) }; FRAMES],
+            }
+        }
+    }
+
+    static FIRST: Slot = Slot::new();
+
+    /// Where the signal handler finds the question. What it points at is never freed: a handler may
+    /// come to it at any time.
+    static SLOT: AtomicPtr<Slot> = AtomicPtr::new((&raw const FIRST).cast_mut());
+
+    /// Held by who asks: one thread is asked at a time.
+    static ASKING: Mutex<()> = Mutex::new(());
+
+    pub(super) fn ask(thread: libc::pid_t, deadline: Instant) -> Result<Stack, NoStack> {
+        let begun = Instant::now();
+        let Some(_asking) = ASKING.try_lock_until(deadline) else {
+            return Err(NoStack::Busy);
+        };
+        prepare()?;
+        // SAFETY: points at `FIRST` or at what was leaked below.
+        let slot = unsafe { &*SLOT.load(Ordering::Relaxed) };
+        let asked = (thread as u32) << BITS | ASKED;
+        // Pairs with the handler's exchange.
+        slot.state.store(asked, Ordering::Release);
+        // SAFETY: a system call that takes numbers.
+        let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) };
+        if sent != 0 {
+            let error = io::Error::last_os_error();
+            withdraw(slot, asked);
+            return Err(match error.raw_os_error() {
+                Some(libc::ESRCH) => NoStack::Ended,
+                _ => NoStack::System(error),
+            });
+        }
+        let answered = (thread as u32) << BITS | ANSWERED;
+        if !wait(slot, answered, deadline) && !withdraw(slot, asked) {
+            return Err(NoStack::NoAnswer(begun.elapsed(), state_of(thread)));
+        }
+        let count = slot.count.load(Ordering::Relaxed);
+        let frames = slot.frames.iter().take(count);
+        let stack = Stack {
+            frames: frames.map(|it| it.load(Ordering::Relaxed)).collect(),
+            cut: count > FRAMES,
+        };
+        slot.state.store(IDLE, Ordering::Relaxed);
+        Ok(stack)
+    }
+
+    /// Takes the question back. True if the answer has come in the meantime.
+    fn withdraw(slot: &Slot, asked: u32) -> bool {
+        let order = Ordering::Acquire;
+        match slot.state.compare_exchange(asked, IDLE, order, order) {
+            Ok(_) => false,
+            Err(state) if state % (1 << BITS) == ANSWERED => true,
+            Err(_) => {
+                // The handler is at work on it, who knows for how long: the slot is its own from now on.
+                SLOT.store(Box::leak(Box::new(Slot::new())), Ordering::Release);
+                false
+            }
+        }
+    }
+
+    /// Waits until the answer is there. False if it is not in time.
+    fn wait(slot: &Slot, answered: u32, deadline: Instant) -> bool {
+        loop {
+            // Pairs with the handler's store.
+            let state = slot.state.load(Ordering::Acquire);
+            if state == answered {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let left = libc::timespec {
+                tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            // SAFETY: the futex lives for ever, the time for the length of the call. Whatever
+            // ends the wait, the loop looks.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_futex,
+                    slot.state.as_ptr(),
+                    libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+                    state,
+                    &raw const left,
+                )
+            };
+        }
+    }
+
+    /// Sees to it that the signal comes to `on_signal`, and that the walk needs nothing it has not had.
+    fn prepare() -> Result<(), NoStack> {
+        static LOCK_FREE: OnceLock<bool> = OnceLock::new();
+        let lock_free = LOCK_FREE.get_or_init(|| {
+            // SAFETY: glibc's own constant string.
+            let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
+            is_lock_free(&version.to_string_lossy())
+        });
+        if !lock_free {
+            return Err(NoStack::Platform("stacks need glibc 2.35 or later"));
+        }
+        let action = action(None)?;
+        if action.sa_sigaction == handler() {
+            return Ok(());
+        }
+        if action.sa_sigaction != libc::SIG_DFL {
+            return Err(NoStack::SignalTaken);
+        }
+        // What the unwinder sets up on its first use, it sets up now.
+        walk(&Slot::new(), 0);
+        // SAFETY: all zeros is an action with an empty mask.
+        let mut ours: libc::sigaction = unsafe { zeroed() };
+        ours.sa_sigaction = handler();
+        // On the alternate stack, if the thread has one: its own may be at its end, or, in a library written
+        // in Go, tiny. Rust's have 8 KiB. The walk takes 3, the kernel 1 to 4 for the registers.
+        ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+        let before = self::action(Some(&ours))?;
+        if before.sa_sigaction != libc::SIG_DFL {
+            // Somebody was faster.
+            self::action(Some(&before))?;
+            return Err(NoStack::SignalTaken);
+        }
+        Ok(())
+    }
+
+    fn is_lock_free(version: &str) -> bool {
+        let mut numbers = version.split('.').map(|it| it.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= GLIBC
+    }
+
+    /// Sets the signal's action, if there is a new one, and returns what it was.
+    fn action(new: Option<&libc::sigaction>) -> Result<libc::sigaction, NoStack> {
+        // SAFETY: all zeros is an action, and is overwritten.
+        let mut old: libc::sigaction = unsafe { zeroed() };
+        let new = new.map_or(null(), |it| it as *const _);
+        // SAFETY: both point at actions or nowhere; the only handler that is ever set anew is
+        // `on_signal`, which is safe in any thread at any time.
+        match unsafe { libc::sigaction(SIGNAL, new, &mut old) } {
+            0 => Ok(old),
+            _ => Err(NoStack::System(io::Error::last_os_error())),
+        }
+    }
+
+    fn handler() -> libc::sighandler_t {
+        on_signal as *const () as libc::sighandler_t
+    }
+
+    /// Runs in the thread that is asked, in the middle of whatever it does: takes no lock and no memory.
+    extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+        // SAFETY: the calling thread's own.
+        let errno = unsafe { *libc::__errno_location() };
+        // SAFETY: points at `FIRST` or at what was leaked. The Acquire pairs with the Release of who leaked it.
+        let slot = unsafe { &*SLOT.load(Ordering::Acquire) };
+        // SAFETY: a system call without arguments.
+        let thread = unsafe { libc::syscall(libc::SYS_gettid) } as u32;
+        let state = |what| thread << BITS | what;
+        let (asked, answering) = (state(ASKED), state(ANSWERING));
+        // Fails if nobody asks this thread any more, or if the signal is a socket's.
+        let claimed =
+            slot.state
+                .compare_exchange(asked, answering, Ordering::Acquire, Ordering::Relaxed);
+        if claimed.is_ok() {
+            // SAFETY: what the kernel hands to a handler with SA_SIGINFO.
+            walk(slot, unsafe { interrupted_at(context) });
+            slot.state.store(state(ANSWERED), Ordering::Release);
+            // SAFETY: the futex lives for ever.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_futex,
+                    slot.state.as_ptr(),
+                    libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+                    1,
+                )
+            };
+        }
+        // SAFETY: as above.
+        unsafe { *libc::__errno_location() = errno };
+    }
+
+    /// The instruction that was to be next.
+    ///
+    /// # Safety
+    ///
+    /// `context` is what a signal handler was given.
+    unsafe fn interrupted_at(context: *mut c_void) -> usize {
+        // SAFETY: as promised.
+        let machine = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
+        #[cfg(target_arch = "x86_64")]
+        return machine.gregs[libc::REG_RIP as usize] as usize;
+        #[cfg(target_arch = "aarch64")]
+        return machine.pc as usize;
+    }
+
+    /// A walk under way.
+    struct Walk<'a> {
+        slot: &'a Slot,
+        /// Where the interrupted frame is, the first that is written down.
+        start: usize,
+        /// Of the handler's own.
+        skipped: usize,
+        count: usize,
+    }
+
+    /// Writes down the calling thread's frames from the one that is at `start`.
+    fn walk(slot: &Slot, start: usize) {
+        // Should the walk not come past the handler's own frames, there is still this one.
+        slot.frames[0].store(start, Ordering::Relaxed);
+        let mut walk = Walk {
+            slot,
+            start,
+            skipped: 0,
+            count: 1,
+        };
+        // SAFETY: calls back with the pointer that it is given, and only until it returns.
+        unsafe { _Unwind_Backtrace(on_frame, (&raw mut walk).cast()) };
+        slot.count.store(walk.count, Ordering::Relaxed);
+    }
+
+    const GO_ON: c_int = 0;
+    const END_OF_STACK: c_int = 5;
+
+    unsafe extern "C" fn on_frame(context: *mut c_void, walk: *mut c_void) -> c_int {
+        // SAFETY: what `walk` passed.
+        let walk = unsafe { &mut *walk.cast::<Walk<'_>>() };
+        let mut is_next = 0;
+        // SAFETY: the unwinder's own context.
+        let address = unsafe { _Unwind_GetIPInfo(context, &mut is_next) };
+        if walk.skipped < OWN_FRAMES {
+            walk.skipped = match address == walk.start {
+                true => OWN_FRAMES,
+                false => walk.skipped + 1,
+            };
+            let gives_up = walk.skipped == OWN_FRAMES && address != walk.start;
+            return if gives_up { END_OF_STACK } else { GO_ON };
+        }
+        if address == 0 {
+            return END_OF_STACK;
+        }
+        let Some(frame) = walk.slot.frames.get(walk.count) else {
+            walk.count = FRAMES + 1;
+            return END_OF_STACK;
+        };
+        // A return address may be past the end of the function that called; one less is in the call.
+        let address = if is_next != 0 { address } else { address - 1 };
+        frame.store(address, Ordering::Relaxed);
+        walk.count += 1;
+        GO_ON
+    }
+
+    // Of libgcc, which every Rust program on glibc is linked with.
+    unsafe extern "C" {
+        fn _Unwind_Backtrace(
+            on_frame: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
+            argument: *mut c_void,
+        ) -> c_int;
+        fn _Unwind_GetIPInfo(context: *mut c_void, is_next: *mut c_int) -> usize;
+    }
+
+    /// What the thread waits for, as the kernel says: "D (disk sleep)" is a driver's wait.
+    fn state_of(thread: libc::pid_t) -> Option<String> {
+        let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).ok()?;
+        let state = status.lines().find_map(|it| it.strip_prefix("State:"))?;
+        Some(state.trim().to_owned())
+    }
+}
+
+#[cfg(all(
+    test,
+    target_env = "gnu",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+mod tests {
+    use std::fs::File;
+    use std::hint::black_box;
+    use std::io::{self, Read, Write};
+    use std::os::fd::FromRawFd;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::thread::{self, JoinHandle};
+
+    use crossbeam_channel::bounded;
+
+    use super::platform::FRAMES;
+    use super::*;
+    use crate::engine::symbols;
+
+    /// A test that takes longer than this hangs.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Starts a thread, and returns once it is about to do this.
+    fn start<T: Send + 'static>(
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> (Thread, JoinHandle<T>) {
+        let (say, said) = bounded(1);
+        let run = move || {
+            say.send(Thread::current()).unwrap();
+            body()
+        };
+        let handle = thread::Builder::new().name("asked".to_owned()).spawn(run);
+        (said.recv().unwrap(), handle.unwrap())
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + LONG
+    }
+
+    /// The stack as text.
+    fn text(thread: &Thread) -> String {
+        let stack = thread.stack(soon()).unwrap();
+        symbols::describe(&stack.frames, soon()).join("\n")
+    }
+
+    /// Asks until the thread has come to where it is to be.
+    fn text_with(thread: &Thread, wanted: &str) -> String {
+        let end = soon();
+        loop {
+            let text = text(thread);
+            if text.contains(wanted) {
+                return text;
+            }
+            assert!(Instant::now() < end, "{wanted} is not in {text}");
+        }
+    }
+
+    #[inline(never)]
+    fn spins_here(stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// A thread that spins until the flag is set.
+    fn spinning() -> (Thread, JoinHandle<()>, Arc<AtomicBool>) {
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        let (thread, handle) = start(move || spins_here(&flag));
+        (thread, handle, stop)
+    }
+
+    #[test]
+    fn an_endless_loop_is_found() {
+        let (thread, handle, stop) = spinning();
+        let text = text_with(&thread, "touchdown::engine::stack::tests::spins_here (");
+        stop.store(true, Ordering::Relaxed);
+        handle.join().unwrap();
+        // What called it is there as well.
+        assert!(text.contains("stack::tests::spinning"), "{text}");
+        assert!(thread.to_string().starts_with("asked (thread "));
+    }
+
+    fn pipe() -> (File, File) {
+        let mut ends = [0; 2];
+        // SAFETY: two descriptors are written there, and are nobody else's.
+        unsafe {
+            assert_eq!(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC), 0);
+            (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1]))
+        }
+    }
+
+    #[test]
+    fn a_read_that_blocks_goes_on_and_gets_its_data() {
+        let (mut reader, mut writer) = pipe();
+        let (thread, handle) = start(move || {
+            let mut byte = [0];
+            // Not `read_exact`, which would begin again if interrupted.
+            reader.read(&mut byte).map(|count| (count, byte))
+        });
+        for _ in 0..20 {
+            text_with(&thread, "read (");
+        }
+        writer.write_all(b"!").unwrap();
+        assert_eq!(handle.join().unwrap().unwrap(), (1, *b"!"));
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_a_lock_is_found() {
+        #[inline(never)]
+        fn waits_for_a_lock(lock: &Mutex<u32>) -> u32 {
+            *black_box(lock).lock().unwrap()
+        }
+        let lock = Arc::new(Mutex::new(1));
+        let held = lock.lock().unwrap();
+        let theirs = Arc::clone(&lock);
+        let (thread, handle) = start(move || waits_for_a_lock(&theirs));
+        text_with(&thread, "waits_for_a_lock");
+        drop(held);
+        assert_eq!(handle.join().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_thread_in_malloc_is_found_wherever_it_is() {
+        #[inline(never)]
+        fn allocates(stop: &AtomicBool) {
+            let mut kept = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                kept.push(black_box(vec![0u8; 1 + kept.len() * 7919 % 5000]));
+                kept.truncate(if kept.len() > 500 { 0 } else { 500 });
+            }
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        let (thread, handle) = start(move || allocates(&flag));
+        text_with(&thread, "allocates");
+        let stacks: Vec<_> = (0..1000).map(|_| thread.stack(soon()).unwrap()).collect();
+        let frames: Vec<usize> = stacks.iter().flat_map(|it| &it.frames).copied().collect();
+        let names = symbols::describe(&frames, soon());
+        let mut names = names.as_slice();
+        let mut in_malloc = 0;
+        for stack in &stacks {
+            let (these, others) = names.split_at(stack.frames.len());
+            assert!(these.iter().any(|it| it.contains("allocates")), "{these:?}");
+            in_malloc += usize::from(these[0].contains("libc.so"));
+            names = others;
+        }
+        assert!(in_malloc > 0);
+        stop.store(true, Ordering::Relaxed);
+        handle.join().unwrap();
+    }
+
+    #[test]
+    fn a_deep_stack_is_cut() {
+        #[inline(never)]
+        fn deeper(depth: u32, bottom: &dyn Fn()) -> u32 {
+            match depth {
+                0 => bottom(),
+                _ => return black_box(deeper(depth - 1, bottom)) + 1,
+            }
+            0
+        }
+        let (reached, at_bottom) = bounded(0);
+        let (release, released) = bounded::<()>(0);
+        let (thread, handle) = start(move || {
+            deeper(200, &|| {
+                reached.send(()).unwrap();
+                let _ = released.recv();
+            })
+        });
+        at_bottom.recv().unwrap();
+        let stack = thread.stack(soon()).unwrap();
+        assert_eq!((stack.frames.len(), stack.cut), (FRAMES, true));
+        drop(release);
+        assert_eq!(handle.join().unwrap(), 200);
+    }
+
+    fn block_signal(how: libc::c_int) {
+        // SAFETY: a set of the calling thread's own.
+        unsafe {
+            let mut set = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, libc::SIGURG);
+            libc::pthread_sigmask(how, &set, std::ptr::null_mut());
+        }
+    }
+
+    #[test]
+    fn a_thread_that_blocks_the_signal_is_not_waited_for_and_may_answer_later() {
+        let (release, released) = bounded::<()>(0);
+        let (reached, unblocked) = bounded(0);
+        let (stop, stopped) = bounded::<()>(0);
+        let (blocked, is_blocked) = bounded(0);
+        let (thread, handle) = start(move || {
+            block_signal(libc::SIG_BLOCK);
+            blocked.send(()).unwrap();
+            let _ = released.recv();
+            block_signal(libc::SIG_UNBLOCK);
+            reached.send(()).unwrap();
+            let _ = stopped.recv();
+        });
+        is_blocked.recv().unwrap();
+        // Other tests may have others asked at the same time.
+        let why = loop {
+            match thread.stack(Instant::now() + Duration::from_millis(50)) {
+                Err(NoStack::Busy) => {}
+                Err(why) => break why,
+                Ok(stack) => panic!("{stack:?}"),
+            }
+        };
+        assert!(matches!(why, NoStack::NoAnswer(..)), "{why}");
+        assert!(why.to_string().contains("its state is "), "{why}");
+        drop(release);
+        unblocked.recv().unwrap();
+        assert!(thread.stack(soon()).is_ok());
+        drop(stop);
+        handle.join().unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_is_said_to() {
+        let (thread, handle) = start(|| {});
+        handle.join().unwrap();
+        // Joined a moment before the kernel has let go of it.
+        let end = soon();
+        let a_moment = || Instant::now() + Duration::from_millis(100);
+        while !matches!(thread.stack(a_moment()), Err(NoStack::Ended)) {
+            assert!(Instant::now() < end);
+        }
+    }
+
+    #[test]
+    fn a_thousand_stacks_of_threads_that_come_and_go() {
+        let (mut found, mut gone) = (0, 0);
+        for number in 0..1000 {
+            let (thread, handle) = start(move || {
+                (0..number % 50).for_each(|it| drop(black_box(vec![it; 100])));
+            });
+            // One that ends while it is asked does not answer.
+            match thread.stack(Instant::now() + Duration::from_millis(10)) {
+                Ok(stack) => {
+                    assert!(!stack.frames.is_empty());
+                    found += 1;
+                }
+                Err(NoStack::Ended | NoStack::NoAnswer(..) | NoStack::Busy) => gone += 1,
+                Err(why) => panic!("{why}"),
+            }
+            handle.join().unwrap();
+        }
+        assert_eq!(found + gone, 1000);
+        let (thread, handle, stop) = spinning();
+        text_with(&thread, "spins_here");
+        stop.store(true, Ordering::Relaxed);
+        handle.join().unwrap();
+    }
+
+    #[test]
+    fn several_may_ask_at_once() {
+        let (thread, handle, stop) = spinning();
+        let askers: Vec<_> = (0..4)
+            .map(|_| {
+                let thread = thread.clone();
+                let ask = move || (0..50).all(|_| thread.stack(soon()).is_ok());
+                thread::spawn(ask)
+            })
+            .collect();
+        assert!(askers.into_iter().all(|it| it.join().unwrap()));
+        stop.store(true, Ordering::Relaxed);
+        handle.join().unwrap();
+    }
+
+    #[test]
+    fn a_signal_that_nobody_asked_for_changes_nothing() {
+        let (thread, handle, stop) = spinning();
+        text_with(&thread, "spins_here");
+        // SAFETY: a system call that takes numbers.
+        let sent =
+            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.id, libc::SIGURG) };
+        assert_eq!(sent, 0, "{}", io::Error::last_os_error());
+        text_with(&thread, "spins_here");
+        stop.store(true, Ordering::Relaxed);
+        handle.join().unwrap();
+    }
+}

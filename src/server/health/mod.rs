@@ -1,0 +1,114 @@
+//! Whether the server wants calls: `grpc.health.v1`, built in.
+
+mod board;
+mod service;
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use self::board::Word;
+
+pub(super) use self::service::{key_of, service, Board, NAME};
+
+/// What a service can be to those who ask for its health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServingStatus {
+    /// Calls are welcome.
+    Serving,
+    /// Calls had better go elsewhere.
+    NotServing,
+}
+
+/// The program's own word on the health of its services.
+///
+/// Every server serves `grpc.health.v1.Health`, by which load balancers and clients ask whether it
+/// wants calls: `Check` for one service, `List` for all, `Watch` to be told of changes. There is nothing
+/// to set up. The services that a server serves, and the server as a whole (the empty name), are
+/// SERVING in [`Phase::Serving`](crate::lifecycle::Phase::Serving) and NOT_SERVING in all others,
+/// from the very moment the stop begins
+/// ([`Lifecycle::stopping`](crate::lifecycle::Lifecycle::stopping)).
+///
+/// A program that knows better, because a sensor is gone or a database cannot be reached, says so
+/// here. A clone is the same word; one may be given to
+/// [`ServerBuilder::health`](crate::ServerBuilder::health) of several servers, and to handlers. What
+/// it says of one service changes nothing for another, nor for the server as a whole. In other phases than
+/// Serving, NOT_SERVING holds whatever is said.
+///
+/// ```
+/// use touchdown::{Health, Server, ServingStatus};
+///
+/// let health = Health::new();
+/// let server = Server::builder().address("127.0.0.1:0").health(health.clone()).start()?;
+/// health.set("demo.Thermometer", ServingStatus::NotServing);
+/// # Ok::<(), touchdown::StartError>(())
+/// ```
+///
+/// # How it is answered
+///
+/// - By the thread that polls, so it works with every worker blocked and the backlog full.
+/// - Interceptors are not run: what probes a server has no token to show. Who must not be asked serves a
+///   service of that name instead, which replaces the one built in.
+/// - These calls are not counted among the server's, neither in flight nor in the report, and no stop
+///   waits for them.
+/// - Watch streams hold no worker. When Draining begins they are told what they do not know yet and
+///   end with OK. One that takes nothing costs some 10 KiB, and there are no more than two for each
+///   connection that [`max_connections`](crate::ServerBuilder::max_connections) allows, all together: one
+///   more ends the newest of the connection that has the most, with RESOURCE_EXHAUSTED.
+/// - `List` names 100 services at the most, as the protocol says; with more it fails with
+///   RESOURCE_EXHAUSTED. A request of more than 4 KiB does, too.
+#[derive(Clone, Default)]
+pub struct Health {
+    said: Arc<Said>,
+}
+
+#[derive(Default)]
+struct Said {
+    word: Arc<Word>,
+    /// Where it is told.
+    boards: Mutex<Vec<Weak<Board>>>,
+}
+
+impl Health {
+    /// Nothing is said yet.
+    pub fn new() -> Health {
+        Health::default()
+    }
+
+    /// Says how a service is, by its full name (`package.Service`); the empty name is the server as a
+    /// whole. A name that no server serves is known from then on.
+    ///
+    /// Whoever watches the service is told, if this is news. Waits for none of them.
+    pub fn set(&self, service: impl Into<String>, status: ServingStatus) {
+        let service = service.into();
+        let serving = status == ServingStatus::Serving;
+        self.said.word.set(service.clone(), serving);
+        let boards: Vec<_> = {
+            let mut boards = self.said.boards.lock();
+            boards.retain(|it| it.strong_count() > 0);
+            boards.iter().filter_map(Weak::upgrade).collect()
+        };
+        boards.iter().for_each(|it| it.tell(Some(&service)));
+    }
+
+    /// The board of a server that serves these.
+    pub(super) fn board(
+        &self,
+        mut served: Vec<&'static str>,
+        is_ready: impl Fn() -> bool + Send + Sync + 'static,
+        watchers: usize,
+    ) -> Arc<Board> {
+        served.push("");
+        let word = Arc::clone(&self.said.word);
+        let board = Arc::new(Board::new(word, served, is_ready, watchers));
+        self.said.boards.lock().push(Arc::downgrade(&board));
+        board
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Health").finish_non_exhaustive()
+    }
+}

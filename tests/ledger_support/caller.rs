@@ -1,0 +1,92 @@
+//! Those who make transfers, and the chance that they and the stops depend on.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{mpsc, Arc};
+use std::time::Duration;
+
+use touchdown::client::deadline;
+use touchdown::{Code, Status};
+
+use super::check::Known;
+use crate::common::LONG;
+use crate::ledger::{LedgerClient, TransferReply, TransferRequest};
+
+/// How many accounts there are.
+const ACCOUNTS: u64 = 5;
+
+/// SplitMix64: the same numbers for the same seed.
+pub struct Chance(pub u64);
+
+impl Chance {
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut it = self.0;
+        it = (it ^ (it >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        it = (it ^ (it >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (it ^ (it >> 31)) % limit
+    }
+
+    pub fn microseconds(&mut self, limit: u64) -> Duration {
+        Duration::from_micros(self.below(limit))
+    }
+}
+
+/// Somebody who makes one transfer after the other.
+pub struct Caller {
+    pub client: LedgerClient,
+    pub chance: Chance,
+    pub next_id: Arc<AtomicUsize>,
+    pub answered: mpsc::Sender<()>,
+}
+
+impl Caller {
+    /// Asks for these again, then for new ones, until an answer fails to come.
+    pub fn call(mut self, mut again: Vec<TransferRequest>) -> Known {
+        let mut known = Known::default();
+        let end = loop {
+            let (transfer, is_new) = match again.pop() {
+                Some(transfer) => (transfer, false),
+                None => (self.transfer(), true),
+            };
+            if let Err(status) = self.ask(&transfer) {
+                // What is declined now may have been done when it was first asked for.
+                match is_new && status.message().starts_with("not done") {
+                    true => known.declined.push(transfer),
+                    false => known.unanswered.push(transfer),
+                }
+                break status;
+            }
+            let _ = self.answered.send(());
+            // One in ten is asked for twice, as by somebody who has lost the answer.
+            let twice = match self.chance.below(10) {
+                0 => self.ask(&transfer),
+                _ => Ok(()),
+            };
+            known.acknowledged.push(transfer);
+            if let Err(status) = twice {
+                break status;
+            }
+        };
+        assert_eq!(end.code(), Code::Unavailable, "{end}");
+        known.unanswered.extend(again);
+        known
+    }
+
+    fn ask(&self, transfer: &TransferRequest) -> Result<(), Status> {
+        let reply = self.client.transfer_with(transfer, deadline(LONG));
+        reply.map(|TransferReply { .. }| ())
+    }
+
+    fn transfer(&mut self) -> TransferRequest {
+        let (payer, other) = (self.chance.below(ACCOUNTS), self.chance.below(ACCOUNTS - 1));
+        let payee = (payer + 1 + other) % ACCOUNTS;
+        TransferRequest {
+            id: self.next_id.fetch_add(1, Ordering::Relaxed).to_string(),
+            payer: format!("account {payer}"),
+            payee: format!("account {payee}"),
+            // Wide enough that two that are half done do not make up for each other.
+            amount: 1 + self.chance.below(1_000_000_000) as i64,
+            ..Default::default()
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What `tests/ledger.rs` is made of.
+
+pub mod caller;
+pub mod check;
+pub mod program;
+pub mod wrong;

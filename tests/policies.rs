@@ -1,0 +1,638 @@
+//! What becomes of a call when the server drains: the rows of the table in docs/stopping-well.md.
+#![cfg(feature = "server")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use common::*;
+use crossbeam_channel::{unbounded, Receiver, Sender};
+use touchdown::client::{CallOptions, Client};
+use touchdown::lifecycle::{exit_code, Calls, Plan};
+use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
+use touchdown::{
+    Call, Code, DetachedReplies, DrainPolicy, Replies, Requests, Server, Service, StartError,
+    Status,
+};
+
+const SAY: &str = "/test.Echo/Say";
+const GRACE: Duration = Duration::from_secs(4);
+/// A fraction of the grace period; nothing here depends on how long it is.
+const EARLY: Duration = Duration::from_millis(400);
+
+fn plan() -> Plan {
+    quick_plan()
+        .grace_period(GRACE)
+        .force_period(Duration::from_millis(200))
+}
+
+/// What a handler does and hears, in the hands of a test.
+struct Gate {
+    /// A handler has begun.
+    begun: Receiver<Call>,
+    /// Lets a handler end.
+    release: Sender<()>,
+}
+
+/// `/test.Echo/Say` ends when it is let.
+fn gated() -> (Service, Gate) {
+    let (began, begun) = unbounded();
+    let (release, released) = unbounded();
+    let service = unary(move |call, request| {
+        began.send(call.clone()).unwrap();
+        let _ = released.recv_timeout(LONG);
+        Ok(request)
+    });
+    (service, Gate { begun, release })
+}
+
+/// `/test.Streams/Subscribe` hands its stream to the test.
+fn subscriptions() -> (Service, Receiver<DetachedReplies<UInt32Value>>) {
+    let (sender, receiver) = unbounded();
+    let service = Service::builder("test.Streams")
+        .server_streaming(
+            "Subscribe",
+            move |_: &Call, _: UInt32Value, replies: Replies<UInt32Value>| {
+                sender.send(replies.detach()).unwrap();
+                Ok(())
+            },
+        )
+        .build();
+    (service, receiver)
+}
+
+fn subscribe(client: &Client) -> touchdown::client::Replies<UInt32Value> {
+    let options = CallOptions::default();
+    client
+        .server_streaming("/test.Streams/Subscribe", &number(0), options)
+        .unwrap()
+}
+
+fn in_background(client: &Client) -> JoinHandle<Result<String, Status>> {
+    let client = client.clone();
+    thread::spawn(move || say(&client, "hello"))
+}
+
+fn begun(gate: &Gate) -> Call {
+    gate.begun.recv_timeout(LONG).unwrap()
+}
+
+fn cut(answer: JoinHandle<Result<String, Status>>) {
+    let status = answer.join().unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.message(), "the server is shutting down");
+}
+
+/// Some of the counts, the others being none.
+fn calls(set: impl FnOnce(&mut Calls)) -> Calls {
+    let mut calls = Calls::default();
+    set(&mut calls);
+    calls
+}
+
+#[test]
+fn a_call_of_unknown_idempotency_has_all_of_the_grace_period() {
+    let (service, gate) = gated();
+    let server = builder(service)
+        .plan(plan())
+        .cut_early_after(0.0)
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let answer = in_background(&client);
+    let call = begun(&gate);
+    assert_eq!(
+        (call.is_draining(), call.token().is_cancelled()),
+        (false, false)
+    );
+    server.lifecycle().shutdown("test");
+    assert!(call.draining().wait_timeout(LONG));
+    assert!(!call.is_cancelled());
+    gate.release.send(()).unwrap();
+    assert_eq!(answer.join().unwrap().unwrap(), "hello");
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+    assert_eq!(report.calls, calls(|it| it.completed = 1));
+}
+
+#[test]
+fn an_idempotent_call_is_cut_when_its_share_is_over_and_harms_no_other() {
+    let (service, early) = gated();
+    let (began, other_begun) = unbounded();
+    let (release, released) = unbounded::<()>();
+    let other = Service::builder("test.Other")
+        .unary("Say", move |_: &Call, request: StringValue| {
+            began.send(()).unwrap();
+            let _ = released.recv_timeout(LONG);
+            Ok(request)
+        })
+        .build();
+    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+        .service(other)
+        .plan(plan())
+        .cut_early_after(0.1)
+        .start()
+        .unwrap();
+    // On one connection.
+    let client = client(&server);
+    let answer = in_background(&client);
+    let call = begun(&early);
+    let other = thread::spawn({
+        let client = client.clone();
+        move || {
+            let options = CallOptions::default().timeout(LONG);
+            client.unary::<_, StringValue>("/test.Other/Say", &text("other"), options)
+        }
+    });
+    other_begun.recv_timeout(LONG).unwrap();
+
+    let began = Instant::now();
+    server.lifecycle().shutdown("test");
+    cut(answer);
+    assert!(began.elapsed() >= EARLY, "{:?}", began.elapsed());
+    assert!(call.is_cancelled(), "the handler is told");
+    // What the handler says now, nobody hears; still it is waited for.
+    assert_eq!(server.in_flight(), 2);
+    early.release.send(()).unwrap();
+    release.send(()).unwrap();
+    assert_eq!(other.join().unwrap().unwrap().value, "other");
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(
+        report.calls,
+        calls(|it| (it.completed, it.cut) = (1, 1)),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_cut_call_whose_handler_never_returns_is_named() {
+    let (service, gate) = gated();
+    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+        .plan(plan().grace_period(Duration::from_millis(200)))
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let answer = in_background(&client);
+    begun(&gate);
+    let report = server.shutdown();
+    cut(answer);
+    assert_eq!(report.exit_code(), exit_code::FORCED);
+    assert_eq!(report.calls, calls(|it| it.abandoned = 1), "{report}");
+    let named = report.abandoned.iter().any(|it| it.contains(SAY));
+    assert!(named, "{report:?}");
+}
+
+#[test]
+fn what_waits_in_the_backlog_is_run_if_it_must_not_be_cut() {
+    let (service, gate) = gated();
+    let server = builder(service).plan(plan()).workers(1).start().unwrap();
+    let client = client(&server);
+    let first = in_background(&client);
+    begun(&gate);
+    let second = in_background(&client);
+    eventually("the second waits", || server.in_flight() == 2);
+    server.lifecycle().shutdown("test");
+    server.lifecycle().draining().wait();
+    gate.release.send(()).unwrap();
+    begun(&gate);
+    gate.release.send(()).unwrap();
+    assert_eq!(first.join().unwrap().unwrap(), "hello");
+    assert_eq!(second.join().unwrap().unwrap(), "hello");
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+    assert_eq!(report.calls, calls(|it| it.completed = 2));
+}
+
+#[test]
+fn what_waits_in_the_backlog_is_refused_unrun_when_it_would_be_cut() {
+    let (service, gate) = gated();
+    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+        .plan(plan())
+        .workers(1)
+        .cut_early_after(0.1)
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let first = in_background(&client);
+    begun(&gate);
+    let second = in_background(&client);
+    eventually("the second waits", || server.in_flight() == 2);
+    server.lifecycle().shutdown("test");
+    cut(first);
+    cut(second);
+    gate.release.send(()).unwrap();
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+    assert_eq!(
+        report.calls,
+        calls(|it| (it.cut, it.refused) = (1, 1)),
+        "{report}"
+    );
+    assert!(gate.begun.try_recv().is_err(), "the second was not run");
+}
+
+#[test]
+fn an_idle_stream_is_told_and_after_its_goodbye_not_waited_for() {
+    let (service, streams) = subscriptions();
+    let policy = DrainPolicy::Stream { goodbye: EARLY };
+    let server = builder(service.policy("Subscribe", policy))
+        .plan(plan())
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let mut replies = subscribe(&client);
+    let stream = streams.recv_timeout(LONG).unwrap();
+    stream.send(&number(1)).unwrap();
+    assert_eq!(replies.next().unwrap().unwrap().value, 1);
+
+    let draining = stream.call().draining();
+    let began = Instant::now();
+    server.lifecycle().shutdown("test");
+    assert!(draining.wait_timeout(LONG));
+    // It may say goodbye.
+    stream.send(&number(2)).unwrap();
+    assert_eq!(replies.next().unwrap().unwrap().value, 2);
+    // The program holds on to it, and is not waited for.
+    let report = server.wait();
+    assert!(began.elapsed() >= EARLY, "{report}");
+    let status = replies.next().unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.cut = 1), "{report}");
+    let refused = stream.send(&number(3)).unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    stream.finish(Ok(()));
+}
+
+/// `/test.Streams/Subscribe` counts without a pause, and says goodbye if it looks.
+fn counting(looks: bool, goodbye: Duration) -> Service {
+    Service::builder("test.Streams")
+        .server_streaming(
+            "Subscribe",
+            move |call: &Call, _: UInt32Value, replies: Replies<UInt32Value>| {
+                for count in 0.. {
+                    if looks && call.is_draining() {
+                        break;
+                    }
+                    replies.send(&number(count))?;
+                }
+                Ok(())
+            },
+        )
+        .build()
+        .policy("Subscribe", DrainPolicy::Stream { goodbye })
+}
+
+#[test]
+fn a_busy_stream_that_says_goodbye_ends_as_it_says() {
+    let service = counting(true, GRACE);
+    let server = builder(service).plan(plan()).start().unwrap();
+    let client = client(&server);
+    let mut replies = subscribe(&client);
+    assert_eq!(replies.next().unwrap().unwrap().value, 0);
+    server.lifecycle().shutdown("test");
+    let (counts, ends): (Vec<_>, Vec<_>) = replies.partition(Result::is_ok);
+    assert!(ends.is_empty(), "{ends:?}");
+    let counts: Vec<u32> = counts.into_iter().map(|it| it.unwrap().value).collect();
+    assert!(counts.iter().copied().eq(1..=counts.len() as u32));
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.completed = 1));
+}
+
+#[test]
+fn a_busy_stream_that_says_no_goodbye_is_cut_between_two_messages() {
+    let server = builder(counting(false, EARLY))
+        .plan(plan())
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let mut replies = subscribe(&client);
+    assert_eq!(replies.next().unwrap().unwrap().value, 0);
+    let began = Instant::now();
+    server.lifecycle().shutdown("test");
+    let mut last = 0;
+    let status = loop {
+        match replies.next().unwrap() {
+            Ok(count) => {
+                assert_eq!(count.value, last + 1);
+                last = count.value;
+            }
+            Err(status) => break status,
+        }
+    };
+    assert!(began.elapsed() >= EARLY);
+    assert_eq!(status.code(), Code::Unavailable);
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.cut = 1), "{report}");
+}
+
+#[test]
+fn an_upload_that_goes_on_for_ever_is_cut() {
+    let (began, begun) = unbounded();
+    let service = Service::builder("test.Streams")
+        .client_streaming(
+            "Upload",
+            move |_: &Call, mut requests: Requests<UInt32Value>| {
+                began.send(()).unwrap();
+                requests.try_for_each(|it| it.map(drop))?;
+                Ok(number(0))
+            },
+        )
+        .build()
+        .policy("Upload", DrainPolicy::Stream { goodbye: EARLY });
+    let server = builder(service).plan(plan()).start().unwrap();
+    let client = client(&server);
+    let mut upload = client
+        .client_streaming::<UInt32Value, UInt32Value>(
+            "/test.Streams/Upload",
+            CallOptions::default(),
+        )
+        .unwrap();
+    upload.send(number(1)).unwrap();
+    begun.recv_timeout(LONG).unwrap();
+    let report = server.shutdown();
+    assert_eq!(upload.finish().unwrap_err().code(), Code::Unavailable);
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.cut = 1), "{report}");
+}
+
+/// A client that can leave whenever it is to: it breaks the connection.
+fn raw_call(server: &Server, path: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(server.address().to_string()).unwrap();
+    socket.write_all(PREFACE).unwrap();
+    let headers = call_headers("POST", path);
+    socket.write_all(&frame(1, 4, 1, &headers)).unwrap();
+    // An empty message, the last: RFC 9113, 6.1.
+    socket.write_all(&frame(0, 1, 1, &[0; 5])).unwrap();
+    socket
+}
+
+#[test]
+fn a_handler_whose_caller_is_gone_is_told_at_once() {
+    let (service, gate) = gated();
+    let server = builder(service).plan(plan()).start().unwrap();
+    let socket = raw_call(&server, SAY);
+    let call = begun(&gate);
+    server.lifecycle().shutdown("test");
+    assert!(call.draining().wait_timeout(LONG));
+    let token = call.token();
+    assert!(!token.is_cancelled());
+    socket.shutdown(Shutdown::Both).unwrap();
+    drop(socket);
+    assert!(token.wait_timeout(LONG), "the handler is told");
+    gate.release.send(()).unwrap();
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.caller_left = 1), "{report}");
+}
+
+#[test]
+fn a_stream_whose_caller_is_gone_holds_nothing_up() {
+    let (service, streams) = subscriptions();
+    let server = builder(service).plan(plan()).start().unwrap();
+    let socket = raw_call(&server, "/test.Streams/Subscribe");
+    let stream = streams.recv_timeout(LONG).unwrap();
+    drop(socket);
+    // Though the program holds on to it and sends nothing.
+    eventually("it is not in flight", || server.in_flight() == 0);
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.caller_left = 1), "{report}");
+    assert_eq!(stream.send(&number(1)).unwrap_err().code(), Code::Cancelled);
+    drop(stream);
+}
+
+#[test]
+fn a_call_whose_deadline_passes_in_the_backlog_of_a_drain_is_not_run() {
+    let (service, gate) = gated();
+    let server = builder(service).plan(plan()).workers(1).start().unwrap();
+    let client = client(&server);
+    let first = in_background(&client);
+    begun(&gate);
+    let options = CallOptions::default().timeout(Duration::from_millis(100));
+    let second = thread::spawn({
+        let client = client.clone();
+        move || say_with(&client, "late", options)
+    });
+    eventually("the second waits", || server.in_flight() == 2);
+    server.lifecycle().shutdown("test");
+    let status = second.join().unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    gate.release.send(()).unwrap();
+    assert_eq!(first.join().unwrap().unwrap(), "hello");
+    let report = server.wait();
+    assert_eq!(
+        report.calls,
+        calls(|it| (it.completed, it.refused) = (1, 1)),
+        "{report}"
+    );
+    assert!(gate.begun.try_recv().is_err(), "the second was not run");
+}
+
+#[test]
+fn the_time_remaining_is_the_nearer_of_the_deadline_and_the_drains_end() {
+    let (service, gate) = gated();
+    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+        .plan(plan())
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let with = |options: CallOptions| {
+        let client = client.clone();
+        thread::spawn(move || say_with(&client, "hello", options))
+    };
+    let patient = with(CallOptions::default());
+    let of_patient = begun(&gate);
+    let hasty = with(CallOptions::default().timeout(GRACE / 4));
+    let of_hasty = begun(&gate);
+    assert_eq!(of_patient.time_remaining(), None);
+    assert!(of_hasty.time_remaining().unwrap() < GRACE / 3);
+    server.lifecycle().shutdown("test");
+    assert!(of_patient.draining().wait_timeout(LONG));
+    // By default a call that may be cut early has half of the grace period.
+    assert!(of_patient.time_remaining().unwrap() <= GRACE / 2);
+    assert!(of_hasty.time_remaining().unwrap() < GRACE / 3);
+    assert!(!of_patient.is_cancelled());
+    for _ in 0..2 {
+        gate.release.send(()).unwrap();
+    }
+    drop((patient.join(), hasty.join()));
+    assert_eq!(server.wait().exit_code(), exit_code::CLEAN);
+}
+
+#[test]
+fn a_call_that_cannot_end_in_time_is_refused_at_once() {
+    let (service, gate) = gated();
+    let server = builder(service.minimum_time("Say", GRACE / 2))
+        .plan(plan())
+        .workers(1)
+        .start()
+        .unwrap();
+    let client = client(&server);
+    // Outside of a drain it is the caller's own deadline that is too near.
+    let options = CallOptions::default().timeout(GRACE / 4);
+    let status = say_with(&client, "hasty", options).unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(
+        status.message(),
+        "the deadline is nearer than the shortest time that the method takes"
+    );
+
+    let first = in_background(&client);
+    let call = begun(&gate);
+    let second = in_background(&client);
+    eventually("the second waits", || server.in_flight() == 2);
+    server.lifecycle().shutdown("test");
+    assert!(call.draining().wait_timeout(LONG));
+    eventually("too little is left", || {
+        call.time_remaining().unwrap() < GRACE / 2
+    });
+    gate.release.send(()).unwrap();
+    let status = second.join().unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(
+        status.message(),
+        "the server is shutting down sooner than the method could end"
+    );
+    assert_eq!(first.join().unwrap().unwrap(), "hello");
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN);
+    assert_eq!(
+        report.calls,
+        calls(|it| (it.completed, it.refused) = (1, 2)),
+        "{report}"
+    );
+    assert!(gate.begun.try_recv().is_err(), "it was not begun");
+}
+
+/// The end of a cut call, byte for byte: one header frame, no reset, and the advice to retry.
+#[test]
+fn a_cut_call_ends_with_trailers_alone() {
+    let (service, gate) = gated();
+    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+        .plan(plan())
+        .cut_early_after(0.0)
+        .start()
+        .unwrap();
+    let mut socket = raw_call(&server, SAY);
+    let call = begun(&gate);
+    call.set_header("said", "by the handler").unwrap();
+    server.lifecycle().shutdown("test");
+    assert!(call.token().wait_timeout(LONG));
+    gate.release.send(()).unwrap();
+    drop(socket.shutdown(Shutdown::Write));
+    let mut answer = Vec::new();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    socket.read_to_end(&mut answer).unwrap();
+    let mut frames = Vec::new();
+    let mut rest = answer.as_slice();
+    while let [a, b, c, kind, flags, _, _, _, stream, tail @ ..] = rest {
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        if *stream == 1 {
+            frames.push((*kind, *flags, &tail[..length]));
+        }
+        rest = &tail[length..];
+    }
+    let [(1, flags, headers)] = frames.as_slice() else {
+        panic!("not one frame of headers: {frames:?}");
+    };
+    assert_eq!(flags & 1, 1, "it ends the stream");
+    let has = |text: &str| headers.windows(text.len()).any(|it| it == text.as_bytes());
+    assert!(has("grpc-retry-pushback-ms"), "{headers:?}");
+    assert!(has("the server is shutting down"), "{headers:?}");
+    assert!(!has("said"), "{headers:?}");
+    server.wait();
+}
+
+#[test]
+fn settings_that_make_no_sense_are_errors_that_name_them() {
+    let start = |service: Service| builder(service).start().map(drop);
+    let unknown = echo().policy("Shout", DrainPolicy::CutEarly);
+    let error = start(unknown).unwrap_err();
+    assert!(
+        matches!(&error, StartError::UnknownMethod(path) if path == "/test.Echo/Shout"),
+        "{error}"
+    );
+    assert!(error.to_string().contains("/test.Echo/Shout"), "{error}");
+    assert!(start(echo().minimum_time("say", GRACE)).is_err());
+    for share in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+        let error = builder(echo()).cut_early_after(share).start().unwrap_err();
+        assert!(error.to_string().contains("cut_early_after"), "{error}");
+    }
+}
+
+#[test]
+fn a_grace_period_without_end_cuts_nothing_early() {
+    let (service, gate) = gated();
+    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+        .plan(Plan::new().grace_period(Duration::MAX))
+        .start();
+    // A plan must have an end.
+    let server = match server {
+        Ok(server) => server,
+        Err(error) => return assert!(error.to_string().contains("plan"), "{error}"),
+    };
+    let client = client(&server);
+    let answer = in_background(&client);
+    let call = begun(&gate);
+    server.lifecycle().shutdown("test");
+    assert!(call.draining().wait_timeout(LONG));
+    gate.release.send(()).unwrap();
+    assert_eq!(answer.join().unwrap().unwrap(), "hello");
+    server.wait();
+}
+
+/// Calls arrive, run and end while they are being cut: each is counted once, and none is lost track of.
+#[test]
+fn every_call_is_counted_once_while_calls_are_cut() {
+    let service = unary(|call, request| {
+        call.token().wait_timeout(Duration::from_millis(3));
+        Ok(request)
+    });
+    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+        .plan(plan().grace_period(Duration::from_millis(400)))
+        .workers(4)
+        .start()
+        .unwrap();
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let client = client(&server);
+            thread::spawn(move || {
+                let mut answers = (0, 0);
+                loop {
+                    match say(&client, "hello") {
+                        Ok(_) => answers.0 += 1,
+                        Err(status) => {
+                            assert_eq!(status.code(), Code::Unavailable, "{status}");
+                            answers.1 += 1;
+                            return answers;
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    eventually("calls are made", || server.calls().completed > 50);
+    let report = server.shutdown();
+    let answers = callers.into_iter().map(|it| it.join().unwrap());
+    let (landed, _) = answers.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls.completed, landed, "{report}");
+    let Calls {
+        told_to_stop,
+        abandoned,
+        caller_left,
+        ..
+    } = report.calls;
+    assert_eq!(
+        (told_to_stop, abandoned, caller_left),
+        (0, 0, 0),
+        "{report}"
+    );
+}
