@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo bench test build format clippy docs licences core models quick-start clients tools
-.PHONY: test-long subscribers properties leaks processes ledger models-long asan tsan miri
+.PHONY: test-long subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
 
 CARGO ?= cargo
 target := $(or $(CARGO_TARGET_DIR),target)
@@ -23,7 +23,7 @@ help:
 	@echo "make build   library and examples, in debug mode"
 	@echo "make test-long    make test, and what takes longer: every part below, 1 h or more"
 	@echo
-	@echo "Parts of make test-long: subscribers properties leaks processes ledger models-long asan tsan miri"
+	@echo "Parts of make test-long: subscribers properties leaks processes ledger models-long asan tsan tsan-server miri"
 	@echo "Parts of make test: format build clippy docs licences core models quick-start clients"
 
 demo: tools
@@ -106,7 +106,7 @@ tools:
 	@.ci/install
 
 # What a nightly run has time for.
-test-long: test subscribers properties leaks processes ledger models-long asan tsan miri
+test-long: test subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
 
 properties: tools
 	PROPTEST_CASES=10000 $(CARGO) test --lib --test properties --test properties_of_calls
@@ -124,12 +124,15 @@ ledger: tools
 	$(CARGO) build --example ledger_server
 	$(CARGO) test --test ledger -- --ignored --nocapture
 
-# See tests/sanitizers/README.md.
+# See tests/sanitizers/README.md. With asan and tsan-server, C-core is compiled once more for each.
 asan: tools
 	tests/sanitizers/run address
 
 tsan:
 	tests/sanitizers/run thread --core
+
+tsan-server: tools
+	tests/sanitizers/run thread
 
 miri:
 	tests/sanitizers/miri

@@ -52,6 +52,27 @@ fn a_unary_call_is_answered() {
     assert_eq!(report.exit_code(), 0);
 }
 
+/// Of connections, enough for several threads to poll; of calls, enough for replies to wait for each other.
+#[test]
+fn many_calls_on_many_connections_are_all_answered() {
+    const CONNECTIONS: usize = 48;
+    const CALLS: usize = 100;
+    let server = start(echo());
+    thread::scope(|scope| {
+        for number in 0..CONNECTIONS {
+            let client = client(&server);
+            scope.spawn(move || {
+                for call in 0..CALLS {
+                    let sent = format!("{number} {call}");
+                    assert_eq!(say(&client, &sent).unwrap(), sent);
+                }
+            });
+        }
+    });
+    let report = server.shutdown();
+    assert_eq!(report.calls.completed, (CONNECTIONS * CALLS) as u64);
+}
+
 #[test]
 fn a_server_streams_to_its_caller() {
     let server = start(streams());

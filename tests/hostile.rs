@@ -5,12 +5,14 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use common::*;
 use touchdown::client::CallOptions;
 use touchdown::lifecycle::exit_code;
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
-use touchdown::{Server, ServingStatus};
+use touchdown::{Call, Replies, Server, Service, ServingStatus};
 
 /// A connection on which HTTP/2 is written by hand.
 fn raw_client(server: &Server) -> TcpStream {
@@ -129,6 +131,39 @@ fn a_client_that_begins_calls_only_to_reset_them_is_sent_away() {
     let calls = server.calls();
     assert!(calls.refused < 5_000, "{calls:?}");
     assert_eq!(say(&client(&server), "still there").unwrap(), "still there");
+}
+
+/// Its kernel answers every probe, and its HTTP/2 allows everything; it just never reads.
+#[test]
+fn a_client_that_takes_no_answer_is_sent_away_after_the_keepalive() {
+    let (ended, end) = mpsc::channel();
+    let endless = move |_: &Call, request: StringValue, replies: Replies<StringValue>| {
+        while replies.send(&request).is_ok() {}
+        let _ = ended.send(());
+        Ok(())
+    };
+    let service = Service::builder("test.Echo")
+        .server_streaming("Say", endless)
+        .build();
+    let half_a_second = Duration::from_millis(500);
+    let server = builder(service)
+        .keepalive(half_a_second, half_a_second)
+        .start()
+        .unwrap();
+    let mut client = raw_client(&server);
+    // SETTINGS_INITIAL_WINDOW_SIZE, and WINDOW_UPDATE for the connection.
+    let largest = i32::MAX as u32;
+    let settings = [&[0, 4][..], &largest.to_be_bytes()].concat();
+    client.write_all(&frame(4, 0, 0, &settings)).unwrap();
+    let more = (largest - 65_535).to_be_bytes();
+    client.write_all(&frame(8, 0, 0, &more)).unwrap();
+    let text = [b'x'; 100];
+    let request = [&[0, 0, 0, 0, 102, 10, 100][..], &text].concat();
+    client.write_all(&headers("POST", 1, false)).unwrap();
+    client.write_all(&frame(0, 1, 1, &request)).unwrap();
+    end.recv_timeout(LONG).expect("the handler is told");
+    eventually("the client is gone", || server.connections() == 0);
+    assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
 }
 
 /// A client that grants no window: the server may send it headers and trailers, and not one message.

@@ -1,4 +1,4 @@
-//! A thousand servers leave nothing behind. In a file of its own: it counts what the
+//! Servers that come and go leave nothing behind. In a file of its own: it counts what the
 //! whole process has.
 #![cfg(feature = "server")]
 
@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::sync::Mutex;
+use std::thread;
 
 use common::*;
 use touchdown::client::{CallOptions, Client};
@@ -144,6 +145,17 @@ fn a_thousand_servers_leave_nothing_behind() {
     // What is made once, and caches that fill up.
     (0..SERVERS / 5).for_each(|_| start_load_stop());
     leave_nothing(SERVERS);
+}
+
+/// C-core begins with a process's first server and ends with its last: here at any moment.
+#[test]
+fn servers_start_and_stop_side_by_side() {
+    let _alone = ALONE.lock();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..10).for_each(|_| start_load_stop()));
+        }
+    });
 }
 
 /// What leaks slowly, or only now and then, shows here.

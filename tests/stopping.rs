@@ -44,7 +44,8 @@ fn an_idle_server_stops_at_once() {
     let report = server.shutdown();
     assert_eq!(report.exit_code(), exit_code::CLEAN);
     assert_eq!(report.calls.completed, 50);
-    assert!(report.took < Duration::from_secs(1), "{report}");
+    // A few milliseconds, if the machine has nothing else to do.
+    assert!(report.took < LONG / 4, "{report}");
 }
 
 #[test]
@@ -66,6 +67,37 @@ fn a_call_in_flight_lands() {
     let report = server.wait();
     assert_eq!(report.exit_code(), exit_code::CLEAN);
     assert_eq!(report.calls.completed, 1);
+}
+
+#[test]
+fn a_stop_under_load_loses_no_call() {
+    let server = start(echo());
+    let callers: Vec<_> = (0..16)
+        .map(|_| client(&server))
+        .map(|client| {
+            thread::spawn(move || {
+                for landed in 0.. {
+                    match say(&client, "hello") {
+                        Ok(answer) => assert_eq!(answer, "hello"),
+                        Err(status) => return (landed, status),
+                    }
+                }
+                unreachable!("the server goes away")
+            })
+        })
+        .collect();
+    eventually("there is load", || server.calls().completed > 500);
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    let mut landed = 0;
+    for caller in callers {
+        let (calls, end) = caller.join().unwrap();
+        landed += calls;
+        // The one failure of each caller is that it found nobody to connect to.
+        assert_eq!(end.code(), Code::Unavailable, "{end}");
+        assert!(end.message().contains("failed to connect"), "{end}");
+    }
+    assert_eq!(report.calls.completed, landed, "{report}");
 }
 
 #[test]
@@ -108,7 +140,7 @@ fn a_client_that_says_nothing_delays_nobody() {
     eventually("the connection is open", || server.connections() == 1);
     let report = server.shutdown();
     assert_eq!(report.exit_code(), exit_code::CLEAN);
-    assert!(report.took < Duration::from_secs(1), "{report}");
+    assert!(report.took < LONG / 4, "{report}");
     let mut rest = Vec::new();
     let _ = silent.read_to_end(&mut rest);
 }
@@ -124,7 +156,7 @@ fn a_client_that_answers_no_ping_delays_nobody() {
     client.read_exact(&mut [0; 9]).unwrap();
     let report = server.shutdown();
     assert_eq!(report.exit_code(), exit_code::CLEAN);
-    assert!(report.took < Duration::from_secs(1), "{report}");
+    assert!(report.took < LONG / 4, "{report}");
 }
 
 #[test]
@@ -162,7 +194,7 @@ fn a_handler_that_never_returns_is_named_at_the_planned_time() {
             .any(|it| it.contains("/test.Echo/Say")),
         "{report:?}"
     );
-    assert!(report.took < Duration::from_secs(2), "{report}");
+    assert!(report.took < LONG / 4, "{report}");
     assert_eq!(call.join().unwrap().unwrap_err().code(), Code::Unavailable);
 }
 

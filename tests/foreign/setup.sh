@@ -9,8 +9,9 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-folder=${1:?usage: $0 FOLDER}
-mkdir -p "$folder"
+mkdir -p "${1:?usage: $0 FOLDER}"
+# npm does not install into a folder that is a symbolic link.
+folder=$(cd "$1" && pwd -P)
 
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
