@@ -636,3 +636,110 @@ fn every_call_is_counted_once_while_calls_are_cut() {
         "{report}"
     );
 }
+
+/// `/test.Streams/Subscribe` hands its stream to the test, and ends as it is told.
+fn handed_over(
+    end: impl Fn(&Call) -> Result<(), Status> + Send + Sync + 'static,
+) -> (Service, Receiver<DetachedReplies<UInt32Value>>) {
+    let (sender, receiver) = unbounded();
+    let service = Service::builder("test.Streams")
+        .server_streaming(
+            "Subscribe",
+            move |call: &Call, _: UInt32Value, replies: Replies<UInt32Value>| {
+                sender.send(replies.detach()).unwrap();
+                end(call)
+            },
+        )
+        .build();
+    (service, receiver)
+}
+
+#[test]
+fn a_stream_that_was_detached_by_a_handler_that_failed_is_over() {
+    let (service, streams) = handed_over(|_| Err(Status::not_found("no such channel")));
+    let server = builder(service).plan(plan()).start().unwrap();
+    let client = client(&server);
+    let status = subscribe(&client).next().unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    // The program has put it aside and does not know.
+    let stream = streams.recv_timeout(LONG).unwrap();
+    eventually("it is not in flight", || server.in_flight() == 0);
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.completed = 1), "{report}");
+    assert!(stream.send(&number(1)).is_err());
+}
+
+#[test]
+fn a_handler_is_waited_for_though_its_detached_stream_has_ended() {
+    let (release, released) = unbounded::<()>();
+    let (service, streams) = handed_over(move |_| {
+        let _ = released.recv_timeout(LONG);
+        Ok(())
+    });
+    let server = builder(service).plan(plan()).start().unwrap();
+    let client = client(&server);
+    let mut replies = subscribe(&client);
+    streams.recv_timeout(LONG).unwrap().finish(Ok(()));
+    assert!(replies.next().is_none());
+    server.lifecycle().shutdown("test");
+    // Which is cancelled in Closing at the latest.
+    let cancelling = server.lifecycle().cancelling().clone();
+    assert!(!cancelling.wait_timeout(Duration::from_millis(200)));
+    assert_eq!(server.in_flight(), 1);
+    release.send(()).unwrap();
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.completed = 1), "{report}");
+}
+
+/// As `raw_call`, by a client that takes no message: it grants no window.
+fn raw_call_without_window(server: &Server, path: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(server.address().to_string()).unwrap();
+    socket.write_all(PREFACE).unwrap();
+    // SETTINGS_INITIAL_WINDOW_SIZE: RFC 9113, 6.5.2.
+    socket
+        .write_all(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]))
+        .unwrap();
+    let headers = call_headers("POST", path);
+    socket.write_all(&frame(1, 4, 1, &headers)).unwrap();
+    socket.write_all(&frame(0, 1, 1, &[0; 5])).unwrap();
+    socket
+}
+
+#[test]
+fn a_cut_stream_whose_caller_takes_nothing_holds_no_drain() {
+    let (service, streams) = subscriptions();
+    let policy = DrainPolicy::Stream { goodbye: EARLY };
+    let server = builder(service.policy("Subscribe", policy))
+        .plan(plan().grace_period(LONG))
+        .start()
+        .unwrap();
+    let socket = raw_call_without_window(&server, "/test.Streams/Subscribe");
+    let stream = streams.recv_timeout(LONG).unwrap();
+    stream.send(&number(1)).unwrap();
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.cut = 1), "{report}");
+    drop((stream, socket));
+}
+
+#[test]
+fn an_answer_that_nobody_takes_is_counted_though_the_server_does_not_wait_for_it() {
+    let (service, streams) = subscriptions();
+    let plan = plan().grace_period(Duration::from_millis(100));
+    let server = builder(service).plan(plan).start().unwrap();
+    let socket = raw_call_without_window(&server, "/test.Streams/Subscribe");
+    let stream = streams.recv_timeout(LONG).unwrap();
+    stream.send(&number(1)).unwrap();
+    stream.finish(Ok(()));
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::FORCED, "{report}");
+    let Calls {
+        completed,
+        caller_left,
+        ..
+    } = report.calls;
+    assert_eq!(completed + caller_left, 1, "{report}");
+    drop(socket);
+}

@@ -184,23 +184,19 @@ impl Host for Dispatch {
         } else {
             self.run_intercepted(method, &call, message)
         };
-        let detached = call.core.is_detached();
-        let handled = if detached {
-            Handled::NotYet
-        } else {
-            Handled::Yes
-        };
         let ok = Status::ok();
-        match &outcome {
-            Outcome::Later => {}
-            Outcome::Done if detached => {}
-            Outcome::Done => drop(call.core.finish(None, ending(&ok), handled)),
-            Outcome::Reply(bytes) => drop(call.core.finish(Some(bytes), ending(&ok), handled)),
+        let (message, status) = match &outcome {
+            Outcome::Later => return,
+            Outcome::Done if call.core.is_detached() => return,
+            Outcome::Done => (None, &ok),
+            Outcome::Reply(bytes) => (Some(bytes), &ok),
             Outcome::Failed(status) => {
                 log::debug!("{}: {status}", call.method());
-                call.core.finish(None, ending(status), handled);
+                (None, status)
             }
-        }
+        };
+        // Whoever holds what was detached is not waited for: there is nobody to send to.
+        call.core.finish(message, ending(status), Handled::Yes);
     }
 
     fn refused(&self, _call: &Arc<engine::Call>) {

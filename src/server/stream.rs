@@ -142,7 +142,8 @@ impl<R: Protobuf> Replies<R> {
     ///
     /// When the handler has returned `Ok`, the call goes on until [`DetachedReplies::finish`] is
     /// called, from any thread. It is in flight as long, and a drain waits for it: end such streams
-    /// when [`Lifecycle::draining`](crate::lifecycle::Lifecycle::draining) is cancelled.
+    /// when [`Lifecycle::draining`](crate::lifecycle::Lifecycle::draining) is cancelled. An error from
+    /// the handler, or a panic, ends the call there and then.
     pub fn detach(self) -> DetachedReplies<R> {
         self.core.detach();
         DetachedReplies {
