@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use common::*;
 use crossbeam_channel::{unbounded, Receiver, Sender};
 use touchdown::client::{CallOptions, Client};
-use touchdown::lifecycle::{exit_code, Calls, Plan};
+use touchdown::lifecycle::{exit_code, Calls, Lifecycle, Plan};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{
-    Call, Code, DetachedReplies, DrainPolicy, Replies, Requests, Server, Service, StartError,
-    Status,
+    Call, Code, DetachedReplies, DrainPolicy, Interceptor, Replies, Requests, Server, Service,
+    StartError, Status,
 };
 
 const SAY: &str = "/test.Echo/Say";
@@ -742,4 +742,98 @@ fn an_answer_that_nobody_takes_is_counted_though_the_server_does_not_wait_for_it
     } = report.calls;
     assert_eq!(completed + caller_left, 1, "{report}");
     drop(socket);
+}
+
+/// Passes on how calls end.
+struct Listens(Sender<(String, Code)>);
+
+impl Interceptor for Listens {
+    fn after(&self, call: &Call, status: &Status) {
+        let _ = self.0.send((call.method().to_owned(), status.code()));
+    }
+}
+
+#[test]
+fn interceptors_hear_of_a_cut_what_the_callers_hear() {
+    let (service, gate) = gated();
+    let (streaming, streams) = subscriptions();
+    let (listens, heard) = unbounded();
+    let policy = DrainPolicy::Stream { goodbye: EARLY };
+    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+        .service(streaming.policy("Subscribe", policy))
+        .interceptor(Listens(listens))
+        .plan(plan())
+        .cut_early_after(0.1)
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let answer = in_background(&client);
+    begun(&gate);
+    let mut replies = subscribe(&client);
+    let stream = streams.recv_timeout(LONG).unwrap();
+    server.lifecycle().shutdown("test");
+    cut(answer);
+    let status = replies.next().unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    gate.release.send(()).unwrap();
+    assert_eq!(
+        heard.recv_timeout(LONG).unwrap(),
+        (SAY.to_owned(), Code::Unavailable)
+    );
+    drop(stream);
+    assert_eq!(
+        heard.recv_timeout(LONG).unwrap(),
+        ("/test.Streams/Subscribe".to_owned(), Code::Unavailable)
+    );
+    let report = server.wait();
+    assert_eq!(report.calls, calls(|it| it.cut = 2), "{report}");
+    assert!(heard.try_recv().is_err());
+}
+
+#[test]
+fn interceptors_hear_once_of_a_stream_that_broke_off_in_its_handler() {
+    let service = Service::builder("test.Streams")
+        .server_streaming(
+            "Subscribe",
+            |_: &Call, _: UInt32Value, replies: Replies<UInt32Value>| {
+                drop(replies.detach());
+                Err(Status::not_found("no such channel"))
+            },
+        )
+        .build();
+    let (listens, heard) = unbounded();
+    let server = builder(service)
+        .interceptor(Listens(listens))
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let status = subscribe(&client).next().unwrap().unwrap_err();
+    let report = server.shutdown();
+    assert_eq!(report.calls, calls(|it| it.completed = 1), "{report}");
+    let heard: Vec<_> = heard.try_iter().map(|(_, code)| code).collect();
+    assert_eq!(heard, [status.code()]);
+}
+
+#[test]
+fn a_handler_that_runs_before_the_program_is_ready_is_told_of_the_stop() {
+    let (began, begun) = unbounded();
+    let (end, ended) = unbounded();
+    let service = unary(move |call, request| {
+        let token = call.token();
+        began.send(()).unwrap();
+        end.send(token.wait_timeout(LONG)).unwrap();
+        Ok(request)
+    });
+    let lifecycle = Lifecycle::builder().plan(plan()).build().unwrap();
+    let server = builder(service).start_with(&lifecycle).unwrap();
+    let client = client(&server);
+    let answer = in_background(&client);
+    begun.recv_timeout(LONG).unwrap();
+    let report = server.shutdown();
+    assert_eq!(
+        answer.join().unwrap().unwrap_err().code(),
+        Code::Unavailable
+    );
+    assert!(ended.recv_timeout(LONG).unwrap(), "{report}");
+    assert_eq!(report.calls, calls(|it| it.abandoned = 1), "{report}");
 }

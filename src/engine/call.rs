@@ -634,7 +634,11 @@ impl Call {
         let abandoned = self
             .flags
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
-        abandoned.is_ok()
+        abandoned.is_ok() && {
+            // A stop during start-up has told nobody before.
+            self.cancel(TOLD);
+            true
+        }
     }
 
     /// Ends the call over its handler's head, because its time in the drain is over, and tells the
@@ -683,6 +687,11 @@ impl Call {
             () if is(TOLD) => Landed::ToldToStop,
             () => Landed::Completed,
         }
+    }
+
+    /// Whether the status was sent, or is about to be.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.flag(FINISHED)
     }
 
     pub(crate) fn is_detached(&self) -> bool {

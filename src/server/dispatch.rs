@@ -15,7 +15,7 @@ use super::health;
 use super::interceptor::Interceptor;
 use super::service::{Method, Outcome};
 use super::status::{Code, Status};
-use super::stream::ending;
+use super::stream::{end_of, ending};
 
 /// Runs calls, and keeps count of them.
 pub(super) struct Dispatch {
@@ -127,7 +127,8 @@ impl Dispatch {
                 Some(Status::internal("an interceptor panicked"))
             }
         };
-        if method.streaming_response && refusal.is_none() {
+        let may_detach = method.streaming_response && refusal.is_none();
+        if may_detach {
             // The handler may detach the call, and somebody else end it.
             let (interceptors, call) = (Arc::clone(&self.interceptors), call.clone());
             // Does not keep the call from being dropped: whoever ends it takes this out.
@@ -149,8 +150,12 @@ impl Dispatch {
             Outcome::Failed(status) => status,
             Outcome::Done | Outcome::Later | Outcome::Reply(_) => &ok,
         };
+        let cut = end_of(&call.core);
+        let status = cut.as_ref().unwrap_or(status);
         match call.core.take_epilogue() {
             Some(epilogue) => epilogue(ending(status)),
+            // It was run as what was detached ended.
+            None if may_detach => {}
             None => run_after(&self.interceptors[..passed], call, status),
         }
         outcome

@@ -287,12 +287,16 @@ pub(super) fn why_ended(core: &engine::Call) -> Status {
     }
 }
 
+/// What the caller got, if the engine has ended the call.
+pub(super) fn end_of(core: &engine::Call) -> Option<Status> {
+    core.has_ended().then(|| why_ended(core))
+}
+
 fn end(core: &Arc<engine::Call>, status: &Status) {
-    let ending = ending(status);
     if let Some(epilogue) = core.take_epilogue() {
-        epilogue(ending);
+        epilogue(ending(&end_of(core).unwrap_or_else(|| status.clone())));
     }
-    core.finish(None, ending, Handled::Yes);
+    core.finish(None, ending(status), Handled::Yes);
 }
 
 pub(super) fn ending(status: &Status) -> Ending<'_> {
