@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::panic;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -836,4 +837,23 @@ fn a_handler_that_runs_before_the_program_is_ready_is_told_of_the_stop() {
     );
     assert!(ended.recv_timeout(LONG).unwrap(), "{report}");
     assert_eq!(report.calls, calls(|it| it.abandoned = 1), "{report}");
+    assert_eq!(report.exit_code(), exit_code::FORCED, "{report}");
+}
+
+#[test]
+fn what_a_handler_throws_may_panic_as_it_is_dropped() {
+    struct Thrown(u32);
+    impl Drop for Thrown {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                panic::resume_unwind(Box::new(Thrown(self.0 - 1)));
+            }
+        }
+    }
+    let service = unary(|_, _| panic::resume_unwind(Box::new(Thrown(2))));
+    let server = builder(service).start().unwrap();
+    let status = say(&client(&server), "").unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    let report = server.shutdown();
+    assert_eq!(report.calls, calls(|it| it.completed = 1), "{report}");
 }

@@ -1,6 +1,5 @@
 //! From the engine's calls to the services' handlers, and into the lifecycle.
 
-use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::engine::{self, Handled, Host, Landed, Message};
-use crate::lifecycle::{Calls, OwnedGuard};
+use crate::lifecycle::{message_of, Calls, OwnedGuard};
 
 use super::call::Call;
 use super::health;
@@ -103,7 +102,7 @@ impl Dispatch {
     fn outcome(&self, method: &Method, call: &Call, message: Option<Message>) -> Outcome {
         let run = AssertUnwindSafe(|| (method.run)(call, message, self.message_limit));
         catch_unwind(run).unwrap_or_else(|panic| {
-            let text = panic_message(&*panic);
+            let text = message_of(panic);
             log::error!("{}: the handler panicked: {text}", call.method());
             Outcome::Failed(Status::internal("the handler panicked"))
         })
@@ -122,7 +121,7 @@ impl Dispatch {
             Ok(Ok(())) => None,
             Ok(Err(status)) => Some(status),
             Err(panic) => {
-                let text = panic_message(&*panic);
+                let text = message_of(panic);
                 log::error!("{}: an interceptor panicked: {text}", call.method());
                 Some(Status::internal("an interceptor panicked"))
             }
@@ -166,7 +165,7 @@ fn run_after(interceptors: &[Box<dyn Interceptor>], call: &Call, status: &Status
     for interceptor in interceptors.iter().rev() {
         let after = AssertUnwindSafe(|| interceptor.after(call, status));
         if let Err(panic) = catch_unwind(after) {
-            let text = panic_message(&*panic);
+            let text = message_of(panic);
             log::error!("{}: an interceptor panicked: {text}", call.method());
         }
     }
@@ -237,13 +236,5 @@ impl Host for Dispatch {
 
     fn drained(&self) {
         self.release();
-    }
-}
-
-pub(super) fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        _ => "without a message",
     }
 }
