@@ -5,17 +5,18 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::panic;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::*;
 use crossbeam_channel::{unbounded, Receiver, Sender};
 use touchdown::client::{CallOptions, Client};
-use touchdown::lifecycle::{exit_code, Calls, Plan};
+use touchdown::lifecycle::{exit_code, Calls, Lifecycle, Plan};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{
-    Call, Code, DetachedReplies, DrainPolicy, Replies, Requests, Server, Service, StartError,
-    Status,
+    Call, Code, DetachedReplies, DrainPolicy, Interceptor, Replies, Requests, Server, Service,
+    StartError, Status,
 };
 
 const SAY: &str = "/test.Echo/Say";
@@ -635,4 +636,224 @@ fn every_call_is_counted_once_while_calls_are_cut() {
         (0, 0, 0),
         "{report}"
     );
+}
+
+/// `/test.Streams/Subscribe` hands its stream to the test, and ends as it is told.
+fn handed_over(
+    end: impl Fn(&Call) -> Result<(), Status> + Send + Sync + 'static,
+) -> (Service, Receiver<DetachedReplies<UInt32Value>>) {
+    let (sender, receiver) = unbounded();
+    let service = Service::builder("test.Streams")
+        .server_streaming(
+            "Subscribe",
+            move |call: &Call, _: UInt32Value, replies: Replies<UInt32Value>| {
+                sender.send(replies.detach()).unwrap();
+                end(call)
+            },
+        )
+        .build();
+    (service, receiver)
+}
+
+#[test]
+fn a_stream_that_was_detached_by_a_handler_that_failed_is_over() {
+    let (service, streams) = handed_over(|_| Err(Status::not_found("no such channel")));
+    let server = builder(service).plan(plan()).start().unwrap();
+    let client = client(&server);
+    let status = subscribe(&client).next().unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    // The program has put it aside and does not know.
+    let stream = streams.recv_timeout(LONG).unwrap();
+    eventually("it is not in flight", || server.in_flight() == 0);
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.completed = 1), "{report}");
+    assert!(stream.send(&number(1)).is_err());
+}
+
+#[test]
+fn a_handler_is_waited_for_though_its_detached_stream_has_ended() {
+    let (release, released) = unbounded::<()>();
+    let (service, streams) = handed_over(move |_| {
+        let _ = released.recv_timeout(LONG);
+        Ok(())
+    });
+    let server = builder(service).plan(plan()).start().unwrap();
+    let client = client(&server);
+    let mut replies = subscribe(&client);
+    streams.recv_timeout(LONG).unwrap().finish(Ok(()));
+    assert!(replies.next().is_none());
+    server.lifecycle().shutdown("test");
+    // Which is cancelled in Closing at the latest.
+    let cancelling = server.lifecycle().cancelling().clone();
+    assert!(!cancelling.wait_timeout(Duration::from_millis(200)));
+    assert_eq!(server.in_flight(), 1);
+    release.send(()).unwrap();
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.completed = 1), "{report}");
+}
+
+/// As `raw_call`, by a client that takes no message: it grants no window.
+fn raw_call_without_window(server: &Server, path: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(server.address().to_string()).unwrap();
+    socket.write_all(PREFACE).unwrap();
+    // SETTINGS_INITIAL_WINDOW_SIZE: RFC 9113, 6.5.2.
+    socket
+        .write_all(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]))
+        .unwrap();
+    let headers = call_headers("POST", path);
+    socket.write_all(&frame(1, 4, 1, &headers)).unwrap();
+    socket.write_all(&frame(0, 1, 1, &[0; 5])).unwrap();
+    socket
+}
+
+#[test]
+fn a_cut_stream_whose_caller_takes_nothing_holds_no_drain() {
+    let (service, streams) = subscriptions();
+    let policy = DrainPolicy::Stream { goodbye: EARLY };
+    let server = builder(service.policy("Subscribe", policy))
+        .plan(plan().grace_period(LONG))
+        .start()
+        .unwrap();
+    let socket = raw_call_without_window(&server, "/test.Streams/Subscribe");
+    let stream = streams.recv_timeout(LONG).unwrap();
+    stream.send(&number(1)).unwrap();
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.cut = 1), "{report}");
+    drop((stream, socket));
+}
+
+#[test]
+fn an_answer_that_nobody_takes_is_counted_though_the_server_does_not_wait_for_it() {
+    let (service, streams) = subscriptions();
+    let plan = plan().grace_period(Duration::from_millis(100));
+    let server = builder(service).plan(plan).start().unwrap();
+    let socket = raw_call_without_window(&server, "/test.Streams/Subscribe");
+    let stream = streams.recv_timeout(LONG).unwrap();
+    stream.send(&number(1)).unwrap();
+    stream.finish(Ok(()));
+    let report = server.shutdown();
+    assert_eq!(report.exit_code(), exit_code::FORCED, "{report}");
+    let Calls {
+        completed,
+        caller_left,
+        ..
+    } = report.calls;
+    assert_eq!(completed + caller_left, 1, "{report}");
+    drop(socket);
+}
+
+/// Passes on how calls end.
+struct Listens(Sender<(String, Code)>);
+
+impl Interceptor for Listens {
+    fn after(&self, call: &Call, status: &Status) {
+        let _ = self.0.send((call.method().to_owned(), status.code()));
+    }
+}
+
+#[test]
+fn interceptors_hear_of_a_cut_what_the_callers_hear() {
+    let (service, gate) = gated();
+    let (streaming, streams) = subscriptions();
+    let (listens, heard) = unbounded();
+    let policy = DrainPolicy::Stream { goodbye: EARLY };
+    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+        .service(streaming.policy("Subscribe", policy))
+        .interceptor(Listens(listens))
+        .plan(plan())
+        .cut_early_after(0.1)
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let answer = in_background(&client);
+    begun(&gate);
+    let mut replies = subscribe(&client);
+    let stream = streams.recv_timeout(LONG).unwrap();
+    server.lifecycle().shutdown("test");
+    cut(answer);
+    let status = replies.next().unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    gate.release.send(()).unwrap();
+    assert_eq!(
+        heard.recv_timeout(LONG).unwrap(),
+        (SAY.to_owned(), Code::Unavailable)
+    );
+    drop(stream);
+    assert_eq!(
+        heard.recv_timeout(LONG).unwrap(),
+        ("/test.Streams/Subscribe".to_owned(), Code::Unavailable)
+    );
+    let report = server.wait();
+    assert_eq!(report.calls, calls(|it| it.cut = 2), "{report}");
+    assert!(heard.try_recv().is_err());
+}
+
+#[test]
+fn interceptors_hear_once_of_a_stream_that_broke_off_in_its_handler() {
+    let service = Service::builder("test.Streams")
+        .server_streaming(
+            "Subscribe",
+            |_: &Call, _: UInt32Value, replies: Replies<UInt32Value>| {
+                drop(replies.detach());
+                Err(Status::not_found("no such channel"))
+            },
+        )
+        .build();
+    let (listens, heard) = unbounded();
+    let server = builder(service)
+        .interceptor(Listens(listens))
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let status = subscribe(&client).next().unwrap().unwrap_err();
+    let report = server.shutdown();
+    assert_eq!(report.calls, calls(|it| it.completed = 1), "{report}");
+    let heard: Vec<_> = heard.try_iter().map(|(_, code)| code).collect();
+    assert_eq!(heard, [status.code()]);
+}
+
+#[test]
+fn a_handler_that_runs_before_the_program_is_ready_is_told_of_the_stop() {
+    let (began, begun) = unbounded();
+    let (end, ended) = unbounded();
+    let service = unary(move |call, request| {
+        let token = call.token();
+        began.send(()).unwrap();
+        end.send(token.wait_timeout(LONG)).unwrap();
+        Ok(request)
+    });
+    let lifecycle = Lifecycle::builder().plan(plan()).build().unwrap();
+    let server = builder(service).start_with(&lifecycle).unwrap();
+    let client = client(&server);
+    let answer = in_background(&client);
+    begun.recv_timeout(LONG).unwrap();
+    let report = server.shutdown();
+    assert_eq!(
+        answer.join().unwrap().unwrap_err().code(),
+        Code::Unavailable
+    );
+    assert!(ended.recv_timeout(LONG).unwrap(), "{report}");
+    assert_eq!(report.calls, calls(|it| it.abandoned = 1), "{report}");
+    assert_eq!(report.exit_code(), exit_code::FORCED, "{report}");
+}
+
+#[test]
+fn what_a_handler_throws_may_panic_as_it_is_dropped() {
+    struct Thrown(u32);
+    impl Drop for Thrown {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                panic::resume_unwind(Box::new(Thrown(self.0 - 1)));
+            }
+        }
+    }
+    let service = unary(|_, _| panic::resume_unwind(Box::new(Thrown(2))));
+    let server = builder(service).start().unwrap();
+    let status = say(&client(&server), "").unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    let report = server.shutdown();
+    assert_eq!(report.calls, calls(|it| it.completed = 1), "{report}");
 }

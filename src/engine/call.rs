@@ -82,8 +82,8 @@ const CALLER_LEFT: u32 = 1 << 3;
 const TOLD: u32 = 1 << 4;
 /// The deadline passed, as seen by the timer.
 const EXPIRED: u32 = 1 << 5;
-/// Nobody works on the call any more: the handler returned, or what it
-/// detached is gone.
+/// Whoever was to end the call has done so, or is not waited for: the handler, or who holds what it
+/// detached.
 const HANDLED: u32 = 1 << 6;
 /// The status is with the kernel.
 const WRITTEN: u32 = 1 << 7;
@@ -107,7 +107,7 @@ const RECEIVE_FAILED: u32 = 1 << 15;
 const REFUSED: u32 = 1 << 16;
 /// The engine has ended the call because its time in the drain was over.
 const CUT: u32 = 1 << 17;
-/// The handler has returned, whatever became of the call.
+/// The handler of a stream has returned, whatever became of the call.
 const RETURNED: u32 = 1 << 18;
 /// The message that was read last came compressed.
 const COMPRESSED: u32 = 1 << 19;
@@ -522,9 +522,7 @@ impl Call {
         };
         if before & FINISHED != 0 {
             drop(lock);
-            if done != 0 && before & (HANDLED | WRITTEN) == WRITTEN {
-                self.shared.landed(self);
-            }
+            self.handled(before, done);
             return false;
         }
         let (mut headers, mut trailers) = (Vec::new(), Vec::new());
@@ -593,10 +591,35 @@ impl Call {
         };
         let begun = self.start(&ops[..count], operation);
         drop(lock);
+        self.handled(before, done);
         if !begun {
             self.written();
         }
         true
+    }
+
+    /// Has set `done`, which is HANDLED or nothing.
+    fn handled(self: &Arc<Self>, before: u32, done: u32) {
+        if done != 0 && before & DETACHED != 0 {
+            self.leave_detached();
+        }
+        self.land(before, done);
+    }
+
+    /// To be called by whoever has set a flag that the landing waits for: one of them was the last.
+    fn land(self: &Arc<Self>, before: u32, set: u32) {
+        let all = WRITTEN | self.end_of_work();
+        if before & all != all && (before | set) & all == all {
+            self.shared.landed(self);
+        }
+    }
+
+    /// The flags that are set once nobody is at work on the call.
+    fn end_of_work(&self) -> u32 {
+        match self.streaming {
+            true => HANDLED | RETURNED,
+            false => HANDLED,
+        }
     }
 
     fn end_with_mark(&self, end: u32, done: u32, mark: u32) -> u32 {
@@ -610,18 +633,28 @@ impl Call {
         before.unwrap_or_else(|flags| flags)
     }
 
-    /// Ends a call that no handler has seen.
-    pub(super) fn refuse(self: &Arc<Self>, ending: Ending<'_>) {
-        self.finish_as(None, ending, Handled::Yes, REFUSED);
+    /// Ends a call that no handler has seen. Says whether it had not ended.
+    pub(super) fn refuse(self: &Arc<Self>, ending: Ending<'_>) -> bool {
+        let was_open = self.finish_as(None, ending, Handled::Yes, REFUSED);
+        self.returned();
+        was_open
     }
 
     /// Ends the call over its handler's head, because the server does not wait for it any longer.
     /// Says whether somebody is still at work on it.
     pub(super) fn abandon(self: &Arc<Self>, ending: Ending<'_>) -> bool {
         self.finish_as(None, ending, Handled::NotYet, TOLD);
-        // It may have been cut before.
-        let before = self.flags.fetch_or(ABANDONED, Ordering::AcqRel);
-        before & HANDLED == 0
+        // It may have been cut before. One that only its caller holds up is not abandoned.
+        let end = self.end_of_work();
+        let step = |flags: u32| (flags & end != end).then_some(flags | ABANDONED);
+        let abandoned = self
+            .flags
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
+        abandoned.is_ok() && {
+            // A stop during start-up has told nobody before.
+            self.cancel(TOLD);
+            true
+        }
     }
 
     /// Ends the call over its handler's head, because its time in the drain is over, and tells the
@@ -635,12 +668,16 @@ impl Call {
         was_open
     }
 
-    /// The handler has returned.
+    /// The handler has returned, or will not run. Others than streams end as their handlers return.
     pub(super) fn returned(self: &Arc<Self>) {
+        if !self.streaming {
+            return;
+        }
         let before = self.flags.fetch_or(RETURNED, Ordering::AcqRel);
         if before & DETACHED != 0 {
             self.let_go_of_detached();
         }
+        self.land(before, RETURNED);
     }
 
     /// If nobody is at work on the call but who holds what was detached from it, and there is
@@ -668,6 +705,11 @@ impl Call {
         }
     }
 
+    /// Whether the status was sent, or is about to be.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.flag(FINISHED)
+    }
+
     pub(crate) fn is_detached(&self) -> bool {
         self.flag(DETACHED)
     }
@@ -681,8 +723,8 @@ impl Call {
         let before = self.flags.fetch_or(DETACHED, Ordering::AcqRel);
         // Nobody else may be there to notice.
         self.watch();
-        if before & WRITTEN != 0 {
-            // It had ended, and `written` has not seen that it is here.
+        if before & (HANDLED | WRITTEN) != 0 {
+            // It had ended, and who ended it has not seen that it is here.
             self.leave_detached();
         }
     }
@@ -700,9 +742,7 @@ impl Call {
         if before & DETACHED != 0 {
             self.leave_detached();
         }
-        if before & (HANDLED | WRITTEN) == HANDLED {
-            self.shared.landed(self);
-        }
+        self.land(before, WRITTEN);
     }
 
     /// Begins to send a message, once the one before it is on its way.

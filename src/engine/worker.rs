@@ -320,6 +320,7 @@ impl Worker<'_> {
             call.refuse(Ending::new(RESOURCE_EXHAUSTED, why));
         } else {
             shared.host.run(&call, message);
+            call.returned();
         }
     }
 
@@ -369,10 +370,8 @@ impl Worker<'_> {
             call.watch();
         }
         shared.host.run(call, message);
+        call.returned();
         if let Some(method) = shared.method(call) {
-            if method.is_streaming() {
-                call.returned();
-            }
             method.pace.learn(now.elapsed());
         }
     }
@@ -409,6 +408,8 @@ fn reason_not_to_run(shared: &Shared, call: &Call, queued: bool) -> Option<Endin
 
 /// Ends a call that no handler has seen.
 fn refuse(shared: &Shared, call: &Arc<Call>, ending: Ending<'_>) {
-    call.refuse(ending);
-    shared.host.refused(call);
+    // It may have been cut, or abandoned, in the moment before.
+    if call.refuse(ending) {
+        shared.host.refused(call);
+    }
 }

@@ -136,6 +136,8 @@ pub use self::state::Stopping;
 pub use self::workers::{SpawnError, Worker, WorkerGroup, WorkerResult};
 
 use self::report::one_line;
+#[cfg(feature = "server")]
+pub(crate) use self::run::message_of;
 use self::state::Shared;
 use crate::sync::{unbounded, Arc, Receiver};
 

@@ -220,12 +220,29 @@ pub(super) fn run_caught(work: impl FnOnce() -> Result<(), Failure>) -> Outcome 
     match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => Outcome::Done,
         Ok(Err(error)) => Outcome::Failed(error.to_string()),
-        Err(panic) => Outcome::Panicked(panic_message(&*panic)),
+        Err(panic) => Outcome::Panicked(message_of(panic)),
     }
 }
 
-/// What a caught panic said.
-pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
+/// What a caught panic said. It is dropped, and no panic leaves this.
+pub(crate) fn message_of(panic: Box<dyn Any + Send>) -> String {
+    let message = panic_message(&*panic);
+    drop_thrown(panic);
+    message
+}
+
+/// What was thrown may panic as it is dropped, and so may what that throws. What goes on with it is leaked.
+fn drop_thrown(mut thrown: Box<dyn Any + Send>) {
+    for _ in 0..4 {
+        match panic::catch_unwind(AssertUnwindSafe(move || drop(thrown))) {
+            Ok(()) => return,
+            Err(next) => thrown = next,
+        }
+    }
+    std::mem::forget(thrown);
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a value that is not text").to_owned()

@@ -15,7 +15,7 @@ use super::phase::{Phase, PhaseCell, Transition};
 use super::plan::{self, Plan};
 use super::reload::{Reload, Reloads};
 use super::report::{Reason, Report};
-use super::run::{panic_message, News};
+use super::run::{message_of, News};
 use super::shutdown::Token;
 use super::startup::{Started, Startup};
 use super::turn::Turn;
@@ -200,7 +200,7 @@ impl Shared {
 /// Runs code of the program. A panic in it is logged and goes no further.
 pub(super) fn caught<T>(what: impl Display, run: impl FnOnce() -> T) -> Option<T> {
     panic::catch_unwind(AssertUnwindSafe(run))
-        .map_err(|panic| log::error!("{what} panicked: {}", panic_message(&*panic)))
+        .map_err(|panic| log::error!("{what} panicked: {}", message_of(panic)))
         .ok()
 }
 

@@ -290,7 +290,8 @@ impl Walk {
             took: end.saturating_duration_since(*shared.began.get().unwrap_or(&end)),
             phases: phases(self.start, &shared.control.lock().history),
             calls,
-            forced: drained.forced,
+            // On a stop during start-up nothing is drained, and a server may have calls all the same.
+            forced: drained.forced || calls.abandoned > 0,
             abandoned,
             startup: self.startup.clone(),
             hooks,

@@ -20,7 +20,6 @@
 //! told of the phases, and sees to its threads itself. A worker is a thread that runs all the time, and
 //! only has to look at its token.
 
-use std::any::Any;
 use std::error::Error;
 use std::fmt::{self, Display};
 use std::io;
@@ -32,7 +31,7 @@ use super::hooks::Hook;
 use super::in_flight::{InFlight, OwnedGuard};
 use super::report::{one_line, Reason};
 use super::restart::{Restart, Restarts};
-use super::run::panic_message;
+use super::run::message_of;
 use super::shutdown::Token;
 use super::state::{Shared, Stopping};
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -503,23 +502,8 @@ impl Group {
 fn caught(run: impl FnOnce() -> Result<(), String>) -> Result<(), Failure> {
     match panic::catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(Failure::Error),
-        Err(panic) => {
-            let message = panic_message(&*panic);
-            drop_thrown(panic);
-            Err(Failure::Panic(message))
-        }
+        Err(panic) => Err(Failure::Panic(message_of(panic))),
     }
-}
-
-/// What was thrown may panic as it is dropped, and so may what that throws. What goes on with it is leaked.
-fn drop_thrown(mut thrown: Box<dyn Any + Send>) {
-    for _ in 0..4 {
-        match panic::catch_unwind(AssertUnwindSafe(move || drop(thrown))) {
-            Ok(()) => return,
-            Err(next) => thrown = next,
-        }
-    }
-    mem::forget(thrown);
 }
 
 impl Shared {

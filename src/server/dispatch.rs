@@ -1,6 +1,5 @@
 //! From the engine's calls to the services' handlers, and into the lifecycle.
 
-use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -8,14 +7,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::engine::{self, Handled, Host, Landed, Message};
-use crate::lifecycle::{Calls, OwnedGuard};
+use crate::lifecycle::{message_of, Calls, OwnedGuard};
 
 use super::call::Call;
 use super::health;
 use super::interceptor::Interceptor;
 use super::service::{Method, Outcome};
 use super::status::{Code, Status};
-use super::stream::ending;
+use super::stream::{end_of, ending};
 
 /// Runs calls, and keeps count of them.
 pub(super) struct Dispatch {
@@ -103,7 +102,7 @@ impl Dispatch {
     fn outcome(&self, method: &Method, call: &Call, message: Option<Message>) -> Outcome {
         let run = AssertUnwindSafe(|| (method.run)(call, message, self.message_limit));
         catch_unwind(run).unwrap_or_else(|panic| {
-            let text = panic_message(&*panic);
+            let text = message_of(panic);
             log::error!("{}: the handler panicked: {text}", call.method());
             Outcome::Failed(Status::internal("the handler panicked"))
         })
@@ -122,12 +121,13 @@ impl Dispatch {
             Ok(Ok(())) => None,
             Ok(Err(status)) => Some(status),
             Err(panic) => {
-                let text = panic_message(&*panic);
+                let text = message_of(panic);
                 log::error!("{}: an interceptor panicked: {text}", call.method());
                 Some(Status::internal("an interceptor panicked"))
             }
         };
-        if method.streaming_response && refusal.is_none() {
+        let may_detach = method.streaming_response && refusal.is_none();
+        if may_detach {
             // The handler may detach the call, and somebody else end it.
             let (interceptors, call) = (Arc::clone(&self.interceptors), call.clone());
             // Does not keep the call from being dropped: whoever ends it takes this out.
@@ -149,8 +149,12 @@ impl Dispatch {
             Outcome::Failed(status) => status,
             Outcome::Done | Outcome::Later | Outcome::Reply(_) => &ok,
         };
+        let cut = end_of(&call.core);
+        let status = cut.as_ref().unwrap_or(status);
         match call.core.take_epilogue() {
             Some(epilogue) => epilogue(ending(status)),
+            // It was run as what was detached ended.
+            None if may_detach => {}
             None => run_after(&self.interceptors[..passed], call, status),
         }
         outcome
@@ -161,7 +165,7 @@ fn run_after(interceptors: &[Box<dyn Interceptor>], call: &Call, status: &Status
     for interceptor in interceptors.iter().rev() {
         let after = AssertUnwindSafe(|| interceptor.after(call, status));
         if let Err(panic) = catch_unwind(after) {
-            let text = panic_message(&*panic);
+            let text = message_of(panic);
             log::error!("{}: an interceptor panicked: {text}", call.method());
         }
     }
@@ -184,23 +188,19 @@ impl Host for Dispatch {
         } else {
             self.run_intercepted(method, &call, message)
         };
-        let detached = call.core.is_detached();
-        let handled = if detached {
-            Handled::NotYet
-        } else {
-            Handled::Yes
-        };
         let ok = Status::ok();
-        match &outcome {
-            Outcome::Later => {}
-            Outcome::Done if detached => {}
-            Outcome::Done => drop(call.core.finish(None, ending(&ok), handled)),
-            Outcome::Reply(bytes) => drop(call.core.finish(Some(bytes), ending(&ok), handled)),
+        let (message, status) = match &outcome {
+            Outcome::Later => return,
+            Outcome::Done if call.core.is_detached() => return,
+            Outcome::Done => (None, &ok),
+            Outcome::Reply(bytes) => (Some(bytes), &ok),
             Outcome::Failed(status) => {
                 log::debug!("{}: {status}", call.method());
-                call.core.finish(None, ending(status), handled);
+                (None, status)
             }
-        }
+        };
+        // Whoever holds what was detached is not waited for: there is nobody to send to.
+        call.core.finish(message, ending(status), Handled::Yes);
     }
 
     fn refused(&self, _call: &Arc<engine::Call>) {
@@ -236,13 +236,5 @@ impl Host for Dispatch {
 
     fn drained(&self) {
         self.release();
-    }
-}
-
-pub(super) fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        _ => "without a message",
     }
 }

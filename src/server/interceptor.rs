@@ -39,7 +39,9 @@ pub trait Interceptor: Send + Sync + 'static {
     }
 
     /// Called when it is known how the call ends, and before the caller is told. Trailers can still
-    /// be set. For a detached stream this is when it is finished, on the thread that does so.
+    /// be set. For a detached stream this is when it is finished, on the thread that does so. For a
+    /// call that the server has ended before its handler did, such as one that was cut, this is
+    /// afterwards, with the status that the caller got.
     fn after(&self, call: &Call, status: &Status) {
         let _ = (call, status);
     }

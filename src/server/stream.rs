@@ -143,7 +143,8 @@ impl<R: Protobuf> Replies<R> {
     ///
     /// When the handler has returned `Ok`, the call goes on until [`DetachedReplies::finish`] is
     /// called, from any thread. It is in flight as long, and a drain waits for it: end such streams
-    /// when [`Lifecycle::draining`](crate::lifecycle::Lifecycle::draining) is cancelled.
+    /// when [`Lifecycle::draining`](crate::lifecycle::Lifecycle::draining) is cancelled. An error from
+    /// the handler, or a panic, ends the call there and then.
     pub fn detach(self) -> DetachedReplies<R> {
         self.core.detach();
         DetachedReplies {
@@ -287,12 +288,16 @@ pub(super) fn why_ended(core: &engine::Call) -> Status {
     }
 }
 
+/// What the caller got, if the engine has ended the call.
+pub(super) fn end_of(core: &engine::Call) -> Option<Status> {
+    core.has_ended().then(|| why_ended(core))
+}
+
 fn end(core: &Arc<engine::Call>, status: &Status) {
-    let ending = ending(status);
     if let Some(epilogue) = core.take_epilogue() {
-        epilogue(ending);
+        epilogue(ending(&end_of(core).unwrap_or_else(|| status.clone())));
     }
-    core.finish(None, ending, Handled::Yes);
+    core.finish(None, ending(status), Handled::Yes);
 }
 
 pub(super) fn ending(status: &Status) -> Ending<'_> {
