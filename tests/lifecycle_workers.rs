@@ -464,11 +464,13 @@ fn a_worker_may_spawn_another() {
     let _bound = bound();
     let lifecycle = serving();
     let group = lifecycle.workers("pump");
+    let (spawned, both_run) = bounded(1);
     let (sender, refused) = bounded(1);
     let first = {
         let group = group.clone();
         Worker::new("first", move |token| {
             group.spawn(until_told("second")).unwrap();
+            spawned.send(()).unwrap();
             token.wait();
             sender
                 .send(group.spawn(until_told("late")).is_err())
@@ -476,7 +478,8 @@ fn a_worker_may_spawn_another() {
         })
     };
     group.spawn(first).unwrap();
-    eventually("both run", || group.running() == 2);
+    hear(&both_run);
+    assert_eq!(group.running(), 2);
     let report = stop(&lifecycle);
     assert!(hear(&refused));
     let names: Vec<_> = report.hooks.iter().map(|hook| hook.name.as_str()).collect();
