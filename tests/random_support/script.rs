@@ -31,6 +31,10 @@ pub enum Streams {
     ClosedLater,
     /// Output and error are on a full disk.
     Full,
+    /// Errors go to a pipe whose reader has left.
+    Unread,
+    /// Errors go to a pipe that is full, and whose reader hangs: who logs does so, too.
+    Clogged,
 }
 
 /// What goes wrong in the process by itself.
@@ -89,10 +93,15 @@ impl Script {
         let mut chance = Chance(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
         let streams = [
             Streams::Files,
+            Streams::Files,
             Streams::Closed,
             Streams::ClosedLater,
             Streams::Full,
+            Streams::Full,
+            Streams::Unread,
+            Streams::Clogged,
         ];
+        let streams = streams[chance.below(8) as usize];
         let faults = [
             Fault::StartFails,
             Fault::StartPanics,
@@ -125,13 +134,15 @@ impl Script {
             endless_subscribers: callers(4) / 3,
         };
         let first = match chance.below(3) {
+            // It never comes to serve.
+            _ if streams == Streams::Clogged => Moment::Forked(chance.microseconds(60_000)),
             0 => Moment::Forked(chance.microseconds(30_000)),
             1 => Moment::Serving(chance.microseconds(20_000)),
             _ => Moment::Reloading(chance.microseconds(8_000)),
         };
         Script {
             seed,
-            streams: streams[chance.below(4) as usize],
+            streams,
             fault: match faults.get(chance.below(20) as usize) {
                 Some(fault) => *fault,
                 None => Fault::None,
@@ -142,6 +153,13 @@ impl Script {
             first,
             volleys: volleys(&mut chance),
         }
+    }
+
+    /// Whether something holds up the stop, so that nothing but the hard deadline or a third signal ends it.
+    pub fn is_held_up(&self) -> bool {
+        // A reload that runs keeps what clings from the walk.
+        let walk_hangs = self.fault == Fault::WalkHangs && !self.signals().any(|it| it == SIGHUP);
+        walk_hangs || self.streams == Streams::Clogged
     }
 
     /// The signals that the process gets, in order.

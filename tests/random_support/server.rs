@@ -14,6 +14,7 @@ use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{Call, DrainPolicy, Replies, Server, ServerBuilder, Service, Status};
 
 use super::script::{Fault, Reload, Script, Streams};
+use crate::lifecycle_support::LIMIT;
 
 pub const LOG: &str = "log";
 pub const REPORT: &str = "report";
@@ -22,17 +23,17 @@ pub const SOCKET: &str = "socket";
 /// What the log says once the process listens to signals.
 pub const LISTENS: &str = "the first start-up hook runs";
 
-/// What stopping takes when it goes well: shorter than `HARD_DEADLINE` on any machine.
+/// What each hook and call takes.
 const FEW_MS: Duration = Duration::from_millis(3);
 const GRACE: Duration = Duration::from_millis(40);
 
 type Done = Result<(), Box<dyn Error + Send + Sync>>;
 
 pub fn hard_deadline(script: &Script) -> Duration {
-    match script.fault {
-        Fault::WalkHangs => Duration::from_millis(400),
-        // Only a machine that is much too busy gets there.
-        _ => Duration::from_secs(10),
+    match (script.fault, script.streams) {
+        (Fault::WalkHangs, _) | (_, Streams::Clogged) => Duration::from_millis(400),
+        // No stop takes this long.
+        _ => LIMIT / 2,
     }
 }
 
@@ -42,7 +43,7 @@ pub fn play(script: &Script, folder: &Path) -> ! {
     match script.streams {
         Streams::Closed => close_input_and_output(),
         Streams::Full => fill_output(),
-        Streams::Files | Streams::ClosedLater => {}
+        _ => {}
     }
     let report = match script.has_workers {
         true => serve_with_workers(script, folder),
@@ -50,9 +51,8 @@ pub fn play(script: &Script, folder: &Path) -> ! {
     };
     let json = report.to_json();
     let _ = match script.streams {
-        Streams::Files => writeln!(io::stdout(), "\n{json}"),
-        Streams::Full => File::create("/dev/full").and_then(|mut it| it.write_all(json.as_bytes())),
-        _ => std::fs::write(folder.join(REPORT), json),
+        Streams::Closed | Streams::ClosedLater => std::fs::write(folder.join(REPORT), json),
+        _ => writeln!(io::stdout(), "\n{json}"),
     };
     std::process::exit(report.exit_code().into())
 }
@@ -62,8 +62,9 @@ fn log_to(file: File) {
     struct Both(File);
     impl Write for Both {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.write_all(line)?;
             let _ = io::stderr().write_all(line);
-            self.0.write(line)
+            Ok(line.len())
         }
         fn flush(&mut self) -> io::Result<()> {
             self.0.flush()
