@@ -428,8 +428,8 @@ fn stops(count: u64, seed: u64, test: &str) {
                     };
                     let own = folder.join(seed.to_string());
                     match stop(seed, &own, test, &mut killer) {
-                        Ok(status) => {
-                            *ends.lock().unwrap().entry(status.to_string()).or_default() += 1;
+                        Ok(end) => {
+                            *ends.lock().unwrap().entry(end).or_default() += 1;
                             fs::remove_dir_all(&own).unwrap();
                         }
                         Err(fault) => {
@@ -441,8 +441,8 @@ fn stops(count: u64, seed: u64, test: &str) {
             });
         }
     });
-    for (status, count) in ends.into_inner().unwrap() {
-        println!("{count:5} × {status}");
+    for (end, count) in ends.into_inner().unwrap() {
+        println!("{count:5} × {end}");
     }
     let faults = faults.into_inner().unwrap();
     assert_eq!(
@@ -455,7 +455,7 @@ fn stops(count: u64, seed: u64, test: &str) {
 }
 
 /// Runs the process with this seed, and says how it ended, or what is wrong with that.
-fn stop(seed: u64, folder: &Path, test: &str, killer: &mut Killer) -> Result<ExitStatus, String> {
+fn stop(seed: u64, folder: &Path, test: &str, killer: &mut Killer) -> Result<String, String> {
     let script = Script::drawn(seed);
     let context = format!("RANDOM_STOPS_SEED={seed} RANDOM_STOPS=1: {script:?}");
     let run = Run::start(&script, folder, test);
@@ -463,7 +463,11 @@ fn stop(seed: u64, folder: &Path, test: &str, killer: &mut Killer) -> Result<Exi
         .play(killer)
         .map_err(|fault| format!("{context}: {fault}"))?;
     match fault(&script, &end) {
-        None => Ok(end.status),
+        None if end.status.signal().is_some() => Ok(match reported(&end.log) {
+            None => format!("{} before it listened", end.status),
+            Some(code) => format!("{} after its report, with {code}", end.status),
+        }),
+        None => Ok(end.status.to_string()),
         Some(fault) => Err(format!(
             "{context}: {fault}: {} after {:?}\nlog:\n{}\nstandard error:\n{}",
             end.status, end.took, end.log, end.errors
