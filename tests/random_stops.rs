@@ -423,7 +423,7 @@ fn disagreement(script: &Script, end: &End, code: u8) -> Option<&'static str> {
 }
 
 /// So many processes, a few at a time.
-fn stops(count: u64, seed: u64, test: &str) {
+fn stops(name: &str, count: u64, seed: u64, test: &str) {
     if let Some(role) = role() {
         let (seed, folder) = role.split_once(' ').expect("a seed and a folder");
         play(&Script::drawn(seed.parse().unwrap()), Path::new(folder));
@@ -431,7 +431,7 @@ fn stops(count: u64, seed: u64, test: &str) {
     let seed = variable("RANDOM_STOPS_SEED").unwrap_or(seed);
     let count = variable("RANDOM_STOPS").unwrap_or(count);
     println!("RANDOM_STOPS_SEED={seed}");
-    let folder = std::env::temp_dir().join(format!("touchdown-stops-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("touchdown-{name}-{}", std::process::id()));
     let seeds = Mutex::new(seed..seed + count);
     let ends: Mutex<BTreeMap<String, usize>> = Mutex::default();
     let faults = Mutex::new(0);
@@ -504,7 +504,7 @@ fn variable(name: &str) -> Option<u64> {
 
 #[test]
 fn a_dozen_random_stops_end_as_documented() {
-    stops(12, 1, "a_dozen_random_stops_end_as_documented");
+    stops("dozen", 12, 1, "a_dozen_random_stops_end_as_documented");
 }
 
 #[test]
@@ -512,6 +512,7 @@ fn a_dozen_random_stops_end_as_documented() {
 fn a_thousand_random_stops_end_as_documented() {
     let time = std::time::UNIX_EPOCH.elapsed().unwrap();
     stops(
+        "thousand",
         1000,
         time.as_secs(),
         "a_thousand_random_stops_end_as_documented",
