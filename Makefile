@@ -115,9 +115,9 @@ properties: tools
 leaks: tools
 	$(CARGO) test --test leaks --test lifecycle_leaks --no-fail-fast -- --ignored --nocapture
 
-# 1,000 servers in processes of their own, stopped at moments of chance.
+# 2,000 servers in processes of their own, stopped at moments of chance; the second thousand in all ways at once.
 processes: tools
-	$(CARGO) test --test exit_codes -- --ignored --nocapture
+	$(CARGO) test --test exit_codes --test random_stops --no-fail-fast -- --ignored --nocapture
 
 # A service that writes to SQLite, stopped by force 100 times; see docs/stopping-well.md.
 ledger: tools

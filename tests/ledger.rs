@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use common::*;
 use ledger::{LedgerClient, TransferRequest};
-use ledger_support::caller::{Caller, Chance};
+use ledger_support::caller::Caller;
 use ledger_support::check::{check, Faults, Known};
 use ledger_support::program::{example, Folder, Program};
 use ledger_support::wrong::{Mistake, WrongLedger};

@@ -17,6 +17,13 @@
 //! that arrive before the guard thread has taken up the first of them count as one, just as the
 //! kernel holds only one of each pending.
 //!
+//! # At the start
+//!
+//! Until the first lifecycle that listens is built, each signal does what the system says. There is
+//! a gap of some microseconds: signal-hook installs its handler first and then says what it has to
+//! do, and a signal that arrives in between does nothing. A supervisor that stops a program which it has just
+//! started should ask again after a while, or kill it, as systemd does.
+//!
 //! # After the stop
 //!
 //! Once the last lifecycle that listens has stopped, TERM, INT and HUP have their default action

@@ -1,35 +1,17 @@
-//! Those who make transfers, and the chance that they and the stops depend on.
+//! Those who make transfers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc};
-use std::time::Duration;
 
 use touchdown::client::deadline;
 use touchdown::{Code, Status};
 
 use super::check::Known;
-use crate::common::LONG;
+use crate::common::{Chance, LONG};
 use crate::ledger::{LedgerClient, TransferReply, TransferRequest};
 
 /// How many accounts there are.
 const ACCOUNTS: u64 = 5;
-
-/// SplitMix64: the same numbers for the same seed.
-pub struct Chance(pub u64);
-
-impl Chance {
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut it = self.0;
-        it = (it ^ (it >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        it = (it ^ (it >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (it ^ (it >> 31)) % limit
-    }
-
-    pub fn microseconds(&mut self, limit: u64) -> Duration {
-        Duration::from_micros(self.below(limit))
-    }
-}
 
 /// Somebody who makes one transfer after the other.
 pub struct Caller {
