@@ -177,6 +177,36 @@ def eight_calls_of_mixed_policy():
     check(any("/test.Stops/Finish" in name for name in report["abandoned"]), report["abandoned"])
 
 
+# A client with one call, for a process of its own.
+CALLER = """
+import sys
+import grpc
+
+grpc.insecure_channel(sys.argv[1]).unary_unary("/test.Stops/Finish")(bytes.fromhex(sys.argv[2]))
+"""
+
+
+def busy_stream_and_broken_connection():
+    """A stream that says no goodbye; and a client that is gone in the middle of its call."""
+    server = Server()
+    client = subprocess.Popen([sys.executable, "-c", CALLER, server.address, text("until left").hex()])
+    server.wait_for("begun /test.Stops/Finish until left")
+    with grpc.insecure_channel(server.address) as channel:
+        calls = Calls(server, channel)
+        calls.begin("Stream", "for 1000")
+        began = server.stop()
+        time.sleep(began + 0.2 - time.monotonic())
+        client.kill()
+        calls.wait()
+    client.wait()
+    lines, report, code = server.end()
+    check_ends(calls.ends, began, {"Stream for 1000": (GRACE_S / 4, "UNAVAILABLE", 1)})
+    ends = {line: at - began for at, line in lines}
+    late_s = ends["ended /test.Stops/Finish until left"] - 0.2
+    check(abs(late_s) <= SLACK_S, late_s)
+    check_equal((code, report["calls"]["cut"], report["calls"]["caller_left"]), (0, 1, 1))
+
+
 def backlog_and_deadline():
     """One worker, and it is busy for 300 ms when the server is told to stop."""
     server = Server(workers=1)
@@ -262,7 +292,13 @@ def what_is_cut_is_retried_elsewhere():
     check_equal(staying.end()[2], 0)
 
 
-CASES = (eight_calls_of_mixed_policy, backlog_and_deadline, too_late_to_begin, what_is_cut_is_retried_elsewhere)
+CASES = (
+    eight_calls_of_mixed_policy,
+    busy_stream_and_broken_connection,
+    backlog_and_deadline,
+    too_late_to_begin,
+    what_is_cut_is_retried_elsewhere,
+)
 
 
 def main():
