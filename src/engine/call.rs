@@ -916,14 +916,13 @@ impl Call {
         self.cancel(EXPIRED);
     }
 
-    fn cancel(&self, why: u32) -> bool {
+    fn cancel(&self, why: u32) {
         let mut stream = self.stream.lock();
-        let before = self.flags.fetch_or(why, Ordering::AcqRel);
+        self.flags.fetch_or(why, Ordering::AcqRel);
         let callbacks = std::mem::take(&mut stream.on_cancel);
         drop(stream);
         self.notify();
         callbacks.into_iter().for_each(|callback| callback());
-        before & FINISHED == 0
     }
 
     /// An operation has ended; called by the thread that has its event.

@@ -288,14 +288,27 @@ impl WorkerGroup {
     /// Blocks until no worker of the group runs. Tells none to stop; a lifecycle that stops does, and
     /// joins its workers by itself. A worker of the group that calls this waits for itself.
     ///
-    /// What the workers owned has been dropped by then. Others may have been spawned since.
+    /// What the workers owned has been dropped by then. Those that are spawned meanwhile are waited for,
+    /// too; others may have been spawned since.
     pub fn join(&self) {
-        self.group.running.wait_idle();
+        // The gate is open, so that it was empty may be news from before the last spawn.
+        while self.running() > 0 {
+            self.group.running.wait_idle();
+        }
     }
 
     /// As [`join`](Self::join), but gives up after `time`. Returns whether no worker ran.
     pub fn join_timeout(&self, time: Duration) -> bool {
-        self.group.running.wait_idle_timeout(time)
+        let Some(deadline) = Instant::now().checked_add(time) else {
+            self.join();
+            return true;
+        };
+        while self.running() > 0 {
+            if !self.group.running.wait_idle_deadline(deadline) {
+                return false;
+            }
+        }
+        true
     }
 }
 
