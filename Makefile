@@ -82,8 +82,8 @@ models:
 	$(CARGO) test --profile models --package touchdown-models --no-fail-fast
 
 models-long:
-	MODEL_SCHEDULES=$(or $(MODEL_SCHEDULES),100000) MODEL_SEED=$(or $(MODEL_SEED),$(shell date +%s)) \
-		LOOM_MAX_PREEMPTIONS=$(or $(LOOM_MAX_PREEMPTIONS),5) $(MAKE) models
+	MODEL_SCHEDULES=$(or $(MODEL_SCHEDULES),30000) MODEL_SEED=$(or $(MODEL_SEED),$(shell date +%s)) \
+		LOOM_MAX_PREEMPTIONS=$(or $(LOOM_MAX_PREEMPTIONS),4) $(MAKE) models
 
 # What README.md tells a newcomer to do.
 quick-start: build
