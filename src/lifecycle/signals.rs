@@ -19,10 +19,11 @@
 //!
 //! # At the start
 //!
-//! Until the first lifecycle that listens is built, each signal does what the system says. There is
-//! a gap of some microseconds: signal-hook installs its handler first and then says what it has to
-//! do, and a signal that arrives in between does nothing. A supervisor that stops a program which it has just
-//! started should ask again after a while, or kill it, as systemd does.
+//! Until the first lifecycle that listens is built, each signal does what the system says; from then on,
+//! what this table says. In between the thread that builds it holds signals back, since signal-hook
+//! installs its handler first and then says what it has to do. The other threads do not, so build the
+//! lifecycle before you start any: the kernel may give a signal to each, and one that takes it in those
+//! microseconds loses it.
 //!
 //! # After the stop
 //!
@@ -43,7 +44,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level, SigId};
 
-use crate::sync::{Arc, Bell, Mutex};
+use crate::sync::{hold_signals, Arc, Bell, Mutex};
 
 /// The signals that are heard, in the order in which those are taken that came together.
 const HEARD: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];
@@ -105,6 +106,7 @@ impl Signals {
         match self.0 {
             Source::None => {}
             Source::Process => {
+                let _held = hold_signals(&HEARD)?;
                 listener.hang_up_is_ignored = install_default_actions()?;
                 for signal in HEARD {
                     // The flag first: actions run in the order of their registration, and who is
