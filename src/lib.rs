@@ -84,12 +84,18 @@ pub mod lifecycle;
 #[cfg(feature = "server")]
 mod server;
 mod sync;
+#[cfg(feature = "server")]
+mod upgrade;
 
 #[cfg(feature = "server")]
 pub use protobuf;
 
 #[cfg(feature = "server")]
-pub use self::{engine::Address, server::*};
+pub use self::{
+    engine::Address,
+    server::*,
+    upgrade::{Upgrade, UpgradeError},
+};
 
 /// Brings in what `touchdown_build` has generated in build.rs: a module for each .proto file.
 ///

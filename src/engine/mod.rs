@@ -17,6 +17,7 @@ mod requests;
 mod roster;
 mod server;
 mod shim;
+mod spawn;
 mod stack;
 mod symbols;
 mod timers;
@@ -39,6 +40,7 @@ pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, Send
 pub use self::listener::Address;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::server::quarter_of_memory;
+pub(crate) use self::spawn::spawn;
 
 use self::connections::Connections;
 use self::pace::Pace;

@@ -49,6 +49,10 @@ impl Walk {
         self.shared.stopping.cancel();
         log::info!("stopping: {}", one_line(&reason.to_string()));
         let drained = if self.shared.phase.get() == Phase::Starting {
+            #[cfg(feature = "server")]
+            if let Some(upgrades) = &self.shared.upgrades {
+                upgrades.tell_failure(&reason.to_string());
+            }
             self.skip_drain()
         } else {
             self.lame_duck();
@@ -117,7 +121,8 @@ impl Walk {
         let began = self.shared.enter(Phase::LameDuck);
         self.tell();
         let time = self.shared.plan.get_lame_duck();
-        if time.is_zero() {
+        // Who takes over serves at the same address: there is nobody to be told.
+        if time.is_zero() || self.shared.is_replaced() {
             return;
         }
         match plan::after(began, time) {
@@ -297,6 +302,9 @@ impl Walk {
             hooks,
         };
         self.tell();
+        if let Some(file) = &shared.pid_file {
+            file.remove();
+        }
         log::info!("{report}");
 
         // What is let go may hold handles on this lifecycle, and must be dropped with no lock held.
