@@ -11,8 +11,8 @@ use super::guard::Guard;
 use super::hooks::{Failure, Hook, HookError, Hooks};
 use super::in_flight::InFlight;
 use super::participant::Calls;
-use super::pid_file::PidFile;
 use super::phase::{PhaseCell, Transition};
+use super::pid_file::PidFile;
 use super::plan::{Plan, PlanError};
 use super::reload::{Reload, Reloads};
 use super::shutdown::Token;
@@ -143,6 +143,13 @@ impl Builder {
         self
     }
 
+    /// As [`upgrade`](Self::upgrade), unless that was called.
+    #[cfg(feature = "server")]
+    pub(crate) fn upgrade_or(mut self, default: crate::Upgrade) -> Self {
+        self.upgrade.get_or_insert(default);
+        self
+    }
+
     /// Adds an observer; see [`Lifecycle::observe`].
     pub fn observe(mut self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
         self.observers.push(Arc::new(observer));
@@ -195,7 +202,10 @@ impl Builder {
         let hears_upgrade = self.upgrade.is_some();
         #[cfg(not(feature = "server"))]
         let hears_upgrade = false;
-        let listener = self.signals.listen(&bell, hears_upgrade).map_err(BuildError::Signals)?;
+        let listener = self
+            .signals
+            .listen(&bell, hears_upgrade)
+            .map_err(BuildError::Signals)?;
         let shared = Arc::new(Shared {
             #[cfg(feature = "server")]
             hears_process,

@@ -201,13 +201,11 @@ impl Lifecycle {
     pub(crate) fn is_ready(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let shared = Arc::downgrade(&self.handle.shared);
         move || {
-            shared
-                .upgrade()
-                .is_some_and(|it| {
-                    // Who takes over serves at the same address.
-                    let goes_on = !it.stopping.is_cancelled() || it.is_replaced();
-                    goes_on && it.phase.get() >= Phase::Serving
-                })
+            shared.upgrade().is_some_and(|it| {
+                // Who takes over serves at the same address.
+                let goes_on = !it.stopping.is_cancelled() || it.is_replaced();
+                goes_on && it.phase.get() >= Phase::Serving
+            })
         }
     }
 

@@ -227,6 +227,7 @@ impl Report {
             Reason::Requested(why) => ("requested", Some(why.clone())),
             Reason::StartFailed(why) => ("start_failed", Some(why.clone())),
             Reason::WorkerFailed(how) => ("worker_failed", Some(how.clone())),
+            Reason::Replaced(id) => ("replaced", Some(id.to_string())),
             Reason::Dropped => ("dropped", None),
         };
         push_string(&mut out, kind);

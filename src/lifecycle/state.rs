@@ -11,8 +11,8 @@ use std::panic::{self, AssertUnwindSafe};
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
 use super::participant::{Calls, Participant};
-use super::pid_file::PidFile;
 use super::phase::{Phase, PhaseCell, Transition};
+use super::pid_file::PidFile;
 use super::plan::{self, Plan};
 use super::reload::{Reload, Reloads};
 use super::report::{Reason, Report};
@@ -211,7 +211,10 @@ impl Shared {
         let result = match &self.pid_file {
             None => Ok(()),
             Some(file) => file.write().map_err(|error| {
-                format!("cannot write the pid file {}: {error}", file.path().display())
+                format!(
+                    "cannot write the pid file {}: {error}",
+                    file.path().display()
+                )
             }),
         };
         self.in_charge.cancel();

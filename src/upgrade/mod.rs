@@ -149,6 +149,9 @@ pub(crate) trait Part: Send + Sync + 'static {
 
     /// It may accept connections from now on.
     fn open(&self);
+
+    /// The process that had its sockets before is gone, or about to go.
+    fn take_charge(&self);
 }
 
 /// What a lifecycle knows of upgrades: the one that it may begin, and the one that it came from.
@@ -167,12 +170,23 @@ struct Parts {
     list: Vec<Weak<dyn Part>>,
 }
 
+/// The path from which this process was started: as it was written, if that is a path, so that a
+/// link that points elsewhere later is followed anew.
+fn started_from() -> io::Result<PathBuf> {
+    let file = std::env::current_exe()?;
+    let written = std::env::args_os().next().map(PathBuf::from);
+    let path = written.filter(|it| it.components().count() > 1);
+    let path = path.and_then(|it| std::path::absolute(it).ok());
+    let is_same = |it: &PathBuf| it.canonicalize().is_ok_and(|it| it == file);
+    Ok(path.filter(is_same).unwrap_or(file))
+}
+
 impl Upgrades {
     pub(crate) fn new(config: Upgrade) -> Upgrades {
         let candidate = Candidate::of_process();
         Upgrades {
             config,
-            program: std::env::current_exe(),
+            program: started_from(),
             under_way: AtomicBool::new(false),
             parts: Mutex::new(Parts {
                 are_open: candidate.is_none(),
@@ -183,12 +197,12 @@ impl Upgrades {
     }
 
     /// Adds a part that accepts no connection yet.
-    pub(crate) fn add(&self, part: &Arc<impl Part>) {
+    pub(crate) fn add(&self, part: Arc<dyn Part>) {
         let mut parts = self.parts.lock();
-        let weak = Arc::downgrade(part);
-        parts.list.push(weak);
+        parts.list.push(Arc::downgrade(&part));
         if parts.are_open {
             part.open();
+            part.take_charge();
         }
     }
 
@@ -202,7 +216,11 @@ impl Upgrades {
     fn open(&self) {
         let mut parts = self.parts.lock();
         parts.are_open = true;
-        parts.list.iter().filter_map(Weak::upgrade).for_each(|it| it.open());
+        parts
+            .list
+            .iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|it| it.open());
     }
 
     /// Replaces the program, and returns the new process's id; or says why not.

@@ -12,7 +12,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
 use super::successor::inode;
-use super::wire::{Control, Message, Passed, VARIABLE};
+use super::wire::{Control, Listener, Message, Passed, VARIABLE};
 use super::{UpgradeError, Upgrades};
 use crate::engine;
 use crate::lifecycle::Remote;
@@ -101,11 +101,15 @@ impl Successor {
             inode: inode(&theirs)?,
             listeners: sockets
                 .iter()
-                .map(|it| (it.socket.as_raw_fd(), it.name.clone()))
+                .map(|it| Listener {
+                    fd: it.socket.as_raw_fd(),
+                    name: it.name.clone(),
+                    path_stays: it.path_stays,
+                })
                 .collect(),
         };
         command.env(VARIABLE, passed.encode());
-        let listeners = passed.listeners.iter().map(|(fd, _)| *fd);
+        let listeners = passed.listeners.iter().map(|it| it.fd);
         let descriptors = listeners.chain([passed.control]).collect();
         let control = Control::new(own)?;
         let child = engine::spawn(command, descriptors)?;
@@ -131,7 +135,10 @@ impl Successor {
         match heard {
             Some(Message::Ready) => {
                 let took = began.elapsed();
-                log::info!("upgrade: process {} is ready after {took:.1?}", self.child.id());
+                log::info!(
+                    "upgrade: process {} is ready after {took:.1?}",
+                    self.child.id()
+                );
                 // If it is gone already, `settle` finds out.
                 let _ = self.control.say(&Message::Serve);
                 self.serves = true;

@@ -3,13 +3,13 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::select;
 use parking_lot::Mutex;
 
 use super::wire::{Control, Message, Passed, VARIABLE};
-use super::Upgrades;
+use super::{Part, Upgrades};
 use crate::engine;
 use crate::lifecycle::{message_of, Remote};
 
@@ -34,7 +34,9 @@ impl Candidate {
         };
         // A child of the process that was meant finds the variable, too, but not the sockets.
         let control = engine::take_socket(passed.control, passed.inode)?;
-        engine::inherit(passed.listeners);
+        for listener in passed.listeners {
+            engine::inherit(listener.fd, listener.name, listener.path_stays);
+        }
         match Control::new(UnixStream::from(control)) {
             Ok(control) => Some(Candidate { control }),
             Err(error) => {
@@ -71,13 +73,14 @@ impl Candidate {
             log::warn!("no server listens at {name} any more: closed the inherited socket");
         }
         let program = program.clone();
-        let wait = move || self.await_charge(&program);
+        let parts = upgrades.parts();
+        let wait = move || self.await_charge(&program, &parts);
         let thread = std::thread::Builder::new().name("td-successor".to_owned());
         thread.spawn(wait).map(drop).map_err(|it| it.to_string())
     }
 
     /// Waits until the old process has begun to stop.
-    fn await_charge(&self, program: &Remote) {
+    fn await_charge(&self, program: &Remote, parts: &[Arc<dyn Part>]) {
         select! {
             recv(self.control.heard()) -> message => match message {
                 Ok(Message::TakeOver) => log::info!("in charge: the old process stops"),
@@ -87,6 +90,7 @@ impl Candidate {
             recv(program.stopping().receiver()) -> _ => return,
         }
         program.take_charge();
+        parts.iter().for_each(|part| part.take_charge());
     }
 
     pub(super) fn give_up(&self, why: &str) {

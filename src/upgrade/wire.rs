@@ -5,13 +5,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 
 use crossbeam_channel::{unbounded, Receiver};
 
-/// Its first line is `1 FD INODE`, the socket to speak on; then comes `FD NAME` for each listening
-/// socket. The inode tells the one who was meant from its own children, who find the variable, too.
+/// Its first line is `1 FD INODE`, the socket to speak on; then comes `FD FLAGS NAME` for each
+/// listening socket, the flag being `s` for one whose path is not the program's to remove, or `-`. The inode tells the one who was meant from its own children, who find the variable, too.
 pub(super) const VARIABLE: &str = "TOUCHDOWN_UPGRADE";
 
 /// What the variable says.
@@ -19,15 +19,25 @@ pub(super) const VARIABLE: &str = "TOUCHDOWN_UPGRADE";
 pub(super) struct Passed {
     pub(super) control: RawFd,
     pub(super) inode: u64,
-    pub(super) listeners: Vec<(RawFd, String)>,
+    pub(super) listeners: Vec<Listener>,
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listener {
+    pub(super) fd: RawFd,
+    pub(super) name: String,
+    /// The path of a unix socket is not the program's to remove.
+    pub(super) path_stays: bool,
 }
 
 impl Passed {
     pub(super) fn encode(&self) -> String {
         let mut text = format!("1 {} {}", self.control, self.inode);
-        for (fd, name) in &self.listeners {
-            let name = name.replace('%', "%25").replace('\n', "%0A");
-            let _ = write!(text, "\n{fd} {name}");
+        for listener in &self.listeners {
+            let name = listener.name.replace('%', "%25").replace('\n', "%0A");
+            let flags = if listener.path_stays { "s" } else { "-" };
+            let _ = write!(text, "\n{} {flags} {name}", listener.fd);
         }
         text
     }
@@ -40,9 +50,13 @@ impl Passed {
             return None;
         };
         let listeners = lines.map(|line| {
-            let (fd, name) = line.split_once(' ')?;
-            let name = name.replace("%0A", "\n").replace("%25", "%");
-            Some((descriptor(fd)?, name))
+            let (fd, rest) = line.split_once(' ')?;
+            let (flags, name) = rest.split_once(' ')?;
+            Some(Listener {
+                fd: descriptor(fd)?,
+                name: name.replace("%0A", "\n").replace("%25", "%"),
+                path_stays: flags.contains('s'),
+            })
         });
         Some(Passed {
             control: descriptor(control)?,
@@ -132,10 +146,6 @@ impl Drop for Control {
     }
 }
 
-pub(super) fn raw(socket: &impl AsRawFd) -> RawFd {
-    socket.as_raw_fd()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -147,8 +157,10 @@ mod tests {
         fn what_is_passed_arrives(
             control in 3..1_000_000,
             inode: u64,
-            listeners in proptest::collection::vec((3..1_000_000, "[^\0]*"), 0..5),
+            listeners in proptest::collection::vec((3..1_000_000, "[^\0]*", any::<bool>()), 0..5),
         ) {
+            let listener = |(fd, name, path_stays)| Listener { fd, name, path_stays };
+            let listeners = listeners.into_iter().map(listener).collect();
             let passed = Passed { control, inode, listeners };
             prop_assert_eq!(Passed::decode(&passed.encode()), Some(passed));
         }
@@ -169,11 +181,19 @@ mod tests {
 
     #[test]
     fn a_later_version_may_say_more() {
-        let passed = Passed::decode("1 3 77 more\n4 127.0.0.1:0");
-        let listeners = vec![(4, "127.0.0.1:0".to_owned())];
+        let passed = Passed::decode("1 3 77 more\n4 -x 127.0.0.1:0");
+        let listeners = vec![Listener {
+            fd: 4,
+            name: "127.0.0.1:0".to_owned(),
+            path_stays: false,
+        }];
         assert_eq!(
             passed,
-            Some(Passed { control: 3, inode: 77, listeners })
+            Some(Passed {
+                control: 3,
+                inode: 77,
+                listeners
+            })
         );
         assert_eq!(Passed::decode("2 3 77"), None);
         assert_eq!(Message::decode("ready in 3 ms"), Some(Message::Ready));
