@@ -45,14 +45,11 @@ pub(crate) fn inherited() -> MutexGuard<'static, Vec<Inherited>> {
 /// The socket that the process was started with under this descriptor, if it is the one with this
 /// inode. It is asked for once.
 pub(crate) fn take_socket(fd: RawFd, inode: u64) -> Option<OwnedFd> {
-    if !close_on_exec(fd) {
-        return None;
-    }
-    // SAFETY: it is open. It is dropped only if it is the one that is asked for, which nobody else
-    // here knows of.
+    // SAFETY: a system call that fails if there is no such descriptor. It is dropped only if it is
+    // the one that is asked for, which nobody else here knows of.
     let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
     let found = file.metadata().is_ok_and(|it| it.st_ino() == inode);
-    found.then(|| ManuallyDrop::into_inner(file).into())
+    (found && close_on_exec(fd)).then(|| ManuallyDrop::into_inner(file).into())
 }
 
 /// Adds what the process that this one replaces has handed over: descriptors that it was started

@@ -1,17 +1,41 @@
 //! Starts a program that gets descriptors of this one.
 
+use std::ffi::{c_char, CString, OsString};
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
+use std::ptr;
 
 /// From here on descriptors are none of the standard streams.
 const FIRST: libc::c_uint = 3;
 
-/// Starts `command` with the standard streams and the descriptors of `passed`, which keep their
+/// Starts the program in this file with these arguments, of which the first is its name, and this
+/// environment. It gets the standard streams and the descriptors of `passed`, which keep their
 /// numbers. No other descriptor of this process gets there, however it was opened.
-pub(crate) fn spawn(mut command: Command, passed: Vec<RawFd>) -> io::Result<Child> {
+///
+/// # Errors
+///
+/// Those of fork(2) and execve(2). What is no program is not given to a shell, as `Command` by itself
+/// would.
+pub(crate) fn spawn(
+    file: &Path,
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    passed: Vec<RawFd>,
+) -> io::Result<Child> {
     let limit = descriptor_limit();
+    let path = CString::new(file.as_os_str().as_bytes())?;
+    let arguments = Strings::new(arguments.into_iter().map(OsStringExt::into_vec))?;
+    let environment = environment.into_iter().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name.into_vec()
+    });
+    let environment = Strings::new(environment)?;
+    let mut command = Command::new(file);
     // SAFETY: between fork and exec only system calls are made, on memory that was there before.
     unsafe {
         command.pre_exec(move || {
@@ -21,10 +45,38 @@ pub(crate) fn spawn(mut command: Command, passed: Vec<RawFd>) -> io::Result<Chil
                     return Err(io::Error::last_os_error());
                 }
             }
-            Ok(())
+            libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr());
+            Err(io::Error::last_os_error())
         });
     }
     command.spawn()
+}
+
+/// Strings as C wants them: an array of pointers that ends with a null pointer.
+struct Strings {
+    /// What the pointers point at.
+    _strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+// SAFETY: the pointers point into memory that is its own and does not change.
+unsafe impl Send for Strings {}
+// SAFETY: as above.
+unsafe impl Sync for Strings {}
+
+impl Strings {
+    fn new(strings: impl Iterator<Item = Vec<u8>>) -> io::Result<Strings> {
+        let strings = strings.map(CString::new).collect::<Result<Vec<_>, _>>()?;
+        let pointers = strings.iter().map(|it| it.as_ptr());
+        Ok(Strings {
+            pointers: pointers.chain([ptr::null()]).collect(),
+            _strings: strings,
+        })
+    }
+
+    fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
 }
 
 /// Only system calls, since other threads may have held any lock at the fork.

@@ -26,7 +26,8 @@ impl PidFile {
             .inspect_err(|_| drop(fs::remove_file(&new)))
     }
 
-    /// Removes the file if it is this process's.
+    /// Removes the file if it is this process's. Not for a process that is being replaced: the other one
+    /// may write it in between.
     pub(super) fn remove(&self) {
         let written = fs::read_to_string(&self.0);
         if written.is_ok_and(|id| id.trim() == process::id().to_string()) {

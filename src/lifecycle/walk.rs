@@ -277,6 +277,10 @@ impl Walk {
     /// Enters the last phase, tells of it, and then lets everything go.
     fn finish(self, reason: Reason, drained: Drained, hooks: Vec<HookReport>) {
         let shared = &self.shared;
+        #[cfg(feature = "server")]
+        if let Some(upgrades) = &shared.upgrades {
+            upgrades.settle_all();
+        }
         let mut abandoned = drained.abandoned;
         let all_hooks = self.startup.iter().chain(&hooks);
         let overran = all_hooks.filter(|hook| hook.outcome == Outcome::Overran);
@@ -302,7 +306,7 @@ impl Walk {
             hooks,
         };
         self.tell();
-        if let Some(file) = &shared.pid_file {
+        if let (Some(file), false) = (&shared.pid_file, shared.is_replaced()) {
             file.remove();
         }
         log::info!("{report}");

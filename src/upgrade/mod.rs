@@ -13,11 +13,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use self::successor::Candidate;
 use crate::engine::Inherited;
@@ -159,7 +158,9 @@ pub(crate) struct Upgrades {
     config: Upgrade,
     /// Where the process was started from, before anybody could replace the file.
     program: io::Result<PathBuf>,
-    under_way: AtomicBool,
+    under_way: Mutex<bool>,
+    /// Goes with `under_way`: it is over.
+    over: Condvar,
     parts: Mutex<Parts>,
     candidate: Mutex<Option<Candidate>>,
 }
@@ -187,7 +188,8 @@ impl Upgrades {
         Upgrades {
             config,
             program: started_from(),
-            under_way: AtomicBool::new(false),
+            under_way: Mutex::new(false),
+            over: Condvar::new(),
             parts: Mutex::new(Parts {
                 are_open: candidate.is_none(),
                 list: Vec::new(),
@@ -225,15 +227,25 @@ impl Upgrades {
 
     /// Replaces the program, and returns the new process's id; or says why not.
     pub(crate) fn replace(&self, program: &Remote) -> Result<u32, UpgradeError> {
-        if self.under_way.swap(true, Ordering::AcqRel) {
+        if std::mem::replace(&mut *self.under_way.lock(), true) {
             return Err(UpgradeError::UnderWay);
         }
         let result = program
             .refuse_unless_serving()
             .and_then(|()| predecessor::replace(self, program));
         // Once the program is replaced, it is stopping.
-        self.under_way.store(false, Ordering::Release);
+        *self.under_way.lock() = false;
+        self.over.notify_all();
         result
+    }
+
+    /// The program is about to end: waits until a new process that is not to take over has been told
+    /// so, and one that is, too.
+    pub(crate) fn settle_all(&self) {
+        let mut under_way = self.under_way.lock();
+        while *under_way {
+            self.over.wait(&mut under_way);
+        }
     }
 
     /// If this process is to replace another: shows that it works, and waits until it may serve.

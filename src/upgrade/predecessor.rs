@@ -1,10 +1,11 @@
 //! The old process's side.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, at, select, RecvTimeoutError};
@@ -17,8 +18,10 @@ use super::{UpgradeError, Upgrades};
 use crate::engine;
 use crate::lifecycle::Remote;
 
-/// How long a new process that is not wanted any more may take to end by itself.
+/// How long a new process that is not wanted any more may take to end by itself, and how long if this
+/// one wants to stop.
 const END_TIME: Duration = Duration::from_secs(5);
+const HURRIED_END_TIME: Duration = Duration::from_secs(1);
 
 /// How often to look whether it has, should it not close its socket.
 const END_CHECK: Duration = Duration::from_millis(50);
@@ -28,23 +31,23 @@ const OF_THIS_PROCESS: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"
 
 pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, UpgradeError> {
     let failed = |why: String| UpgradeError::Failed(why);
-    let (command, shown) = command(upgrades).map_err(failed)?;
-    log::info!("upgrade: starting {shown}");
-    let mut successor = Successor::start(upgrades, command)
-        .map_err(|error| failed(format!("cannot start {shown}: {error}")))?;
+    let file = self::program(upgrades).map_err(failed)?;
+    log::info!("upgrade: starting {}", file.display());
+    let mut successor = Successor::start(upgrades, &file)
+        .map_err(|error| failed(format!("cannot start {}: {error}", file.display())))?;
     let id = successor.child.id();
     let result = successor
         .await_ready(upgrades, program)
         .and_then(|()| successor.settle(upgrades, program));
     if let Err(why) = result {
-        successor.end();
+        successor.end(program);
         return Err(why);
     }
     let parts = upgrades.parts();
     parts.iter().for_each(|part| part.set_handed_over(true));
     if !program.begin_replaced(id) {
         parts.iter().for_each(|part| part.set_handed_over(false));
-        successor.end();
+        successor.end(program);
         return Err(UpgradeError::Stopping);
     }
     log::info!("upgrade: process {id} takes over");
@@ -55,31 +58,36 @@ pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, Upgr
     Ok(id)
 }
 
-/// What to start, and how to call it in the log.
-fn command(upgrades: &Upgrades) -> Result<(Command, String), String> {
+/// The file to start.
+fn program(upgrades: &Upgrades) -> Result<PathBuf, String> {
+    match (&upgrades.config.program, &upgrades.program) {
+        (Some(path), _) | (None, Ok(path)) => Ok(path.clone()),
+        (None, Err(error)) => Err(format!(
+            "the path of this program is not known ({error}): set Upgrade::program"
+        )),
+    }
+}
+
+/// What it is started with, its name included.
+fn arguments(upgrades: &Upgrades, program: &Path) -> Vec<OsString> {
     let config = &upgrades.config;
-    let path = match (&config.program, &upgrades.program) {
-        (Some(path), _) => path.clone(),
-        (None, Ok(path)) => path.clone(),
-        (None, Err(error)) => {
-            return Err(format!(
-                "the path of this program is not known ({error}): set Upgrade::program"
-            ))
-        }
-    };
-    let mut command = Command::new(&path);
     let mut of_this_process = std::env::args_os();
-    if let Some(name) = of_this_process.next().filter(|_| config.program.is_none()) {
-        command.arg0(name);
-    }
-    match &config.arguments {
-        Some(arguments) => command.args(arguments),
-        None => command.args(of_this_process),
+    let name = of_this_process.next().filter(|_| config.program.is_none());
+    let name = name.unwrap_or_else(|| program.into());
+    let rest = match &config.arguments {
+        Some(arguments) => arguments.clone(),
+        None => of_this_process.collect(),
     };
-    for name in OF_THIS_PROCESS {
-        command.env_remove(name);
-    }
-    Ok((command, path.display().to_string()))
+    std::iter::once(name).chain(rest).collect()
+}
+
+/// This process's environment, but for what is meant for it alone.
+fn environment(passed: &Passed) -> impl Iterator<Item = (OsString, OsString)> {
+    let is_inherited =
+        |name: &OsString| name != VARIABLE && !OF_THIS_PROCESS.iter().any(|it| name == it);
+    std::env::vars_os()
+        .filter(move |(name, _)| is_inherited(name))
+        .chain([(VARIABLE.into(), passed.encode().into())])
 }
 
 /// The new process, until it is in charge.
@@ -90,7 +98,7 @@ struct Successor {
 }
 
 impl Successor {
-    fn start(upgrades: &Upgrades, mut command: Command) -> io::Result<Successor> {
+    fn start(upgrades: &Upgrades, file: &Path) -> io::Result<Successor> {
         let mut sockets = Vec::new();
         for part in upgrades.parts() {
             sockets.extend(part.hand_over()?);
@@ -108,11 +116,11 @@ impl Successor {
                 })
                 .collect(),
         };
-        command.env(VARIABLE, passed.encode());
         let listeners = passed.listeners.iter().map(|it| it.fd);
         let descriptors = listeners.chain([passed.control]).collect();
         let control = Control::new(own)?;
-        let child = engine::spawn(command, descriptors)?;
+        let arguments = arguments(upgrades, file);
+        let child = engine::spawn(file, arguments, environment(&passed), descriptors)?;
         Ok(Successor {
             child,
             serves: false,
@@ -176,7 +184,7 @@ impl Successor {
 
     /// Ends the new process, whatever it is at. If it has begun to serve, this process is about to
     /// stop, and leaves it the time that its own plan takes.
-    fn end(mut self) {
+    fn end(mut self, program: &Remote) {
         let id = self.child.id();
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
@@ -185,7 +193,11 @@ impl Successor {
         if let Ok(id) = i32::try_from(id) {
             let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
         }
-        if !self.serves && !matches!(self.wait(END_TIME), Ok(Some(_))) {
+        let time = match program.stopping().is_cancelled() {
+            true => HURRIED_END_TIME,
+            false => END_TIME,
+        };
+        if !self.serves && !matches!(self.wait(time), Ok(Some(_))) {
             log::warn!("upgrade: killing process {id}");
             let _ = self.child.kill();
             let _ = self.child.wait();
