@@ -590,12 +590,11 @@ fn an_upgrade_waits_for_neither_start_nor_stop() {
     let slow = [(FAULT, "starts slowly")];
     let stage = Stage::with("an_upgrade_waits_for_neither_start_nor_stop", &slow);
     let first = stage.first.id();
-    let refused = |why: &str| {
-        let line = format!("upgrade: {why}; this process goes on");
-        eventually(why, || {
+    let refused = |line: &str| {
+        eventually(line, || {
             send(first, Signal::SIGUSR2);
             thread::sleep(Duration::from_millis(5));
-            stage.log().contains(&line)
+            stage.log().contains(line)
         });
     };
     eventually("its handlers are there", || {
@@ -607,7 +606,7 @@ fn an_upgrade_waits_for_neither_start_nor_stop() {
         let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
         caught >> (Signal::SIGUSR2 as u32 - 1) & 1 == 1
     });
-    refused("the program is still starting");
+    refused("upgrade: the program is still starting; this process goes on");
     fs::write(stage.folder.join(GATE), "").unwrap();
     eventually("it serves", || stage.pid().is_some());
 
@@ -615,7 +614,7 @@ fn an_upgrade_waits_for_neither_start_nor_stop() {
     let call = thread::spawn(move || say(&client, "slow"));
     eventually("the call runs", || stage.folder.join("slow").exists());
     stage.signal(Signal::SIGTERM);
-    refused("the program is stopping");
+    refused("no upgrade: the program is stopping");
     assert_eq!(call.join().unwrap(), Ok("done".to_owned()));
     eventually("it ends", || has_ended(first));
 }

@@ -495,9 +495,13 @@ fn upgrade(shared: &Arc<Shared>) -> Result<u32, crate::UpgradeError> {
     let upgrades = shared.upgrades.as_ref();
     let upgrades = upgrades.ok_or(crate::UpgradeError::NotConfigured)?;
     let result = upgrades.replace(&Remote(Arc::clone(shared)));
-    if let Err(why) = &result {
-        let line = format!("upgrade: {why}; this process goes on");
-        log::error!("{}", one_line(&line));
+    match &result {
+        Ok(_) => {}
+        Err(crate::UpgradeError::Stopping) => log::warn!("no upgrade: the program is stopping"),
+        Err(why) => {
+            let line = format!("upgrade: {why}; this process goes on");
+            log::error!("{}", one_line(&line));
+        }
     }
     result
 }

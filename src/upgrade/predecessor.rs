@@ -189,6 +189,8 @@ impl Successor {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
+        // Lest it takes the end of this process for a crash.
+        let _ = self.control.say(&Message::Leave);
         // It has not been waited for, so the number is its own.
         if let Ok(id) = i32::try_from(id) {
             let _ = kill(Pid::from_raw(id), Signal::SIGTERM);

@@ -84,7 +84,10 @@ impl Candidate {
         select! {
             recv(self.control.heard()) -> message => match message {
                 Ok(Message::TakeOver) => log::info!("in charge: the old process stops"),
-                Ok(other) => log::warn!("the old process said {other:?}"),
+                Ok(other) => {
+                    log::warn!("not to take over: the old process said {other:?}");
+                    return;
+                }
                 Err(_) => log::warn!("in charge: the old process is gone"),
             },
             recv(program.stopping().receiver()) -> _ => return,

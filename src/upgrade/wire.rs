@@ -81,6 +81,8 @@ pub(super) enum Message {
     Serve,
     /// The old process is about to go: the new one is in charge.
     TakeOver,
+    /// The new process is not wanted any more. TERM comes, too.
+    Leave,
 }
 
 impl Message {
@@ -90,6 +92,7 @@ impl Message {
             Message::Failed(why) => format!("failed {}\n", why.replace(['\n', '\r'], " ")),
             Message::Serve => "serve\n".to_owned(),
             Message::TakeOver => "take-over\n".to_owned(),
+            Message::Leave => "leave\n".to_owned(),
         }
     }
 
@@ -99,6 +102,7 @@ impl Message {
             ("failed", why) => Some(Message::Failed(why.to_owned())),
             ("serve", _) => Some(Message::Serve),
             ("take-over", _) => Some(Message::TakeOver),
+            ("leave", _) => Some(Message::Leave),
             _ => None,
         }
     }
