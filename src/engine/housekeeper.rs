@@ -40,6 +40,7 @@ pub(super) fn run(shared: &Arc<Shared>, limit: usize, handshake: Duration) {
         paused_until: None,
         drain: Drain::NotBegun,
         next_sweep: None,
+        clients_know_at: None,
         limit_reported: None,
     };
     while !shared.stopping.load(Ordering::SeqCst) {
@@ -61,6 +62,8 @@ struct Housekeeper<'a> {
     paused_until: Option<Instant>,
     drain: Drain,
     next_sweep: Option<Instant>,
+    /// In a drain.
+    clients_know_at: Option<Instant>,
     limit_reported: Option<Instant>,
 }
 
@@ -92,6 +95,7 @@ impl Housekeeper<'_> {
         if self.shared.leaving.load(Ordering::SeqCst) {
             at(self.shared.cut_late_calls(now));
             at(self.go_on_draining(now));
+            at(self.tell_when_clients_know(now));
         }
         self.wait(until);
     }
@@ -206,6 +210,14 @@ impl Housekeeper<'_> {
         connections.add(self.shared, accepted.socket, &accepted.peer, silent_until);
     }
 
+    /// Returns when to come again, if that is not over.
+    fn tell_when_clients_know(&mut self, now: Instant) -> Option<Instant> {
+        if self.clients_know_at.take_if(|it| *it <= now).is_some() {
+            self.shared.host.clients_know();
+        }
+        self.clients_know_at
+    }
+
     /// Returns when to come again, if nobody calls earlier.
     fn go_on_draining(&mut self, now: Instant) -> Option<Instant> {
         let shared = self.shared;
@@ -221,6 +233,8 @@ impl Housekeeper<'_> {
                 shared.server.send_goaways();
                 let patience =
                     (shared.connections.longest_round_trip() * 4).clamp(QUIET.0, QUIET.1);
+                // Two round trips of the four.
+                self.clients_know_at = Some(now + patience / 2);
                 self.drain = Drain::Under {
                     quiet_since: None,
                     patience,

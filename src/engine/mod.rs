@@ -115,6 +115,9 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// A message that was sent with [`Call::send_and_tell`] is on its way.
     fn sent(&self, call: &Arc<Call>);
 
+    /// The clients have had the time to hear of a drain, and to go.
+    fn clients_know(&self);
+
     /// A drain is over: no connection is left that could bring a call.
     fn drained(&self);
 }
