@@ -104,7 +104,8 @@ impl Connections {
         accepted: Accepted,
         silent_until: Instant,
     ) {
-        limit_unanswered(&accepted.socket, shared.unanswered_limit);
+        let unanswered = accepted.unanswered.unwrap_or(shared.unanswered_limit);
+        limit_unanswered(&accepted.socket, unanswered);
         let fd = accepted.socket.into_raw_fd();
         let number;
         let ticket = {

@@ -23,6 +23,7 @@ mod shim;
 mod stack;
 mod symbols;
 mod timers;
+mod unix_path;
 mod wake;
 mod worker;
 
@@ -43,7 +44,7 @@ pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, Send
 #[allow(unused_imports)]
 pub(crate) use self::inherited::{inherit, inherited, Inherited};
 pub use self::listener::Address;
-pub(crate) use self::listener::{ListenOptions, Listener};
+pub(crate) use self::listener::{ListenOptions, Listener, TcpKeepalive};
 pub use self::peer::PeerCredentials;
 pub(crate) use self::server::quarter_of_memory;
 

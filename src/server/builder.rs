@@ -363,7 +363,8 @@ impl ServerBuilder {
                 methods.push(method);
             }
         }
-        let wanted: Vec<ListenOptions> = self.listens.into_iter().map(|it| it.options).collect();
+        let wanted = self.listens.into_iter().map(Listen::into_options);
+        let wanted: Vec<ListenOptions> = wanted.collect::<Result<_, _>>()?;
         let listeners = Listener::bind_all(&wanted)
             .map_err(|(address, source)| StartError::Listen { address, source })?;
         let name = match (self.name, listeners.first()) {
