@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{c_void, CString};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::listener::Accepted;
 use super::peer::{numbered, PeerInfo};
 use super::shim::{touchdown_server_add_connection, ConnectionEvents};
+use super::socket_options;
 use super::wake::Wake;
 use super::Shared;
 
@@ -317,17 +318,9 @@ fn unacknowledged(fd: RawFd) -> i32 {
 /// is sent. C-core's own pings cannot tell: they wait behind what the peer does not take. For a
 /// unix socket there is no such thing.
 fn limit_unanswered(socket: &OwnedFd, limit: Duration) {
-    let milliseconds = libc::c_uint::try_from(limit.as_millis()).unwrap_or(libc::c_uint::MAX);
-    // SAFETY: the kernel reads an unsigned int.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_USER_TIMEOUT,
-            (&raw const milliseconds).cast(),
-            size_of::<libc::c_uint>() as libc::socklen_t,
-        )
-    };
+    let milliseconds = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
+    let _ = socket_options::set(socket, level, name, milliseconds);
 }
 
 fn round_trip(fd: RawFd) -> Duration {

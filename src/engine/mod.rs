@@ -20,6 +20,7 @@ mod requests;
 mod roster;
 mod server;
 mod shim;
+mod socket_options;
 mod stack;
 mod symbols;
 mod timers;
