@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ffi::{c_void, CString};
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,10 @@ pub(super) struct Connections {
     /// As many as `open` has. Asked for with every call, so not under the lock; it
     /// is no more than a number, and nothing pairs with it.
     count: AtomicUsize,
+    /// The thread that accepts waits for a descriptor; taken back by the first connection that
+    /// closes, which wakes it. What it does then, it would do a moment later without, so nothing
+    /// pairs with it.
+    descriptor_wanted: AtomicBool,
     wake: Arc<Wake>,
 }
 
@@ -83,6 +87,7 @@ impl Connections {
                 next: 0,
             }),
             count: AtomicUsize::new(0),
+            descriptor_wanted: AtomicBool::new(false),
             wake,
         }
     }
@@ -266,10 +271,21 @@ impl Connections {
         let left = open.sockets.len();
         self.count.store(left, Ordering::Relaxed);
         drop(open);
+        let is_wanted = self.descriptor_wanted.swap(false, Ordering::Relaxed);
         // A drain waits for the last.
-        if left == 0 {
+        if left == 0 || is_wanted {
             self.wake.wake();
         }
+    }
+
+    /// Has the next connection that closes wake the thread that accepts.
+    pub(super) fn want_descriptor(&self) {
+        self.descriptor_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one has closed since that was asked for.
+    pub(super) fn has_one_closed(&self) -> bool {
+        !self.descriptor_wanted.load(Ordering::Relaxed)
     }
 }
 

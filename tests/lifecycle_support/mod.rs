@@ -169,7 +169,23 @@ impl Process {
 
     /// The child finds what part it is to play in [`role`].
     pub fn start_as(role: &str, test: &str) -> Self {
-        let mut child = child_as(role, test)
+        Self::start_command(child_as(role, test))
+    }
+
+    /// As `start_as`, and the child may have only so many descriptors.
+    pub fn start_with_descriptors(limit: usize, role: &str, test: &str) -> Self {
+        let child = child_as(role, test);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")])
+            .arg(child.get_program())
+            .args(child.get_args())
+            .env(CASE, role);
+        Self::start_command(command)
+    }
+
+    fn start_command(mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -220,6 +236,10 @@ impl Process {
             .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid])
             .status();
         assert!(status.unwrap().success());
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Whether the child is still there.
