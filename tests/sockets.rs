@@ -7,10 +7,12 @@ mod lifecycle_support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -185,9 +187,64 @@ fn a_socket_that_somebody_else_has_there_is_an_error_and_stays() {
     assert_eq!(say(&client_at(&folder.address()), "hi").unwrap(), "hi");
     // Another one's, which this server's end must not take away.
     fs::remove_file(folder.path()).unwrap();
-    let _other = std::os::unix::net::UnixListener::bind(folder.path()).unwrap();
+    let _other = UnixListener::bind(folder.path()).unwrap();
     drop(server);
     assert!(folder.path().exists());
+}
+
+/// Runs a test again in a process that has been passed a socket as systemd does.
+fn start_with_socket(socket: impl Into<OwnedFd>, name: &str, role: &str, test: &str) -> Process {
+    let script = format!(
+        "exec 3<&0 0</dev/null
+        LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES={name} exec \"$0\" \"$@\""
+    );
+    let socket = Stdio::from(socket.into());
+    Process::start_in_shell(&script, socket, role, test)
+}
+
+#[test]
+fn sockets_that_systemd_has_passed_are_served() {
+    let test = "sockets_that_systemd_has_passed_are_served";
+    let _bound = bound();
+    if let Some(address) = role() {
+        let server = Server::builder()
+            .address(address)
+            .plan(quick_plan())
+            .service(echo())
+            .signals(Signals::process())
+            .start();
+        tell(&match &server {
+            Ok(server) => format!("listening at {}", server.address()),
+            Err(error) => error.to_string(),
+        });
+        let code = server.map_or(0, |it| it.wait().exit_code());
+        std::process::exit(code.into())
+    }
+    let serves = |mut process: Process, address: &str| {
+        process.hear(&format!("listening at {address}"));
+        assert_eq!(say(&client_at(address), "hello").unwrap(), "hello");
+        process.signal("TERM");
+        let end = process.end();
+        assert_eq!(end.code, Some(exit_code::CLEAN.into()), "{end:?}");
+    };
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap().to_string();
+    // This process goes on listening, too, so the address cannot be bound.
+    let copy = || tcp.try_clone().unwrap();
+    serves(
+        start_with_socket(copy(), "web", "systemd:web", test),
+        &address,
+    );
+    serves(start_with_socket(copy(), "web", &address, test), &address);
+    let mut process = start_with_socket(copy(), "web", "systemd:other", test);
+    process.hear("cannot listen at systemd:other: systemd has passed no socket of this name");
+    process.end();
+
+    let folder = Folder::new("systemd");
+    let unix = UnixListener::bind(folder.path()).unwrap();
+    let passed = start_with_socket(unix, "it", "systemd:it", test);
+    serves(passed, &folder.address());
+    assert!(folder.path().exists(), "systemd may go on listening there");
 }
 
 /// A server in a process that may have so many descriptors, and as many connections as there are
@@ -199,7 +256,8 @@ struct Starved {
 
 impl Starved {
     fn start(descriptors: usize, test: &str) -> Starved {
-        let mut process = Process::start_with_descriptors(descriptors, "server", test);
+        let script = ulimit(descriptors);
+        let mut process = Process::start_in_shell(&script, Stdio::null(), "server", test);
         let line = process.hear("listening at");
         let address = line.rsplit(' ').next().unwrap().to_owned();
         Starved { process, address }
@@ -257,6 +315,10 @@ impl Starved {
     }
 }
 
+fn ulimit(descriptors: usize) -> String {
+    format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")
+}
+
 /// Whether the server speaks HTTP/2 there, or has closed the connection. Panics if it does neither.
 fn is_served(socket: &mut TcpStream) -> bool {
     match socket.read(&mut [0; 1]) {
@@ -285,7 +347,7 @@ fn a_server_without_descriptors_serves_whom_it_has_and_turns_others_away() {
     let _bound = bound();
     match role().as_deref() {
         None => {
-            let end = Process::start_with_descriptors(4096, "crowd", CROWD).end();
+            let end = Process::start_in_shell(&ulimit(4096), Stdio::null(), "crowd", CROWD).end();
             assert_eq!(end.code, Some(0), "{}\n{}", end.stdout, end.stderr);
         }
         Some("server") => Starved::serve(),

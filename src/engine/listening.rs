@@ -33,9 +33,10 @@ impl Listening {
         listening
     }
 
-    /// From now on connections are accepted, and the paths of unix sockets are this server's.
+    /// From now on connections are accepted, and the sockets are this server's, whoever had them.
     pub(super) fn accept(&mut self) {
         self.accepting = true;
+        self.handed_over = false;
         self.listeners.iter_mut().for_each(Listener::own_path);
     }
 
@@ -165,7 +166,14 @@ mod tests {
         socket.read_exact(&mut header).is_ok() && header[3] == 4
     }
 
+    /// When its clients have left: C-core's end, which the next test would wait for, takes ten seconds
+    /// if there is something that they do not take.
     fn stop(engine: &Engine) {
+        let deadline = Instant::now() + LONG;
+        while engine.connections() > 0 {
+            assert!(Instant::now() < deadline, "a connection stays");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         assert!(engine.stop(Instant::now() + LONG), "it stops");
     }
 
@@ -183,6 +191,7 @@ mod tests {
         );
         engine.accept();
         assert!(is_served(&public));
+        drop((own, public));
         stop(&engine);
         let refused = [engine.connect().err(), engine.hand_over().err()];
         for error in refused.map(|it| it.unwrap().kind()) {
@@ -200,6 +209,7 @@ mod tests {
         let client = std::os::unix::net::UnixStream::connect(&path).unwrap();
         new.accept();
         assert!(is_served(&client));
+        drop(client);
         old.accept();
         old.handed_over();
         let limit = Limit {
@@ -225,5 +235,7 @@ mod tests {
         listening.handed_over();
         assert_eq!(listening.own_queues(), 0);
         assert_eq!(listening.waited_for().count(), 1, "until the drain begins");
+        listening.accept();
+        assert_eq!(listening.own_queues(), 1, "it came back");
     }
 }

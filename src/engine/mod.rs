@@ -569,7 +569,8 @@ impl Engine {
         self.shared.connections.count()
     }
 
-    /// Begins to accept connections, if that was not so from the start.
+    /// Begins to accept connections, if that was not so from the start, and owns its sockets, even if
+    /// they were [handed over](Self::handed_over).
     #[allow(dead_code)]
     pub(crate) fn accept(&self) {
         self.shared.listening.lock().accept();

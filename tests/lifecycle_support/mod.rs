@@ -169,24 +169,24 @@ impl Process {
 
     /// The child finds what part it is to play in [`role`].
     pub fn start_as(role: &str, test: &str) -> Self {
-        Self::start_command(child_as(role, test))
+        Self::start_command(child_as(role, test), Stdio::null())
     }
 
-    /// As `start_as`, and the child may have only so many descriptors.
-    pub fn start_with_descriptors(limit: usize, role: &str, test: &str) -> Self {
+    /// As `start_as`, by a shell script that prepares the process and then runs `"$0" "$@"` in it.
+    pub fn start_in_shell(script: &str, stdin: Stdio, role: &str, test: &str) -> Self {
         let child = child_as(role, test);
         let mut command = Command::new("sh");
         command
-            .args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")])
+            .args(["-c", script])
             .arg(child.get_program())
             .args(child.get_args())
             .env(CASE, role);
-        Self::start_command(command)
+        Self::start_command(command, stdin)
     }
 
-    fn start_command(mut command: Command) -> Self {
+    fn start_command(mut command: Command, stdin: Stdio) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
