@@ -92,7 +92,7 @@ pub use protobuf;
 
 #[cfg(feature = "server")]
 pub use self::{
-    engine::Address,
+    engine::{Address, PeerCredentials},
     server::*,
     upgrade::{Upgrade, UpgradeError},
 };

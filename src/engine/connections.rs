@@ -3,14 +3,17 @@
 
 use std::collections::HashMap;
 use std::ffi::{c_void, CString};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::listener::Accepted;
+use super::peer::{numbered, PeerInfo};
 use super::shim::{touchdown_server_add_connection, ConnectionEvents};
+use super::socket_options;
 use super::wake::Wake;
 use super::Shared;
 
@@ -24,6 +27,10 @@ pub(super) struct Connections {
     /// As many as `open` has. Asked for with every call, so not under the lock; it
     /// is no more than a number, and nothing pairs with it.
     count: AtomicUsize,
+    /// The thread that accepts waits for a descriptor; taken back by the first connection that
+    /// closes, which wakes it. What it does then, it would do a moment later without, so nothing
+    /// pairs with it.
+    descriptor_wanted: AtomicBool,
     wake: Arc<Wake>,
 }
 
@@ -41,6 +48,7 @@ struct Socket {
     /// removes it from here under the lock. So under the lock it is open.
     fd: RawFd,
     state: State,
+    info: Arc<PeerInfo>,
     /// What the peer's kernel had not acknowledged when it was last looked at, and since when it
     /// is that much.
     unacknowledged: Option<(i32, Instant)>,
@@ -79,6 +87,7 @@ impl Connections {
                 next: 0,
             }),
             count: AtomicUsize::new(0),
+            descriptor_wanted: AtomicBool::new(false),
             wake,
         }
     }
@@ -87,27 +96,35 @@ impl Connections {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// What is known of a connection's peer; `None` if the connection is gone.
+    pub(super) fn info(&self, number: u64) -> Option<Arc<PeerInfo>> {
+        let open = self.open.lock();
+        open.sockets.get(&number).map(|it| Arc::clone(&it.info))
+    }
+
     /// Gives a socket to C-core, to serve HTTP/2 on. The peer has to speak it
     /// before `silent_until`.
     pub(super) fn add(
         self: &Arc<Self>,
         shared: &Shared,
-        socket: OwnedFd,
-        peer: &str,
+        accepted: Accepted,
         silent_until: Instant,
     ) {
-        limit_unanswered(&socket, shared.unanswered_limit);
-        let fd = socket.into_raw_fd();
+        let unanswered = accepted.unanswered.unwrap_or(shared.unanswered_limit);
+        limit_unanswered(&accepted.socket, unanswered);
+        let fd = accepted.socket.into_raw_fd();
+        let number;
         let ticket = {
             let mut open = self.open.lock();
             open.next += 1;
-            let number = open.next;
+            number = open.next;
             let state = State::Silent {
                 until: silent_until,
             };
             let socket = Socket {
                 fd,
                 state,
+                info: Arc::new(accepted.info),
                 unacknowledged: None,
             };
             open.sockets.insert(number, socket);
@@ -117,7 +134,8 @@ impl Connections {
                 connections: Arc::clone(self),
             })
         };
-        let peer = CString::new(peer.replace('\0', "%00")).unwrap_or_default();
+        // Calls find their connection again by the number.
+        let peer = CString::new(numbered(&accepted.peer, number)).expect("no zeros in an address");
         // SAFETY: the server is not shut down before the thread that accepts has
         // ended, and this is that thread; the socket and the ticket are given away.
         unsafe {
@@ -253,10 +271,21 @@ impl Connections {
         let left = open.sockets.len();
         self.count.store(left, Ordering::Relaxed);
         drop(open);
+        let is_wanted = self.descriptor_wanted.swap(false, Ordering::Relaxed);
         // A drain waits for the last.
-        if left == 0 {
+        if left == 0 || is_wanted {
             self.wake.wake();
         }
+    }
+
+    /// Has the next connection that closes wake the thread that accepts.
+    pub(super) fn want_descriptor(&self) {
+        self.descriptor_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one has closed since that was asked for.
+    pub(super) fn has_one_closed(&self) -> bool {
+        !self.descriptor_wanted.load(Ordering::Relaxed)
     }
 }
 
@@ -305,17 +334,9 @@ fn unacknowledged(fd: RawFd) -> i32 {
 /// is sent. C-core's own pings cannot tell: they wait behind what the peer does not take. For a
 /// unix socket there is no such thing.
 fn limit_unanswered(socket: &OwnedFd, limit: Duration) {
-    let milliseconds = libc::c_uint::try_from(limit.as_millis()).unwrap_or(libc::c_uint::MAX);
-    // SAFETY: the kernel reads an unsigned int.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_USER_TIMEOUT,
-            (&raw const milliseconds).cast(),
-            size_of::<libc::c_uint>() as libc::socklen_t,
-        )
-    };
+    let milliseconds = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
+    let _ = socket_options::set(socket, level, name, milliseconds);
 }
 
 fn round_trip(fd: RawFd) -> Duration {

@@ -14,15 +14,18 @@ mod library;
 mod listener;
 mod listening;
 mod pace;
+mod peer;
 mod queue;
 mod requests;
 mod roster;
 mod server;
 mod shim;
+mod socket_options;
 mod spawn;
 mod stack;
 mod symbols;
 mod timers;
+mod unix_path;
 mod wake;
 mod worker;
 
@@ -45,7 +48,8 @@ pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, Send
 #[allow(unused_imports)]
 pub(crate) use self::inherited::{drop_inherited, inherit, take_socket, Inherited};
 pub use self::listener::Address;
-pub(crate) use self::listener::{ListenOptions, Listener};
+pub(crate) use self::listener::{ListenOptions, Listener, TcpKeepalive};
+pub use self::peer::PeerCredentials;
 pub(crate) use self::server::quarter_of_memory;
 pub(crate) use self::spawn::spawn;
 
@@ -622,6 +626,7 @@ impl Engine {
     /// then, and a drain leaves to it what it has not accepted.
     pub(crate) fn set_handed_over(&self, handed_over: bool) {
         self.shared.listening.lock().set_handed_over(handed_over);
+        self.shared.wake.wake();
     }
 
     /// Stops listening, sends clients away, serves what is on the wire within the limits, one for

@@ -146,7 +146,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets how many connections may be open. What comes on top of that is closed at once.
+    /// Sets how many connections may be open. What comes on top of that is closed at once, and so is
+    /// what comes when the process has no descriptor left: a client that is turned away may try
+    /// elsewhere, and one that is left to wait cannot know. Those that are open are served on.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
@@ -400,7 +402,8 @@ impl ServerBuilder {
                 methods.push(method);
             }
         }
-        let wanted: Vec<ListenOptions> = self.listens.into_iter().map(|it| it.options).collect();
+        let wanted = self.listens.into_iter().map(Listen::into_options);
+        let wanted: Vec<ListenOptions> = wanted.collect::<Result<_, _>>()?;
         let listeners = Listener::bind_all(&wanted)
             .map_err(|(address, source)| StartError::Listen { address, source })?;
         let name = match (self.name, listeners.first()) {
