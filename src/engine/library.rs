@@ -14,6 +14,8 @@ use grpcio_sys::{
 use log::{Level, LevelFilter};
 use parking_lot::Mutex;
 
+use super::shim;
+
 /// Keeps C-core started.
 pub(super) struct Library(());
 
@@ -27,6 +29,7 @@ impl Library {
                 gpr_set_log_function(Some(forward));
             });
             grpc_init();
+            shim::touchdown_end_spare_threads();
         }
         Library(())
     }
