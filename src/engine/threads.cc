@@ -169,7 +169,7 @@ class Worker {
     Task task;  // Destroyed without the lock.
     std::lock_guard<std::mutex> lock(mutex_);
     const size_t index = static_cast<size_t>(handle.keys[0]);
-    if (handle == EventEngine::TaskHandle::kInvalid || index >= slots_.size() ||
+    if (index >= slots_.size() ||
         !slots_[index].waits ||
         static_cast<intptr_t>(slots_[index].generation) != handle.keys[1]) {
       return false;
