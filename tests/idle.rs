@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use lifecycle_support::{bound, is_child, say as tell, Process};
+use lifecycle_support::{bound, is_child, role, say as tell, Process};
 use touchdown::client::{CallOptions, ChannelBuilder, Client, Environment};
 use touchdown::lifecycle::{exit_code, Signals};
 use touchdown::Server;
@@ -132,6 +132,27 @@ fn a_server_without_calls_never_wakes() {
 #[test]
 fn a_client_without_calls_never_wakes() {
     let _bound = bound();
+    if let Some(address) = role() {
+        let client = Client::new(&channel_to(&address));
+        let reply = say_with(&client, "hello", CallOptions::default());
+        assert_eq!(reply.unwrap(), "hello");
+        tell("answered");
+        loop {
+            thread::park();
+        }
+    }
+    let server = start(echo());
+    let address = server.address().to_string();
+    let mut child = Process::start_as(&address, "a_client_without_calls_never_wakes");
+    child.hear("answered");
+    assert_idle(child.id());
+    child.signal("KILL");
+    child.end();
+}
+
+#[test]
+fn a_program_with_both_never_wakes() {
+    let _bound = bound();
     if is_child() {
         // Before the process's first server.
         let environment = Arc::new(Environment::new(1));
@@ -143,7 +164,7 @@ fn a_client_without_calls_never_wakes() {
         tell("answered");
         wait(server);
     }
-    let mut child = Process::start("a_client_without_calls_never_wakes");
+    let mut child = Process::start("a_program_with_both_never_wakes");
     child.hear("answered");
     assert_idle(child.id());
     end(child);

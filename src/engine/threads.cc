@@ -18,8 +18,8 @@
 //   as long as more of it comes, and not return to its own call.
 // - `resolver-execu`, only if GRPC_DNS_RESOLVER asks for the native resolver, which
 //   blocks in getaddrinfo. The default, c-ares, does not use it.
-// - `grpc_global_tim`, only in a program that has clients and never had a server: it
-//   sleeps without end.
+// - `grpc_global_tim`, only in a program that has nothing of touchdown's but grpcio's
+//   channels: it sleeps without end.
 //
 // There is no backup poller either, for which C-core uses the executor while a
 // socket cannot be written to (it wakes every ten seconds, and delays the end of C-core
@@ -169,8 +169,7 @@ class Worker {
     Task task;  // Destroyed without the lock.
     std::lock_guard<std::mutex> lock(mutex_);
     const size_t index = static_cast<size_t>(handle.keys[0]);
-    if (index >= slots_.size() ||
-        !slots_[index].waits ||
+    if (index >= slots_.size() || !slots_[index].waits ||
         static_cast<intptr_t>(slots_[index].generation) != handle.keys[1]) {
       return false;
     }
