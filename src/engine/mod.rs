@@ -481,10 +481,17 @@ impl Shared {
     }
 }
 
-/// Spares the process the end of C-core, which joins a dozen threads: 1 to 4 ms that nobody is to
-/// wait for when the process itself is about to end.
+/// Spares the process the end of C-core, which joins threads: time that nobody is to wait for when
+/// the process itself is about to end.
 pub(crate) fn keep_core() {
     library::Library::keep();
+}
+
+/// Ends the thread of C-core's that a program does not need, which may have been started with a
+/// client. C-core must be in use.
+pub(crate) fn end_spare_threads() {
+    // SAFETY: of the caller's making, C-core is started, and stays so for the length of this call.
+    unsafe { shim::touchdown_end_spare_threads() }
 }
 
 /// A running server.
