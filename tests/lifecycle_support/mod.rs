@@ -242,10 +242,6 @@ impl Process {
         assert!(status.unwrap().success());
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Whether the child is still there.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
