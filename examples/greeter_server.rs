@@ -68,6 +68,8 @@ fn main() -> Result<Report, Box<dyn std::error::Error>> {
 
     // `serve()` instead of `start_with()` does all of this, but for printing the address.
     let lifecycle = Lifecycle::builder().signals(Signals::process()).build()?;
+    #[cfg(feature = "systemd")]
+    touchdown::systemd::Notify::attach(&lifecycle)?;
     let builder = Server::builder()
         .address(address)
         .service(greeter_service(Polite));

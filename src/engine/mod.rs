@@ -638,6 +638,12 @@ impl Engine {
         self.shared.roster.load()
     }
 
+    /// Has a thread that polls do this next, if one does. It must not block, nor panic; and is dropped
+    /// if the engine has stopped.
+    pub(crate) fn check(&self, answer: impl FnOnce() + Send + 'static) {
+        self.shared.queue.post(queue::Check(Box::new(answer)));
+    }
+
     /// Shuts everything down, calls in flight included, and waits for the
     /// engine's threads to end. Says whether they did; a handler that does not
     /// return keeps its thread, and what it needs stays alive.

@@ -12,6 +12,9 @@ use crate::lifecycle::{
     self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
 };
 
+#[cfg(feature = "systemd")]
+use crate::systemd::Notify;
+
 use super::dispatch::Dispatch;
 use super::health::{self, Health};
 use super::interceptor::Interceptor;
@@ -56,6 +59,8 @@ pub struct ServerBuilder {
     /// What its own lifecycle is to have, beside the plan and the signals.
     lifecycle: lifecycle::Builder,
     signals: Option<Signals>,
+    #[cfg(feature = "systemd")]
+    systemd: bool,
 }
 
 impl Server {
@@ -81,6 +86,8 @@ impl Server {
             plan: Plan::default(),
             lifecycle: Lifecycle::builder(),
             signals: None,
+            #[cfg(feature = "systemd")]
+            systemd: false,
         }
     }
 }
@@ -228,6 +235,14 @@ impl ServerBuilder {
         self
     }
 
+    /// Tells systemd what the program is at, and feeds its watchdog, if systemd has started it; see
+    /// [`systemd`](crate::systemd). For a server with a lifecycle of its own.
+    #[cfg(feature = "systemd")]
+    pub fn systemd(mut self) -> Self {
+        self.systemd = true;
+        self
+    }
+
     /// Serves until TERM or INT, then stops by the plan. This is all that `main` needs to do: it may
     /// return the report, whose exit code says how it went.
     ///
@@ -267,6 +282,14 @@ impl ServerBuilder {
             let report = Report::failed_start(&error);
             (error, Box::new(report))
         })?;
+        #[cfg(feature = "systemd")]
+        if self.systemd {
+            Notify::attach(&lifecycle).map_err(|error| {
+                let error = StartError::Engine(error);
+                lifecycle.fail(&error);
+                (error, Box::new(lifecycle.wait()))
+            })?;
+        }
         lifecycle.start().map_err(|Stopping { reason, .. }| {
             let error = match reason {
                 Reason::StartFailed(why) => StartError::Startup(why),
@@ -294,7 +317,10 @@ impl ServerBuilder {
     ///
     /// [`StartError`], and then nothing of the server is left running.
     pub fn start_with(self, lifecycle: &Lifecycle) -> Result<Server, StartError> {
-        if let Some(setting) = self.lifecycle.first_of_program() {
+        let setting = self.lifecycle.first_of_program();
+        #[cfg(feature = "systemd")]
+        let setting = setting.or(self.systemd.then_some("systemd"));
+        if let Some(setting) = setting {
             return Err(StartError::Setting {
                 setting,
                 value: "set".to_owned(),

@@ -3,7 +3,7 @@
 // Each test file uses a part of this.
 #![allow(dead_code)]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -169,8 +169,13 @@ impl Process {
 
     /// The child finds what part it is to play in [`role`].
     pub fn start_as(role: &str, test: &str) -> Self {
-        let mut child = child_as(role, test)
-            .stdin(Stdio::null())
+        let mut command = child_as(role, test);
+        command.stdin(Stdio::null());
+        Self::spawn(command)
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -212,6 +217,16 @@ impl Process {
             let count = stderr.read_line(&mut heard).unwrap();
             assert!(count > 0, "the child ended without {line:?}: {heard}");
         }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Writes a line to the child's standard input, which is a pipe.
+    pub fn tell(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().unwrap();
+        stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
     pub fn signal(&self, name: &str) {
