@@ -7,7 +7,7 @@ use std::num::TryFromIntError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{self, Config, Engine, Listener};
+use crate::engine::{self, Config, Engine, ListenOptions, Listener};
 use crate::lifecycle::{
     self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
 };
@@ -18,6 +18,7 @@ use crate::systemd::Notify;
 use super::dispatch::Dispatch;
 use super::health::{self, Health};
 use super::interceptor::Interceptor;
+use super::listen::Listen;
 use super::running::{DrainLimits, Running, Server};
 use super::service::Service;
 
@@ -40,7 +41,7 @@ use super::service::Service;
 #[must_use = "a builder does nothing until `serve` or `start`"]
 pub struct ServerBuilder {
     name: Option<String>,
-    addresses: Vec<String>,
+    listens: Vec<Listen>,
     services: Vec<Service>,
     health: Health,
     interceptors: Vec<Box<dyn Interceptor>>,
@@ -68,7 +69,7 @@ impl Server {
     pub fn builder() -> ServerBuilder {
         ServerBuilder {
             name: None,
-            addresses: Vec::new(),
+            listens: Vec::new(),
             services: Vec::new(),
             health: Health::new(),
             interceptors: Vec::new(),
@@ -93,10 +94,15 @@ impl Server {
 }
 
 impl ServerBuilder {
-    /// Adds an address to listen at: `0.0.0.0:50051`, `[::]:50051`, `localhost:50051` or
-    /// `unix:/run/greeter.sock`. With port 0 the kernel chooses one; see [`Server::address`].
-    pub fn address(mut self, address: impl Into<String>) -> Self {
-        self.addresses.push(address.into());
+    /// Adds an address to listen at, such as `0.0.0.0:50051` or `unix:/run/greeter.sock`; [`Listen`]
+    /// lists them all. With port 0 the kernel chooses one; see [`Server::address`].
+    pub fn address(self, address: impl Into<String>) -> Self {
+        self.listen(Listen::new(address))
+    }
+
+    /// Adds an address to listen at, with settings of its own.
+    pub fn listen(mut self, listen: Listen) -> Self {
+        self.listens.push(listen);
         self
     }
 
@@ -340,7 +346,7 @@ impl ServerBuilder {
         let connections = at_least_one("max_connections", self.max_connections)?;
         let memory = self.memory_limit.unwrap_or_else(engine::quarter_of_memory);
         let memory = at_least_one("memory_limit", memory)?;
-        if self.addresses.is_empty() {
+        if self.listens.is_empty() {
             return Err(StartError::NoAddress);
         }
         // Two for each connection: clients watch one service of a server as a rule.
@@ -383,14 +389,10 @@ impl ServerBuilder {
                 methods.push(method);
             }
         }
-        let mut listeners = Vec::new();
-        for address in &self.addresses {
-            let bound = Listener::bind(address).map_err(|source| StartError::Listen {
-                address: address.clone(),
-                source,
-            })?;
-            listeners.extend(bound);
-        }
+        let wanted = self.listens.into_iter().map(Listen::into_options);
+        let wanted: Vec<ListenOptions> = wanted.collect::<Result<_, _>>()?;
+        let listeners = Listener::bind_all(&wanted)
+            .map_err(|(address, source)| StartError::Listen { address, source })?;
         let name = match (self.name, listeners.first()) {
             (Some(name), _) => name,
             (None, Some(listener)) => format!("server at {}", listener.address()),
@@ -410,6 +412,7 @@ impl ServerBuilder {
         let config = Config {
             methods: engine_methods,
             listeners,
+            accepting: true,
             settings,
             workers,
             backlog,
@@ -512,7 +515,7 @@ impl fmt::Debug for ServerBuilder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("ServerBuilder")
-            .field("addresses", &self.addresses)
+            .field("listens", &self.listens)
             .field("services", &self.services)
             .field("workers", &self.workers)
             .field("backlog", &self.backlog)
