@@ -47,6 +47,23 @@ impl Listening {
         self.listeners.iter().map(Listener::hand_over).collect()
     }
 
+    /// The sockets that this process has bound itself, for a store that outlives it. The paths of unix
+    /// sockets stay from now on.
+    #[cfg(feature = "systemd")]
+    pub(super) fn store(&mut self) -> io::Result<Vec<Inherited>> {
+        if self.closed {
+            return Err(closed());
+        }
+        let bound = self.listeners.iter_mut().filter(|it| !it.is_inherited());
+        bound
+            .map(|listener| {
+                let socket = listener.hand_over()?;
+                listener.keep_path();
+                Ok(socket)
+            })
+            .collect()
+    }
+
     /// The sockets are a successor's now.
     pub(super) fn handed_over(&mut self) {
         self.handed_over = true;

@@ -21,6 +21,7 @@ mod roster;
 mod server;
 mod shim;
 mod stack;
+mod stored;
 mod symbols;
 mod timers;
 mod unix_path;
@@ -41,12 +42,16 @@ use parking_lot::{Condvar, Mutex};
 
 pub(crate) use self::bytes::{Compression, Message, Outgoing};
 pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, SendError, Wait};
+#[cfg(feature = "systemd")]
+pub(crate) use self::inherited::close_unused;
 #[allow(unused_imports)]
 pub(crate) use self::inherited::{inherit, inherited, Inherited};
 pub use self::listener::Address;
 pub(crate) use self::listener::{ListenOptions, Listener, TcpKeepalive};
 pub use self::peer::PeerCredentials;
 pub(crate) use self::server::quarter_of_memory;
+#[cfg(feature = "systemd")]
+pub(crate) use self::stored::name_of as stored_name;
 
 use self::connections::Connections;
 use self::listening::Listening;
@@ -596,6 +601,17 @@ impl Engine {
     #[allow(dead_code)]
     pub(crate) fn hand_over(&self) -> io::Result<Vec<Inherited>> {
         self.shared.listening.lock().hand_over()
+    }
+
+    /// Its listening sockets, but for those that the process was given: to be stored, so that the next
+    /// process listens at once.
+    ///
+    /// # Errors
+    ///
+    /// If there is no descriptor, or the server has stopped to listen.
+    #[cfg(feature = "systemd")]
+    pub(crate) fn sockets_to_store(&self) -> io::Result<Vec<Inherited>> {
+        self.shared.listening.lock().store()
     }
 
     /// A successor accepts on the sockets that were handed over. From now on their paths are its

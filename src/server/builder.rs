@@ -62,6 +62,8 @@ pub struct ServerBuilder {
     signals: Option<Signals>,
     #[cfg(feature = "systemd")]
     systemd: bool,
+    #[cfg(feature = "systemd")]
+    store_listeners: bool,
 }
 
 impl Server {
@@ -89,6 +91,8 @@ impl Server {
             signals: None,
             #[cfg(feature = "systemd")]
             systemd: false,
+            #[cfg(feature = "systemd")]
+            store_listeners: false,
         }
     }
 }
@@ -249,6 +253,15 @@ impl ServerBuilder {
         self
     }
 
+    /// As [`systemd`](Self::systemd), and has systemd keep the listening sockets while the program is
+    /// restarted, so that nobody is refused in between; see
+    /// [`Notify::store_listeners`](crate::systemd::Notify::store_listeners).
+    #[cfg(feature = "systemd")]
+    pub fn store_listeners(mut self) -> Self {
+        self.store_listeners = true;
+        self.systemd()
+    }
+
     /// Serves until TERM or INT, then stops by the plan. This is all that `main` needs to do: it may
     /// return the report, whose exit code says how it went.
     ///
@@ -303,14 +316,24 @@ impl ServerBuilder {
             };
             (error, Box::new(lifecycle.wait()))
         })?;
+        #[cfg(feature = "systemd")]
+        let stores = self.store_listeners;
         let running = self.launch(&lifecycle).map_err(|error| {
             // Changes nothing if a signal has begun the stop already.
             lifecycle.fail(&error);
             (error, Box::new(lifecycle.wait()))
         })?;
+        let server = Server::new(running, lifecycle, true);
+        #[cfg(feature = "systemd")]
+        if let (true, Some(notify)) = (stores, Notify::of(server.lifecycle())) {
+            // It serves all the same.
+            if let Err(error) = notify.store_listeners(&server) {
+                log::error!("cannot have systemd store the listening sockets: {error}");
+            }
+        }
         // A signal meanwhile has begun the stop, and `wait` will tell.
-        let _ = lifecycle.serving();
-        Ok(Server::new(running, lifecycle, true))
+        let _ = server.lifecycle().serving();
+        Ok(server)
     }
 
     /// Starts the server as a part of a lifecycle that it may share with others. The program calls

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "systemd")]
+use crate::engine::Inherited;
 use crate::engine::{Address, Engine, Host, Limit};
 use crate::lifecycle::{Calls, Check, Lifecycle, Participant, Report};
 
@@ -108,6 +110,12 @@ impl Server {
     /// What became of the calls so far, but for those of [health](Health) checks.
     pub fn calls(&self) -> Calls {
         self.running.dispatch.calls()
+    }
+
+    /// See [`Notify::store_listeners`](crate::systemd::Notify::store_listeners).
+    #[cfg(feature = "systemd")]
+    pub(crate) fn sockets_to_store(&self) -> std::io::Result<Vec<Inherited>> {
+        self.running.engine.sockets_to_store()
     }
 
     /// Begins to stop, and waits until the server has stopped. With a shared lifecycle this stops

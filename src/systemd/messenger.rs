@@ -31,7 +31,7 @@ pub(super) enum Event {
     /// The watchdog's question was answered: which, and whether the check was passed.
     Answered(u64, bool),
     #[cfg(feature = "server")]
-    Store(Vec<super::store::Entry>, Done),
+    Store(super::store::Change, Done),
 }
 
 pub(super) struct Messenger {
@@ -49,9 +49,9 @@ pub(super) struct Messenger {
     /// Since the stop's first phase.
     phase: Option<(Transition, Pace)>,
     watchdog: Option<Watchdog>,
-    /// Descriptors to be stored by who is to be the main process.
+    /// For when this is the main process.
     #[cfg(feature = "server")]
-    held_back: Vec<super::store::Entry>,
+    held_back: Vec<super::store::Change>,
     has_failed: bool,
 }
 
@@ -134,8 +134,8 @@ impl Messenger {
                 }
             }
             #[cfg(feature = "server")]
-            Event::Store(entries, done) => {
-                let _ = done.send(self.store(entries));
+            Event::Store(change, done) => {
+                let _ = done.send(self.store(change));
             }
             Event::Stopped(_) => unreachable!("the end is seen by `run`"),
         }
@@ -276,9 +276,8 @@ impl Messenger {
             self.watch();
         }
         #[cfg(feature = "server")]
-        {
-            let entries = std::mem::take(&mut self.held_back);
-            let _ = self.store(entries);
+        for change in std::mem::take(&mut self.held_back) {
+            let _ = self.store(change);
         }
     }
 
@@ -296,8 +295,8 @@ impl Messenger {
 
     /// Keeps these for when this is the main process.
     #[cfg(feature = "server")]
-    pub(super) fn hold_back(&mut self, entries: Vec<super::store::Entry>) {
-        self.held_back.extend(entries);
+    pub(super) fn hold_back(&mut self, change: super::store::Change) {
+        self.held_back.push(change);
     }
 
     /// Sends these, a status, and for how long systemd is to wait.

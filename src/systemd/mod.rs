@@ -33,7 +33,7 @@
 //! | `STATUS=stopped: …` | the stop is over |
 //! | `WATCHDOG=1` | twice in each WATCHDOG_USEC, if the program has passed the check |
 //! | MAINPID | [`Notify::replaced_by`], [`Notify::take_over`] |
-//! | FDSTORE, FDNAME | `ServerBuilder::store_listeners`, `Notify::store_listeners` |
+//! | FDSTORE, FDSTOREREMOVE, FDNAME | `ServerBuilder::store_listeners`, `Notify::store_listeners` |
 //!
 //! A phase is told with what its name is in the log, so `systemctl status` shows, say, `draining: 3
 //! calls left, 12 s of 30 s`.

@@ -1,100 +1,81 @@
 //! Listeners in systemd's file descriptor store, which outlives the process.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use sd_notify::NotifyState;
 
-use super::messenger::Messenger;
+use super::messenger::{Event, Messenger};
+use super::Notify;
+use crate::engine::{close_unused, stored_name, Inherited};
+use crate::Server;
 
-/// By this what this crate has stored is told from what a socket unit or others pass on.
-const PREFIX: &str = "touchdown/";
-
-/// The longest name that systemd takes; see `FDNAME` in sd_notify(3).
-const LONGEST: usize = 255;
-
-/// A socket to be stored.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) name: String,
-    pub(super) socket: OwnedFd,
+/// What is to change in the store.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    /// The names under which nothing is to be kept but what follows.
+    remove: BTreeSet<String>,
+    store: Vec<Inherited>,
 }
 
-/// The name under which the listener at an address is stored. systemd takes printable ASCII without
-/// colons; what is not is written as in a URL.
-///
-/// # Errors
-///
-/// If it is too long.
-pub(super) fn name_of(address: &str) -> io::Result<String> {
-    let mut name = PREFIX.to_owned();
-    for byte in address.bytes() {
-        match byte {
-            b':' | b'%' | ..=b' ' | 127.. => {
-                let _ = write!(name, "%{byte:02x}");
-            }
-            byte => name.push(char::from(byte)),
+impl Notify {
+    /// Has systemd keep the server's listening sockets. Whenever the service is restarted, after a crash,
+    /// too, it gets them back, and finds them by their addresses; whoever connects in between waits in the
+    /// kernel and is served by the next process. The unit needs `FileDescriptorStoreMax=`: a number that is no less than
+    /// that of the sockets.
+    ///
+    /// To be called once all servers of the program have been started: what an earlier process has stored
+    /// and no server listens at any more is closed, and removed from the store. Sockets that a socket unit has
+    /// passed are systemd's own, and are not stored.
+    ///
+    /// Nothing is removed when the program stops: systemd itself empties the store once the service is stopped and
+    /// not to be started again, and must not do so in a restart. Until then callers are not refused, but wait: a drain
+    /// takes that long for new connections, too. Paths of unix sockets that were stored stay when the program ends; the next one
+    /// removes what is left there.
+    ///
+    /// # Errors
+    ///
+    /// If there is no descriptor left, if the server has stopped to listen, if an address is too long to be a
+    /// name in the store (245 bytes, fewer with colons or letters outside of ASCII), or if systemd
+    /// cannot be told within half a second.
+    pub fn store_listeners(&self, server: &Server) -> io::Result<()> {
+        if self.events.is_none() {
+            return Ok(());
         }
+        let mut change = Change::default();
+        for unused in close_unused() {
+            log::warn!("nobody listens at {unused} any more: removing it from systemd's store");
+            change.remove.extend(stored_name(&unused));
+        }
+        for mut socket in server.sockets_to_store()? {
+            let Some(name) = stored_name(&socket.name) else {
+                let why = format!("{} is too long to name a stored socket", socket.name);
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            };
+            change.remove.insert(name.clone());
+            socket.name = name;
+            change.store.push(socket);
+        }
+        self.ask(|done| Event::Store(change, done))
     }
-    if name.len() > LONGEST {
-        let why = format!("the address {address} is too long to name a stored descriptor");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-    }
-    Ok(name)
 }
 
 impl Messenger {
-    /// Has systemd keep these, in place of what it keeps under the same names.
-    pub(super) fn store(&mut self, entries: Vec<Entry>) -> io::Result<()> {
+    /// Changes what systemd stores, now or once this is the main process.
+    pub(super) fn store(&mut self, mut change: Change) -> io::Result<()> {
         if self.is_silent() {
-            self.hold_back(entries);
+            self.hold_back(change);
             return Ok(());
         }
-        for Entry { name, socket } in entries {
-            let name = NotifyState::FdName(&name);
-            self.send(&[NotifyState::FdStoreRemove, name.clone()])?;
-            let stored =
-                sd_notify::notify_with_fds(&[NotifyState::FdStore, name], &[socket.as_fd()]);
+        for name in &change.remove {
+            self.send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])?;
+        }
+        for Inherited { name, socket, .. } in change.store.drain(..) {
+            let state = [NotifyState::FdStore, NotifyState::FdName(&name)];
+            let stored = sd_notify::notify_with_fds(&state, &[socket.as_fd()]);
             self.note(stored)?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_one_that_systemd_takes() {
-        let name = |address| name_of(address).unwrap();
-        assert_eq!(name("0.0.0.0:50051"), "touchdown/0.0.0.0%3a50051");
-        assert_eq!(
-            name("unix:/run/a b%.sock"),
-            "touchdown/unix%3a/run/a%20b%25.sock"
-        );
-        assert_eq!(name("unix:/run/ü\n"), "touchdown/unix%3a/run/%c3%bc%0a");
-        let is_legal = |name: &str| {
-            name.bytes()
-                .all(|it| (b' '..127).contains(&it) && it != b':')
-        };
-        let all: String = (0..=255_u8).map(char::from).collect();
-        for address in all.chars() {
-            assert!(is_legal(&name(&address.to_string())), "{address:?}");
-        }
-    }
-
-    #[test]
-    fn different_addresses_have_different_names() {
-        let name = |address| name_of(address).unwrap();
-        assert_ne!(name("a:1"), name("a%3a1"));
-    }
-
-    #[test]
-    fn what_is_too_long_is_refused() {
-        assert!(name_of(&"x".repeat(245)).is_ok());
-        let error = name_of(&"x".repeat(246)).unwrap_err();
-        assert!(error.to_string().contains("too long"), "{error}");
     }
 }
