@@ -68,7 +68,7 @@ fn systemd_accepts_the_units_without_a_word() {
         assert_eq!(text(&checked), "");
         assert!(checked.status.success(), "{}", checked.status);
         assert!(
-            text(&refused).contains("TimeoutStopSec"),
+            text(&refused).contains("broken.service:3"),
             "{}",
             text(&refused)
         );
