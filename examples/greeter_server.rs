@@ -2,7 +2,8 @@
 //!
 //!     cargo run --example greeter_server -- 127.0.0.1:50051
 //!
-//! Stop it with Ctrl-C or `kill`: calls in flight end as they should.
+//! Stop it with Ctrl-C or `kill`: calls in flight end as they should. Or build it anew, and let the new
+//! one take over with `kill -USR2`: no call is refused.
 
 touchdown::include_protos!();
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use greeter::{greeter_service, Greeter, HelloReply, HelloRequest, ManyHellosRequest};
 use touchdown::lifecycle::{Lifecycle, Report, Signals};
-use touchdown::{Call, Replies, Requests, Server, Status};
+use touchdown::{Call, Replies, Requests, Server, Status, Upgrade};
 
 struct Polite;
 
@@ -67,7 +68,10 @@ fn main() -> Result<Report, Box<dyn std::error::Error>> {
         .unwrap_or("127.0.0.1:50051".to_owned());
 
     // `serve()` instead of `start_with()` does all of this, but for printing the address.
-    let lifecycle = Lifecycle::builder().signals(Signals::process()).build()?;
+    let lifecycle = Lifecycle::builder()
+        .signals(Signals::process())
+        .upgrade(Upgrade::new())
+        .build()?;
     #[cfg(feature = "systemd")]
     touchdown::systemd::Notify::attach(&lifecycle)?;
     let builder = Server::builder()

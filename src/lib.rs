@@ -87,6 +87,8 @@ mod server;
 mod sync;
 #[cfg(feature = "systemd")]
 pub mod systemd;
+#[cfg(feature = "server")]
+mod upgrade;
 
 #[cfg(feature = "server")]
 pub use protobuf;
@@ -95,6 +97,7 @@ pub use protobuf;
 pub use self::{
     engine::{Address, PeerCredentials},
     server::*,
+    upgrade::{Upgrade, UpgradeError},
 };
 
 /// Brings in what `touchdown_build` has generated in build.rs: a module for each .proto file.

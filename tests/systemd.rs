@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, process, thread};
 
-use lifecycle_support::{bound, eventually, is_child, role, say, Process};
+use lifecycle_support::{bound, eventually, is_child, role, Process};
 use notify_support::{order, shout, Manager};
 use touchdown::lifecycle::{
     exit_code, Builder, Hook, Lifecycle, Plan, Report, Signals, StartupHook,
@@ -282,10 +282,8 @@ fn a_lame_duck_is_given_its_whole_time() {
 fn without_a_notify_socket_there_is_no_thread() {
     if let Some(role) = role() {
         let lifecycle = builder().build().unwrap();
-        let notify = Notify::attach(&lifecycle).unwrap();
+        Notify::attach(&lifecycle).unwrap();
         lifecycle.serving().unwrap();
-        notify.replaced_by(1).unwrap();
-        notify.take_over();
         let is_there = || threads().iter().any(|it| it == "td-systemd");
         match role.as_str() {
             // So that the other half can fail.
@@ -391,65 +389,4 @@ fn the_watchdog_of_another_process_is_not_fed() {
         assert!(!told.iter().any(|it| *it == ["WATCHDOG=1"]), "{told:?}");
         assert_eq!(told.last().unwrap(), &["STATUS=stopped: requested: test"]);
     }
-}
-
-#[test]
-fn a_process_that_is_replaced_says_by_whom_and_nothing_more() {
-    if is_child() {
-        let lifecycle = builder().build().unwrap();
-        Notify::attach(&lifecycle).unwrap();
-        lifecycle.serving().unwrap();
-        order();
-        Notify::of(&lifecycle).unwrap().replaced_by(4711).unwrap();
-        say("told");
-        exit(&lifecycle.wait());
-    }
-    let _bound = bound();
-    let manager = Manager::new();
-    let mut child = manager.start("a_process_that_is_replaced_says_by_whom_and_nothing_more");
-    manager.expect(&["STATUS=starting"]);
-    manager.expect(&["READY=1", "STATUS=serving"]);
-    child.tell("go");
-    manager.expect(&["MAINPID=4711", "STATUS=replaced by process 4711"]);
-    child.hear("told");
-    child.signal("TERM");
-    assert_eq!(child.end().code, Some(0));
-    assert!(manager.rest().is_empty());
-}
-
-#[test]
-fn a_successor_says_nothing_until_it_takes_over() {
-    if is_child() {
-        let lifecycle = builder().build().unwrap();
-        let notify = Notify::attach_as_successor(&lifecycle).unwrap();
-        lifecycle.serving().unwrap();
-        say("serving");
-        order();
-        notify.take_over();
-        notify.take_over();
-        exit(&lifecycle.wait());
-    }
-    let _bound = bound();
-    let manager = Manager::new();
-    let mut command = manager.command("1", "a_successor_says_nothing_until_it_takes_over");
-    // As its predecessor had them.
-    command
-        .env("WATCHDOG_USEC", "20000")
-        .env("WATCHDOG_PID", "1");
-    Notify::prepare_successor(&mut command);
-    let mut child = Process::spawn(command);
-    child.hear("serving");
-    assert!(manager.rest().is_empty());
-    child.tell("go");
-    manager.expect(&[
-        &format!("MAINPID={}", child.id()),
-        "READY=1",
-        "STATUS=serving",
-    ]);
-    manager.expect_fed(3);
-    child.signal("TERM");
-    let mut told = std::iter::repeat_with(|| manager.hear());
-    assert!(told.any(|it| it[0] == "STOPPING=1"));
-    assert!(told.any(|it| it == ["STATUS=stopped: SIGTERM"]));
-    assert_eq!(child.end().code, Some(0));
 }

@@ -14,13 +14,13 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use common::{channel_to, echo, say as call, unary, LONG};
+use common::{channel_to, echo, eventually, say as call, unary, LONG};
 use lifecycle_support::{bound, is_child, role, say, Process};
 use notify_support::{extension_of, order, Manager};
 use touchdown::client::Client;
 use touchdown::lifecycle::{exit_code, Plan, Signals};
 use touchdown::systemd::EXTENSION;
-use touchdown::{Server, ServerBuilder, Service, ServingStatus};
+use touchdown::{Server, ServerBuilder, Service, ServingStatus, Upgrade};
 
 fn builder(service: Service) -> ServerBuilder {
     Server::builder()
@@ -365,4 +365,69 @@ fn stored_listeners_come_back_and_nobody_is_refused_in_between() {
             assert!(UnixStream::connect(&path).is_err());
         }
     }
+}
+
+#[test]
+fn a_new_process_becomes_the_main_one_when_it_takes_over_and_speaks_from_then_on() {
+    let test = "a_new_process_becomes_the_main_one_when_it_takes_over_and_speaks_from_then_on";
+    if is_child() {
+        let upgrade = Upgrade::new().settle(Duration::ZERO);
+        serve(
+            builder(echo())
+                .upgrade(upgrade)
+                .store_listeners()
+                .start()
+                .unwrap(),
+        );
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let mut command = manager.command("1", test);
+    // Systemd's, for the first process.
+    command.env("WATCHDOG_USEC", "20000");
+    let mut first = Process::spawn(command);
+    let place = address_of(&mut first);
+    hear_of(&manager, "READY=1");
+    first.signal("USR2");
+    let replaced = hear_of(&manager, "MAINPID=");
+    let id = replaced[0].strip_prefix("MAINPID=").unwrap().to_owned();
+    assert_ne!(id, first.id().to_string());
+    assert_eq!(replaced[1], format!("STATUS=replaced by process {id}"));
+    // There is not one message between the two that matter, nor a second READY.
+    manager.expect(&[&format!("MAINPID={id}"), "READY=1", "STATUS=serving"]);
+    manager.expect_fed(3);
+    eventually("the old process ends", || !first.is_running());
+    manager.expect_fed(3);
+    assert_eq!(
+        call(&Client::new(&channel_to(&place)), "hello").unwrap(),
+        "hello"
+    );
+    let kill = Command::new("kill").arg(&id).status().unwrap();
+    assert!(kill.success());
+    hear_of(&manager, "STOPPING=1");
+    hear_of(&manager, "STATUS=stopped: SIGTERM");
+    // The new process has its standard output, too.
+    assert_eq!(first.end().code, Some(i32::from(exit_code::CLEAN)));
+}
+
+#[test]
+fn an_upgrade_that_fails_leaves_no_trace() {
+    if is_child() {
+        let upgrade = Upgrade::new().program("/bin/false");
+        let server = builder(echo()).upgrade(upgrade).start().unwrap();
+        order();
+        server.lifecycle().upgrade().unwrap_err();
+        say("failed");
+        serve(server);
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let mut child = manager.start("an_upgrade_that_fails_leaves_no_trace");
+    manager.expect(&["STATUS=starting"]);
+    manager.expect(&["READY=1", "STATUS=serving"]);
+    child.tell("go");
+    child.hear("failed");
+    child.signal("TERM");
+    manager.expect_extended(&["STOPPING=1", "STATUS=stopping: SIGTERM"]);
+    assert_eq!(child.end().code, Some(i32::from(exit_code::CLEAN)));
 }

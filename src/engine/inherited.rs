@@ -2,10 +2,12 @@
 //! that it replaces. They wait here until a server asks for their address.
 
 use std::env;
+use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::linux::fs::MetadataExt;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::process;
@@ -54,10 +56,41 @@ pub(crate) fn close_unused() -> Vec<String> {
     unused.into_iter().map(|it| it.name).collect()
 }
 
-/// Adds what the process that this one replaces has handed over.
-#[allow(dead_code)]
-pub(crate) fn inherit(sockets: impl IntoIterator<Item = Inherited>) {
-    inherited().extend(sockets);
+/// The socket that the process was started with under this descriptor, if it is the one with this
+/// inode. It is asked for once.
+pub(crate) fn take_socket(fd: RawFd, inode: u64) -> Option<OwnedFd> {
+    // SAFETY: a system call that fails if there is no such descriptor. It is dropped only if it is
+    // the one that is asked for, which nobody else here knows of.
+    let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
+    let found = file.metadata().is_ok_and(|it| it.st_ino() == inode);
+    (found && close_on_exec(fd)).then(|| ManuallyDrop::into_inner(file).into())
+}
+
+/// Adds what the process that this one replaces has handed over: descriptors that it was started
+/// with, and of which nobody else here knows.
+pub(crate) fn inherit(fd: RawFd, name: String, path_stays: bool) {
+    if !close_on_exec(fd) {
+        log::error!("the socket of {name} was handed over as {fd}, which is not open");
+        return;
+    }
+    inherited().push(Inherited {
+        name,
+        // SAFETY: it is open, and nobody else here knows of it.
+        socket: unsafe { OwnedFd::from_raw_fd(fd) },
+        path_stays,
+    });
+}
+
+/// Closes what no server has taken. Returns the names.
+pub(crate) fn drop_inherited() -> Vec<String> {
+    let left = std::mem::take(&mut *inherited());
+    left.into_iter().map(|it| it.name).collect()
+}
+
+/// What this process starts has no use for it. Says whether it is open.
+fn close_on_exec(fd: RawFd) -> bool {
+    // SAFETY: a system call that fails if there is no such descriptor.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) != -1 }
 }
 
 /// The protocol of sd_listen_fds(3).
@@ -72,9 +105,7 @@ fn from_systemd() -> Vec<Inherited> {
     );
     let mut sockets = Vec::new();
     for (fd, name) in passed {
-        // What this process starts has no use for it.
-        // SAFETY: a system call that fails if there is no such descriptor.
-        if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        if !close_on_exec(fd) {
             log::error!("LISTEN_FDS promises the descriptor {fd}, which is not open");
             break;
         }

@@ -29,13 +29,18 @@ impl Listening {
         };
         if accepting {
             listening.accept();
+            listening.own_paths();
         }
         listening
     }
 
-    /// From now on connections are accepted, and the paths of unix sockets are this server's.
+    /// From now on connections are accepted.
     pub(super) fn accept(&mut self) {
         self.accepting = true;
+    }
+
+    /// From now on the paths of unix sockets are this server's.
+    pub(super) fn own_paths(&mut self) {
         self.listeners.iter_mut().for_each(Listener::own_path);
     }
 
@@ -64,10 +69,13 @@ impl Listening {
             .collect()
     }
 
-    /// The sockets are a successor's now.
-    pub(super) fn handed_over(&mut self) {
-        self.handed_over = true;
-        self.listeners.iter_mut().for_each(Listener::leave_path);
+    /// Sets whether the sockets are a successor's.
+    pub(super) fn set_handed_over(&mut self, handed_over: bool) {
+        self.handed_over = handed_over;
+        match handed_over {
+            true => self.listeners.iter_mut().for_each(Listener::leave_path),
+            false => self.own_paths(),
+        }
     }
 
     /// Makes a connection to this server without any of its sockets.

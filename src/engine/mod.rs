@@ -20,6 +20,7 @@ mod requests;
 mod roster;
 mod server;
 mod shim;
+mod spawn;
 mod stack;
 mod stored;
 mod symbols;
@@ -32,12 +33,14 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use grpcio::{Channel, ChannelBuilder, Environment};
 use parking_lot::{Condvar, Mutex};
 
 pub(crate) use self::bytes::{Compression, Message, Outgoing};
@@ -45,11 +48,12 @@ pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, Send
 #[cfg(feature = "systemd")]
 pub(crate) use self::inherited::close_unused;
 #[allow(unused_imports)]
-pub(crate) use self::inherited::{inherit, inherited, Inherited};
+pub(crate) use self::inherited::{drop_inherited, inherit, take_socket, Inherited};
 pub use self::listener::Address;
 pub(crate) use self::listener::{ListenOptions, Listener, TcpKeepalive};
 pub use self::peer::PeerCredentials;
 pub(crate) use self::server::quarter_of_memory;
+pub(crate) use self::spawn::spawn;
 #[cfg(feature = "systemd")]
 pub(crate) use self::stored::name_of as stored_name;
 
@@ -574,10 +578,14 @@ impl Engine {
     }
 
     /// Begins to accept connections, if that was not so from the start.
-    #[allow(dead_code)]
     pub(crate) fn accept(&self) {
         self.shared.listening.lock().accept();
         self.shared.wake.wake();
+    }
+
+    /// The paths of its unix sockets are its own from now on, if that was not so from the start.
+    pub(crate) fn own_paths(&self) {
+        self.shared.listening.lock().own_paths();
     }
 
     /// Connects to this server, past its sockets: the other end of the connection is served as if it
@@ -586,11 +594,24 @@ impl Engine {
     /// # Errors
     ///
     /// If there is no descriptor, or the server drains or has stopped.
-    #[allow(dead_code)]
     pub(crate) fn connect(&self) -> io::Result<OwnedFd> {
         let socket = self.shared.listening.lock().connect()?;
         self.shared.wake.wake();
         Ok(socket)
+    }
+
+    /// A client of this server, over [`connect`](Self::connect).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn channel(&self) -> io::Result<Channel> {
+        let socket = UnixStream::from(self.connect()?);
+        socket.set_nonblocking(true)?;
+        let socket = socket.into_raw_fd();
+        let environment = Arc::new(Environment::new(1));
+        // SAFETY: a connected socket, non-blocking, which nobody else has.
+        Ok(unsafe { ChannelBuilder::new(environment).connect_from_fd("touchdown", socket) })
     }
 
     /// Its listening sockets, for a successor to inherit. This server goes on as before.
@@ -598,7 +619,6 @@ impl Engine {
     /// # Errors
     ///
     /// If there is no descriptor, or the server has stopped to listen.
-    #[allow(dead_code)]
     pub(crate) fn hand_over(&self) -> io::Result<Vec<Inherited>> {
         self.shared.listening.lock().hand_over()
     }
@@ -614,11 +634,10 @@ impl Engine {
         self.shared.listening.lock().store()
     }
 
-    /// A successor accepts on the sockets that were handed over. From now on their paths are its
-    /// own, and a drain leaves to it what it has not accepted.
-    #[allow(dead_code)]
-    pub(crate) fn handed_over(&self) {
-        self.shared.listening.lock().handed_over();
+    /// Sets whether a successor accepts on the sockets that were handed over. Their paths are its own
+    /// then, and a drain leaves to it what it has not accepted.
+    pub(crate) fn set_handed_over(&self, handed_over: bool) {
+        self.shared.listening.lock().set_handed_over(handed_over);
     }
 
     /// Stops listening, sends clients away, serves what is on the wire within the limits, one for

@@ -44,6 +44,20 @@ impl View {
         &self.0.stopping
     }
 
+    /// Whether the process is to replace another, which is still in charge.
+    pub(crate) fn is_candidate(&self) -> bool {
+        #[cfg(feature = "server")]
+        if let Some(upgrades) = &self.0.upgrades {
+            return upgrades.is_candidate();
+        }
+        false
+    }
+
+    /// Cancelled when the process has no other before it.
+    pub(crate) fn in_charge(&self) -> &Token {
+        &self.0.in_charge
+    }
+
     /// Why the stop began, if it has.
     pub(crate) fn reason(&self) -> Option<Reason> {
         self.0.control.lock().reason.clone()

@@ -4,9 +4,13 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::num::TryFromIntError;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use crate::client::Channel;
 use crate::engine::{self, Config, Engine, ListenOptions, Listener};
 use crate::lifecycle::{
     self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
@@ -14,6 +18,7 @@ use crate::lifecycle::{
 
 #[cfg(feature = "systemd")]
 use crate::systemd::Notify;
+use crate::upgrade::Upgrade;
 
 use super::dispatch::Dispatch;
 use super::health::{self, Health};
@@ -21,6 +26,7 @@ use super::interceptor::Interceptor;
 use super::listen::Listen;
 use super::running::{DrainLimits, Running, Server};
 use super::service::Service;
+use super::smoke_test::SmokeTest;
 
 /// Collects what a [`Server`] is made of.
 ///
@@ -56,6 +62,7 @@ pub struct ServerBuilder {
     keepalive_timeout: Duration,
     handshake_timeout: Duration,
     cut_early_after: f64,
+    smoke_test: Option<SmokeTest>,
     plan: Plan,
     /// What its own lifecycle is to have, beside the plan and the signals.
     lifecycle: lifecycle::Builder,
@@ -86,6 +93,7 @@ impl Server {
             keepalive_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
             cut_early_after: 0.5,
+            smoke_test: None,
             plan: Plan::default(),
             lifecycle: Lifecycle::builder(),
             signals: None,
@@ -237,6 +245,33 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets what this server has to show before it replaces the one of another process (see
+    /// [`Upgrade`]): a test over a connection of its own, while it accepts no other. It is run after
+    /// the one that every server has to pass, the answer to a health check within 5 s, and a program
+    /// that does not say [NOT_SERVING](Health::set) of itself, or not for longer than 30 s.
+    pub fn smoke_test(
+        mut self,
+        test: impl FnOnce(&Channel) -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> Self {
+        self.smoke_test = Some(Box::new(test));
+        self
+    }
+
+    /// Lets another process take over; see [`lifecycle::Builder::upgrade`]. Default:
+    /// [`Upgrade::new`] for [`serve`](Self::serve), none for [`start`](Self::start). For a server with
+    /// a lifecycle of its own.
+    pub fn upgrade(mut self, upgrade: Upgrade) -> Self {
+        self.lifecycle = self.lifecycle.upgrade(upgrade);
+        self
+    }
+
+    /// Has this process's id written to a file; see [`lifecycle::Builder::pid_file`]. For a server
+    /// with a lifecycle of its own.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.lifecycle = self.lifecycle.pid_file(path);
+        self
+    }
+
     /// Sets where signals are heard from. Default: the [process's](Signals::process) for
     /// [`serve`](Self::serve), none for [`start`](Self::start). For a server with a lifecycle of
     /// its own.
@@ -270,6 +305,7 @@ impl ServerBuilder {
     /// something about it calls [`start`](Self::start).
     pub fn serve(mut self) -> Report {
         self.signals.get_or_insert(Signals::process());
+        self.lifecycle = self.lifecycle.upgrade_or(Upgrade::new());
         match self.begin() {
             Ok(server) => server.wait(),
             Err((error, report)) => {
@@ -435,7 +471,7 @@ impl ServerBuilder {
         let config = Config {
             methods: engine_methods,
             listeners,
-            accepting: true,
+            accepting: lifecycle.upgrades().is_none(),
             settings,
             workers,
             backlog,
@@ -461,10 +497,14 @@ impl ServerBuilder {
             dispatch,
             health: self.health,
             limits,
+            smoke_test: Mutex::new(self.smoke_test),
         });
         lifecycle
             .enlist(running.clone())
             .map_err(|Stopping { .. }| StartError::TooLate)?;
+        if let Some(upgrades) = lifecycle.upgrades() {
+            upgrades.add(running.clone());
+        }
         // Only now: it is sure that `close` will be called, so no watcher outlives the engine.
         health.open();
         let watched = Arc::downgrade(&health);

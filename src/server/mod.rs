@@ -10,6 +10,7 @@ mod listen;
 mod metadata;
 mod running;
 mod service;
+mod smoke_test;
 mod status;
 mod stream;
 

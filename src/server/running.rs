@@ -1,17 +1,20 @@
 //! A server that runs, and its part in the program's life.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "systemd")]
-use crate::engine::Inherited;
-use crate::engine::{Address, Engine, Host, Limit};
+use parking_lot::Mutex;
+
+use crate::engine::{Address, Engine, Host, Inherited, Limit};
 use crate::lifecycle::{Calls, Check, Lifecycle, Participant, Report};
 
 use super::dispatch::Dispatch;
 use super::health::Health;
 use super::service::DrainPolicy;
+use super::smoke_test::{self, SmokeTest};
+use crate::upgrade::Part;
 
 /// How long the stacks of handlers that do not return are looked for: some milliseconds do,
 /// unless their threads do not answer.
@@ -32,6 +35,7 @@ pub(super) struct Running {
     pub(super) dispatch: Arc<Dispatch>,
     pub(super) health: Health,
     pub(super) limits: DrainLimits,
+    pub(super) smoke_test: Mutex<Option<SmokeTest>>,
 }
 
 /// What a drain leaves to the calls of each method.
@@ -114,7 +118,7 @@ impl Server {
 
     /// See [`Notify::store_listeners`](crate::systemd::Notify::store_listeners).
     #[cfg(feature = "systemd")]
-    pub(crate) fn sockets_to_store(&self) -> std::io::Result<Vec<Inherited>> {
+    pub(crate) fn sockets_to_store(&self) -> io::Result<Vec<Inherited>> {
         self.running.engine.sockets_to_store()
     }
 
@@ -148,6 +152,30 @@ impl fmt::Debug for Server {
             .field("addresses", &self.addresses())
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
+    }
+}
+
+impl Part for Running {
+    fn hand_over(&self) -> io::Result<Vec<Inherited>> {
+        self.engine.hand_over()
+    }
+
+    fn set_handed_over(&self, handed_over: bool) {
+        self.engine.set_handed_over(handed_over);
+    }
+
+    fn smoke_test(&self) -> Result<(), String> {
+        let test = self.smoke_test.lock().take();
+        smoke_test::run(&self.engine, &self.health, test)
+            .map_err(|why| format!("{}: {why}", self.name))
+    }
+
+    fn open(&self) {
+        self.engine.accept();
+    }
+
+    fn take_charge(&self) {
+        self.engine.own_paths();
     }
 }
 

@@ -21,13 +21,13 @@ type Done = Sender<io::Result<()>>;
 pub(super) enum Event {
     /// A phase, but not the last.
     Entered(Transition),
+    /// The same, for somebody who waits until systemd has been told.
+    Told(Transition, Done),
     /// The last phase.
     Stopped(Done),
     ReloadBegan(Done),
     /// What became of the callbacks that failed.
     ReloadEnded(Vec<String>),
-    ReplacedBy(u32, Done),
-    TakeOver,
     /// The watchdog's question was answered: which, and whether the check was passed.
     Answered(u64, bool),
     #[cfg(feature = "server")]
@@ -40,7 +40,6 @@ pub(super) struct Messenger {
     own: Sender<Event>,
     /// Not systemd's main process yet, or not any more.
     silent: bool,
-    replaced: bool,
     status: String,
     /// Since start-up is over.
     ready: bool,
@@ -56,18 +55,12 @@ pub(super) struct Messenger {
 }
 
 impl Messenger {
-    pub(super) fn new(
-        view: View,
-        events: Receiver<Event>,
-        own: Sender<Event>,
-        silent: bool,
-    ) -> Messenger {
+    pub(super) fn new(view: View, events: Receiver<Event>, own: Sender<Event>) -> Messenger {
         Messenger {
+            silent: view.is_candidate(),
             view,
             events,
             own,
-            silent,
-            replaced: false,
             status: "starting".to_owned(),
             ready: false,
             stopping: false,
@@ -84,10 +77,15 @@ impl Messenger {
         let startup = extension::of_startup(startup);
         let _ = self.say(&[], "starting".to_owned(), startup);
         let stop_begins = self.view.stopping().receiver().clone();
+        let in_charge = self.view.in_charge().receiver().clone();
         loop {
             let stop_begins = match self.stopping {
                 true => &never(),
                 false => &stop_begins,
+            };
+            let in_charge = match self.silent && !self.stopping {
+                true => &in_charge,
+                false => &never(),
             };
             select! {
                 recv(self.events) -> event => match event {
@@ -99,6 +97,7 @@ impl Messenger {
                     Err(_) => return,
                 },
                 recv(stop_begins) -> _ => self.begin_stop(),
+                recv(in_charge) -> _ => self.take_over(),
                 recv(self.next().map_or(never(), at)) -> _ => {}
             }
             self.look(Instant::now());
@@ -119,14 +118,14 @@ impl Messenger {
     fn take(&mut self, event: Event) {
         match event {
             Event::Entered(transition) => self.enter(transition),
+            Event::Told(transition, done) => {
+                self.enter(transition);
+                let _ = done.send(Ok(()));
+            }
             Event::ReloadBegan(done) => {
                 let _ = done.send(self.begin_reload());
             }
             Event::ReloadEnded(failures) => self.end_reload(&failures),
-            Event::ReplacedBy(pid, done) => {
-                let _ = done.send(self.replaced_by(pid));
-            }
-            Event::TakeOver => self.take_over(),
             Event::Answered(round, passed) => {
                 let watchdog = self.watchdog.as_mut();
                 if watchdog.is_some_and(|it| it.answered(round, passed)) {
@@ -174,6 +173,9 @@ impl Messenger {
     fn begin_stop(&mut self) {
         if std::mem::replace(&mut self.stopping, true) {
             return;
+        }
+        if let Some(Reason::Replaced(pid)) = self.view.reason() {
+            return self.replaced_by(pid);
         }
         let status = format!("stopping: {}", self.reason());
         let time = self.within_plan(extension::EXTENSION, Instant::now());
@@ -243,36 +245,24 @@ impl Messenger {
         let _ = self.say(&[NotifyState::Ready], status, None);
     }
 
-    fn replaced_by(&mut self, pid: u32) -> io::Result<()> {
-        let told = self.say(
-            &[NotifyState::MainPid(pid)],
-            format!("replaced by process {pid}"),
-            None,
-        );
-        if told.is_ok() {
-            (self.silent, self.replaced) = (true, true);
-        }
-        told
+    /// Another process is the main one from now on. Nobody listens to this one any more.
+    fn replaced_by(&mut self, pid: u32) {
+        let status = format!("replaced by process {pid}");
+        let _ = self.say(&[NotifyState::MainPid(pid)], status, None);
+        self.silent = true;
     }
 
+    /// This is the main process from now on.
     fn take_over(&mut self) {
-        if !self.silent || self.replaced {
-            return;
-        }
         if self.view.phase() == Phase::Serving {
             self.begin_to_serve();
         }
         self.silent = false;
-        let is_ready = self.ready && !self.stopping;
         let mut states = vec![NotifyState::MainPid(process::id())];
-        if is_ready {
-            states.push(NotifyState::Ready);
-        } else if self.stopping {
-            states.push(NotifyState::Stopping);
-        }
+        states.extend(self.ready.then_some(NotifyState::Ready));
         let status = self.status.clone();
         let _ = self.say(&states, status, None);
-        if is_ready {
+        if self.ready {
             self.watch();
         }
         #[cfg(feature = "server")]

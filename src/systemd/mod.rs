@@ -32,7 +32,7 @@
 //! | EXTEND_TIMEOUT_USEC | with each of these, if something has changed but the time |
 //! | `STATUS=stopped: …` | the stop is over |
 //! | `WATCHDOG=1` | twice in each WATCHDOG_USEC, if the program has passed the check |
-//! | MAINPID | [`Notify::replaced_by`], [`Notify::take_over`] |
+//! | MAINPID | another process takes over (an [upgrade](#hot-restart)): by the old process, and with READY by the new one |
 //! | FDSTORE, FDSTOREREMOVE, FDNAME | `ServerBuilder::store_listeners`, `Notify::store_listeners` |
 //!
 //! A phase is told with what its name is in the log, so `systemctl status` shows, say, `draining: 3
@@ -56,6 +56,13 @@
 //!
 //! A program that no watchdog watches, and that is in Serving, is never woken by this.
 //!
+//! # Hot restart
+//!
+//! While a new process is to take over from this one (`Upgrade`), it tells systemd nothing. Once it is sure that
+//! it does, the old process names it with MAINPID in place of STOPPING, and says nothing more; then the new one sends MAINPID and
+//! READY, and feeds the watchdog. So an upgrade that fails leaves no trace, each of the two speaks only while it is
+//! systemd's main process, and the unit needs no more than `NotifyAccess=main`.
+//!
 //! # Limits
 //!
 //! * Messages are sent by a thread of their own, `td-systemd`, so a supervisor that hangs holds up nothing. The end
@@ -72,16 +79,13 @@ mod watchdog;
 
 use std::env;
 use std::io;
-use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded, RecvTimeoutError, Sender};
 
-#[cfg(doc)]
-use crate::lifecycle::Phase;
-use crate::lifecycle::{Lifecycle, Transition, View};
+use crate::lifecycle::{Lifecycle, Phase, Reason, Transition, View};
 
 pub use self::extension::{EXTENSION, MARGIN};
 use self::messenger::{Event, Messenger};
@@ -105,25 +109,6 @@ impl Notify {
     ///
     /// If no thread can be started. Without NOTIFY_SOCKET none is needed.
     pub fn attach(lifecycle: &Lifecycle) -> io::Result<Notify> {
-        Self::begin(lifecycle, false)
-    }
-
-    /// As [`attach`](Self::attach), for a process that is to replace another one of the same unit: it
-    /// is not systemd's main process yet. So nothing is sent, until [`take_over`](Self::take_over).
-    ///
-    /// # Errors
-    ///
-    /// As `attach`.
-    pub fn attach_as_successor(lifecycle: &Lifecycle) -> io::Result<Notify> {
-        Self::begin(lifecycle, true)
-    }
-
-    /// What is attached to this lifecycle, if anything is.
-    pub fn of(lifecycle: &Lifecycle) -> Option<Notify> {
-        View::of(lifecycle).attached::<Notify>().cloned()
-    }
-
-    fn begin(lifecycle: &Lifecycle, silent: bool) -> io::Result<Notify> {
         if env::var_os("NOTIFY_SOCKET").is_none_or(|it| it.is_empty()) {
             return Ok(Notify { events: None });
         }
@@ -137,7 +122,7 @@ impl Notify {
         }
         // Now, since they may begin to run as soon as this returns.
         let startup = view.startup_limit();
-        let messenger = Messenger::new(View::of(lifecycle), events, sender.clone(), silent);
+        let messenger = Messenger::new(View::of(lifecycle), events, sender.clone());
         thread::Builder::new()
             .name("td-systemd".to_owned())
             .spawn(move || messenger.run(startup))?;
@@ -149,52 +134,37 @@ impl Notify {
                 Some(failures) => notify.tell(Event::ReloadEnded(failures)),
             }
         });
-        view.observe({
+        View::of(lifecycle).observe({
             let notify = notify.clone();
-            move |transition| notify.follow(transition)
+            move |transition| notify.follow(&view, transition)
         });
         Ok(notify)
     }
 
-    fn follow(&self, transition: &Transition) {
-        use crate::lifecycle::Phase;
-        match transition.to {
+    /// What is attached to this lifecycle, if anything is.
+    pub fn of(lifecycle: &Lifecycle) -> Option<Notify> {
+        View::of(lifecycle).attached::<Notify>().cloned()
+    }
+
+    /// Told of each phase on the thread that walks them.
+    fn follow(&self, view: &View, transition: &Transition) {
+        let told = match transition.to {
             // Afterwards the process may end.
-            Phase::Stopped => {
-                let _ = self.ask(Event::Stopped);
+            Phase::Stopped => self.ask(Event::Stopped),
+            // Once Draining begins, the new process is told to take over.
+            Phase::LameDuck if matches!(view.reason(), Some(Reason::Replaced(_))) => {
+                self.ask(|done| Event::Told(*transition, done))
             }
-            _ => self.tell(Event::Entered(*transition)),
-        }
-    }
-
-    /// Tells systemd that the process with this number takes this one's place: that one is the unit's
-    /// main process from now on, and this one sends nothing more, in particular no STOPPING. Returns once
-    /// systemd has been told; then the other process may [take over](Self::take_over).
-    ///
-    /// It is the process that goes which says so, at the moment when it is sure to go. So the unit needs no more than
-    /// `NotifyAccess=main`, and a successor that fails leaves no trace.
-    ///
-    /// # Errors
-    ///
-    /// If systemd cannot be told within half a second. It still takes this process for the main
-    /// one then, and it is better not to end it.
-    pub fn replaced_by(&self, pid: u32) -> io::Result<()> {
-        self.ask(|done| Event::ReplacedBy(pid, done))
-    }
-
-    /// The other half of [`replaced_by`](Self::replaced_by), in the process that
-    /// [was attached as successor](Self::attach_as_successor): it is systemd's main process now.
-    /// Sends `MAINPID`, what is the case (`READY=1` in Serving), and from then on all that is to be sent.
-    pub fn take_over(&self) {
-        self.tell(Event::TakeOver);
-    }
-
-    /// Takes out of the environment of a process that is to replace this one what systemd meant for this
-    /// one alone: WATCHDOG_PID, which would keep the other from feeding the watchdog, and LISTEN_PID with
-    /// LISTEN_FDS and LISTEN_FDNAMES.
-    pub fn prepare_successor(command: &mut Command) {
-        for name in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
-            command.env_remove(name);
+            _ => {
+                self.tell(Event::Entered(*transition));
+                Ok(())
+            }
+        };
+        if let Err(error) = told {
+            log::warn!(
+                "systemd may not know that the program is {}: {error}",
+                transition.to
+            );
         }
     }
 

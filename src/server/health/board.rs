@@ -59,7 +59,7 @@ impl Word {
         self.0.lock().insert(service, serving);
     }
 
-    fn of(&self, service: &str) -> Option<bool> {
+    pub(crate) fn of(&self, service: &str) -> Option<bool> {
         self.0.lock().get(service).copied()
     }
 
