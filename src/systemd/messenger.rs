@@ -109,8 +109,7 @@ impl Messenger {
         if self.silent {
             return None;
         }
-        let now = Instant::now();
-        let stop = self.phase.as_ref().map(|(_, pace)| pace.next(now));
+        let stop = self.phase.as_ref().map(|(_, pace)| pace.next());
         let watchdog = self.watchdog.as_ref().map(Watchdog::next);
         [stop, watchdog].into_iter().flatten().min()
     }
@@ -205,12 +204,12 @@ impl Messenger {
             return;
         }
         if let Some((transition, mut pace)) = self.phase.take() {
-            if pace.next(now) <= now {
+            if pace.next() <= now {
                 let progress = self.view.progress();
-                if let Some(news) = pace.look(&progress, now) {
+                let status = status_of(&transition, &progress, self.view.plan(), now);
+                if let Some(news) = pace.look(progress, now) {
                     let extension = (news == News::Progress)
                         .then(|| self.within_plan(extension::EXTENSION, now));
-                    let status = status_of(&transition, &progress, self.view.plan(), now);
                     let _ = self.say(&[], status, extension);
                 }
             }
@@ -358,4 +357,50 @@ fn status_of(transition: &Transition, left: &Progress, plan: &Plan, now: Instant
 fn one_line(text: &str) -> String {
     let visible = |char: char| if char.is_control() { ' ' } else { char };
     text.chars().map(visible).take(STATUS_LENGTH).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::lifecycle::Lifecycle;
+
+    /// Without NOTIFY_SOCKET nothing is sent, and everything else is as with it.
+    fn messenger(lifecycle: &Lifecycle) -> Messenger {
+        let (own, events) = unbounded();
+        Messenger::new(View::of(lifecycle), events, own)
+    }
+
+    #[test]
+    fn it_does_not_wake_by_itself_while_the_program_serves() {
+        let lifecycle = Lifecycle::builder().build().unwrap();
+        let transitions = lifecycle.subscribe();
+        let mut messenger = messenger(&lifecycle);
+        assert_eq!(messenger.next(), None);
+        lifecycle.serving().unwrap();
+        messenger.enter(transitions.recv().unwrap());
+        assert_eq!(
+            (messenger.next(), messenger.status.as_str()),
+            (None, "serving")
+        );
+        let _work = lifecycle.in_flight().enter_owned().unwrap();
+        lifecycle.shutdown("test");
+        // Without a lame duck nothing is told of that phase.
+        messenger.enter(transitions.recv().unwrap());
+        assert_eq!(messenger.next(), None);
+        messenger.enter(transitions.recv().unwrap());
+        assert!(messenger.next().is_some(), "a stop is looked at");
+        assert_eq!(messenger.status, "draining: 1 call left, 0 s of 30 s");
+    }
+
+    #[test]
+    fn a_status_is_one_short_line() {
+        let lifecycle = Lifecycle::builder().build().unwrap();
+        let mut messenger = messenger(&lifecycle);
+        let status = format!("a\nREADY=1\r{}", "x".repeat(5000));
+        messenger.say(&[], status, None).unwrap();
+        assert!(messenger.status.starts_with("a READY=1 x"));
+        assert_eq!(messenger.status.len(), STATUS_LENGTH);
+    }
 }
