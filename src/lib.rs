@@ -65,6 +65,7 @@
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `server` | yes | the server, its health service, the client and the code generator's runtime; needs cmake and a C++ compiler |
+//! | `systemd` | no | tells systemd what the program is at, and feeds its watchdog; with the lifecycle alone, too |
 //!
 //! Without default features the crate is [`lifecycle`] alone. It builds in seconds, in Rust only.
 #![deny(missing_docs, unsafe_code)]
@@ -86,6 +87,8 @@ pub mod lifecycle;
 #[cfg(feature = "server")]
 mod server;
 mod sync;
+#[cfg(feature = "systemd")]
+pub mod systemd;
 #[cfg(feature = "server")]
 mod upgrade;
 

@@ -116,6 +116,8 @@ mod signals;
 mod startup;
 mod state;
 mod turn;
+#[cfg(feature = "systemd")]
+mod view;
 mod walk;
 mod workers;
 
@@ -125,7 +127,7 @@ use std::time::Duration;
 pub use self::builder::{BuildError, Builder};
 pub use self::hooks::{Hook, HookError};
 pub use self::in_flight::{Closed, Guard, InFlight, OwnedGuard};
-pub use self::participant::{Calls, Participant};
+pub use self::participant::{Calls, Check, Participant};
 pub use self::phase::{Phase, Transition};
 pub use self::plan::{Plan, PlanError};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
@@ -140,6 +142,8 @@ use self::report::one_line;
 #[cfg(feature = "server")]
 pub(crate) use self::run::message_of;
 use self::state::Shared;
+#[cfg(feature = "systemd")]
+pub(crate) use self::view::{Progress, View};
 use crate::sync::{unbounded, Arc, Receiver};
 
 /// A handle on the life of the program. Clones are the same lifecycle.
@@ -473,12 +477,6 @@ impl Lifecycle {
     #[cfg(feature = "server")]
     pub(crate) fn upgrades(&self) -> Option<&crate::upgrade::Upgrades> {
         self.shared().upgrades.as_ref()
-    }
-
-    /// Cancelled when this process has no other before it.
-    #[cfg(feature = "server")]
-    pub(crate) fn in_charge(&self) -> &Token {
-        &self.shared().in_charge
     }
 
     /// Why the stop began; `None` if it has not begun.

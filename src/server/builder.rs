@@ -16,6 +16,8 @@ use crate::lifecycle::{
     self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
 };
 
+#[cfg(feature = "systemd")]
+use crate::systemd::Notify;
 use crate::upgrade::Upgrade;
 
 use super::dispatch::Dispatch;
@@ -67,6 +69,10 @@ pub struct ServerBuilder {
     /// What its own lifecycle is to have, beside the plan and the signals.
     lifecycle: lifecycle::Builder,
     signals: Option<Signals>,
+    #[cfg(feature = "systemd")]
+    systemd: bool,
+    #[cfg(feature = "systemd")]
+    store_listeners: bool,
 }
 
 impl Server {
@@ -95,6 +101,10 @@ impl Server {
             plan: Plan::default(),
             lifecycle: Lifecycle::builder(),
             signals: None,
+            #[cfg(feature = "systemd")]
+            systemd: false,
+            #[cfg(feature = "systemd")]
+            store_listeners: false,
         }
     }
 }
@@ -276,6 +286,23 @@ impl ServerBuilder {
         self
     }
 
+    /// Tells systemd what the program is at, and feeds its watchdog, if systemd has started it; see
+    /// [`systemd`](crate::systemd). For a server with a lifecycle of its own.
+    #[cfg(feature = "systemd")]
+    pub fn systemd(mut self) -> Self {
+        self.systemd = true;
+        self
+    }
+
+    /// As [`systemd`](Self::systemd), and has systemd keep the listening sockets while the program is
+    /// restarted, so that nobody is refused in between; see
+    /// [`Notify::store_listeners`](crate::systemd::Notify::store_listeners).
+    #[cfg(feature = "systemd")]
+    pub fn store_listeners(mut self) -> Self {
+        self.store_listeners = true;
+        self.systemd()
+    }
+
     /// Serves until TERM or INT, then stops by the plan. This is all that `main` needs to do: it may
     /// return the report, whose exit code says how it went.
     ///
@@ -316,6 +343,14 @@ impl ServerBuilder {
             let report = Report::failed_start(&error);
             (error, Box::new(report))
         })?;
+        #[cfg(feature = "systemd")]
+        if self.systemd {
+            Notify::attach(&lifecycle).map_err(|error| {
+                let error = StartError::Engine(error);
+                lifecycle.fail(&error);
+                (error, Box::new(lifecycle.wait()))
+            })?;
+        }
         lifecycle.start().map_err(|Stopping { reason, .. }| {
             let error = match reason {
                 Reason::StartFailed(why) => StartError::Startup(why),
@@ -323,14 +358,24 @@ impl ServerBuilder {
             };
             (error, Box::new(lifecycle.wait()))
         })?;
+        #[cfg(feature = "systemd")]
+        let stores = self.store_listeners;
         let running = self.launch(&lifecycle, &lifecycle).map_err(|error| {
             // Changes nothing if a signal has begun the stop already.
             lifecycle.fail(&error);
             (error, Box::new(lifecycle.wait()))
         })?;
+        let server = Server::new(running, lifecycle, true);
+        #[cfg(feature = "systemd")]
+        if let (true, Some(notify)) = (stores, Notify::of(server.lifecycle())) {
+            // It serves all the same.
+            if let Err(error) = notify.store_listeners(&server) {
+                log::error!("cannot have systemd store the listening sockets: {error}");
+            }
+        }
         // A signal meanwhile has begun the stop, and `wait` will tell.
-        let _ = lifecycle.serving();
-        Ok(Server::new(running, lifecycle, true))
+        let _ = server.lifecycle().serving();
+        Ok(server)
     }
 
     /// Starts the server as a part of a lifecycle that it may share with others. The program calls
@@ -343,7 +388,10 @@ impl ServerBuilder {
     ///
     /// [`StartError`], and then nothing of the server is left running.
     pub fn start_with(self, lifecycle: &Lifecycle) -> Result<Server, StartError> {
-        if let Some(setting) = self.lifecycle.first_of_program() {
+        let setting = self.lifecycle.first_of_program();
+        #[cfg(feature = "systemd")]
+        let setting = setting.or(self.systemd.then_some("systemd"));
+        if let Some(setting) = setting {
             return Err(StartError::Setting {
                 setting,
                 value: "set".to_owned(),
@@ -361,7 +409,7 @@ impl ServerBuilder {
     /// another.
     #[cfg(feature = "admin")]
     pub(crate) fn start_beside(self, other: &Lifecycle) -> Result<Server, StartError> {
-        let lifecycle = Lifecycle::builder().plan(self.plan.clone());
+        let lifecycle = Lifecycle::builder().plan(self.plan);
         let lifecycle = lifecycle.build().map_err(StartError::Lifecycle)?;
         let running = self.launch(&lifecycle, other)?;
         let _ = lifecycle.serving();
