@@ -23,6 +23,7 @@
 //! - [`Server`] serves [`Service`]s, and is a part of a lifecycle. Handlers get a [`Call`], take and
 //!   give messages or streams of them ([`Requests`], [`Replies`]), and fail with a [`Status`].
 //!   Its [`Health`] is there for who asks.
+//! - [`Upgrade`] has a new process take over, without refusing a call, once it has shown that it works.
 //! - [`client`] is the other side, as blocking as this one.
 //! - `touchdown-build`, a crate of its own, turns .proto files into service traits and clients, in
 //!   build.rs; [`include_protos!`] brings them in.
@@ -65,6 +66,7 @@
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `server` | yes | the server, its health service, the client and the code generator's runtime; needs cmake and a C++ compiler |
+//! | `admin` | no | [`admin`]: status, stop and upgrade from afar, on a unix socket |
 //! | `systemd` | no | tells systemd what the program is at, and feeds its watchdog; with the lifecycle alone, too |
 //!
 //! Without default features the crate is [`lifecycle`] alone. It builds in seconds, in Rust only.
