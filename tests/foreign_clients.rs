@@ -1,5 +1,5 @@
 //! Clients of other languages call without a pause, while servers are
-//! restarted under them: no call is lost. And one asks for their health.
+//! restarted under them, or replace themselves: no call is lost. And one asks for their health.
 //!
 //! `tests/foreign/setup.sh target/foreign` installs what they need. To have it
 //! elsewhere, set TOUCHDOWN_PYTHON to a Python that has grpcio, and
@@ -25,16 +25,29 @@ use touchdown::ServingStatus;
 #[test]
 #[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
 fn python_loses_no_call_while_the_server_restarts() {
-    restart_under("python");
+    restart_under("python", &[]);
 }
 
 #[test]
 #[ignore = "needs Python with grpcio and Node with @grpc/grpc-js: tests/foreign/setup.sh"]
 fn node_loses_no_call_while_the_server_restarts() {
-    restart_under("node");
+    restart_under("node", &[]);
 }
 
-fn restart_under(client: &str) {
+#[test]
+#[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
+fn python_sees_nothing_of_an_upgrade() {
+    restart_under("python", &["--by", "upgrade"]);
+    restart_under("python", &["--by", "upgrade", "--health-checks"]);
+}
+
+#[test]
+#[ignore = "needs Python with grpcio and Node with @grpc/grpc-js: tests/foreign/setup.sh"]
+fn node_sees_nothing_of_an_upgrade() {
+    restart_under("node", &["--by", "upgrade"]);
+}
+
+fn restart_under(client: &str, options: &[&str]) {
     let (installed, python) = (installed(), python());
     let node_modules = env::var_os("TOUCHDOWN_NODE_MODULES")
         .map_or_else(|| installed.join("node_modules"), PathBuf::from);
@@ -51,6 +64,7 @@ fn restart_under(client: &str) {
             "/tests/foreign/restarts.py"
         ))
         .args(["--client", client, "--restarts", "5"])
+        .args(options)
         .arg("--server")
         .arg(server)
         .arg("--node-modules")
