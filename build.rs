@@ -41,8 +41,10 @@ mod shim {
     const GRPCIO_SYS: &str = "grpcio-sys-0.13.0+1.56.2-patched";
 
     pub fn compile() -> Result<(), Box<dyn Error>> {
-        println!("cargo:rerun-if-changed=src/engine/shim.cc");
-        println!("cargo:rerun-if-changed=src/engine/shim.h");
+        const SOURCES: [&str; 2] = ["src/engine/shim.cc", "src/engine/threads.cc"];
+        for file in SOURCES.iter().chain(&["src/engine/shim.h"]) {
+            println!("cargo:rerun-if-changed={file}");
+        }
         println!("cargo:rerun-if-env-changed=TOUCHDOWN_GRPCIO_SYS");
         let core = headers()?.join("grpc");
         cc::Build::new()
@@ -57,7 +59,7 @@ mod shim {
             .include(core.join("third_party/abseil-cpp"))
             .include(core.join("third_party/upb"))
             .include(core.join("src/core/ext/upb-generated"))
-            .file("src/engine/shim.cc")
+            .files(SOURCES)
             .try_compile("touchdown_shim")?;
         Ok(())
     }

@@ -3,15 +3,23 @@
 #![cfg(feature = "server")]
 
 mod common;
+mod lifecycle_support;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::*;
+use lifecycle_support::{bound, role, say as tell, Process};
 use touchdown::client::Client;
-use touchdown::lifecycle::exit_code;
+use touchdown::lifecycle::{exit_code, Signals};
 use touchdown::{Address, Call, Code, Interceptor, Listen, Server, StartError, Status};
 
 /// A folder for sockets, removed at the end.
@@ -179,7 +187,228 @@ fn a_socket_that_somebody_else_has_there_is_an_error_and_stays() {
     assert_eq!(say(&client_at(&folder.address()), "hi").unwrap(), "hi");
     // Another one's, which this server's end must not take away.
     fs::remove_file(folder.path()).unwrap();
-    let _other = std::os::unix::net::UnixListener::bind(folder.path()).unwrap();
+    let _other = UnixListener::bind(folder.path()).unwrap();
     drop(server);
     assert!(folder.path().exists());
+}
+
+/// Runs a test again in a process that has been passed a socket as systemd does.
+fn start_with_socket(socket: impl Into<OwnedFd>, name: &str, role: &str, test: &str) -> Process {
+    let script = format!(
+        "exec 3<&0 0</dev/null
+        LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES={name} exec \"$0\" \"$@\""
+    );
+    let socket = Stdio::from(socket.into());
+    Process::start_in_shell(&script, socket, role, test)
+}
+
+#[test]
+fn sockets_that_systemd_has_passed_are_served() {
+    let test = "sockets_that_systemd_has_passed_are_served";
+    let _bound = bound();
+    if let Some(address) = role() {
+        let server = Server::builder()
+            .address(address)
+            .plan(quick_plan())
+            .service(echo())
+            .signals(Signals::process())
+            .start();
+        tell(&match &server {
+            Ok(server) => format!("listening at {}", server.address()),
+            Err(error) => error.to_string(),
+        });
+        let code = server.map_or(0, |it| it.wait().exit_code());
+        std::process::exit(code.into())
+    }
+    let serves = |mut process: Process, address: &str| {
+        process.hear(&format!("listening at {address}"));
+        assert_eq!(say(&client_at(address), "hello").unwrap(), "hello");
+        process.signal("TERM");
+        let end = process.end();
+        assert_eq!(end.code, Some(exit_code::CLEAN.into()), "{end:?}");
+    };
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap().to_string();
+    // This process goes on listening, too, so the address cannot be bound.
+    let copy = || tcp.try_clone().unwrap();
+    serves(
+        start_with_socket(copy(), "web", "systemd:web", test),
+        &address,
+    );
+    serves(start_with_socket(copy(), "web", &address, test), &address);
+    let mut process = start_with_socket(copy(), "web", "systemd:other", test);
+    process.hear("cannot listen at systemd:other: systemd has passed no socket of this name");
+    process.end();
+
+    let folder = Folder::new("systemd");
+    let unix = UnixListener::bind(folder.path()).unwrap();
+    let passed = start_with_socket(unix, "it", "systemd:it", test);
+    serves(passed, &folder.address());
+    assert!(folder.path().exists(), "systemd may go on listening there");
+}
+
+/// A server in a process that may have so many descriptors, and as many connections as there are
+/// descriptors for.
+struct Starved {
+    process: Process,
+    address: String,
+}
+
+impl Starved {
+    fn start(descriptors: usize, test: &str) -> Starved {
+        let script = ulimit(descriptors);
+        let mut process = Process::start_in_shell(&script, Stdio::null(), "server", test);
+        let line = process.hear("listening at");
+        let address = line.rsplit(' ').next().unwrap().to_owned();
+        Starved { process, address }
+    }
+
+    fn serve() -> ! {
+        let server = builder(echo())
+            .max_connections(100_000)
+            .signals(Signals::process())
+            .start()
+            .unwrap();
+        tell(&format!("listening at {}", server.address()));
+        std::process::exit(server.wait().exit_code().into())
+    }
+
+    fn connect(&self) -> TcpStream {
+        let mut socket = TcpStream::connect(&self.address).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        // It fails if the server has closed it by now.
+        let _ = socket.write_all(PREFACE);
+        socket
+    }
+
+    /// How much processor time it has used.
+    fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        // proc(5): behind the name in brackets, the 12th and 13th field are user and system time,
+        // in ticks, of which Linux tells programs 100 a second.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields.map(|it| it.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Fails if the process does more in a while than look whether anything has changed.
+    fn assert_idle(&self) {
+        let before = self.processor_time();
+        thread::sleep(Duration::from_secs(2));
+        let used = self.processor_time() - before;
+        assert!(used < Duration::from_millis(200), "{used:?} in two seconds");
+    }
+
+    fn set_limit(&self, descriptors: usize) {
+        let status = Command::new("prlimit")
+            .args(["--pid", &self.process.id().to_string()])
+            .arg(format!("--nofile={descriptors}:"))
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    fn stop(self) {
+        self.process.signal("TERM");
+        let end = self.process.end();
+        assert_eq!(end.code, Some(exit_code::CLEAN.into()), "{end:?}");
+    }
+}
+
+fn ulimit(descriptors: usize) -> String {
+    format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")
+}
+
+/// Whether the server speaks HTTP/2 there, or has closed the connection. Panics if it does neither.
+fn is_served(socket: &mut TcpStream) -> bool {
+    match socket.read(&mut [0; 1]) {
+        Ok(count) => count == 1,
+        Err(error) => {
+            let kind = error.kind();
+            assert_eq!(kind, std::io::ErrorKind::ConnectionReset, "{error}");
+            false
+        }
+    }
+}
+
+fn assert_prompt_calls(client: &Client) {
+    for _ in 0..100 {
+        let begun = Instant::now();
+        assert_eq!(say(client, "hello").unwrap(), "hello");
+        let taken = begun.elapsed();
+        assert!(taken < Duration::from_secs(1), "a call took {taken:?}");
+    }
+}
+
+const CROWD: &str = "a_server_without_descriptors_serves_whom_it_has_and_turns_others_away";
+
+#[test]
+fn a_server_without_descriptors_serves_whom_it_has_and_turns_others_away() {
+    let _bound = bound();
+    match role().as_deref() {
+        None => {
+            let end = Process::start_in_shell(&ulimit(4096), Stdio::null(), "crowd", CROWD).end();
+            assert_eq!(end.code, Some(0), "{}\n{}", end.stdout, end.stderr);
+        }
+        Some("server") => Starved::serve(),
+        _ => crowd(),
+    }
+}
+
+/// 2,000 clients of a server that has descriptors for half of them.
+fn crowd() {
+    let server = Starved::start(1000, CROWD);
+    let client = client_at(&server.address);
+    assert_eq!(say(&client, "hello").unwrap(), "hello");
+    let sockets: Vec<TcpStream> = (0..2000).map(|_| server.connect()).collect();
+    let mut served: Vec<TcpStream> = Vec::new();
+    for mut socket in sockets {
+        if is_served(&mut socket) {
+            served.push(socket);
+        }
+    }
+    assert!((800..1000).contains(&served.len()), "{}", served.len());
+    assert_prompt_calls(&client);
+    server.assert_idle();
+    assert_prompt_calls(&client);
+    // Several times, because the machine may be busy with something else.
+    let recover = || {
+        served.truncate(served.len() - 20);
+        let begun = Instant::now();
+        // The server may not have seen the end of the others yet.
+        while !is_served(&mut server.connect()) {
+            assert!(begun.elapsed() < LONG, "nobody new is served");
+        }
+        begun.elapsed()
+    };
+    let fastest = std::iter::repeat_with(recover).take(10).min().unwrap();
+    assert!(fastest < Duration::from_millis(100), "{fastest:?}");
+    drop(served);
+    drop(client);
+    server.stop();
+}
+
+const PAUSE: &str = "a_server_that_cannot_even_turn_clients_away_waits_without_spinning";
+
+#[test]
+fn a_server_that_cannot_even_turn_clients_away_waits_without_spinning() {
+    let _bound = bound();
+    if role().is_some() {
+        Starved::serve();
+    }
+    let server = Starved::start(1000, PAUSE);
+    let client = client_at(&server.address);
+    assert_eq!(say(&client, "hello").unwrap(), "hello");
+    // Below what it has already: nothing that it closes makes room.
+    server.set_limit(3);
+    let mut waiting: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
+    server.assert_idle();
+    assert_prompt_calls(&client);
+    server.set_limit(1000);
+    assert!(
+        waiting.iter_mut().all(is_served),
+        "they were kept for better times"
+    );
+    drop(client);
+    server.stop();
 }

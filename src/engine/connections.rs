@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::ffi::{c_void, CString};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::listener::Accepted;
 use super::peer::{numbered, PeerInfo};
 use super::shim::{touchdown_server_add_connection, ConnectionEvents};
+use super::socket_options;
 use super::wake::Wake;
 use super::Shared;
 
@@ -26,6 +27,10 @@ pub(super) struct Connections {
     /// As many as `open` has. Asked for with every call, so not under the lock; it
     /// is no more than a number, and nothing pairs with it.
     count: AtomicUsize,
+    /// The thread that accepts waits for a descriptor; taken back by the first connection that
+    /// closes, which wakes it. What it does then, it would do a moment later without, so nothing
+    /// pairs with it.
+    descriptor_wanted: AtomicBool,
     wake: Arc<Wake>,
 }
 
@@ -82,6 +87,7 @@ impl Connections {
                 next: 0,
             }),
             count: AtomicUsize::new(0),
+            descriptor_wanted: AtomicBool::new(false),
             wake,
         }
     }
@@ -265,10 +271,21 @@ impl Connections {
         let left = open.sockets.len();
         self.count.store(left, Ordering::Relaxed);
         drop(open);
+        let is_wanted = self.descriptor_wanted.swap(false, Ordering::Relaxed);
         // A drain waits for the last.
-        if left == 0 {
+        if left == 0 || is_wanted {
             self.wake.wake();
         }
+    }
+
+    /// Has the next connection that closes wake the thread that accepts.
+    pub(super) fn want_descriptor(&self) {
+        self.descriptor_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one has closed since that was asked for.
+    pub(super) fn has_one_closed(&self) -> bool {
+        !self.descriptor_wanted.load(Ordering::Relaxed)
     }
 }
 
@@ -317,17 +334,9 @@ fn unacknowledged(fd: RawFd) -> i32 {
 /// is sent. C-core's own pings cannot tell: they wait behind what the peer does not take. For a
 /// unix socket there is no such thing.
 fn limit_unanswered(socket: &OwnedFd, limit: Duration) {
-    let milliseconds = libc::c_uint::try_from(limit.as_millis()).unwrap_or(libc::c_uint::MAX);
-    // SAFETY: the kernel reads an unsigned int.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_USER_TIMEOUT,
-            (&raw const milliseconds).cast(),
-            size_of::<libc::c_uint>() as libc::socklen_t,
-        )
-    };
+    let milliseconds = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
+    let _ = socket_options::set(socket, level, name, milliseconds);
 }
 
 fn round_trip(fd: RawFd) -> Duration {

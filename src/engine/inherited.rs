@@ -16,6 +16,7 @@ use std::sync::OnceLock;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::listener::Address;
+use super::socket_options;
 use super::stored;
 
 /// How addresses begin that stand for what systemd has passed.
@@ -150,13 +151,14 @@ impl Inherited {
             let message = format!("{}, which was passed to this process, {what}", self.name);
             io::Error::new(io::ErrorKind::InvalidInput, message)
         };
-        let Ok(family) = self.option(libc::SO_DOMAIN) else {
+        let option = |name| socket_options::get(&self.socket, libc::SOL_SOCKET, name);
+        let Ok(family) = option(libc::SO_DOMAIN) else {
             return Err(wrong("is no socket"));
         };
-        if self.option(libc::SO_TYPE)? != libc::SOCK_STREAM {
+        if option(libc::SO_TYPE)? != libc::SOCK_STREAM {
             return Err(wrong("is no stream socket"));
         }
-        if self.option(libc::SO_ACCEPTCONN)? == 0 {
+        if option(libc::SO_ACCEPTCONN)? == 0 {
             return Err(wrong("does not listen"));
         }
         let fd = self.socket.as_raw_fd();
@@ -177,25 +179,6 @@ impl Inherited {
                     .ok_or_else(|| wrong("is a unix socket without an address"))
             }
             _ => Err(wrong("is neither a TCP nor a unix socket")),
-        }
-    }
-
-    fn option(&self, option: libc::c_int) -> io::Result<libc::c_int> {
-        let mut value: libc::c_int = 0;
-        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: the kernel writes an int.
-        let result = unsafe {
-            libc::getsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                (&raw mut value).cast(),
-                &mut length,
-            )
-        };
-        match result {
-            0 => Ok(value),
-            _ => Err(io::Error::last_os_error()),
         }
     }
 }

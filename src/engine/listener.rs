@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::inherited::{inherited, Inherited, SYSTEMD};
 use super::peer::{PeerCredentials, PeerInfo};
+use super::socket_options;
 use super::unix_path::{self, Access, Identity};
 
 /// Where a server listens.
@@ -474,17 +475,7 @@ fn probe(socket: &TcpStream, keepalive: TcpKeepalive) {
         ),
     ];
     for (level, name, value) in options {
-        let value: libc::c_int = value;
-        // SAFETY: the kernel reads an int.
-        unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                level,
-                name,
-                (&raw const value).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
+        let _ = socket_options::set(socket, level, name, value);
     }
 }
 
@@ -619,6 +610,40 @@ mod tests {
         drop(systemds);
         assert!(path.exists(), "systemd's path stays");
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn connections_get_the_tcp_options_of_their_listener() {
+        let keepalive = TcpKeepalive {
+            idle: 30,
+            interval: 7,
+            probes: 4,
+        };
+        let tcp = TcpOptions {
+            keepalive: Some(keepalive),
+            user_timeout: None,
+        };
+        let options = ListenOptions {
+            tcp,
+            ..ListenOptions::new("127.0.0.1:0".to_owned())
+        };
+        let mut listeners = Vec::new();
+        Listener::bind(&options, &mut Vec::new(), &mut listeners).unwrap();
+        let _client = TcpStream::connect(listeners[0].address().to_string()).unwrap();
+        let accepted = listeners[0].accept().unwrap().unwrap();
+        let get = |level, name| socket_options::get(&accepted.socket, level, name).unwrap();
+        assert_eq!(get(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+        assert_eq!(get(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), 30);
+        assert_eq!(get(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), 7);
+        assert_eq!(get(libc::IPPROTO_TCP, libc::TCP_KEEPCNT), 4);
+        assert_eq!(accepted.unanswered, Some(Duration::from_secs(58)));
+        let user_timeout = Some(Duration::from_secs(9));
+        let tcp = TcpOptions {
+            user_timeout,
+            ..tcp
+        };
+        assert_eq!(tcp.unanswered(), user_timeout);
+        assert_eq!(TcpOptions::default().unanswered(), None);
     }
 
     #[test]

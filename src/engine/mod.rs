@@ -20,6 +20,7 @@ mod requests;
 mod roster;
 mod server;
 mod shim;
+mod socket_options;
 mod spawn;
 mod stack;
 mod stored;
@@ -122,6 +123,9 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// A message that was sent with [`Call::send_and_tell`] is on its way.
     fn sent(&self, call: &Arc<Call>);
+
+    /// The clients have had the time to hear of a drain, and to go.
+    fn clients_know(&self);
 
     /// A drain is over: no connection is left that could bring a call.
     fn drained(&self);
@@ -482,10 +486,17 @@ impl Shared {
     }
 }
 
-/// Spares the process the end of C-core, which joins a dozen threads: 1 to 4 ms that nobody is to
-/// wait for when the process itself is about to end.
+/// Spares the process the end of C-core, which joins threads: time that nobody is to wait for when
+/// the process itself is about to end.
 pub(crate) fn keep_core() {
     library::Library::keep();
+}
+
+/// Ends the thread of C-core's that a program does not need, which may have been started with a
+/// client. C-core must be in use.
+pub(crate) fn end_spare_threads() {
+    // SAFETY: of the caller's making, C-core is started, and stays so for the length of this call.
+    unsafe { shim::touchdown_end_spare_threads() }
 }
 
 /// A running server.
@@ -638,6 +649,7 @@ impl Engine {
     /// then, and a drain leaves to it what it has not accepted.
     pub(crate) fn set_handed_over(&self, handed_over: bool) {
         self.shared.listening.lock().set_handed_over(handed_over);
+        self.shared.wake.wake();
     }
 
     /// Stops listening, sends clients away, serves what is on the wire within the limits, one for

@@ -81,6 +81,10 @@ void touchdown_uncork_old(const touchdown_arguments* arguments);
 // and puts nothing there, if the queue is shut down.
 int touchdown_queue_post(grpc_completion_queue* queue, void* tag);
 
+// Ends the thread that C-core has started for timers, if it has nothing to do: see
+// threads.cc. To be called after `grpc_init`, any number of times.
+void touchdown_end_spare_threads(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,4 +1,4 @@
-//! The functions of `shim.cc`; `shim.h` says what they do.
+//! The functions of `shim.cc` and `threads.cc`; `shim.h` says what they do.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -56,4 +56,5 @@ unsafe extern "C" {
         queue: *mut grpc_completion_queue,
         tag: *mut c_void,
     ) -> c_int;
+    pub(super) fn touchdown_end_spare_threads();
 }

@@ -156,7 +156,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets how many connections may be open. What comes on top of that is closed at once.
+    /// Sets how many connections may be open. What comes on top of that is closed at once, and so is
+    /// what comes when the process has no descriptor left: a client that is turned away may try
+    /// elsewhere, and one that is left to wait cannot know. Those that are open are served on.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self

@@ -191,7 +191,11 @@ impl Participant for Running {
             self.dispatch.in_flight(),
             self.engine.connections()
         );
-        self.dispatch.health.close();
+        // In favour of another process at the same address: who watches is to hear that he has to go
+        // there, and not that nobody is well here.
+        if !self.dispatch.health.is_ready() {
+            self.dispatch.health.close();
+        }
         self.engine.drain(self.limits.begin(Instant::now()));
     }
 

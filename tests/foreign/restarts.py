@@ -4,6 +4,8 @@ A client (restart.py or restart.mjs) calls without a pause, over one channel, wh
 exits, and starts again at once on the same port. A call counts as lost if it ends in any way but with its
 own reply, or with "connection refused".
 
+With `--tls` they speak TLS. With `--health-checks` the Python client calls only a server that says it is healthy.
+
 With `--by upgrade` the server gets SIGUSR2 instead: it starts a new one, which takes over its listening socket.
 Then nothing may be refused, either.
 
@@ -118,9 +120,14 @@ class Stage:
         else:
             self.port = free_port()
             self.address = f"127.0.0.1:{self.port}"
+        self._certificate = []
+        if options.tls:
+            folder = pathlib.Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+            self._certificate = make_certificate(folder, self.address.partition(":")[0])
 
     def start_server(self):
-        server = Process([self._options.server, self.address], self._server_namespace, stderr=self._server_log)
+        command = [self._options.server, self.address, *self._certificate]
+        server = Process(command, self._server_namespace, stderr=self._server_log)
         self._cleanup.callback(server.close)
         line = server.read_line()
         if line != f"listening at {self.address}":
@@ -140,6 +147,8 @@ class Stage:
             f"--think-ms-max={options.think_ms[1]}",
             f"--name-bytes={options.name_bytes}",
             f"--retries={options.retries}",
+            *(["--health-checks"] if options.health_checks else []),
+            *(f"--ca={file}" for file in self._certificate[:1]),
         ]
         environment = {**os.environ, "TOUCHDOWN_NODE_MODULES": options.node_modules}
         client = Process([*program, *arguments], self._client_namespace, stdin=subprocess.PIPE, env=environment)
@@ -172,6 +181,18 @@ def slow_network(delay_ms):
         return network.SlowNetwork(delay_ms)
     except (OSError, subprocess.CalledProcessError) as error:
         raise CannotRun(f"a network with delay needs root, `ip` and /dev/net/tun: {error}") from error
+
+
+def make_certificate(folder, host):
+    """A certificate for this address, signed by itself, and its key; returns the two files."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=greeter", "-addext", f"subjectAltName=IP:{host}", "-days", "2"]
+    try:
+        subprocess.run([*command, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CannotRun(f"a certificate needs openssl: {error}") from error
+    return [certificate, key]
 
 
 def free_port():
@@ -331,6 +352,8 @@ def parse_options():
     add("--pause-ms", type=float, nargs=2, default=[100, 400], metavar=minimum_maximum, help="from a reply to SIGTERM")
     add("--capture", help="look at the wire, and keep its packets in this file; needs root")
     add("--server-log", help="keep the server's standard error in this file")
+    add("--tls", action="store_true", help="needs openssl, and a server built with the feature tls")
+    add("--health-checks", action="store_true", help="of the Python client")
     add("--node", default="node", help="the Node program")
     add("--node-modules", default=node_modules, help="where its packages are")
     return parser.parse_args()

@@ -169,8 +169,23 @@ impl Process {
 
     /// The child finds what part it is to play in [`role`].
     pub fn start_as(role: &str, test: &str) -> Self {
-        let mut command = child_as(role, test);
-        command.stdin(Stdio::null());
+        Self::start_command(child_as(role, test), Stdio::null())
+    }
+
+    /// As `start_as`, by a shell script that prepares the process and then runs `"$0" "$@"` in it.
+    pub fn start_in_shell(script: &str, stdin: Stdio, role: &str, test: &str) -> Self {
+        let child = child_as(role, test);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", script])
+            .arg(child.get_program())
+            .args(child.get_args())
+            .env(CASE, role);
+        Self::start_command(command, stdin)
+    }
+
+    fn start_command(mut command: Command, stdin: Stdio) -> Self {
+        command.stdin(stdin);
         Self::spawn(command)
     }
 

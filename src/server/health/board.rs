@@ -137,6 +137,11 @@ impl<S: Stream> Board<S> {
         }
     }
 
+    /// Whether calls are welcome, as far as the program's phase goes.
+    pub(crate) fn is_ready(&self) -> bool {
+        (self.is_ready)()
+    }
+
     /// The services that are known, in the order of their names.
     pub(crate) fn services(&self) -> Vec<String> {
         let mut services = self.word.services();
