@@ -75,6 +75,8 @@
 #[cfg(feature = "server")]
 extern crate self as touchdown;
 
+#[cfg(feature = "admin")]
+pub mod admin;
 #[cfg(feature = "server")]
 pub mod client;
 #[cfg(feature = "server")]

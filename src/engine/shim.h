@@ -77,13 +77,13 @@ void touchdown_uncork(const touchdown_arguments* arguments);
 // corked before the last call of this.
 void touchdown_uncork_old(const touchdown_arguments* arguments);
 
-// Puts an event with this tag on the queue, for whichever thread polls it. Returns 0,
-// and puts nothing there, if the queue is shut down.
-int touchdown_queue_post(grpc_completion_queue* queue, void* tag);
-
 // Ends the thread that C-core has started for timers, if it has nothing to do: see
 // threads.cc. To be called after `grpc_init`, any number of times.
 void touchdown_end_spare_threads(void);
+
+// Puts an event with this tag on the queue, for whichever thread polls it. Returns 0,
+// and puts nothing there, if the queue is shut down.
+int touchdown_queue_post(grpc_completion_queue* queue, void* tag);
 
 #ifdef __cplusplus
 }

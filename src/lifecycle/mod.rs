@@ -411,11 +411,13 @@ impl Lifecycle {
     /// # Ok::<(), touchdown::lifecycle::BuildError>(())
     /// ```
     pub fn describe(&self) -> String {
-        let mut text = format!("{}\n", self.phase());
-        guard::describe(self.shared(), |line| {
-            let _ = writeln!(text, "{}", one_line(line));
-        });
-        text
+        describe(self.shared())
+    }
+
+    /// What holds on to the program without counting as a handle.
+    #[cfg(feature = "admin")]
+    pub(crate) fn remote(&self) -> Remote {
+        Remote(Arc::clone(self.shared()))
     }
 
     /// Begins the stop and returns at once. `why` goes into the report. Does nothing if the stop
@@ -487,6 +489,14 @@ impl Lifecycle {
     }
 }
 
+fn describe(shared: &Shared) -> String {
+    let mut text = format!("{}\n", shared.phase.get());
+    guard::describe(shared, |line| {
+        let _ = writeln!(text, "{}", one_line(line));
+    });
+    text
+}
+
 /// Replaces the program by another process.
 #[cfg(feature = "server")]
 fn upgrade(shared: &Arc<Shared>) -> Result<u32, crate::UpgradeError> {
@@ -526,6 +536,37 @@ impl Remote {
 
     pub(crate) fn draining(&self) -> &Token {
         &self.0.draining
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn phase(&self) -> Phase {
+        self.0.phase.get()
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        self.0.control.lock().reason.clone()
+    }
+
+    /// How many works are in flight.
+    #[cfg(feature = "admin")]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.0.in_flight(&self.0.participants())
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn describe(&self) -> String {
+        describe(&self.0)
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn shutdown(&self, why: String) {
+        self.0.begin_stop(Reason::Requested(why));
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn upgrade(&self) -> Result<u32, crate::UpgradeError> {
+        upgrade(&self.0)
     }
 
     /// Begins to stop, in favour of this process. Says false if another stop has begun already.

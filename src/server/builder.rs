@@ -63,6 +63,8 @@ pub struct ServerBuilder {
     handshake_timeout: Duration,
     cut_early_after: f64,
     smoke_test: Option<SmokeTest>,
+    #[cfg(feature = "admin")]
+    pub(crate) admin: Option<crate::admin::Admin>,
     plan: Plan,
     /// What its own lifecycle is to have, beside the plan and the signals.
     lifecycle: lifecycle::Builder,
@@ -94,6 +96,8 @@ impl Server {
             handshake_timeout: Duration::from_secs(10),
             cut_early_after: 0.5,
             smoke_test: None,
+            #[cfg(feature = "admin")]
+            admin: None,
             plan: Plan::default(),
             lifecycle: Lifecycle::builder(),
             signals: None,
@@ -356,7 +360,7 @@ impl ServerBuilder {
         })?;
         #[cfg(feature = "systemd")]
         let stores = self.store_listeners;
-        let running = self.launch(&lifecycle).map_err(|error| {
+        let running = self.launch(&lifecycle, &lifecycle).map_err(|error| {
             // Changes nothing if a signal has begun the stop already.
             lifecycle.fail(&error);
             (error, Box::new(lifecycle.wait()))
@@ -395,13 +399,33 @@ impl ServerBuilder {
             });
         }
         Ok(Server::new(
-            self.launch(lifecycle)?,
+            self.launch(lifecycle, lifecycle)?,
             lifecycle.clone(),
             false,
         ))
     }
 
-    fn launch(mut self, lifecycle: &Lifecycle) -> Result<Arc<Running>, StartError> {
+    /// Starts the server with a lifecycle of its own, and has its sockets handed over with those of
+    /// another.
+    #[cfg(feature = "admin")]
+    pub(crate) fn start_beside(self, other: &Lifecycle) -> Result<Server, StartError> {
+        let lifecycle = Lifecycle::builder().plan(self.plan);
+        let lifecycle = lifecycle.build().map_err(StartError::Lifecycle)?;
+        let running = self.launch(&lifecycle, other)?;
+        let _ = lifecycle.serving();
+        Ok(Server::new(running, lifecycle, true))
+    }
+
+    fn launch(
+        mut self,
+        lifecycle: &Lifecycle,
+        handed_over_with: &Lifecycle,
+    ) -> Result<Arc<Running>, StartError> {
+        #[cfg(feature = "admin")]
+        let admin = match self.admin.take() {
+            Some(admin) => Some(admin.start(lifecycle)?),
+            None => None,
+        };
         let settings = self.settings()?;
         let (workers, backlog) = (at_least_one("workers", self.workers)?, self.backlog);
         let connections = at_least_one("max_connections", self.max_connections)?;
@@ -473,7 +497,7 @@ impl ServerBuilder {
         let config = Config {
             methods: engine_methods,
             listeners,
-            accepting: lifecycle.upgrades().is_none(),
+            accepting: handed_over_with.upgrades().is_none(),
             settings,
             workers,
             backlog,
@@ -504,8 +528,13 @@ impl ServerBuilder {
         lifecycle
             .enlist(running.clone())
             .map_err(|Stopping { .. }| StartError::TooLate)?;
-        if let Some(upgrades) = lifecycle.upgrades() {
+        if let Some(upgrades) = handed_over_with.upgrades() {
             upgrades.add(running.clone());
+        }
+        #[cfg(feature = "admin")]
+        if let Some(admin) = admin {
+            // If a stop has begun meanwhile, it ends here.
+            let _ = lifecycle.hook(crate::admin::Admin::end(admin));
         }
         // Only now: it is sure that `close` will be called, so no watcher outlives the engine.
         health.open();
