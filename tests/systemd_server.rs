@@ -134,6 +134,7 @@ fn the_watchdog_is_fed_with_every_worker_blocked_and_with_a_health_that_is_bad()
     let client = client_of(&mut child);
     let blocked = thread::spawn(move || call(&client, "hello"));
     child.hear("begun");
+    hear_of(&manager, "READY=1");
     manager.rest();
     manager.expect_fed(10);
     child.tell("go on");
