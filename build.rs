@@ -41,8 +41,9 @@ mod shim {
     const GRPCIO_SYS: &str = "grpcio-sys-0.13.0+1.56.2-patched";
 
     pub fn compile() -> Result<(), Box<dyn Error>> {
-        println!("cargo:rerun-if-changed=src/engine/shim.cc");
-        println!("cargo:rerun-if-changed=src/engine/shim.h");
+        for file in ["shim.cc", "shim.h", "tls.cc", "tls.h", "closure.h"] {
+            println!("cargo:rerun-if-changed=src/engine/{file}");
+        }
         println!("cargo:rerun-if-env-changed=TOUCHDOWN_GRPCIO_SYS");
         let core = headers()?.join("grpc");
         cc::Build::new()
@@ -57,7 +58,7 @@ mod shim {
             .include(core.join("third_party/abseil-cpp"))
             .include(core.join("third_party/upb"))
             .include(core.join("src/core/ext/upb-generated"))
-            .file("src/engine/shim.cc")
+            .files(["src/engine/shim.cc", "src/engine/tls.cc"])
             .try_compile("touchdown_shim")?;
         Ok(())
     }
