@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::listener::{Listener, QUEUE};
+use super::listener::{Accepted, QUEUE};
 use super::roster::{Watched, TICK};
 use super::{worker, Shared};
 
@@ -32,15 +32,9 @@ const STUCK_CHECK: Duration = Duration::from_millis(500);
 /// them, but at least and at most this.
 const QUIET: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(2500));
 
-pub(super) fn run(
-    shared: &Arc<Shared>,
-    listeners: Vec<Listener>,
-    limit: usize,
-    handshake: Duration,
-) {
+pub(super) fn run(shared: &Arc<Shared>, limit: usize, handshake: Duration) {
     let mut keeper = Housekeeper {
         shared,
-        listeners,
         limit,
         handshake,
         paused_until: None,
@@ -51,7 +45,7 @@ pub(super) fn run(
     while !shared.stopping.load(Ordering::SeqCst) {
         keeper.turn();
     }
-    keeper.listeners.clear();
+    shared.listening.lock().close();
     if !matches!(keeper.drain, Drain::Done) {
         shared.connections.cut();
     }
@@ -62,7 +56,6 @@ pub(super) fn run(
 
 struct Housekeeper<'a> {
     shared: &'a Arc<Shared>,
-    listeners: Vec<Listener>,
     limit: usize,
     handshake: Duration,
     paused_until: Option<Instant>,
@@ -125,10 +118,13 @@ impl Housekeeper<'_> {
         if !paused {
             self.paused_until = None;
         }
-        let listeners = self.listeners.iter().filter(|_| !paused);
-        let mut waited: Vec<libc::pollfd> = [self.shared.wake.as_raw_fd()]
+        let mut sockets = vec![self.shared.wake.as_raw_fd()];
+        if !paused {
+            // Only this thread closes them.
+            sockets.extend(self.shared.listening.lock().waited_for());
+        }
+        let mut waited: Vec<libc::pollfd> = sockets
             .into_iter()
-            .chain(listeners.map(Listener::as_raw_fd))
             .map(|fd| libc::pollfd {
                 fd,
                 events: libc::POLLIN,
@@ -149,6 +145,7 @@ impl Housekeeper<'_> {
             self.shared.wake.clear();
             // A connection may have begun to linger.
             self.next_sweep = Some(Instant::now());
+            self.take_given();
         }
         for (index, listener) in waited[1..].iter().enumerate() {
             if listener.revents != 0 {
@@ -161,42 +158,52 @@ impl Housekeeper<'_> {
     /// flood must not keep the server from its end.
     fn accept_from(&mut self, index: usize, most: usize) {
         for _ in 0..most {
-            let accepted = match self.listeners[index].accept() {
-                Ok(Some(accepted)) => accepted,
+            let accepted = self.shared.listening.lock().accept_from(index);
+            match accepted {
+                Ok(Some(accepted)) => self.admit(accepted),
                 Ok(None) => return,
                 Err(error) if is_of_connection(&error) => {
                     log::debug!("a connection failed while it was accepted: {error}");
-                    continue;
                 }
                 Err(error) => {
                     log::error!("cannot accept a connection: {error}");
                     self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
                 }
-            };
-            if self.shared.connections.count() >= self.limit {
-                // Closing tells the client at once; leaving it in the kernel's
-                // queue would let it wait for nothing.
-                let now = Instant::now();
-                let last = self.limit_reported;
-                if last.is_none_or(|it| now >= it + LIMIT_LOG_PAUSE) {
-                    log::warn!(
-                        "the limit of {} connections is reached: closing new ones, this one from {}",
-                        self.limit,
-                        accepted.peer
-                    );
-                    self.limit_reported = Some(now);
-                }
-                continue;
             }
-            let silent_until = Instant::now() + self.handshake;
-            let sweep = self
-                .next_sweep
-                .map_or(silent_until, |it| it.min(silent_until));
-            self.next_sweep = Some(sweep);
-            let connections = &self.shared.connections;
-            connections.add(self.shared, accepted.socket, &accepted.peer, silent_until);
         }
+    }
+
+    /// Takes in the connections that the program has made to its own server.
+    fn take_given(&mut self) {
+        let given = self.shared.listening.lock().take_given();
+        given.into_iter().for_each(|it| self.admit(it));
+    }
+
+    /// Begins to serve a connection, if there may be another.
+    fn admit(&mut self, accepted: Accepted) {
+        if self.shared.connections.count() >= self.limit {
+            // Closing tells the client at once; leaving it in the kernel's
+            // queue would let it wait for nothing.
+            let now = Instant::now();
+            let last = self.limit_reported;
+            if last.is_none_or(|it| now >= it + LIMIT_LOG_PAUSE) {
+                log::warn!(
+                    "the limit of {} connections is reached: closing new ones, this one from {}",
+                    self.limit,
+                    accepted.peer
+                );
+                self.limit_reported = Some(now);
+            }
+            return;
+        }
+        let silent_until = Instant::now() + self.handshake;
+        let sweep = self
+            .next_sweep
+            .map_or(silent_until, |it| it.min(silent_until));
+        self.next_sweep = Some(sweep);
+        let connections = &self.shared.connections;
+        connections.add(self.shared, accepted.socket, &accepted.peer, silent_until);
     }
 
     /// Returns when to come again, if nobody calls earlier.
@@ -205,10 +212,12 @@ impl Housekeeper<'_> {
         match &mut self.drain {
             Drain::NotBegun => {
                 // What the kernel has already accepted for us is served, too.
-                for index in 0..self.listeners.len() {
+                let queues = shared.listening.lock().own_queues();
+                for index in 0..queues {
                     self.accept_from(index, QUEUE as usize);
                 }
-                self.listeners.clear();
+                let given = shared.listening.lock().close();
+                given.into_iter().for_each(|it| self.admit(it));
                 shared.server.send_goaways();
                 let patience =
                     (shared.connections.longest_round_trip() * 4).clamp(QUIET.0, QUIET.1);

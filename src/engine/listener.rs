@@ -7,8 +7,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::linux::fs::MetadataExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+
+use super::inherited::{inherited, Inherited, SYSTEMD};
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +21,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// The path of a unix socket.
     Unix(PathBuf),
+    /// The name of a unix socket in Linux's abstract namespace, without the zero byte before it.
+    Abstract(String),
 }
 
 impl Address {
@@ -25,31 +30,47 @@ impl Address {
     pub fn port(&self) -> Option<u16> {
         match self {
             Address::Tcp(address) => Some(address.port()),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Abstract(_) => None,
         }
     }
 }
 
 /// As it is written for the builder: `127.0.0.1:50051`, `[::1]:50051`,
-/// `unix:/run/greeter.sock`.
+/// `unix:/run/greeter.sock`, `unix-abstract:greeter`.
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(address) => write!(formatter, "{address}"),
             Address::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Address::Abstract(name) => write!(formatter, "unix-abstract:{name}"),
         }
     }
+}
+
+/// What listening at an address is to be like.
+#[derive(Clone, Debug)]
+pub(crate) struct ListenOptions {
+    /// As the program has written it. It may stand for several addresses.
+    pub(crate) address: String,
 }
 
 pub(crate) struct Listener {
     socket: Socket,
     address: Address,
+    /// The address as the program has written it, by which a successor finds the socket.
+    name: String,
+    is_inherited: bool,
+    /// What lies at the path of a unix socket, so that only this socket's is ever removed.
+    inode: Option<u64>,
+    /// Whether the end of the listener is the end of the path.
+    owns_path: bool,
+    /// Whether the path is somebody else's for ever; see [`Inherited::path_stays`].
+    path_stays: bool,
 }
 
 enum Socket {
     Tcp(TcpListener),
-    /// With the inode of its path, so that only this socket's is ever removed.
-    Unix(UnixListener, u64),
+    Unix(UnixListener),
 }
 
 /// A connection that was accepted.
@@ -59,47 +80,159 @@ pub(super) struct Accepted {
     pub(super) peer: String,
 }
 
+impl Accepted {
+    fn from_tcp(socket: std::net::TcpStream, peer: SocketAddr) -> io::Result<Accepted> {
+        socket.set_nonblocking(true)?;
+        // Replies are written whole; waiting for more to send only delays them.
+        // It fails for a connection that is gone again, and then does not matter.
+        let _ = socket.set_nodelay(true);
+        let peer = match peer {
+            SocketAddr::V4(peer) => format!("ipv4:{peer}"),
+            SocketAddr::V6(peer) => format!("ipv6:%5B{}%5D:{}", peer.ip(), peer.port()),
+        };
+        Ok(Accepted {
+            socket: socket.into(),
+            peer,
+        })
+    }
+
+    pub(super) fn from_unix(socket: UnixStream) -> io::Result<Accepted> {
+        socket.set_nonblocking(true)?;
+        Ok(Accepted {
+            socket: socket.into(),
+            peer: "unix:".to_owned(),
+        })
+    }
+}
+
 /// How many connections the kernel may keep until they are accepted. It takes less if
 /// `net.core.somaxconn` is less; 4096 is the default of that since Linux 5.4.
 pub(super) const QUEUE: libc::c_int = 4096;
 
 impl Listener {
-    /// Listens at every address that `name` stands for.
-    pub(crate) fn bind(name: &str) -> io::Result<Vec<Listener>> {
-        match name.strip_prefix("unix:") {
-            Some(path) => {
-                let path = path.strip_prefix("//").unwrap_or(path);
-                Ok(vec![Listener::bind_unix(Path::new(path))?])
+    /// Listens at all addresses, with what the process was given as far as that fits.
+    ///
+    /// # Errors
+    ///
+    /// The address that fails, and why. What the process was given is kept for another try.
+    pub(crate) fn bind_all(wanted: &[ListenOptions]) -> Result<Vec<Listener>, (String, io::Error)> {
+        let mut given = inherited();
+        let mut listeners = Vec::new();
+        for options in wanted {
+            if let Err(error) = Listener::bind(options, &mut given, &mut listeners) {
+                given.extend(listeners.into_iter().filter_map(Listener::into_inherited));
+                return Err((options.address.clone(), error));
             }
-            None => name.to_socket_addrs()?.map(Listener::bind_tcp).collect(),
         }
+        Ok(listeners)
     }
 
-    fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
-        let socket = TcpListener::bind(address)?;
-        lengthen_queue(&socket)?;
-        socket.set_nonblocking(true)?;
-        Ok(Listener {
-            address: Address::Tcp(socket.local_addr()?),
-            socket: Socket::Tcp(socket),
-        })
-    }
-
-    fn bind_unix(path: &Path) -> io::Result<Listener> {
-        let socket = match UnixListener::bind(path) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
-                std::fs::remove_file(path)?;
-                UnixListener::bind(path)?
+    /// Listens at every address that the options stand for. What fits is taken out of `given`, and
+    /// only what is missing is bound anew.
+    fn bind(
+        options: &ListenOptions,
+        given: &mut Vec<Inherited>,
+        listeners: &mut Vec<Listener>,
+    ) -> io::Result<()> {
+        let name = &options.address;
+        if name.starts_with(SYSTEMD) {
+            let before = listeners.len();
+            while let Some(index) = given.iter().position(|it| it.name == *name) {
+                given[index].address()?;
+                listeners.push(Listener::inherit(given.remove(index))?);
             }
-            other => other?,
+            return match listeners.len() > before {
+                true => Ok(()),
+                false => Err(not_passed(given)),
+            };
+        }
+        for address in addresses(name)? {
+            let listener = match find(given, name, &address)? {
+                Some(index) => {
+                    let socket = given.remove(index);
+                    // It may have had another name, and goes by this one from now on.
+                    let name = name.clone();
+                    Listener::inherit(Inherited { name, ..socket })?
+                }
+                None => Listener::bind_anew(&address, name)?,
+            };
+            listeners.push(listener);
+        }
+        Ok(())
+    }
+
+    fn bind_anew(address: &Address, name: &str) -> io::Result<Listener> {
+        let (socket, address) = match address {
+            Address::Tcp(address) => {
+                let socket = TcpListener::bind(address)?;
+                let address = Address::Tcp(socket.local_addr()?);
+                (Socket::Tcp(socket), address)
+            }
+            Address::Unix(path) => (Socket::Unix(bind_path(path)?), address.clone()),
+            Address::Abstract(name) => {
+                let name = UnixSocketAddr::from_abstract_name(name)?;
+                let socket = UnixListener::bind_addr(&name)?;
+                (Socket::Unix(socket), address.clone())
+            }
         };
-        lengthen_queue(&socket)?;
-        socket.set_nonblocking(true)?;
-        let inode = std::fs::metadata(path)?.st_ino();
-        Ok(Listener {
-            socket: Socket::Unix(socket, inode),
-            address: Address::Unix(path.to_owned()),
+        let listener = Listener {
+            inode: inode(&address),
+            socket,
+            address,
+            name: name.to_owned(),
+            is_inherited: false,
+            owns_path: true,
+            path_stays: false,
+        };
+        lengthen_queue(&listener)?;
+        listener.set_nonblocking()?;
+        Ok(listener)
+    }
+
+    fn inherit(given: Inherited) -> io::Result<Listener> {
+        let address = given.address()?;
+        let listener = Listener {
+            socket: match address {
+                Address::Tcp(_) => Socket::Tcp(given.socket.into()),
+                Address::Unix(_) | Address::Abstract(_) => Socket::Unix(given.socket.into()),
+            },
+            inode: inode(&address),
+            address,
+            name: given.name,
+            is_inherited: true,
+            owns_path: false,
+            path_stays: given.path_stays,
+        };
+        listener.set_nonblocking()?;
+        Ok(listener)
+    }
+
+    /// The socket as it was given; `None` if it was not.
+    fn into_inherited(self) -> Option<Inherited> {
+        self.is_inherited.then(|| self.hand_over().ok()).flatten()
+    }
+
+    /// Another descriptor of the socket, for a successor.
+    pub(super) fn hand_over(&self) -> io::Result<Inherited> {
+        let socket = match &self.socket {
+            Socket::Tcp(socket) => socket.try_clone()?.into(),
+            Socket::Unix(socket) => socket.try_clone()?.into(),
+        };
+        Ok(Inherited {
+            name: self.name.clone(),
+            socket,
+            path_stays: self.path_stays,
         })
+    }
+
+    /// The path of a unix socket is to go with this listener.
+    pub(super) fn own_path(&mut self) {
+        self.owns_path = !self.path_stays;
+    }
+
+    /// Somebody else listens at the path of a unix socket when this listener is gone.
+    pub(super) fn leave_path(&mut self) {
+        self.owns_path = false;
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -109,34 +242,26 @@ impl Listener {
     pub(super) fn as_raw_fd(&self) -> RawFd {
         match &self.socket {
             Socket::Tcp(socket) => socket.as_raw_fd(),
-            Socket::Unix(socket, _) => socket.as_raw_fd(),
+            Socket::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.set_nonblocking(true),
+            Socket::Unix(socket) => socket.set_nonblocking(true),
         }
     }
 
     /// The next connection; `None` if there is none at the moment.
     pub(super) fn accept(&self) -> io::Result<Option<Accepted>> {
         let accepted = match &self.socket {
-            Socket::Tcp(listener) => listener.accept().and_then(|(socket, peer)| {
-                socket.set_nonblocking(true)?;
-                // Replies are written whole; waiting for more to send only delays them.
-                // It fails for a connection that is gone again, and then does not matter.
-                let _ = socket.set_nodelay(true);
-                let peer = match peer {
-                    SocketAddr::V4(peer) => format!("ipv4:{peer}"),
-                    SocketAddr::V6(peer) => format!("ipv6:%5B{}%5D:{}", peer.ip(), peer.port()),
-                };
-                Ok(Accepted {
-                    socket: socket.into(),
-                    peer,
-                })
-            }),
-            Socket::Unix(listener, _) => listener.accept().and_then(|(socket, _)| {
-                socket.set_nonblocking(true)?;
-                Ok(Accepted {
-                    socket: socket.into(),
-                    peer: "unix:".to_owned(),
-                })
-            }),
+            Socket::Tcp(listener) => listener
+                .accept()
+                .and_then(|(socket, peer)| Accepted::from_tcp(socket, peer)),
+            Socket::Unix(listener) => listener
+                .accept()
+                .and_then(|(socket, _)| Accepted::from_unix(socket)),
         };
         match accepted {
             Ok(accepted) => Ok(Some(accepted)),
@@ -148,19 +273,100 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let (Socket::Unix(_, inode), Address::Unix(path)) = (&self.socket, &self.address) else {
+        let Address::Unix(path) = &self.address else {
             return;
         };
         // A successor may listen there already.
-        if std::fs::metadata(path).is_ok_and(|it| it.st_ino() == *inode) {
+        if self.owns_path && self.inode.is_some() && inode(&self.address) == self.inode {
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
+/// What an address stands for, as it is written for the builder.
+fn addresses(name: &str) -> io::Result<Vec<Address>> {
+    if let Some(name) = name.strip_prefix("unix-abstract:") {
+        return match name.is_empty() || name.contains('\0') {
+            true => Err(invalid(
+                "a name without zero bytes must follow unix-abstract:",
+            )),
+            false => Ok(vec![Address::Abstract(name.to_owned())]),
+        };
+    }
+    if let Some(path) = name.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return Ok(vec![Address::Unix(path.into())]);
+    }
+    Ok(name.to_socket_addrs()?.map(Address::Tcp).collect())
+}
+
+/// The place of a socket that was given for this address, by its name first: port 0 tells nothing.
+fn find(given: &[Inherited], name: &str, wanted: &Address) -> io::Result<Option<usize>> {
+    for (index, it) in given.iter().enumerate().filter(|(_, it)| it.name == name) {
+        if fits(&it.address()?, wanted) {
+            return Ok(Some(index));
+        }
+    }
+    let listens_there = |it: &Inherited| it.address().is_ok_and(|it| fits(&it, wanted));
+    Ok(match wanted.port() {
+        Some(0) => None,
+        _ => given.iter().position(listens_there),
+    })
+}
+
+/// Whether a socket at the address `local` is what is wanted.
+fn fits(local: &Address, wanted: &Address) -> bool {
+    match (local, wanted) {
+        (Address::Tcp(local), Address::Tcp(wanted)) => {
+            local.ip() == wanted.ip() && (wanted.port() == 0 || local.port() == wanted.port())
+        }
+        // Nobody can reach it if its path is gone.
+        (Address::Unix(_), _) if inode(local).is_none() => false,
+        (local, wanted) => local == wanted,
+    }
+}
+
+fn not_passed(given: &[Inherited]) -> io::Error {
+    let names = given.iter().filter_map(|it| it.name.strip_prefix(SYSTEMD));
+    let names: Vec<&str> = names.collect();
+    let message = match names.is_empty() {
+        true => "systemd has passed no socket to this process (see LISTEN_FDS in sd_listen_fds(3))"
+            .to_owned(),
+        false => format!(
+            "systemd has passed no socket of this name (FileDescriptorName=), only: {}",
+            names.join(", ")
+        ),
+    };
+    io::Error::new(io::ErrorKind::NotFound, message)
+}
+
+fn invalid(message: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+fn bind_path(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        other => other,
+    }
+}
+
+/// Of the socket at the address's path, if it has one and it is there.
+fn inode(address: &Address) -> Option<u64> {
+    use std::os::unix::fs::FileTypeExt;
+    let Address::Unix(path) = address else {
+        return None;
+    };
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    metadata.file_type().is_socket().then(|| metadata.st_ino())
+}
+
 /// Asks for a longer queue than the standard library does (128), which many clients that
 /// reconnect at the same time would overflow.
-fn lengthen_queue(listener: &impl AsRawFd) -> io::Result<()> {
+fn lengthen_queue(listener: &Listener) -> io::Result<()> {
     // SAFETY: a system call on a socket that is open and listens.
     match unsafe { libc::listen(listener.as_raw_fd(), QUEUE) } {
         0 => Ok(()),
@@ -174,4 +380,152 @@ fn is_abandoned(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket())
         && UnixStream::connect(path)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind(address: &str, given: &mut Vec<Inherited>) -> io::Result<Vec<Listener>> {
+        let options = ListenOptions {
+            address: address.to_owned(),
+        };
+        let mut listeners = Vec::new();
+        Listener::bind(&options, given, &mut listeners)?;
+        Ok(listeners)
+    }
+
+    fn bind_one(address: &str, given: &mut Vec<Inherited>) -> Listener {
+        let mut listeners = bind(address, given).unwrap();
+        assert_eq!(listeners.len(), 1);
+        listeners.remove(0)
+    }
+
+    fn given(name: &str, socket: impl Into<OwnedFd>) -> Inherited {
+        Inherited {
+            name: name.to_owned(),
+            socket: socket.into(),
+            path_stays: false,
+        }
+    }
+
+    fn temporary_path(name: &str) -> PathBuf {
+        let file = format!("touchdown-{}-{name}.sock", std::process::id());
+        std::env::temp_dir().join(file)
+    }
+
+    #[test]
+    fn a_successor_finds_its_sockets_by_the_names_they_had() {
+        let mut none = Vec::new();
+        let old = ["127.0.0.1:0", "127.0.0.1:0", "[::1]:0"].map(|it| bind_one(it, &mut none));
+        let mut handed = old.each_ref().map(|it| it.hand_over().unwrap()).into();
+        let second = bind_one("127.0.0.1:0", &mut handed);
+        assert_eq!(second.address(), old[0].address());
+        let third = bind_one("127.0.0.1:0", &mut handed);
+        assert_eq!(third.address(), old[1].address());
+        let other = bind_one("127.0.0.1:0", &mut handed);
+        assert_ne!(other.address(), old[0].address(), "there were two");
+        let six = bind_one("[::1]:0", &mut handed);
+        assert_eq!(six.address(), old[2].address());
+        assert!(handed.is_empty());
+    }
+
+    #[test]
+    fn a_socket_is_found_by_its_address_too() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        let mut sockets = vec![given("systemd:web", socket)];
+        let listener = bind_one(&address, &mut sockets);
+        assert_eq!(listener.address().to_string(), address);
+        // Under this name its own successor looks for it.
+        assert_eq!(listener.hand_over().unwrap().name, address);
+        assert!(sockets.is_empty());
+    }
+
+    #[test]
+    fn systemd_sockets_go_by_their_names_whatever_they_are() {
+        let path = temporary_path("systemd");
+        let name = UnixSocketAddr::from_abstract_name(path.to_str().unwrap()).unwrap();
+        let mut sockets = vec![
+            given("systemd:web", TcpListener::bind("127.0.0.1:0").unwrap()),
+            given("systemd:other", TcpListener::bind("127.0.0.1:0").unwrap()),
+            given("systemd:web", UnixListener::bind(&path).unwrap()),
+            given("systemd:web", UnixListener::bind_addr(&name).unwrap()),
+        ];
+        let listeners = bind("systemd:web", &mut sockets).unwrap();
+        let kinds: Vec<_> = listeners.iter().map(Listener::address).collect();
+        assert!(
+            matches!(
+                kinds[..],
+                [Address::Tcp(_), Address::Unix(_), Address::Abstract(_)]
+            ),
+            "{kinds:?}"
+        );
+        let error = bind("systemd:web", &mut sockets).err().unwrap().to_string();
+        assert!(error.contains("only: other"), "{error}");
+        sockets.clear();
+        let error = bind("systemd:web", &mut sockets).err().unwrap().to_string();
+        assert!(error.contains("has passed no socket"), "{error}");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_listening_socket_is_named_in_the_error() {
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (connected, _other) = UnixStream::pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let wrong = [
+            (given("systemd:it", datagrams), "no stream socket"),
+            (given("systemd:it", connected), "does not listen"),
+            (given("systemd:it", file), "no socket"),
+        ];
+        for (socket, why) in wrong {
+            let error = bind("systemd:it", &mut vec![socket]).err().unwrap();
+            let error = error.to_string();
+            assert!(
+                error.contains("systemd:it") && error.contains(why),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn whoever_listens_last_removes_the_path() {
+        let path = temporary_path("handed-over");
+        let address = format!("unix:{}", path.display());
+        let mut old = bind_one(&address, &mut Vec::new());
+        // A successor that gave up before it accepted anything.
+        drop(bind_one(&address, &mut vec![old.hand_over().unwrap()]));
+        assert!(path.exists());
+        let mut new = bind_one(&address, &mut vec![old.hand_over().unwrap()]);
+        old.leave_path();
+        new.own_path();
+        drop(old);
+        UnixStream::connect(&path).unwrap();
+        assert!(new.accept().unwrap().is_some());
+        let stays = Inherited {
+            path_stays: true,
+            ..new.hand_over().unwrap()
+        };
+        new.leave_path();
+        drop(new);
+        let mut systemds = bind_one(&address, &mut vec![stays]);
+        systemds.own_path();
+        drop(systemds);
+        assert!(path.exists(), "systemd's path stays");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_socket_without_its_path_is_not_used() {
+        let path = temporary_path("gone");
+        let address = format!("unix:{}", path.display());
+        let socket = UnixListener::bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let listener = bind_one(&address, &mut vec![given(&address, socket)]);
+        UnixStream::connect(&path).unwrap();
+        assert!(listener.accept().unwrap().is_some());
+        drop(listener);
+        assert!(!path.exists());
+    }
 }

@@ -9,8 +9,10 @@ mod bytes;
 mod call;
 mod connections;
 mod housekeeper;
+mod inherited;
 mod library;
 mod listener;
+mod listening;
 mod pace;
 mod queue;
 mod requests;
@@ -27,6 +29,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -36,11 +39,14 @@ use parking_lot::{Condvar, Mutex};
 
 pub(crate) use self::bytes::{Compression, Message, Outgoing};
 pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, SendError, Wait};
+#[allow(unused_imports)]
+pub(crate) use self::inherited::{inherit, inherited, Inherited};
 pub use self::listener::Address;
-pub(crate) use self::listener::Listener;
+pub(crate) use self::listener::{ListenOptions, Listener};
 pub(crate) use self::server::quarter_of_memory;
 
 use self::connections::Connections;
+use self::listening::Listening;
 use self::pace::Pace;
 use self::queue::Queue;
 use self::requests::Slot;
@@ -207,6 +213,9 @@ impl Method {
 pub(crate) struct Config {
     pub(crate) methods: Vec<Method>,
     pub(crate) listeners: Vec<Listener>,
+    /// Whether connections are accepted from the beginning, and not only after
+    /// [`Engine::accept`].
+    pub(crate) accepting: bool,
     /// C-core's channel arguments.
     pub(crate) settings: Vec<(&'static str, i32)>,
     /// How many handlers may run at a time.
@@ -250,6 +259,7 @@ struct Shared {
     told_to_stop: AtomicBool,
     timers: Timers,
     connections: Arc<Connections>,
+    listening: Mutex<Listening>,
     wake: Arc<Wake>,
     host: Arc<dyn Host>,
     threads: Mutex<Threads>,
@@ -513,6 +523,7 @@ impl Engine {
             told_to_stop: AtomicBool::new(false),
             timers: Timers::new(Arc::clone(&wake)),
             connections: Arc::new(Connections::new(Arc::clone(&wake))),
+            listening: Mutex::new(Listening::new(config.listeners, config.accepting)),
             wake,
             host,
             threads: Mutex::default(),
@@ -531,10 +542,9 @@ impl Engine {
         }
         (0..2).for_each(|_| Slot::new(None).lay_out(&shared));
         let engine = Engine { shared, addresses };
-        let (limit, handshake, listeners) =
-            (config.connections, config.handshake, config.listeners);
+        let (limit, handshake) = (config.connections, config.handshake);
         engine.shared.spawn("td-accept", move |shared| {
-            housekeeper::run(shared, listeners, limit, handshake)
+            housekeeper::run(shared, limit, handshake)
         })?;
         if let Err(error) = engine.shared.spawn("td-worker", worker::run) {
             // The first thread shuts the server down, and somebody has to poll for that.
@@ -553,6 +563,43 @@ impl Engine {
 
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.count()
+    }
+
+    /// Begins to accept connections, if that was not so from the start.
+    #[allow(dead_code)]
+    pub(crate) fn accept(&self) {
+        self.shared.listening.lock().accept();
+        self.shared.wake.wake();
+    }
+
+    /// Connects to this server, past its sockets: the other end of the connection is served as if it
+    /// had been accepted, whether anything is accepted yet or not.
+    ///
+    /// # Errors
+    ///
+    /// If there is no descriptor, or the server drains or has stopped.
+    #[allow(dead_code)]
+    pub(crate) fn connect(&self) -> io::Result<OwnedFd> {
+        let socket = self.shared.listening.lock().connect()?;
+        self.shared.wake.wake();
+        Ok(socket)
+    }
+
+    /// Its listening sockets, for a successor to inherit. This server goes on as before.
+    ///
+    /// # Errors
+    ///
+    /// If there is no descriptor, or the server has stopped to listen.
+    #[allow(dead_code)]
+    pub(crate) fn hand_over(&self) -> io::Result<Vec<Inherited>> {
+        self.shared.listening.lock().hand_over()
+    }
+
+    /// A successor accepts on the sockets that were handed over. From now on their paths are its
+    /// own, and a drain leaves to it what it has not accepted.
+    #[allow(dead_code)]
+    pub(crate) fn handed_over(&self) {
+        self.shared.listening.lock().handed_over();
     }
 
     /// Stops listening, sends clients away, serves what is on the wire within the limits, one for

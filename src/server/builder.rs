@@ -7,7 +7,7 @@ use std::num::TryFromIntError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{self, Config, Engine, Listener};
+use crate::engine::{self, Config, Engine, ListenOptions, Listener};
 use crate::lifecycle::{
     self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
 };
@@ -15,6 +15,7 @@ use crate::lifecycle::{
 use super::dispatch::Dispatch;
 use super::health::{self, Health};
 use super::interceptor::Interceptor;
+use super::listen::Listen;
 use super::running::{DrainLimits, Running, Server};
 use super::service::Service;
 
@@ -37,7 +38,7 @@ use super::service::Service;
 #[must_use = "a builder does nothing until `serve` or `start`"]
 pub struct ServerBuilder {
     name: Option<String>,
-    addresses: Vec<String>,
+    listens: Vec<Listen>,
     services: Vec<Service>,
     health: Health,
     interceptors: Vec<Box<dyn Interceptor>>,
@@ -63,7 +64,7 @@ impl Server {
     pub fn builder() -> ServerBuilder {
         ServerBuilder {
             name: None,
-            addresses: Vec::new(),
+            listens: Vec::new(),
             services: Vec::new(),
             health: Health::new(),
             interceptors: Vec::new(),
@@ -86,10 +87,15 @@ impl Server {
 }
 
 impl ServerBuilder {
-    /// Adds an address to listen at: `0.0.0.0:50051`, `[::]:50051`, `localhost:50051` or
-    /// `unix:/run/greeter.sock`. With port 0 the kernel chooses one; see [`Server::address`].
-    pub fn address(mut self, address: impl Into<String>) -> Self {
-        self.addresses.push(address.into());
+    /// Adds an address to listen at, such as `0.0.0.0:50051` or `unix:/run/greeter.sock`; [`Listen`]
+    /// lists them all. With port 0 the kernel chooses one; see [`Server::address`].
+    pub fn address(self, address: impl Into<String>) -> Self {
+        self.listen(Listen::new(address))
+    }
+
+    /// Adds an address to listen at, with settings of its own.
+    pub fn listen(mut self, listen: Listen) -> Self {
+        self.listens.push(listen);
         self
     }
 
@@ -314,7 +320,7 @@ impl ServerBuilder {
         let connections = at_least_one("max_connections", self.max_connections)?;
         let memory = self.memory_limit.unwrap_or_else(engine::quarter_of_memory);
         let memory = at_least_one("memory_limit", memory)?;
-        if self.addresses.is_empty() {
+        if self.listens.is_empty() {
             return Err(StartError::NoAddress);
         }
         // Two for each connection: clients watch one service of a server as a rule.
@@ -357,14 +363,9 @@ impl ServerBuilder {
                 methods.push(method);
             }
         }
-        let mut listeners = Vec::new();
-        for address in &self.addresses {
-            let bound = Listener::bind(address).map_err(|source| StartError::Listen {
-                address: address.clone(),
-                source,
-            })?;
-            listeners.extend(bound);
-        }
+        let wanted: Vec<ListenOptions> = self.listens.into_iter().map(|it| it.options).collect();
+        let listeners = Listener::bind_all(&wanted)
+            .map_err(|(address, source)| StartError::Listen { address, source })?;
         let name = match (self.name, listeners.first()) {
             (Some(name), _) => name,
             (None, Some(listener)) => format!("server at {}", listener.address()),
@@ -384,6 +385,7 @@ impl ServerBuilder {
         let config = Config {
             methods: engine_methods,
             listeners,
+            accepting: true,
             settings,
             workers,
             backlog,
@@ -486,7 +488,7 @@ impl fmt::Debug for ServerBuilder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("ServerBuilder")
-            .field("addresses", &self.addresses)
+            .field("listens", &self.listens)
             .field("services", &self.services)
             .field("workers", &self.workers)
             .field("backlog", &self.backlog)
