@@ -89,7 +89,10 @@ mod sync;
 pub use protobuf;
 
 #[cfg(feature = "server")]
-pub use self::{engine::Address, server::*};
+pub use self::{
+    engine::{Address, PeerCredentials},
+    server::*,
+};
 
 /// Brings in what `touchdown_build` has generated in build.rs: a module for each .proto file.
 ///

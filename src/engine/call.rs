@@ -34,6 +34,7 @@ use grpcio_sys::{
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::bytes::{bytes, Compression, Message, Outgoing};
+use super::peer::{address_and_number, PeerInfo};
 use super::queue::{call_tag, drop_call_tag, take_call_tag};
 use super::shim::{
     touchdown_call_start_batch, touchdown_completion_create, touchdown_completion_destroy,
@@ -283,6 +284,20 @@ impl Call {
 
     /// The caller's address, as a URI of gRPC: `ipv4:127.0.0.1:4711`.
     pub(crate) fn peer(&self) -> String {
+        let numbered = self.numbered_peer();
+        address_and_number(&numbered).0.to_owned()
+    }
+
+    /// What is known of who is at the other end of the call's connection; `None` if the connection
+    /// is gone.
+    pub(crate) fn connection_info(&self) -> Option<Arc<PeerInfo>> {
+        let numbered = self.numbered_peer();
+        self.shared
+            .connections
+            .info(address_and_number(&numbered).1?)
+    }
+
+    fn numbered_peer(&self) -> String {
         // SAFETY: the call is alive; the string is ours, and freed once.
         unsafe {
             let peer: *mut c_char = grpc_call_get_peer(self.raw);

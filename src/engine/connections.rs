@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::listener::Accepted;
+use super::peer::{numbered, PeerInfo};
 use super::shim::{touchdown_server_add_connection, ConnectionEvents};
 use super::wake::Wake;
 use super::Shared;
@@ -41,6 +43,7 @@ struct Socket {
     /// removes it from here under the lock. So under the lock it is open.
     fd: RawFd,
     state: State,
+    info: Arc<PeerInfo>,
     /// What the peer's kernel had not acknowledged when it was last looked at, and since when it
     /// is that much.
     unacknowledged: Option<(i32, Instant)>,
@@ -87,27 +90,34 @@ impl Connections {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// What is known of a connection's peer; `None` if the connection is gone.
+    pub(super) fn info(&self, number: u64) -> Option<Arc<PeerInfo>> {
+        let open = self.open.lock();
+        open.sockets.get(&number).map(|it| Arc::clone(&it.info))
+    }
+
     /// Gives a socket to C-core, to serve HTTP/2 on. The peer has to speak it
     /// before `silent_until`.
     pub(super) fn add(
         self: &Arc<Self>,
         shared: &Shared,
-        socket: OwnedFd,
-        peer: &str,
+        accepted: Accepted,
         silent_until: Instant,
     ) {
-        limit_unanswered(&socket, shared.unanswered_limit);
-        let fd = socket.into_raw_fd();
+        limit_unanswered(&accepted.socket, shared.unanswered_limit);
+        let fd = accepted.socket.into_raw_fd();
+        let number;
         let ticket = {
             let mut open = self.open.lock();
             open.next += 1;
-            let number = open.next;
+            number = open.next;
             let state = State::Silent {
                 until: silent_until,
             };
             let socket = Socket {
                 fd,
                 state,
+                info: Arc::new(accepted.info),
                 unacknowledged: None,
             };
             open.sockets.insert(number, socket);
@@ -117,7 +127,8 @@ impl Connections {
                 connections: Arc::clone(self),
             })
         };
-        let peer = CString::new(peer.replace('\0', "%00")).unwrap_or_default();
+        // Calls find their connection again by the number.
+        let peer = CString::new(numbered(&accepted.peer, number)).expect("no zeros in an address");
         // SAFETY: the server is not shut down before the thread that accepts has
         // ended, and this is that thread; the socket and the ticket are given away.
         unsafe {

@@ -203,7 +203,7 @@ impl Housekeeper<'_> {
             .map_or(silent_until, |it| it.min(silent_until));
         self.next_sweep = Some(sweep);
         let connections = &self.shared.connections;
-        connections.add(self.shared, accepted.socket, &accepted.peer, silent_until);
+        connections.add(self.shared, accepted, silent_until);
     }
 
     /// Returns when to come again, if nobody calls earlier.

@@ -12,6 +12,7 @@ use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener, UnixStream}
 use std::path::{Path, PathBuf};
 
 use super::inherited::{inherited, Inherited, SYSTEMD};
+use super::peer::{PeerCredentials, PeerInfo};
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +79,7 @@ pub(super) struct Accepted {
     pub(super) socket: OwnedFd,
     /// The peer's address in the form of gRPC's naming document.
     pub(super) peer: String,
+    pub(super) info: PeerInfo,
 }
 
 impl Accepted {
@@ -93,14 +95,17 @@ impl Accepted {
         Ok(Accepted {
             socket: socket.into(),
             peer,
+            info: PeerInfo::default(),
         })
     }
 
     pub(super) fn from_unix(socket: UnixStream) -> io::Result<Accepted> {
         socket.set_nonblocking(true)?;
+        let credentials = PeerCredentials::of(&socket);
         Ok(Accepted {
             socket: socket.into(),
             peer: "unix:".to_owned(),
+            info: PeerInfo { credentials },
         })
     }
 }
@@ -159,6 +164,17 @@ impl Listener {
             listeners.push(listener);
         }
         Ok(())
+    }
+
+    /// Listens with default options.
+    #[cfg(test)]
+    pub(super) fn bind_from(name: &str, given: &mut Vec<Inherited>) -> io::Result<Vec<Listener>> {
+        let options = ListenOptions {
+            address: name.to_owned(),
+        };
+        let mut listeners = Vec::new();
+        Listener::bind(&options, given, &mut listeners)?;
+        Ok(listeners)
     }
 
     fn bind_anew(address: &Address, name: &str) -> io::Result<Listener> {
@@ -386,17 +402,8 @@ fn is_abandoned(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn bind(address: &str, given: &mut Vec<Inherited>) -> io::Result<Vec<Listener>> {
-        let options = ListenOptions {
-            address: address.to_owned(),
-        };
-        let mut listeners = Vec::new();
-        Listener::bind(&options, given, &mut listeners)?;
-        Ok(listeners)
-    }
-
     fn bind_one(address: &str, given: &mut Vec<Inherited>) -> Listener {
-        let mut listeners = bind(address, given).unwrap();
+        let mut listeners = Listener::bind_from(address, given).unwrap();
         assert_eq!(listeners.len(), 1);
         listeners.remove(0)
     }
@@ -452,7 +459,7 @@ mod tests {
             given("systemd:web", UnixListener::bind(&path).unwrap()),
             given("systemd:web", UnixListener::bind_addr(&name).unwrap()),
         ];
-        let listeners = bind("systemd:web", &mut sockets).unwrap();
+        let listeners = Listener::bind_from("systemd:web", &mut sockets).unwrap();
         let kinds: Vec<_> = listeners.iter().map(Listener::address).collect();
         assert!(
             matches!(
@@ -461,10 +468,16 @@ mod tests {
             ),
             "{kinds:?}"
         );
-        let error = bind("systemd:web", &mut sockets).err().unwrap().to_string();
+        let error = Listener::bind_from("systemd:web", &mut sockets)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("only: other"), "{error}");
         sockets.clear();
-        let error = bind("systemd:web", &mut sockets).err().unwrap().to_string();
+        let error = Listener::bind_from("systemd:web", &mut sockets)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("has passed no socket"), "{error}");
         std::fs::remove_file(path).unwrap();
     }
@@ -480,7 +493,9 @@ mod tests {
             (given("systemd:it", file), "no socket"),
         ];
         for (socket, why) in wrong {
-            let error = bind("systemd:it", &mut vec![socket]).err().unwrap();
+            let error = Listener::bind_from("systemd:it", &mut vec![socket])
+                .err()
+                .unwrap();
             let error = error.to_string();
             assert!(
                 error.contains("systemd:it") && error.contains(why),

@@ -102,3 +102,129 @@ fn closed() -> io::Error {
         "the server has stopped to listen",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use crate::engine::{Call, Config, Engine, Host, Limit, ListenOptions, Listener, Message};
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// How an HTTP/2 client begins: the preface, and empty settings. RFC 9113, 3.4.
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    /// Has no methods, so it has nothing to run.
+    struct Idle(crossbeam_channel::Sender<()>);
+
+    impl Host for Idle {
+        fn arrived(&self) {}
+        fn run(&self, _: &Arc<Call>, _: Option<Message>) {}
+        fn refused(&self, _: &Arc<Call>) {}
+        fn landed(&self, _: &Arc<Call>) {}
+        fn in_flight(&self) -> usize {
+            0
+        }
+        fn sent(&self, _: &Arc<Call>) {}
+        fn drained(&self) {
+            let _ = self.0.send(());
+        }
+    }
+
+    fn listen(address: &str) -> Vec<Listener> {
+        let address = address.to_owned();
+        Listener::bind_all(&[ListenOptions { address }]).unwrap()
+    }
+
+    /// An engine that does not accept yet, and a channel that has something once it is drained.
+    fn start(listeners: Vec<Listener>) -> (Engine, crossbeam_channel::Receiver<()>) {
+        let (drained, is_drained) = crossbeam_channel::unbounded();
+        let config = Config {
+            methods: Vec::new(),
+            listeners,
+            accepting: false,
+            settings: vec![("touchdown.server", 1)],
+            workers: 1,
+            backlog: 1,
+            prompt_calls: 1,
+            connections: 10,
+            memory: 16 << 20,
+            unanswered: LONG,
+            handshake: LONG,
+        };
+        let engine = Engine::start(config, Arc::new(Idle(drained))).unwrap();
+        (engine, is_drained)
+    }
+
+    /// Whether somebody speaks HTTP/2 there: a server begins with its settings.
+    fn is_served(mut socket: impl Read + Write) -> bool {
+        let mut header = [0; 9];
+        socket.write_all(PREFACE).unwrap();
+        socket.read_exact(&mut header).is_ok() && header[3] == 4
+    }
+
+    fn stop(engine: &Engine) {
+        assert!(engine.stop(Instant::now() + LONG), "it stops");
+    }
+
+    #[test]
+    fn nothing_but_its_own_connections_is_served_before_it_accepts() {
+        let (engine, _) = start(listen("127.0.0.1:0"));
+        let address = engine.addresses()[0].to_string();
+        let public = TcpStream::connect(address).unwrap();
+        let own = std::os::unix::net::UnixStream::from(engine.connect().unwrap());
+        assert!(is_served(&own));
+        assert_eq!(
+            engine.connections(),
+            1,
+            "the public one waits in the kernel"
+        );
+        engine.accept();
+        assert!(is_served(&public));
+        stop(&engine);
+        let refused = [engine.connect().err(), engine.hand_over().err()];
+        for error in refused.map(|it| it.unwrap().kind()) {
+            assert_eq!(error, std::io::ErrorKind::NotConnected);
+        }
+    }
+
+    #[test]
+    fn a_successor_serves_what_the_old_one_has_not_accepted() {
+        let path = std::env::temp_dir().join(format!("touchdown-{}-old.sock", std::process::id()));
+        let address = format!("unix:{}", path.display());
+        let (old, is_drained) = start(listen(&address));
+        let mut handed = old.hand_over().unwrap();
+        let (new, _) = start(super::Listener::bind_from(&address, &mut handed).unwrap());
+        let client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        new.accept();
+        assert!(is_served(&client));
+        old.accept();
+        old.handed_over();
+        let limit = Limit {
+            at: None,
+            cut: false,
+        };
+        old.drain([limit]);
+        is_drained.recv_timeout(LONG).unwrap();
+        stop(&old);
+        assert!(is_served(
+            std::os::unix::net::UnixStream::connect(&path).unwrap()
+        ));
+        stop(&new);
+        assert!(!path.exists(), "the successor's end is the path's end");
+    }
+
+    #[test]
+    fn the_queue_is_the_successors_once_it_was_handed_over() {
+        let mut listening = super::Listening::new(listen("127.0.0.1:0"), false);
+        assert_eq!(listening.own_queues(), 0);
+        listening.accept();
+        assert_eq!(listening.own_queues(), 1);
+        listening.handed_over();
+        assert_eq!(listening.own_queues(), 0);
+        assert_eq!(listening.waited_for().count(), 1, "until the drain begins");
+    }
+}

@@ -14,6 +14,7 @@ mod library;
 mod listener;
 mod listening;
 mod pace;
+mod peer;
 mod queue;
 mod requests;
 mod roster;
@@ -43,6 +44,7 @@ pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, Send
 pub(crate) use self::inherited::{inherit, inherited, Inherited};
 pub use self::listener::Address;
 pub(crate) use self::listener::{ListenOptions, Listener};
+pub use self::peer::PeerCredentials;
 pub(crate) use self::server::quarter_of_memory;
 
 use self::connections::Connections;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine;
+use crate::engine::{self, PeerCredentials};
 use crate::lifecycle::Token;
 
 use super::metadata::{checked, Metadata, MetadataError, Value};
@@ -32,6 +32,27 @@ impl Call {
     /// The caller's address.
     pub fn peer(&self) -> Peer {
         Peer::parse(&self.core.peer())
+    }
+
+    /// The user, group and process of a caller at a unix socket, as the kernel saw them when it
+    /// connected; `None` for a caller who came by TCP, and once the call's connection is gone. So
+    /// refuse whom you do not know:
+    ///
+    /// ```
+    /// # use touchdown::{Call, Interceptor, Status};
+    /// struct OnlyRoot;
+    ///
+    /// impl Interceptor for OnlyRoot {
+    ///     fn before(&self, call: &Call) -> Result<(), Status> {
+    ///         match call.peer_credentials() {
+    ///             Some(peer) if peer.uid == 0 => Ok(()),
+    ///             _ => Err(Status::permission_denied("for root only")),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.core.connection_info()?.credentials
     }
 
     /// Whether the request that was read last came compressed. Most services need not know: they

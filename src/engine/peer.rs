@@ -1,0 +1,80 @@
+//! Who is at the other end of a connection.
+
+use std::os::fd::AsRawFd;
+
+/// Between a peer's address and the number of its connection, in what C-core is told. No address
+/// has it.
+const BEFORE_NUMBER: char = ';';
+
+/// What is known of a connection's peer, beside its address.
+#[derive(Debug, Default)]
+pub(crate) struct PeerInfo {
+    pub(crate) credentials: Option<PeerCredentials>,
+}
+
+/// The process at the other end of a unix socket, as the kernel saw it when it connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PeerCredentials {
+    /// Its effective user. One that has no number in this process's user namespace is 65534, or
+    /// whatever `/proc/sys/kernel/overflowuid` says.
+    pub uid: u32,
+    /// Its effective group. As for the user, 65534 may stand for one without a number here.
+    pub gid: u32,
+    /// Its process id; `None` if this process cannot see it, as from a container to its host. The
+    /// process may have ended since, and the number may be another's: do not decide by it.
+    pub pid: Option<u32>,
+}
+
+impl PeerCredentials {
+    /// Of a unix socket's peer.
+    pub(super) fn of(socket: &impl AsRawFd) -> Option<PeerCredentials> {
+        let mut found = libc::ucred {
+            pid: 0,
+            uid: 0,
+            gid: 0,
+        };
+        let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+        // SAFETY: the kernel writes no more than `length` bytes, which are integers.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                (&raw mut found).cast(),
+                &mut length,
+            )
+        };
+        (result == 0).then(|| PeerCredentials {
+            uid: found.uid,
+            gid: found.gid,
+            pid: u32::try_from(found.pid).ok().filter(|it| *it != 0),
+        })
+    }
+}
+
+/// The name by which C-core knows a connection: its peer's address and its number.
+pub(super) fn numbered(peer: &str, number: u64) -> String {
+    format!("{peer}{BEFORE_NUMBER}{number}")
+}
+
+/// The parts of what [`numbered`] has made.
+pub(super) fn address_and_number(numbered: &str) -> (&str, Option<u64>) {
+    match numbered.rsplit_once(BEFORE_NUMBER) {
+        Some((peer, number)) => (peer, number.parse().ok()),
+        None => (numbered, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_found_by_what_c_core_knows_of_it() {
+        for peer in ["ipv4:127.0.0.1:80", "ipv6:%5Bfe80::1%25eth0%5D:80", "unix:"] {
+            assert_eq!(address_and_number(&numbered(peer, 17)), (peer, Some(17)));
+            assert_eq!(address_and_number(peer), (peer, None));
+        }
+    }
+}
