@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::ffi::{c_void, CString};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+#[cfg(not(feature = "tls"))]
+use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +15,8 @@ use parking_lot::Mutex;
 use super::listener::Accepted;
 use super::peer::{numbered, PeerInfo};
 use super::shim::{touchdown_server_add_connection, ConnectionEvents};
+#[cfg(feature = "tls")]
+use super::tls;
 use super::wake::Wake;
 use super::Shared;
 
@@ -107,6 +111,7 @@ impl Connections {
         limit_unanswered(&accepted.socket, shared.unanswered_limit);
         let fd = accepted.socket.into_raw_fd();
         let number;
+        let info = Arc::new(accepted.info);
         let ticket = {
             let mut open = self.open.lock();
             open.next += 1;
@@ -117,7 +122,7 @@ impl Connections {
             let socket = Socket {
                 fd,
                 state,
-                info: Arc::new(accepted.info),
+                info: Arc::clone(&info),
                 unacknowledged: None,
             };
             open.sockets.insert(number, socket);
@@ -127,10 +132,16 @@ impl Connections {
                 connections: Arc::clone(self),
             })
         };
+        let (tls, session) = match () {
+            #[cfg(feature = "tls")]
+            () => tls::session(accepted.encryption, &accepted.peer, info),
+            #[cfg(not(feature = "tls"))]
+            () => (ptr::null(), ptr::null_mut()),
+        };
         // Calls find their connection again by the number.
         let peer = CString::new(numbered(&accepted.peer, number)).expect("no zeros in an address");
         // SAFETY: the server is not shut down before the thread that accepts has
-        // ended, and this is that thread; the socket and the ticket are given away.
+        // ended, and this is that thread; the socket, the ticket and the session are given away.
         unsafe {
             touchdown_server_add_connection(
                 shared.server.as_raw(),
@@ -140,6 +151,8 @@ impl Connections {
                 peer.as_ptr(),
                 &EVENTS,
                 Box::into_raw(ticket).cast(),
+                tls,
+                session,
             );
         }
     }

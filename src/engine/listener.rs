@@ -10,9 +10,13 @@ use std::os::linux::fs::MetadataExt;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 
 use super::inherited::{inherited, Inherited, SYSTEMD};
 use super::peer::{PeerCredentials, PeerInfo};
+#[cfg(feature = "tls")]
+use super::tls::Encryption;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +57,18 @@ impl fmt::Display for Address {
 pub(crate) struct ListenOptions {
     /// As the program has written it. It may stand for several addresses.
     pub(crate) address: String,
+    #[cfg(feature = "tls")]
+    pub(crate) encryption: Option<Arc<Encryption>>,
+}
+
+impl ListenOptions {
+    pub(crate) fn new(address: impl Into<String>) -> ListenOptions {
+        ListenOptions {
+            address: address.into(),
+            #[cfg(feature = "tls")]
+            encryption: None,
+        }
+    }
 }
 
 pub(crate) struct Listener {
@@ -67,6 +83,8 @@ pub(crate) struct Listener {
     owns_path: bool,
     /// Whether the path is somebody else's for ever; see [`Inherited::path_stays`].
     path_stays: bool,
+    #[cfg(feature = "tls")]
+    encryption: Option<Arc<Encryption>>,
 }
 
 enum Socket {
@@ -80,6 +98,8 @@ pub(super) struct Accepted {
     /// The peer's address in the form of gRPC's naming document.
     pub(super) peer: String,
     pub(super) info: PeerInfo,
+    #[cfg(feature = "tls")]
+    pub(super) encryption: Option<Arc<Encryption>>,
 }
 
 impl Accepted {
@@ -96,6 +116,8 @@ impl Accepted {
             socket: socket.into(),
             peer,
             info: PeerInfo::default(),
+            #[cfg(feature = "tls")]
+            encryption: None,
         })
     }
 
@@ -105,7 +127,12 @@ impl Accepted {
         Ok(Accepted {
             socket: socket.into(),
             peer: "unix:".to_owned(),
-            info: PeerInfo { credentials },
+            info: PeerInfo {
+                credentials,
+                ..PeerInfo::default()
+            },
+            #[cfg(feature = "tls")]
+            encryption: None,
         })
     }
 }
@@ -124,7 +151,14 @@ impl Listener {
         let mut given = inherited();
         let mut listeners = Vec::new();
         for options in wanted {
-            if let Err(error) = Listener::bind(options, &mut given, &mut listeners) {
+            #[cfg(feature = "tls")]
+            let before = listeners.len();
+            let bound = Listener::bind(options, &mut given, &mut listeners);
+            #[cfg(feature = "tls")]
+            for listener in &mut listeners[before..] {
+                listener.encryption.clone_from(&options.encryption);
+            }
+            if let Err(error) = bound {
                 given.extend(listeners.into_iter().filter_map(Listener::into_inherited));
                 return Err((options.address.clone(), error));
             }
@@ -169,9 +203,7 @@ impl Listener {
     /// Listens with default options.
     #[cfg(test)]
     pub(super) fn bind_from(name: &str, given: &mut Vec<Inherited>) -> io::Result<Vec<Listener>> {
-        let options = ListenOptions {
-            address: name.to_owned(),
-        };
+        let options = ListenOptions::new(name);
         let mut listeners = Vec::new();
         Listener::bind(&options, given, &mut listeners)?;
         Ok(listeners)
@@ -199,6 +231,8 @@ impl Listener {
             is_inherited: false,
             owns_path: true,
             path_stays: false,
+            #[cfg(feature = "tls")]
+            encryption: None,
         };
         lengthen_queue(&listener)?;
         listener.set_nonblocking()?;
@@ -218,6 +252,8 @@ impl Listener {
             is_inherited: true,
             owns_path: false,
             path_stays: given.path_stays,
+            #[cfg(feature = "tls")]
+            encryption: None,
         };
         listener.set_nonblocking()?;
         Ok(listener)
@@ -280,6 +316,12 @@ impl Listener {
                 .and_then(|(socket, _)| Accepted::from_unix(socket)),
         };
         match accepted {
+            #[cfg(feature = "tls")]
+            Ok(accepted) => Ok(Some(Accepted {
+                encryption: self.encryption.clone(),
+                ..accepted
+            })),
+            #[cfg(not(feature = "tls"))]
             Ok(accepted) => Ok(Some(accepted)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),

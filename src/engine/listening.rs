@@ -135,8 +135,7 @@ mod tests {
     }
 
     fn listen(address: &str) -> Vec<Listener> {
-        let address = address.to_owned();
-        Listener::bind_all(&[ListenOptions { address }]).unwrap()
+        Listener::bind_all(&[ListenOptions::new(address)]).unwrap()
     }
 
     /// An engine that does not accept yet, and a channel that has something once it is drained.

@@ -23,6 +23,8 @@ mod shim;
 mod stack;
 mod symbols;
 mod timers;
+#[cfg(feature = "tls")]
+mod tls;
 mod wake;
 mod worker;
 
@@ -46,6 +48,8 @@ pub use self::listener::Address;
 pub(crate) use self::listener::{ListenOptions, Listener};
 pub use self::peer::PeerCredentials;
 pub(crate) use self::server::quarter_of_memory;
+#[cfg(feature = "tls")]
+pub(crate) use self::tls::{Encryption, HTTP2};
 
 use self::connections::Connections;
 use self::listening::Listening;

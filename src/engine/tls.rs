@@ -4,19 +4,21 @@
 //! C-core another build. rustls is kept up, smaller, and parses what strangers send in Rust.
 
 use std::ffi::c_int;
+use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::{Arc, OnceLock};
+use std::ptr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use grpcio_sys::{grpc_slice_buffer, grpc_slice_buffer_add, grpc_slice_malloc};
 use parking_lot::RwLock;
-use rustls::pki_types::CertificateDer;
 use rustls::server::{Acceptor, ServerConnection};
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, ServerConfig};
 
 use super::bytes::bytes_mut;
 use super::library::LogLimit;
+use super::peer::PeerInfo;
 use super::shim::{TlsFunctions, TlsSession};
 
 /// How much encrypted data a session may hold before it is fetched: tls.cc fetches as much at once.
@@ -25,11 +27,29 @@ const ENCRYPTED: usize = 64 << 10;
 /// The protocol's name in TLS. RFC 9113, 3.2.
 pub(crate) const HTTP2: &[u8] = b"h2";
 
-/// With what new connections are served. May be replaced at any time.
-pub(crate) type Current = Arc<RwLock<Arc<ServerConfig>>>;
+/// With what new connections are served.
+pub(crate) struct Encryption(RwLock<Arc<ServerConfig>>);
 
-/// The certificate that a client has shown, once the handshake is over. In DER.
-pub(crate) type Shown = Arc<OnceLock<CertificateDer<'static>>>;
+impl Encryption {
+    pub(crate) fn new(config: ServerConfig) -> Encryption {
+        Encryption(RwLock::new(Arc::new(config)))
+    }
+
+    /// Serves new connections with this from now on. What is open goes on as it was.
+    pub(crate) fn replace(&self, config: ServerConfig) {
+        *self.0.write() = Arc::new(config);
+    }
+
+    fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.read())
+    }
+}
+
+impl fmt::Debug for Encryption {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Encryption")
+    }
+}
 
 /// The type of a record with a handshake message. RFC 8446, 5.1.
 const HANDSHAKE: u8 = 22;
@@ -54,10 +74,10 @@ enum State {
 }
 
 /// The TLS of one connection.
-pub(super) struct Session {
+struct Session {
     peer: String,
-    config: Current,
-    shown: Shown,
+    info: Arc<PeerInfo>,
+    encryption: Arc<Encryption>,
     state: State,
     stage: Stage,
     /// What is to be sent and rustls does not have.
@@ -74,7 +94,7 @@ enum Stage {
     Refused,
 }
 
-pub(super) const FUNCTIONS: TlsFunctions = TlsFunctions {
+static FUNCTIONS: TlsFunctions = TlsFunctions {
     state,
     take_in,
     take_decrypted,
@@ -85,21 +105,32 @@ pub(super) const FUNCTIONS: TlsFunctions = TlsFunctions {
     destroy,
 };
 
+/// What C-core gets for a connection: a session, if it is encrypted.
+pub(super) fn session(
+    encryption: Option<Arc<Encryption>>,
+    peer: &str,
+    info: Arc<PeerInfo>,
+) -> (*const TlsFunctions, *mut TlsSession) {
+    match encryption {
+        Some(encryption) => {
+            let session = Session::new(peer.to_owned(), info, encryption);
+            (&FUNCTIONS, Box::into_raw(session).cast())
+        }
+        None => (ptr::null(), ptr::null_mut()),
+    }
+}
+
 impl Session {
-    /// A session with this client, whose certificate, if it has one, will be put into `shown`.
-    pub(super) fn new(peer: &str, config: Current, shown: Shown) -> Box<Session> {
+    /// A session with this client, whose certificate, if it has one, will be put into `info`.
+    fn new(peer: String, info: Arc<PeerInfo>, encryption: Arc<Encryption>) -> Box<Session> {
         Box::new(Session {
-            peer: peer.to_owned(),
-            config,
-            shown,
+            peer,
+            info,
+            encryption,
             state: State::Handshake,
             stage: Stage::New,
             answer: Vec::new(),
         })
-    }
-
-    pub(super) fn into_raw(self: Box<Self>) -> *mut TlsSession {
-        Box::into_raw(self).cast()
     }
 
     fn take_in(&mut self, bytes: &[u8]) -> usize {
@@ -146,8 +177,7 @@ impl Session {
                         return self.fail("the client does not offer HTTP/2 (h2 in ALPN)");
                     }
                     drop(offered);
-                    let config = Arc::clone(&self.config.read());
-                    match accepted.into_connection(config) {
+                    match accepted.into_connection(self.encryption.current()) {
                         Ok(mut connection) => {
                             connection.set_buffer_limit(Some(ENCRYPTED));
                             self.stage = Stage::Begun(Box::new(connection));
@@ -171,7 +201,7 @@ impl Session {
             }
             Ok(_) if self.state == State::Handshake && !connection.is_handshaking() => {
                 if let Some([certificate, ..]) = connection.peer_certificates() {
-                    let _ = self.shown.set(certificate.clone().into_owned());
+                    let _ = self.info.certificate.set(certificate.as_ref().into());
                 }
                 self.state = State::Open;
             }
@@ -341,7 +371,7 @@ impl Write for Slices<'_> {
 /// Calls `body`, out of which no panic gets into C++. After one the session has failed.
 ///
 /// # Safety
-/// `session` is what `Session::into_raw` has returned, not destroyed, and nobody else uses it
+/// `session` is what the function `session` has returned, not destroyed, and nobody else uses it
 /// now: tls.cc calls under a lock.
 unsafe fn with<T: Default>(session: *mut TlsSession, body: impl FnOnce(&mut Session) -> T) -> T {
     // SAFETY: as the caller promises.
@@ -367,11 +397,7 @@ unsafe extern "C" fn take_in(session: *mut TlsSession, bytes: *const u8, count: 
     }
 }
 
-unsafe extern "C" fn take_decrypted(
-    session: *mut TlsSession,
-    room: *mut u8,
-    size: usize,
-) -> usize {
+unsafe extern "C" fn take_decrypted(session: *mut TlsSession, room: *mut u8, size: usize) -> usize {
     // SAFETY: tls.cc passes so much initialized memory that is its own; and see `with`.
     unsafe {
         let room = std::slice::from_raw_parts_mut(room, size);
@@ -410,7 +436,7 @@ unsafe extern "C" fn ended(session: *mut TlsSession) {
 }
 
 unsafe extern "C" fn destroy(session: *mut TlsSession) {
-    // SAFETY: the box that `into_raw` gave away, and this is the last call with it.
+    // SAFETY: the box that the function `session` gave away, and this is the last call with it.
     let session = unsafe { Box::from_raw(session.cast::<Session>()) };
     let _ = catch_unwind(AssertUnwindSafe(|| drop(session)));
 }

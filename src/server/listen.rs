@@ -2,6 +2,9 @@
 
 use crate::engine::ListenOptions;
 
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+
 /// An address to listen at, with settings of its own. For [`ServerBuilder::listen`].
 ///
 /// | address | where |
@@ -20,15 +23,25 @@ use crate::engine::ListenOptions;
 #[must_use = "give it to `ServerBuilder::listen`"]
 pub struct Listen {
     pub(super) options: ListenOptions,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Tls>,
 }
 
 impl Listen {
     /// Listens at this address.
     pub fn new(address: impl Into<String>) -> Listen {
         Listen {
-            options: ListenOptions {
-                address: address.into(),
-            },
+            options: ListenOptions::new(address),
+            #[cfg(feature = "tls")]
+            tls: None,
         }
+    }
+
+    /// Encrypts what goes over its connections. A client that does not is told so, and refused.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Listen {
+        self.options.encryption = Some(tls.encryption());
+        self.tls = Some(tls);
+        self
     }
 }
