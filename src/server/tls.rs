@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use rustls::crypto::CryptoProvider;
@@ -172,7 +172,9 @@ impl TlsFiles {
     fn read(&self) -> Result<ServerConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let chain = certificates(&self.chain)?;
-        look_at_validity(&self.chain, &chain, SystemTime::now())?;
+        // Before 1970 nothing has expired either.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        look_at_validity(&self.chain, &chain, now.unwrap_or_default())?;
         let key = private_key(&self.key)?;
         let verifier = self.clients.verifier(&provider)?;
         let asks_clients = verifier.offer_client_auth();
@@ -269,11 +271,11 @@ fn is_encrypted(pem: &[u8]) -> bool {
 }
 
 /// The server's own certificate must not have expired. For those of the CAs after it there is only a
-/// line in the log: clients may know another way to a CA that they trust.
+/// line in the log: clients may know another way to a CA that they trust. `now` is since 1970.
 fn look_at_validity(
     path: &Path,
     chain: &[CertificateDer<'_>],
-    now: SystemTime,
+    now: Duration,
 ) -> Result<(), TlsError> {
     for (place, certificate) in chain.iter().enumerate() {
         let certificate =
@@ -281,7 +283,7 @@ fn look_at_validity(
         let validity = certificate.tbs_certificate().validity();
         let (begin, end) = (validity.not_before, validity.not_after);
         let subject = certificate.tbs_certificate().subject();
-        if now > end.to_system_time() {
+        if now > end.to_unix_duration() {
             let since = end.to_date_time().to_string();
             if place == 0 {
                 let path = path.to_owned();
@@ -292,7 +294,7 @@ fn look_at_validity(
                 path.display()
             );
         }
-        if now < begin.to_system_time() {
+        if now < begin.to_unix_duration() {
             log::warn!(
                 "{}: the certificate of {subject} is not valid before {}: clients will refuse it, \
                  unless this machine's clock is slow",
