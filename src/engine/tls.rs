@@ -15,6 +15,7 @@ use grpcio_sys::{grpc_slice_buffer, grpc_slice_buffer_add, grpc_slice_malloc};
 use parking_lot::RwLock;
 use rustls::server::{Acceptor, ServerConnection};
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, ServerConfig};
+use x509_cert::der::DateTime;
 
 use super::bytes::bytes_mut;
 use super::library::LogLimit;
@@ -222,9 +223,8 @@ impl Session {
             self.answer.extend(GO_AWAY);
             return self.fail("the client speaks HTTP/2 without TLS");
         }
-        let begin = &bytes[..bytes.len().min(16)];
-        let begin = begin.escape_ascii();
-        self.fail(&format!("the client does not speak TLS, but {begin:?}"));
+        let begin = bytes[..bytes.len().min(16)].escape_ascii();
+        self.fail(&format!("the client does not speak TLS, but \"{begin}\""));
     }
 
     fn fail(&mut self, why: &str) {
@@ -312,9 +312,12 @@ fn certificate_reason(error: &CertificateError) -> String {
     let words = match error {
         CertificateError::UnknownIssuer => "is of an unknown CA".to_owned(),
         CertificateError::Expired => "has expired".to_owned(),
-        CertificateError::ExpiredContext { time, not_after } => {
-            let ago = time.as_secs().saturating_sub(not_after.as_secs());
-            format!("has expired {:?} ago", Duration::from_secs(ago))
+        CertificateError::ExpiredContext { not_after, .. } => {
+            let end = DateTime::from_unix_duration(Duration::from_secs(not_after.as_secs()));
+            end.map_or_else(
+                |_| "has expired".to_owned(),
+                |end| format!("has expired at {end}"),
+            )
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "is not valid yet (or this machine's clock is slow)".to_owned()

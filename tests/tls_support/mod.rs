@@ -86,7 +86,9 @@ impl Folder {
 
     /// With ca.pem; server.pem and server.key; client.pem and client.key, of the same CA.
     pub fn new() -> Folder {
-        Folder::of(&Ca::new("test CA"))
+        // CAs are told from each other by their names.
+        let name = format!("CA {:?}", std::time::Instant::now());
+        Folder::of(&Ca::new(&name))
     }
 
     pub fn of(ca: &Ca) -> Folder {
@@ -282,6 +284,16 @@ impl<S: Read + Write> Client<S> {
         // The message's length, the field and its length come before.
         let text = data.get(7..).ok_or(io::Error::other("no reply"))?;
         Ok(String::from_utf8_lossy(text).into_owned())
+    }
+
+    pub fn write_frame(
+        &mut self,
+        kind: u8,
+        flags: u8,
+        stream: u32,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        self.stream.write_all(&frame(kind, flags, stream, payload))
     }
 
     /// Kind, flags, stream and payload. Answers what must be answered.
