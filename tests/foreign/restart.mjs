@@ -16,6 +16,8 @@ import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
+import { credentials } from './credentials.mjs';
+
 const require = createRequire(join(process.env.TOUCHDOWN_NODE_MODULES, 'any'));
 const grpc = require('@grpc/grpc-js');
 const protoLoader = require('@grpc/proto-loader');
@@ -50,7 +52,7 @@ const timesMs = [];
 let stopping = false;
 
 const { Greeter } = grpc.loadPackageDefinition(protoLoader.loadSync(PROTO)).greeter;
-const client = new Greeter(address, grpc.credentials.createInsecure(), {
+const client = new Greeter(address, credentials(grpc), {
   ...CHANNEL_OPTIONS,
   'grpc.enable_retries': values.retries === 'transparent' ? 1 : 0,
 });

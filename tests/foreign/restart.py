@@ -17,6 +17,8 @@ import time
 
 import grpc
 
+from channels import open_channel
+
 SAY_HELLO = "/greeter.Greeter/SayHello"
 DEADLINE_S = 30
 PAUSE_AFTER_REFUSED_S = 0.005
@@ -123,7 +125,7 @@ def main():
 
     tally, stop = Tally(), threading.Event()
     channel_options = [*CHANNEL_OPTIONS, ("grpc.enable_retries", int(options.retries == "transparent"))]
-    with grpc.insecure_channel(options.address, options=channel_options) as channel:
+    with open_channel(options.address, options=channel_options) as channel:
         say_hello = channel.unary_unary(SAY_HELLO)
         callers = [
             threading.Thread(target=call_until, args=(stop, say_hello, tally, caller, options))

@@ -100,7 +100,8 @@ class Stage:
             self.address = f"127.0.0.1:{self.port}"
 
     def start_server(self):
-        server = Process([self._options.server, self.address], self._server_namespace, stderr=self._server_log)
+        command = [self._options.server, self.address, *tls_files(self._options.tls)]
+        server = Process(command, self._server_namespace, stderr=self._server_log)
         self._cleanup.callback(server.close)
         line = server.read_line()
         if line != f"listening at {self.address}":
@@ -121,7 +122,11 @@ class Stage:
             f"--name-bytes={options.name_bytes}",
             f"--retries={options.retries}",
         ]
-        environment = {**os.environ, "TOUCHDOWN_NODE_MODULES": options.node_modules}
+        environment = {
+            **os.environ,
+            "TOUCHDOWN_NODE_MODULES": options.node_modules,
+            "TOUCHDOWN_TLS": options.tls or "",
+        }
         client = Process([*program, *arguments], self._client_namespace, stdin=subprocess.PIPE, env=environment)
         self._cleanup.callback(client.close)
         return client
@@ -134,6 +139,11 @@ class Stage:
             raise CannotRun(f"looking at the wire needs root and tcpdump: {error}") from error
         self._cleanup.callback(capture.close)
         return capture
+
+
+def tls_files(folder):
+    """What the server is to be told: its certificate and key, and the CA of its clients."""
+    return [pathlib.Path(folder, name) for name in ("server.pem", "server.key", "ca.pem")] if folder else []
 
 
 def prepare_in(namespace):
@@ -269,6 +279,7 @@ def parse_options():
     add("--pause-ms", type=float, nargs=2, default=[100, 400], metavar=minimum_maximum, help="from a reply to SIGTERM")
     add("--capture", help="look at the wire, and keep its packets in this file; needs root")
     add("--server-log", help="keep the server's standard error in this file")
+    add("--tls", metavar="FOLDER", help="mutual TLS, with ca.pem, server.pem, client.pem and their .key in this folder")
     add("--node", default="node", help="the Node program")
     add("--node-modules", default=node_modules, help="where its packages are")
     return parser.parse_args()
