@@ -38,30 +38,31 @@ bench: tools
 	@python3 benches/rivals/run.py $(BENCH)
 
 build: tools
-	@.ci/watch debug $(CARGO) build --workspace --examples
+	@.ci/watch debug $(CARGO) build --workspace --examples --all-features
 
 # The tests come last, so that the last lines are theirs. Tests marked `ignore` are for those who have
 # the clients, or a lot of time.
 test: format build clippy docs licences core models quick-start clients
 	$(CARGO) test --no-default-features --no-fail-fast
-	$(CARGO) test --workspace --exclude touchdown-models --doc --no-fail-fast
+	$(CARGO) test --workspace --exclude touchdown-models --all-features --doc --no-fail-fast
 	$(if $(wildcard $(target)/foreign/node_modules),\
-		$(CARGO) test --test foreign_clients -- --ignored)
+		$(CARGO) test --all-features --test foreign_clients -- --ignored)
 	$(if $(wildcard $(target)/foreign/node_modules),\
 		$(CARGO) test -p touchdown-interop --no-fail-fast -- --ignored --skip a_thousand \
 		$$(test -x $(target)/foreign/grpc-go/interop_client || echo --skip grpc_go))
-	$(CARGO) test --workspace --exclude touchdown-models --lib --tests --examples --no-fail-fast
+	$(CARGO) test --workspace --exclude touchdown-models --all-features --lib --tests --examples --no-fail-fast
 
 format:
 	$(CARGO) fmt --all --check
 
 clippy: build
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --no-default-features --all-targets -- -D warnings
+	$(CARGO) clippy --lib -- -D warnings
 
 # Without the server, the crate's first page names things that are not there.
 docs: build
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps
 	RUSTDOCFLAGS="-D warnings -A rustdoc::broken-intra-doc-links" \
 		$(CARGO) doc --no-default-features --no-deps --target-dir $(target)/core-docs
 

@@ -41,8 +41,18 @@ mod shim {
     const GRPCIO_SYS: &str = "grpcio-sys-0.13.0+1.56.2-patched";
 
     pub fn compile() -> Result<(), Box<dyn Error>> {
-        for file in ["shim.cc", "shim.h", "tls.cc", "tls.h", "closure.h"] {
-            println!("cargo:rerun-if-changed=src/engine/{file}");
+        const SOURCES: [&str; 3] = [
+            "src/engine/shim.cc",
+            "src/engine/threads.cc",
+            "src/engine/tls.cc",
+        ];
+        const HEADERS: [&str; 3] = [
+            "src/engine/closure.h",
+            "src/engine/shim.h",
+            "src/engine/tls.h",
+        ];
+        for file in SOURCES.iter().chain(&HEADERS) {
+            println!("cargo:rerun-if-changed={file}");
         }
         println!("cargo:rerun-if-env-changed=TOUCHDOWN_GRPCIO_SYS");
         let core = headers()?.join("grpc");
@@ -58,7 +68,7 @@ mod shim {
             .include(core.join("third_party/abseil-cpp"))
             .include(core.join("third_party/upb"))
             .include(core.join("src/core/ext/upb-generated"))
-            .files(["src/engine/shim.cc", "src/engine/tls.cc"])
+            .files(SOURCES)
             .try_compile("touchdown_shim")?;
         Ok(())
     }

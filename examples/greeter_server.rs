@@ -6,7 +6,8 @@
 //!
 //!     cargo run --example greeter_server --features tls -- 0.0.0.0:50051 chain.pem key.pem ca.pem
 //!
-//! Stop it with Ctrl-C or `kill`: calls in flight end as they should.
+//! Stop it with Ctrl-C or `kill`: calls in flight end as they should. Or build it anew, and let the new
+//! one take over with `kill -USR2`: no call is refused.
 
 touchdown::include_protos!();
 
@@ -16,7 +17,7 @@ use greeter::{greeter_service, Greeter, HelloReply, HelloRequest, ManyHellosRequ
 use touchdown::lifecycle::{Builder, Lifecycle, Report, Signals};
 #[cfg(feature = "tls")]
 use touchdown::Tls;
-use touchdown::{Call, Listen, Replies, Requests, Server, Status};
+use touchdown::{Call, Listen, Replies, Requests, Server, Status, Upgrade};
 
 struct Polite;
 
@@ -109,7 +110,7 @@ fn main() -> Result<Report, Box<dyn std::error::Error>> {
     let (listen, lifecycle) = with_tls(Listen::new(address), lifecycle, arguments.collect())?;
 
     // `serve()` instead of `start_with()` does all of this, but for printing the address.
-    let lifecycle = lifecycle.build()?;
+    let lifecycle = lifecycle.upgrade(Upgrade::new()).build()?;
     let builder = Server::builder()
         .listen(listen)
         .service(greeter_service(Polite));

@@ -51,7 +51,7 @@
 //!
 //! # Limits
 //!
-//! - Linux. Plain text only, no TLS yet.
+//! - Linux.
 //! - A handler that never returns cannot be ended, in Rust as in any language with threads. Its
 //!   caller gets an answer, the report names it, and the process exits at the planned time.
 //! - While a handler reads from or writes to a stream it has a worker for itself; see
@@ -65,6 +65,7 @@
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `server` | yes | the server, its health service, the client and the code generator's runtime; needs cmake and a C++ compiler |
+//! | `tls` | no | TLS and mutual TLS for listeners: `Tls`, `Listen::tls` and `Call::peer_certificate` |
 //!
 //! Without default features the crate is [`lifecycle`] alone. It builds in seconds, in Rust only.
 #![deny(missing_docs, unsafe_code)]
@@ -84,6 +85,8 @@ pub mod lifecycle;
 #[cfg(feature = "server")]
 mod server;
 mod sync;
+#[cfg(feature = "server")]
+mod upgrade;
 
 #[cfg(feature = "server")]
 pub use protobuf;
@@ -92,6 +95,7 @@ pub use protobuf;
 pub use self::{
     engine::{Address, PeerCredentials},
     server::*,
+    upgrade::{Upgrade, UpgradeError},
 };
 
 /// Brings in what `touchdown_build` has generated in build.rs: a module for each .proto file.

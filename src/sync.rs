@@ -10,6 +10,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+
 pub(crate) use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
 pub(crate) use parking_lot::{Condvar, Mutex};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
@@ -68,4 +70,22 @@ impl Sleeper {
 /// Rust's, for ever.
 pub(crate) fn standard_error() -> io::Result<File> {
     io::stderr().as_fd().try_clone_to_owned().map(File::from)
+}
+
+/// While this lives, the calling thread is not interrupted by the signals it was made for: they wait.
+pub(crate) struct HeldSignals(SigSet);
+
+pub(crate) fn hold_signals(signals: &[i32]) -> io::Result<HeldSignals> {
+    let mut held = SigSet::empty();
+    for signal in signals {
+        held.add(Signal::try_from(*signal)?);
+    }
+    Ok(HeldSignals(held.thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        // Fails for a mask that is none, and this one was the thread's.
+        let _ = self.0.thread_set_mask();
+    }
 }

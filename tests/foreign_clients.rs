@@ -13,7 +13,6 @@ mod lifecycle_support;
 mod tls_support;
 
 use std::env;
-use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -42,16 +41,14 @@ fn node_loses_no_call_while_the_server_restarts() {
 #[test]
 #[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
 fn python_loses_no_call_while_the_server_restarts_with_tls() {
-    let folder = tls_support::Folder::new();
-    restart_under("python", &["--tls".as_ref(), folder.path.as_ref()]);
+    restart_under("python", &["--tls"]);
 }
 
 #[cfg(feature = "tls")]
 #[test]
 #[ignore = "needs Python with grpcio and Node with @grpc/grpc-js: tests/foreign/setup.sh"]
 fn node_loses_no_call_while_the_server_restarts_with_tls() {
-    let folder = tls_support::Folder::new();
-    restart_under("node", &["--tls".as_ref(), folder.path.as_ref()]);
+    restart_under("node", &["--tls"]);
 }
 
 /// Open connections go on, and new ones get the new certificate.
@@ -65,7 +62,7 @@ fn python_sees_nothing_of_new_certificates() {
 
     let ca = Ca::new("test CA");
     let folder = Folder::of(&ca);
-    let tls = folder.mutual();
+    let tls = folder.tls();
     let callers = Arc::new(Mutex::new(HashSet::new()));
     let seen = Arc::clone(&callers);
     let hello = move |call: &Call, request: StringValue| {
@@ -77,13 +74,13 @@ fn python_sees_nothing_of_new_certificates() {
     let mut command = Command::new(python());
     command.args(["-B", "tests/foreign/restart.py"]);
     command.arg(server.address().to_string());
-    command.env("TOUCHDOWN_TLS", &folder.path);
+    let ca_file = folder.file("ca.pem");
+    command.arg("--ca").arg(&ca_file);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut python = command.spawn().unwrap();
     eventually("it calls", || server.calls().completed > 100);
 
-    let (ca_file, mut shown) = (folder.file("ca.pem"), HashSet::new());
-    let wish = Wish::new(&ca_file).showing(&folder, "client");
+    let (wish, mut shown) = (Wish::new(&ca_file), HashSet::new());
     for _ in 0..20 {
         folder.write_pair("server", ca.sign(server_params()));
         tls.reload().unwrap();
@@ -103,7 +100,7 @@ fn python_sees_nothing_of_new_certificates() {
     assert_eq!(callers.lock().unwrap().len(), 1, "connections of Python");
 }
 
-fn restart_under(client: &str, more: &[&OsStr]) {
+fn restart_under(client: &str, more: &[&str]) {
     let (installed, python) = (installed(), python());
     let node_modules = env::var_os("TOUCHDOWN_NODE_MODULES")
         .map_or_else(|| installed.join("node_modules"), PathBuf::from);

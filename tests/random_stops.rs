@@ -79,8 +79,6 @@ struct End {
     status: ExitStatus,
     /// Since the first signal that stops it was sent.
     took: Duration,
-    /// It had to be told to stop once more; see [`Run::wait`].
-    was_told_again: bool,
     log: String,
     errors: String,
     report: String,
@@ -162,7 +160,7 @@ impl Run<'_> {
             killer.send(self.child.id(), signals);
         }
         let stopped = stopped.expect("there is a signal that stops it");
-        let (status, was_told_again) = self.wait(stopped, killer)?;
+        let status = self.wait(stopped, killer)?;
         let took = stopped.elapsed();
         for caller in callers {
             caller.join().map_err(|_| "a caller panicked".to_owned())?;
@@ -174,7 +172,6 @@ impl Run<'_> {
         Ok(End {
             status,
             took,
-            was_told_again,
             log: self.read(LOG),
             errors: self.read(ERRORS),
             report: self.read(report),
@@ -198,24 +195,10 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for the end. Returns whether it had to be told again: in the moment in which signal-hook
-    /// takes over a signal from the system, the signal does nothing (see src/lifecycle/signals.rs).
-    fn wait(
-        &mut self,
-        stopped: Instant,
-        killer: &mut Killer,
-    ) -> Result<(ExitStatus, bool), String> {
-        let may_be_lost = !self.read(LOG).contains(LISTENS);
-        let mut was_told_again = false;
+    fn wait(&mut self, stopped: Instant, killer: &mut Killer) -> Result<ExitStatus, String> {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return Ok((status, was_told_again));
-            }
-            // By then it would have begun to stop, or even have ended at its hard deadline.
-            let is_late = stopped.elapsed() > LIMIT / 12 && !was_told_again;
-            if is_late && may_be_lost && !self.read(LOG).contains("stopping: ") {
-                killer.send(self.child.id(), &[SIGTERM]);
-                was_told_again = true;
+                return Ok(status);
             }
             if stopped.elapsed() > hard_deadline(self.script) + LIMIT {
                 // It may still say what it is at.
@@ -321,8 +304,7 @@ fn subscribe(client: &Client, method: &'static str) {
 
 /// What is wrong with the end of this process, if anything is.
 fn fault(script: &Script, end: &End) -> Option<&'static str> {
-    let again = end.was_told_again.then_some(SIGTERM);
-    let sent: Vec<i32> = script.signals().chain(again).collect();
+    let sent: Vec<i32> = script.signals().collect();
     let reported = reported(&end.log);
     if end.status.core_dumped() {
         return Some("it dumped core");
@@ -484,7 +466,6 @@ fn stop(seed: u64, folder: &Path, test: &str, killer: &mut Killer) -> Result<Str
             None => format!("{} before it listened", end.status),
             Some(code) => format!("{} after its report, with {code}", end.status),
         }),
-        None if end.was_told_again => Ok(format!("{}, told once more", end.status)),
         None => Ok(end.status.to_string()),
         Some(fault) => Err(format!(
             "{context}: {fault}: {} after {:?}\nlog:\n{}\nstandard error:\n{}",

@@ -40,6 +40,8 @@ pub struct Client {
 impl Client {
     /// A client on this channel.
     pub fn new(channel: &Channel) -> Client {
+        // The channel keeps C-core started.
+        crate::engine::end_spare_threads();
         Client {
             client: grpcio::Client::new(channel.clone()),
         }

@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::ffi::{c_void, CString};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 #[cfg(not(feature = "tls"))]
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::listener::Accepted;
 use super::peer::{numbered, PeerInfo};
 use super::shim::{touchdown_server_add_connection, ConnectionEvents};
+use super::socket_options;
 #[cfg(feature = "tls")]
 use super::tls;
 use super::wake::Wake;
@@ -30,6 +31,10 @@ pub(super) struct Connections {
     /// As many as `open` has. Asked for with every call, so not under the lock; it
     /// is no more than a number, and nothing pairs with it.
     count: AtomicUsize,
+    /// The thread that accepts waits for a descriptor; taken back by the first connection that
+    /// closes, which wakes it. What it does then, it would do a moment later without, so nothing
+    /// pairs with it.
+    descriptor_wanted: AtomicBool,
     wake: Arc<Wake>,
 }
 
@@ -60,6 +65,11 @@ enum State {
         until: Instant,
     },
     Ready,
+    /// FIN is sent, to somebody who never was ready; until when the connection is kept, so
+    /// that what the peer was told gets there.
+    Refused {
+        until: Instant,
+    },
     /// Everything is sent, and FIN; until when the peer has to close, at the least.
     Lingering {
         until: Instant,
@@ -86,6 +96,7 @@ impl Connections {
                 next: 0,
             }),
             count: AtomicUsize::new(0),
+            descriptor_wanted: AtomicBool::new(false),
             wake,
         }
     }
@@ -108,7 +119,8 @@ impl Connections {
         accepted: Accepted,
         silent_until: Instant,
     ) {
-        limit_unanswered(&accepted.socket, shared.unanswered_limit);
+        let unanswered = accepted.unanswered.unwrap_or(shared.unanswered_limit);
+        limit_unanswered(&accepted.socket, unanswered);
         let fd = accepted.socket.into_raw_fd();
         let number;
         let info = Arc::new(accepted.info);
@@ -164,7 +176,7 @@ impl Connections {
         for socket in open.sockets.values() {
             let until = match socket.state {
                 State::Ready => continue,
-                State::Silent { until } => until,
+                State::Silent { until } | State::Refused { until } => until,
                 // As long as the last bytes are on their way to a slow peer.
                 State::Lingering { until } => {
                     let left = silence(socket.fd).map(|it| LINGER.saturating_sub(it));
@@ -186,7 +198,10 @@ impl Connections {
         let open = self.open.lock();
         let mut lingering = 0;
         for socket in open.sockets.values() {
-            if matches!(socket.state, State::Lingering { .. }) {
+            if matches!(
+                socket.state,
+                State::Lingering { .. } | State::Refused { .. }
+            ) {
                 if unacknowledged(socket.fd) == 0 {
                     shut_down(socket.fd);
                 } else {
@@ -258,7 +273,10 @@ impl Connections {
     fn become_lingering(&self, number: u64) {
         if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
             let until = Instant::now() + LINGER;
-            socket.state = State::Lingering { until };
+            socket.state = match socket.state {
+                State::Silent { .. } => State::Refused { until },
+                _ => State::Lingering { until },
+            };
         }
         self.wake.wake();
     }
@@ -277,10 +295,21 @@ impl Connections {
         let left = open.sockets.len();
         self.count.store(left, Ordering::Relaxed);
         drop(open);
+        let is_wanted = self.descriptor_wanted.swap(false, Ordering::Relaxed);
         // A drain waits for the last.
-        if left == 0 {
+        if left == 0 || is_wanted {
             self.wake.wake();
         }
+    }
+
+    /// Has the next connection that closes wake the thread that accepts.
+    pub(super) fn want_descriptor(&self) {
+        self.descriptor_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one has closed since that was asked for.
+    pub(super) fn has_one_closed(&self) -> bool {
+        !self.descriptor_wanted.load(Ordering::Relaxed)
     }
 }
 
@@ -329,17 +358,9 @@ fn unacknowledged(fd: RawFd) -> i32 {
 /// is sent. C-core's own pings cannot tell: they wait behind what the peer does not take. For a
 /// unix socket there is no such thing.
 fn limit_unanswered(socket: &OwnedFd, limit: Duration) {
-    let milliseconds = libc::c_uint::try_from(limit.as_millis()).unwrap_or(libc::c_uint::MAX);
-    // SAFETY: the kernel reads an unsigned int.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_USER_TIMEOUT,
-            (&raw const milliseconds).cast(),
-            size_of::<libc::c_uint>() as libc::socklen_t,
-        )
-    };
+    let milliseconds = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
+    let _ = socket_options::set(socket, level, name, milliseconds);
 }
 
 fn round_trip(fd: RawFd) -> Duration {

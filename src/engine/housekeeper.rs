@@ -8,21 +8,25 @@ use std::time::{Duration, Instant};
 
 use super::listener::{Accepted, QUEUE};
 use super::roster::{Watched, TICK};
+use super::wake::Wake;
 use super::{worker, Shared};
 
 /// How often to look whether the peers' kernels have acknowledged the last
 /// bytes, when that is all there is to wait for. No event says so.
 const DELIVERY_CHECK: Duration = Duration::from_millis(1);
 
-/// How long to leave the listeners alone when no connection can be had from them, above all
-/// when the process, or the system, has no descriptor left.
+/// How long to leave the listeners alone when no connection can be had from them, not even to be
+/// closed, unless a connection of this server ends earlier.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long after C-core has said that it closes a connection to try again: it does so right after.
+const CLOSING_TIME: Duration = Duration::from_millis(1);
 
 /// How many connections are accepted before something else gets its turn.
 const ACCEPTED_AT_ONCE: usize = 64;
 
-/// How often, at the most, it is logged that the limit of connections is reached.
-const LIMIT_LOG_PAUSE: Duration = Duration::from_secs(1);
+/// How often, at the most, it is logged why connections are not served.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often to look for clients that do not take their answers. No event says so either.
 const STUCK_CHECK: Duration = Duration::from_millis(500);
@@ -40,8 +44,11 @@ pub(super) fn run(shared: &Arc<Shared>, limit: usize, handshake: Duration) {
         paused_until: None,
         drain: Drain::NotBegun,
         next_sweep: None,
-        limit_reported: None,
+        clients_know_at: None,
+        reserve: None,
+        reported: None,
     };
+    keeper.refill_reserve();
     while !shared.stopping.load(Ordering::SeqCst) {
         keeper.turn();
     }
@@ -61,7 +68,12 @@ struct Housekeeper<'a> {
     paused_until: Option<Instant>,
     drain: Drain,
     next_sweep: Option<Instant>,
-    limit_reported: Option<Instant>,
+    /// In a drain.
+    clients_know_at: Option<Instant>,
+    /// A descriptor that can be given up to accept, and close, a connection when there is no other.
+    reserve: Option<Wake>,
+    /// When it was last logged that connections are not served.
+    reported: Option<Instant>,
 }
 
 enum Drain {
@@ -92,6 +104,7 @@ impl Housekeeper<'_> {
         if self.shared.leaving.load(Ordering::SeqCst) {
             at(self.shared.cut_late_calls(now));
             at(self.go_on_draining(now));
+            at(self.tell_when_clients_know(now));
         }
         self.wait(until);
     }
@@ -146,6 +159,11 @@ impl Housekeeper<'_> {
             // A connection may have begun to linger.
             self.next_sweep = Some(Instant::now());
             self.take_given();
+            if let Some(until) = &mut self.paused_until {
+                if self.shared.connections.has_one_closed() {
+                    *until = (*until).min(Instant::now() + CLOSING_TIME);
+                }
+            }
         }
         for (index, listener) in waited[1..].iter().enumerate() {
             if listener.revents != 0 {
@@ -165,12 +183,50 @@ impl Housekeeper<'_> {
                 Err(error) if is_of_connection(&error) => {
                     log::debug!("a connection failed while it was accepted: {error}");
                 }
-                Err(error) => {
-                    log::error!("cannot accept a connection: {error}");
-                    self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
-                    return;
-                }
+                Err(error) if is_want_of_descriptors(&error) => match self.shed(index) {
+                    Ok(true) => self.report(|| {
+                        format!("no descriptor is left ({error}): closing new connections")
+                    }),
+                    Ok(false) => return,
+                    Err(_) => return self.pause(&error),
+                },
+                Err(error) => return self.pause(&error),
             }
+        }
+    }
+
+    /// Accepts a connection with the descriptor that is kept for it, and closes it. Returns whether
+    /// there was one.
+    ///
+    /// A client could be left in the kernel's queue instead, and would be served if descriptors came
+    /// free in time. But to it the connection looks made: it sends its calls and waits, up to
+    /// their deadlines, and tries no other address. One that is closed fails at once, so callers
+    /// may go elsewhere, or try again when their back-off says, which for gRPC is a second.
+    fn shed(&mut self, index: usize) -> io::Result<bool> {
+        self.reserve = None;
+        let accepted = self.shared.listening.lock().accept_from(index);
+        let accepted = accepted.map(|it| it.is_some());
+        self.refill_reserve();
+        accepted
+    }
+
+    fn refill_reserve(&mut self) {
+        // If there is none now, there is one later: this is tried each time.
+        self.reserve = Wake::new().ok();
+    }
+
+    fn pause(&mut self, error: &io::Error) {
+        self.report(|| format!("cannot accept connections: {error}"));
+        self.shared.connections.want_descriptor();
+        self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
+    }
+
+    /// Logs why connections are not served, but not each time.
+    fn report(&mut self, why: impl FnOnce() -> String) {
+        let now = Instant::now();
+        if self.reported.is_none_or(|it| now >= it + LOG_PAUSE) {
+            log::warn!("{}", why());
+            self.reported = Some(now);
         }
     }
 
@@ -185,17 +241,13 @@ impl Housekeeper<'_> {
         if self.shared.connections.count() >= self.limit {
             // Closing tells the client at once; leaving it in the kernel's
             // queue would let it wait for nothing.
-            let now = Instant::now();
-            let last = self.limit_reported;
-            if last.is_none_or(|it| now >= it + LIMIT_LOG_PAUSE) {
-                log::warn!(
-                    "the limit of {} connections is reached: closing new ones, this one from {}",
-                    self.limit,
+            let limit = self.limit;
+            return self.report(|| {
+                format!(
+                    "the limit of {limit} connections is reached: closing new ones, this one from {}",
                     accepted.peer
-                );
-                self.limit_reported = Some(now);
-            }
-            return;
+                )
+            });
         }
         let silent_until = Instant::now() + self.handshake;
         let sweep = self
@@ -204,6 +256,14 @@ impl Housekeeper<'_> {
         self.next_sweep = Some(sweep);
         let connections = &self.shared.connections;
         connections.add(self.shared, accepted, silent_until);
+    }
+
+    /// Returns when to come again, if that is not over.
+    fn tell_when_clients_know(&mut self, now: Instant) -> Option<Instant> {
+        if self.clients_know_at.take_if(|it| *it <= now).is_some() {
+            self.shared.host.clients_know();
+        }
+        self.clients_know_at
     }
 
     /// Returns when to come again, if nobody calls earlier.
@@ -221,6 +281,8 @@ impl Housekeeper<'_> {
                 shared.server.send_goaways();
                 let patience =
                     (shared.connections.longest_round_trip() * 4).clamp(QUIET.0, QUIET.1);
+                // Two round trips of the four.
+                self.clients_know_at = Some(now + patience / 2);
                 self.drain = Drain::Under {
                     quiet_since: None,
                     patience,
@@ -267,6 +329,11 @@ impl Housekeeper<'_> {
             Drain::Done => None,
         }
     }
+}
+
+/// Whether the process, or the system, has no descriptor left.
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Whether only the connection is gone, and not the listener in trouble: see "Error handling"

@@ -2,10 +2,12 @@
 //! that it replaces. They wait here until a server asks for their address.
 
 use std::env;
+use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::linux::fs::MetadataExt;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::process;
@@ -14,6 +16,7 @@ use std::sync::OnceLock;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::listener::Address;
+use super::socket_options;
 
 /// How addresses begin that stand for what systemd has passed.
 pub(super) const SYSTEMD: &str = "systemd:";
@@ -40,10 +43,41 @@ pub(crate) fn inherited() -> MutexGuard<'static, Vec<Inherited>> {
     SOCKETS.get_or_init(|| Mutex::new(from_systemd())).lock()
 }
 
-/// Adds what the process that this one replaces has handed over.
-#[allow(dead_code)]
-pub(crate) fn inherit(sockets: impl IntoIterator<Item = Inherited>) {
-    inherited().extend(sockets);
+/// The socket that the process was started with under this descriptor, if it is the one with this
+/// inode. It is asked for once.
+pub(crate) fn take_socket(fd: RawFd, inode: u64) -> Option<OwnedFd> {
+    // SAFETY: a system call that fails if there is no such descriptor. It is dropped only if it is
+    // the one that is asked for, which nobody else here knows of.
+    let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
+    let found = file.metadata().is_ok_and(|it| it.st_ino() == inode);
+    (found && close_on_exec(fd)).then(|| ManuallyDrop::into_inner(file).into())
+}
+
+/// Adds what the process that this one replaces has handed over: descriptors that it was started
+/// with, and of which nobody else here knows.
+pub(crate) fn inherit(fd: RawFd, name: String, path_stays: bool) {
+    if !close_on_exec(fd) {
+        log::error!("the socket of {name} was handed over as {fd}, which is not open");
+        return;
+    }
+    inherited().push(Inherited {
+        name,
+        // SAFETY: it is open, and nobody else here knows of it.
+        socket: unsafe { OwnedFd::from_raw_fd(fd) },
+        path_stays,
+    });
+}
+
+/// Closes what no server has taken. Returns the names.
+pub(crate) fn drop_inherited() -> Vec<String> {
+    let left = std::mem::take(&mut *inherited());
+    left.into_iter().map(|it| it.name).collect()
+}
+
+/// What this process starts has no use for it. Says whether it is open.
+fn close_on_exec(fd: RawFd) -> bool {
+    // SAFETY: a system call that fails if there is no such descriptor.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) != -1 }
 }
 
 /// The protocol of sd_listen_fds(3).
@@ -58,9 +92,7 @@ fn from_systemd() -> Vec<Inherited> {
     );
     let mut sockets = Vec::new();
     for (fd, name) in passed {
-        // What this process starts has no use for it.
-        // SAFETY: a system call that fails if there is no such descriptor.
-        if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        if !close_on_exec(fd) {
             log::error!("LISTEN_FDS promises the descriptor {fd}, which is not open");
             break;
         }
@@ -105,13 +137,14 @@ impl Inherited {
             let message = format!("{}, which was passed to this process, {what}", self.name);
             io::Error::new(io::ErrorKind::InvalidInput, message)
         };
-        let Ok(family) = self.option(libc::SO_DOMAIN) else {
+        let option = |name| socket_options::get(&self.socket, libc::SOL_SOCKET, name);
+        let Ok(family) = option(libc::SO_DOMAIN) else {
             return Err(wrong("is no socket"));
         };
-        if self.option(libc::SO_TYPE)? != libc::SOCK_STREAM {
+        if option(libc::SO_TYPE)? != libc::SOCK_STREAM {
             return Err(wrong("is no stream socket"));
         }
-        if self.option(libc::SO_ACCEPTCONN)? == 0 {
+        if option(libc::SO_ACCEPTCONN)? == 0 {
             return Err(wrong("does not listen"));
         }
         let fd = self.socket.as_raw_fd();
@@ -132,25 +165,6 @@ impl Inherited {
                     .ok_or_else(|| wrong("is a unix socket without an address"))
             }
             _ => Err(wrong("is neither a TCP nor a unix socket")),
-        }
-    }
-
-    fn option(&self, option: libc::c_int) -> io::Result<libc::c_int> {
-        let mut value: libc::c_int = 0;
-        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: the kernel writes an int.
-        let result = unsafe {
-            libc::getsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                (&raw mut value).cast(),
-                &mut length,
-            )
-        };
-        match result {
-            0 => Ok(value),
-            _ => Err(io::Error::last_os_error()),
         }
     }
 }

@@ -14,19 +14,23 @@ use grpcio_sys::{
 use log::{Level, LevelFilter};
 use parking_lot::Mutex;
 
+use super::shim;
+
 /// Keeps C-core started.
 pub(super) struct Library(());
 
 impl Library {
     pub(super) fn acquire() -> Library {
         static LOG: Once = Once::new();
-        // SAFETY: these may be called at any time, and `forward` is what C-core expects.
+        // SAFETY: these may be called at any time, the last one once C-core is started, and
+        // `forward` is what C-core expects.
         unsafe {
             LOG.call_once(|| {
                 gpr_set_log_verbosity(verbosity(log::max_level()));
                 gpr_set_log_function(Some(forward));
             });
             grpc_init();
+            shim::touchdown_end_spare_threads();
         }
         Library(())
     }
@@ -39,8 +43,9 @@ impl Library {
 }
 
 /// How long the end of C-core is waited for. It takes a millisecond or two, but
-/// ten seconds if one of its threads has been looking after a socket that could
-/// not be written to; the program must not stand still as long.
+/// ten seconds if something of C-core's is still in use, or if GRPC_POLL_STRATEGY has
+/// brought back the thread that looks after sockets that cannot be written to; the
+/// program must not stand still as long.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 impl Drop for Library {

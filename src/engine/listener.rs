@@ -4,19 +4,21 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::linux::fs::MetadataExt;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::inherited::{inherited, Inherited, SYSTEMD};
 use super::peer::{PeerCredentials, PeerInfo};
+use super::socket_options;
 #[cfg(feature = "tls")]
 use super::tls::Encryption;
+use super::unix_path::{self, Access, Identity};
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,17 +59,50 @@ impl fmt::Display for Address {
 pub(crate) struct ListenOptions {
     /// As the program has written it. It may stand for several addresses.
     pub(crate) address: String,
+    /// For the path of a unix socket.
+    pub(crate) access: Access,
+    pub(crate) tcp: TcpOptions,
     #[cfg(feature = "tls")]
     pub(crate) encryption: Option<Arc<Encryption>>,
 }
 
 impl ListenOptions {
-    pub(crate) fn new(address: impl Into<String>) -> ListenOptions {
+    pub(crate) fn new(address: String) -> ListenOptions {
         ListenOptions {
-            address: address.into(),
+            address,
+            access: Access::default(),
+            tcp: TcpOptions::default(),
             #[cfg(feature = "tls")]
             encryption: None,
         }
+    }
+}
+
+/// What the connections of a TCP socket are to be like; what is not set is as the kernel, or the
+/// server, has it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TcpOptions {
+    pub(crate) keepalive: Option<TcpKeepalive>,
+    pub(crate) user_timeout: Option<Duration>,
+}
+
+/// In whole seconds, as the kernel has them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TcpKeepalive {
+    pub(crate) idle: u16,
+    pub(crate) interval: u16,
+    pub(crate) probes: u8,
+}
+
+impl TcpOptions {
+    /// How long a peer may leave unanswered what it is sent, if that is set.
+    fn unanswered(&self) -> Option<Duration> {
+        // If there is a user timeout, the kernel goes by that and not by the number of probes.
+        let by_probes = |it: TcpKeepalive| {
+            let seconds = u64::from(it.idle) + u64::from(it.interval) * u64::from(it.probes);
+            Duration::from_secs(seconds)
+        };
+        self.user_timeout.or(self.keepalive.map(by_probes))
     }
 }
 
@@ -77,8 +112,9 @@ pub(crate) struct Listener {
     /// The address as the program has written it, by which a successor finds the socket.
     name: String,
     is_inherited: bool,
+    tcp: TcpOptions,
     /// What lies at the path of a unix socket, so that only this socket's is ever removed.
-    inode: Option<u64>,
+    identity: Option<Identity>,
     /// Whether the end of the listener is the end of the path.
     owns_path: bool,
     /// Whether the path is somebody else's for ever; see [`Inherited::path_stays`].
@@ -98,16 +134,21 @@ pub(super) struct Accepted {
     /// The peer's address in the form of gRPC's naming document.
     pub(super) peer: String,
     pub(super) info: PeerInfo,
+    /// How long the peer may leave unanswered what it is sent, if its listener says so.
+    pub(super) unanswered: Option<Duration>,
     #[cfg(feature = "tls")]
     pub(super) encryption: Option<Arc<Encryption>>,
 }
 
 impl Accepted {
-    fn from_tcp(socket: std::net::TcpStream, peer: SocketAddr) -> io::Result<Accepted> {
+    fn from_tcp(socket: TcpStream, peer: SocketAddr, options: &TcpOptions) -> io::Result<Accepted> {
         socket.set_nonblocking(true)?;
         // Replies are written whole; waiting for more to send only delays them.
         // It fails for a connection that is gone again, and then does not matter.
         let _ = socket.set_nodelay(true);
+        if let Some(keepalive) = options.keepalive {
+            probe(&socket, keepalive);
+        }
         let peer = match peer {
             SocketAddr::V4(peer) => format!("ipv4:{peer}"),
             SocketAddr::V6(peer) => format!("ipv6:%5B{}%5D:{}", peer.ip(), peer.port()),
@@ -116,6 +157,7 @@ impl Accepted {
             socket: socket.into(),
             peer,
             info: PeerInfo::default(),
+            unanswered: options.unanswered(),
             #[cfg(feature = "tls")]
             encryption: None,
         })
@@ -131,6 +173,7 @@ impl Accepted {
                 credentials,
                 ..PeerInfo::default()
             },
+            unanswered: None,
             #[cfg(feature = "tls")]
             encryption: None,
         })
@@ -151,14 +194,7 @@ impl Listener {
         let mut given = inherited();
         let mut listeners = Vec::new();
         for options in wanted {
-            #[cfg(feature = "tls")]
-            let before = listeners.len();
-            let bound = Listener::bind(options, &mut given, &mut listeners);
-            #[cfg(feature = "tls")]
-            for listener in &mut listeners[before..] {
-                listener.encryption.clone_from(&options.encryption);
-            }
-            if let Err(error) = bound {
+            if let Err(error) = Listener::bind(options, &mut given, &mut listeners) {
                 given.extend(listeners.into_iter().filter_map(Listener::into_inherited));
                 return Err((options.address.clone(), error));
             }
@@ -178,7 +214,7 @@ impl Listener {
             let before = listeners.len();
             while let Some(index) = given.iter().position(|it| it.name == *name) {
                 given[index].address()?;
-                listeners.push(Listener::inherit(given.remove(index))?);
+                listeners.push(Listener::inherit(given.remove(index), options)?);
             }
             return match listeners.len() > before {
                 true => Ok(()),
@@ -191,9 +227,9 @@ impl Listener {
                     let socket = given.remove(index);
                     // It may have had another name, and goes by this one from now on.
                     let name = name.clone();
-                    Listener::inherit(Inherited { name, ..socket })?
+                    Listener::inherit(Inherited { name, ..socket }, options)?
                 }
-                None => Listener::bind_anew(&address, name)?,
+                None => Listener::bind_anew(&address, options)?,
             };
             listeners.push(listener);
         }
@@ -203,20 +239,23 @@ impl Listener {
     /// Listens with default options.
     #[cfg(test)]
     pub(super) fn bind_from(name: &str, given: &mut Vec<Inherited>) -> io::Result<Vec<Listener>> {
-        let options = ListenOptions::new(name);
+        let options = ListenOptions::new(name.to_owned());
         let mut listeners = Vec::new();
         Listener::bind(&options, given, &mut listeners)?;
         Ok(listeners)
     }
 
-    fn bind_anew(address: &Address, name: &str) -> io::Result<Listener> {
+    fn bind_anew(address: &Address, options: &ListenOptions) -> io::Result<Listener> {
         let (socket, address) = match address {
             Address::Tcp(address) => {
                 let socket = TcpListener::bind(address)?;
                 let address = Address::Tcp(socket.local_addr()?);
                 (Socket::Tcp(socket), address)
             }
-            Address::Unix(path) => (Socket::Unix(bind_path(path)?), address.clone()),
+            Address::Unix(path) => {
+                let socket = unix_path::bind(path, options.access, QUEUE)?;
+                (Socket::Unix(socket), address.clone())
+            }
             Address::Abstract(name) => {
                 let name = UnixSocketAddr::from_abstract_name(name)?;
                 let socket = UnixListener::bind_addr(&name)?;
@@ -224,36 +263,50 @@ impl Listener {
             }
         };
         let listener = Listener {
-            inode: inode(&address),
+            identity: identity(&address),
             socket,
             address,
-            name: name.to_owned(),
+            name: options.address.clone(),
+            tcp: options.tcp,
             is_inherited: false,
             owns_path: true,
             path_stays: false,
             #[cfg(feature = "tls")]
-            encryption: None,
+            encryption: options.encryption.clone(),
         };
-        lengthen_queue(&listener)?;
+        // For more than the standard library does (128), which many clients that reconnect at the same
+        // time would overflow.
+        listen(&listener.as_raw_fd(), QUEUE)?;
         listener.set_nonblocking()?;
         Ok(listener)
     }
 
-    fn inherit(given: Inherited) -> io::Result<Listener> {
+    fn inherit(given: Inherited, options: &ListenOptions) -> io::Result<Listener> {
         let address = given.address()?;
+        match &address {
+            Address::Unix(path) if !given.path_stays => unix_path::allow(path, options.access)?,
+            Address::Unix(path) if !unix_path::is_allowed(path, options.access)? => {
+                return Err(invalid(
+                    "systemd has given it another mode or owner: set SocketMode=, SocketUser= and \
+                     SocketGroup= in the socket's unit",
+                ));
+            }
+            _ => {}
+        }
         let listener = Listener {
             socket: match address {
                 Address::Tcp(_) => Socket::Tcp(given.socket.into()),
                 Address::Unix(_) | Address::Abstract(_) => Socket::Unix(given.socket.into()),
             },
-            inode: inode(&address),
+            identity: identity(&address),
             address,
             name: given.name,
+            tcp: options.tcp,
             is_inherited: true,
             owns_path: false,
             path_stays: given.path_stays,
             #[cfg(feature = "tls")]
-            encryption: None,
+            encryption: options.encryption.clone(),
         };
         listener.set_nonblocking()?;
         Ok(listener)
@@ -310,7 +363,7 @@ impl Listener {
         let accepted = match &self.socket {
             Socket::Tcp(listener) => listener
                 .accept()
-                .and_then(|(socket, peer)| Accepted::from_tcp(socket, peer)),
+                .and_then(|(socket, peer)| Accepted::from_tcp(socket, peer, &self.tcp)),
             Socket::Unix(listener) => listener
                 .accept()
                 .and_then(|(socket, _)| Accepted::from_unix(socket)),
@@ -335,7 +388,7 @@ impl Drop for Listener {
             return;
         };
         // A successor may listen there already.
-        if self.owns_path && self.inode.is_some() && inode(&self.address) == self.inode {
+        if self.owns_path && self.identity.is_some() && identity(&self.address) == self.identity {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -353,7 +406,10 @@ fn addresses(name: &str) -> io::Result<Vec<Address>> {
     }
     if let Some(path) = name.strip_prefix("unix:") {
         let path = path.strip_prefix("//").unwrap_or(path);
-        return Ok(vec![Address::Unix(path.into())]);
+        return match path.is_empty() {
+            true => Err(invalid("a path must follow unix:")),
+            false => Ok(vec![Address::Unix(path.into())]),
+        };
     }
     Ok(name.to_socket_addrs()?.map(Address::Tcp).collect())
 }
@@ -379,7 +435,7 @@ fn fits(local: &Address, wanted: &Address) -> bool {
             local.ip() == wanted.ip() && (wanted.port() == 0 || local.port() == wanted.port())
         }
         // Nobody can reach it if its path is gone.
-        (Address::Unix(_), _) if inode(local).is_none() => false,
+        (Address::Unix(_), _) if identity(local).is_none() => false,
         (local, wanted) => local == wanted,
     }
 }
@@ -402,42 +458,42 @@ fn invalid(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
-fn bind_path(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)
-        }
-        other => other,
+/// Of the socket at the address's path, if it has one and it is there.
+fn identity(address: &Address) -> Option<Identity> {
+    match address {
+        Address::Unix(path) => unix_path::identity(path),
+        Address::Tcp(_) | Address::Abstract(_) => None,
     }
 }
 
-/// Of the socket at the address's path, if it has one and it is there.
-fn inode(address: &Address) -> Option<u64> {
-    use std::os::unix::fs::FileTypeExt;
-    let Address::Unix(path) = address else {
-        return None;
-    };
-    let metadata = std::fs::symlink_metadata(path).ok()?;
-    metadata.file_type().is_socket().then(|| metadata.st_ino())
-}
-
-/// Asks for a longer queue than the standard library does (128), which many clients that
-/// reconnect at the same time would overflow.
-fn lengthen_queue(listener: &Listener) -> io::Result<()> {
-    // SAFETY: a system call on a socket that is open and listens.
-    match unsafe { libc::listen(listener.as_raw_fd(), QUEUE) } {
+/// Listens with room for so many connections that nobody has accepted.
+pub(super) fn listen(socket: &impl AsRawFd, queue: libc::c_int) -> io::Result<()> {
+    // SAFETY: a system call on a socket that is open.
+    match unsafe { libc::listen(socket.as_raw_fd(), queue) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Whether a socket lies at the path and nobody listens on it.
-fn is_abandoned(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket())
-        && UnixStream::connect(path)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+/// Has the kernel probe whether the peer is there. It fails only for a connection that is gone.
+fn probe(socket: &TcpStream, keepalive: TcpKeepalive) {
+    let options = [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, keepalive.idle.into()),
+        (
+            libc::IPPROTO_TCP,
+            libc::TCP_KEEPINTVL,
+            keepalive.interval.into(),
+        ),
+        (
+            libc::IPPROTO_TCP,
+            libc::TCP_KEEPCNT,
+            keepalive.probes.into(),
+        ),
+    ];
+    for (level, name, value) in options {
+        let _ = socket_options::set(socket, level, name, value);
+    }
 }
 
 #[cfg(test)]
@@ -571,6 +627,40 @@ mod tests {
         drop(systemds);
         assert!(path.exists(), "systemd's path stays");
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn connections_get_the_tcp_options_of_their_listener() {
+        let keepalive = TcpKeepalive {
+            idle: 30,
+            interval: 7,
+            probes: 4,
+        };
+        let tcp = TcpOptions {
+            keepalive: Some(keepalive),
+            user_timeout: None,
+        };
+        let options = ListenOptions {
+            tcp,
+            ..ListenOptions::new("127.0.0.1:0".to_owned())
+        };
+        let mut listeners = Vec::new();
+        Listener::bind(&options, &mut Vec::new(), &mut listeners).unwrap();
+        let _client = TcpStream::connect(listeners[0].address().to_string()).unwrap();
+        let accepted = listeners[0].accept().unwrap().unwrap();
+        let get = |level, name| socket_options::get(&accepted.socket, level, name).unwrap();
+        assert_eq!(get(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+        assert_eq!(get(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), 30);
+        assert_eq!(get(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), 7);
+        assert_eq!(get(libc::IPPROTO_TCP, libc::TCP_KEEPCNT), 4);
+        assert_eq!(accepted.unanswered, Some(Duration::from_secs(58)));
+        let user_timeout = Some(Duration::from_secs(9));
+        let tcp = TcpOptions {
+            user_timeout,
+            ..tcp
+        };
+        assert_eq!(tcp.unanswered(), user_timeout);
+        assert_eq!(TcpOptions::default().unanswered(), None);
     }
 
     #[test]

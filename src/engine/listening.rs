@@ -29,13 +29,18 @@ impl Listening {
         };
         if accepting {
             listening.accept();
+            listening.own_paths();
         }
         listening
     }
 
-    /// From now on connections are accepted, and the paths of unix sockets are this server's.
+    /// From now on connections are accepted.
     pub(super) fn accept(&mut self) {
         self.accepting = true;
+    }
+
+    /// From now on the paths of unix sockets are this server's.
+    pub(super) fn own_paths(&mut self) {
         self.listeners.iter_mut().for_each(Listener::own_path);
     }
 
@@ -47,10 +52,13 @@ impl Listening {
         self.listeners.iter().map(Listener::hand_over).collect()
     }
 
-    /// The sockets are a successor's now.
-    pub(super) fn handed_over(&mut self) {
-        self.handed_over = true;
-        self.listeners.iter_mut().for_each(Listener::leave_path);
+    /// Sets whether the sockets are a successor's, who accepts.
+    pub(super) fn set_handed_over(&mut self, handed_over: bool) {
+        self.handed_over = handed_over;
+        match handed_over {
+            true => self.listeners.iter_mut().for_each(Listener::leave_path),
+            false => self.own_paths(),
+        }
     }
 
     /// Makes a connection to this server without any of its sockets.
@@ -69,7 +77,8 @@ impl Listening {
 
     /// The sockets on which connections are to be waited for.
     pub(super) fn waited_for(&self) -> impl Iterator<Item = RawFd> + '_ {
-        let listeners = self.listeners.iter().filter(|_| self.accepting);
+        let accepting = self.accepting && !self.handed_over;
+        let listeners = self.listeners.iter().filter(move |_| accepting);
         listeners.map(Listener::as_raw_fd)
     }
 
@@ -129,13 +138,14 @@ mod tests {
             0
         }
         fn sent(&self, _: &Arc<Call>) {}
+        fn clients_know(&self) {}
         fn drained(&self) {
             let _ = self.0.send(());
         }
     }
 
     fn listen(address: &str) -> Vec<Listener> {
-        Listener::bind_all(&[ListenOptions::new(address)]).unwrap()
+        Listener::bind_all(&[ListenOptions::new(address.to_owned())]).unwrap()
     }
 
     /// An engine that does not accept yet, and a channel that has something once it is drained.
@@ -165,7 +175,14 @@ mod tests {
         socket.read_exact(&mut header).is_ok() && header[3] == 4
     }
 
+    /// When its clients have left: C-core's end, which the next test would wait for, takes ten seconds
+    /// if there is something that they do not take.
     fn stop(engine: &Engine) {
+        let deadline = Instant::now() + LONG;
+        while engine.connections() > 0 {
+            assert!(Instant::now() < deadline, "a connection stays");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         assert!(engine.stop(Instant::now() + LONG), "it stops");
     }
 
@@ -183,6 +200,7 @@ mod tests {
         );
         engine.accept();
         assert!(is_served(&public));
+        drop((own, public));
         stop(&engine);
         let refused = [engine.connect().err(), engine.hand_over().err()];
         for error in refused.map(|it| it.unwrap().kind()) {
@@ -200,8 +218,11 @@ mod tests {
         let client = std::os::unix::net::UnixStream::connect(&path).unwrap();
         new.accept();
         assert!(is_served(&client));
+        drop(client);
         old.accept();
-        old.handed_over();
+        old.own_paths();
+        old.set_handed_over(true);
+        new.own_paths();
         let limit = Limit {
             at: None,
             cut: false,
@@ -222,8 +243,10 @@ mod tests {
         assert_eq!(listening.own_queues(), 0);
         listening.accept();
         assert_eq!(listening.own_queues(), 1);
-        listening.handed_over();
+        listening.set_handed_over(true);
         assert_eq!(listening.own_queues(), 0);
-        assert_eq!(listening.waited_for().count(), 1, "until the drain begins");
+        assert_eq!(listening.waited_for().count(), 0);
+        listening.set_handed_over(false);
+        assert_eq!(listening.own_queues(), 1, "it came back");
     }
 }

@@ -20,11 +20,14 @@ mod requests;
 mod roster;
 mod server;
 mod shim;
+mod socket_options;
+mod spawn;
 mod stack;
 mod symbols;
 mod timers;
 #[cfg(feature = "tls")]
 mod tls;
+mod unix_path;
 mod wake;
 mod worker;
 
@@ -32,22 +35,25 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use grpcio::{Channel, ChannelBuilder, Environment};
 use parking_lot::{Condvar, Mutex};
 
 pub(crate) use self::bytes::{Compression, Message, Outgoing};
 pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, SendError, Wait};
 #[allow(unused_imports)]
-pub(crate) use self::inherited::{inherit, inherited, Inherited};
+pub(crate) use self::inherited::{drop_inherited, inherit, take_socket, Inherited};
 pub use self::listener::Address;
-pub(crate) use self::listener::{ListenOptions, Listener};
+pub(crate) use self::listener::{ListenOptions, Listener, TcpKeepalive};
 pub use self::peer::PeerCredentials;
 pub(crate) use self::server::quarter_of_memory;
+pub(crate) use self::spawn::spawn;
 #[cfg(feature = "tls")]
 pub(crate) use self::tls::{Encryption, HTTP2};
 
@@ -116,6 +122,9 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// A message that was sent with [`Call::send_and_tell`] is on its way.
     fn sent(&self, call: &Arc<Call>);
+
+    /// The clients have had the time to hear of a drain, and to go.
+    fn clients_know(&self);
 
     /// A drain is over: no connection is left that could bring a call.
     fn drained(&self);
@@ -476,10 +485,17 @@ impl Shared {
     }
 }
 
-/// Spares the process the end of C-core, which joins a dozen threads: 1 to 4 ms that nobody is to
-/// wait for when the process itself is about to end.
+/// Spares the process the end of C-core, which joins threads: time that nobody is to wait for when
+/// the process itself is about to end.
 pub(crate) fn keep_core() {
     library::Library::keep();
+}
+
+/// Ends the thread of C-core's that a program does not need, which may have been started with a
+/// client. C-core must be in use.
+pub(crate) fn end_spare_threads() {
+    // SAFETY: of the caller's making, C-core is started, and stays so for the length of this call.
+    unsafe { shim::touchdown_end_spare_threads() }
 }
 
 /// A running server.
@@ -572,10 +588,14 @@ impl Engine {
     }
 
     /// Begins to accept connections, if that was not so from the start.
-    #[allow(dead_code)]
     pub(crate) fn accept(&self) {
         self.shared.listening.lock().accept();
         self.shared.wake.wake();
+    }
+
+    /// The paths of its unix sockets are its own from now on, if that was not so from the start.
+    pub(crate) fn own_paths(&self) {
+        self.shared.listening.lock().own_paths();
     }
 
     /// Connects to this server, past its sockets: the other end of the connection is served as if it
@@ -584,11 +604,24 @@ impl Engine {
     /// # Errors
     ///
     /// If there is no descriptor, or the server drains or has stopped.
-    #[allow(dead_code)]
     pub(crate) fn connect(&self) -> io::Result<OwnedFd> {
         let socket = self.shared.listening.lock().connect()?;
         self.shared.wake.wake();
         Ok(socket)
+    }
+
+    /// A client of this server, over [`connect`](Self::connect).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn channel(&self) -> io::Result<Channel> {
+        let socket = UnixStream::from(self.connect()?);
+        socket.set_nonblocking(true)?;
+        let socket = socket.into_raw_fd();
+        let environment = Arc::new(Environment::new(1));
+        // SAFETY: a connected socket, non-blocking, which nobody else has.
+        Ok(unsafe { ChannelBuilder::new(environment).connect_from_fd("touchdown", socket) })
     }
 
     /// Its listening sockets, for a successor to inherit. This server goes on as before.
@@ -596,16 +629,15 @@ impl Engine {
     /// # Errors
     ///
     /// If there is no descriptor, or the server has stopped to listen.
-    #[allow(dead_code)]
     pub(crate) fn hand_over(&self) -> io::Result<Vec<Inherited>> {
         self.shared.listening.lock().hand_over()
     }
 
-    /// A successor accepts on the sockets that were handed over. From now on their paths are its
-    /// own, and a drain leaves to it what it has not accepted.
-    #[allow(dead_code)]
-    pub(crate) fn handed_over(&self) {
-        self.shared.listening.lock().handed_over();
+    /// Sets whether a successor accepts on the sockets that were handed over. Their paths are its own
+    /// then, and a drain leaves to it what it has not accepted.
+    pub(crate) fn set_handed_over(&self, handed_over: bool) {
+        self.shared.listening.lock().set_handed_over(handed_over);
+        self.shared.wake.wake();
     }
 
     /// Stops listening, sends clients away, serves what is on the wire within the limits, one for

@@ -121,6 +121,10 @@ void touchdown_uncork(const touchdown_arguments* arguments);
 // corked before the last call of this.
 void touchdown_uncork_old(const touchdown_arguments* arguments);
 
+// Ends the thread that C-core has started for timers, if it has nothing to do: see
+// threads.cc. To be called after `grpc_init`, any number of times.
+void touchdown_end_spare_threads(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,4 +1,4 @@
-//! The functions of `shim.cc`; `shim.h` says what they do.
+//! The functions of `shim.cc` and `threads.cc`; `shim.h` says what they do.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::io::IoSlice;
@@ -74,4 +74,5 @@ unsafe extern "C" {
     pub(super) fn touchdown_cork(arguments: *const Arguments);
     pub(super) fn touchdown_uncork(arguments: *const Arguments);
     pub(super) fn touchdown_uncork_old(arguments: *const Arguments);
+    pub(super) fn touchdown_end_spare_threads();
 }

@@ -89,7 +89,7 @@ enum Stage {
     /// Nothing has come in.
     New,
     /// A part of the client's hello has come in.
-    Hello(Acceptor),
+    Hello(Box<Acceptor>),
     /// The configuration is settled.
     Begun(Box<ServerConnection>),
     Refused,
@@ -141,7 +141,7 @@ impl Session {
                 return bytes.len();
             }
             Stage::New => {
-                self.stage = Stage::Hello(Acceptor::default());
+                self.stage = Stage::Hello(Box::default());
                 return self.take_in(bytes);
             }
             Stage::Hello(acceptor) => acceptor.read_tls(&mut &*bytes),

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use signal_hook::low_level;
 
@@ -11,6 +12,7 @@ use super::hooks::{Failure, Hook, HookError, Hooks};
 use super::in_flight::InFlight;
 use super::participant::Calls;
 use super::phase::{PhaseCell, Transition};
+use super::pid_file::PidFile;
 use super::plan::{Plan, PlanError};
 use super::reload::{Reload, Reloads};
 use super::shutdown::Token;
@@ -33,6 +35,9 @@ pub struct Builder {
     reloads: Vec<Reload>,
     observers: Vec<Observer>,
     exit: Exit,
+    pid_file: Option<PidFile>,
+    #[cfg(feature = "server")]
+    upgrade: Option<crate::Upgrade>,
 }
 
 impl Builder {
@@ -46,6 +51,9 @@ impl Builder {
             observers: Vec::new(),
             // The one without `atexit` handlers, which may hang.
             exit: Box::new(|code| low_level::exit(code)),
+            pid_file: None,
+            #[cfg(feature = "server")]
+            upgrade: None,
         }
     }
 
@@ -115,6 +123,33 @@ impl Builder {
         self
     }
 
+    /// Has this process's id written to a file when Serving begins, and the file removed at the end of a
+    /// stop, if it is this process's still. If it cannot be written, the start has failed. A process
+    /// that replaces another writes it when it takes over.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.pid_file = Some(PidFile::new(path.into()));
+        self
+    }
+
+    /// Lets another process take over, when SIGUSR2 arrives or [`Lifecycle::upgrade`] is called; and
+    /// lets this process take over from the one that has started it so. Default: neither, and
+    /// SIGUSR2 is left as it is.
+    ///
+    /// One lifecycle of a process may have it, the one with the servers. Servers that start with it
+    /// accept no connection before [`Lifecycle::serving`] while they are to replace others.
+    #[cfg(feature = "server")]
+    pub fn upgrade(mut self, upgrade: crate::Upgrade) -> Self {
+        self.upgrade = Some(upgrade);
+        self
+    }
+
+    /// As [`upgrade`](Self::upgrade), unless that was called.
+    #[cfg(feature = "server")]
+    pub(crate) fn upgrade_or(mut self, default: crate::Upgrade) -> Self {
+        self.upgrade.get_or_insert(default);
+        self
+    }
+
     /// Adds an observer; see [`Lifecycle::observe`].
     pub fn observe(mut self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
         self.observers.push(Arc::new(observer));
@@ -135,6 +170,8 @@ impl Builder {
             ("hook", self.hooks.is_empty()),
             ("startup", self.startup.is_empty()),
             ("on_reload", self.reloads.is_empty()),
+            ("pid_file", self.pid_file.is_none()),
+            ("upgrade", self.upgrade.is_none()),
         ];
         let set = all.into_iter().find(|(_, is_empty)| !is_empty);
         set.map(|(name, _)| name)
@@ -161,10 +198,21 @@ impl Builder {
         let (bell, sleeper) = bell().map_err(BuildError::Signals)?;
         #[cfg(feature = "server")]
         let hears_process = self.signals.are_of_process();
-        let listener = self.signals.listen(&bell).map_err(BuildError::Signals)?;
+        #[cfg(feature = "server")]
+        let hears_upgrade = self.upgrade.is_some();
+        #[cfg(not(feature = "server"))]
+        let hears_upgrade = false;
+        let listener = self
+            .signals
+            .listen(&bell, hears_upgrade)
+            .map_err(BuildError::Signals)?;
         let shared = Arc::new(Shared {
             #[cfg(feature = "server")]
             hears_process,
+            #[cfg(feature = "server")]
+            upgrades: self.upgrade.map(crate::upgrade::Upgrades::new),
+            in_charge: Token::new(),
+            pid_file: self.pid_file,
             plan: self.plan,
             phase: PhaseCell::new(),
             gate: InFlight::new(),

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
 
 use super::reload;
 use super::report::{exit_code, one_line, Reason};
@@ -49,6 +49,7 @@ impl Guard {
                 match signal {
                     SIGHUP => self.hang_up(),
                     SIGUSR1 => write_state(&self.shared),
+                    SIGUSR2 => upgrade(&self.shared),
                     _ => {
                         signals = signals.saturating_add(1);
                         self.obey(signal, signals);
@@ -121,6 +122,19 @@ impl Guard {
         (self.shared.exit)(i32::from(code));
     }
 }
+
+/// Has another process take over, and does not wait for it.
+#[cfg(feature = "server")]
+fn upgrade(shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    let thread = thread::Builder::new().name("td-upgrade".to_owned());
+    // The log has what became of it. Without a thread whoever asks tries again.
+    let _ = thread.spawn(move || drop(super::upgrade(&shared)));
+}
+
+/// Sent to a test: without a server there is nothing to take over.
+#[cfg(not(feature = "server"))]
+fn upgrade(_: &Arc<Shared>) {}
 
 /// Writes what the program is at to standard error, on a thread of its own.
 fn write_state(shared: &Arc<Shared>) {

@@ -105,6 +105,7 @@ mod hooks;
 mod in_flight;
 mod participant;
 mod phase;
+mod pid_file;
 mod plan;
 mod reload;
 mod report;
@@ -200,9 +201,11 @@ impl Lifecycle {
     pub(crate) fn is_ready(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let shared = Arc::downgrade(&self.handle.shared);
         move || {
-            shared
-                .upgrade()
-                .is_some_and(|it| it.phase.get() == Phase::Serving && !it.stopping.is_cancelled())
+            shared.upgrade().is_some_and(|it| {
+                // Who takes over serves at the same address.
+                let goes_on = !it.stopping.is_cancelled() || it.is_replaced();
+                goes_on && it.phase.get() >= Phase::Serving
+            })
         }
     }
 
@@ -352,6 +355,10 @@ impl Lifecycle {
     pub fn serving(&self) -> Result<(), Stopping> {
         self.start()?;
         let shared = self.shared();
+        let is_in_charge = self.come_into_charge();
+        if let Err(why) = is_in_charge {
+            shared.begin_stop(Reason::StartFailed(why));
+        }
         let mut control = shared.control.lock();
         control.refuse_if_stopping()?;
         if shared.phase.get() == Phase::Starting {
@@ -362,6 +369,22 @@ impl Lifecycle {
             if reload_wanted {
                 reload::ask(shared);
             }
+        }
+        Ok(())
+    }
+
+    /// The last thing before Serving: nothing stands before this process any more, or the one that it
+    /// replaces lets it serve.
+    fn come_into_charge(&self) -> Result<(), String> {
+        let shared = self.shared();
+        #[cfg(feature = "server")]
+        if let Some(upgrades) = &shared.upgrades {
+            if upgrades.prove_ready(&Remote(Arc::clone(shared)))? {
+                return Ok(());
+            }
+        }
+        if shared.phase.get() == Phase::Starting {
+            shared.take_charge()?;
         }
         Ok(())
     }
@@ -429,8 +452,94 @@ impl Lifecycle {
         self.report()
     }
 
+    /// Replaces the program by a new process, as SIGUSR2 does: see [`Upgrade`](crate::Upgrade). Returns
+    /// the new process's id once that is in charge and this one has begun to stop, with
+    /// [`Reason::Replaced`].
+    ///
+    /// Blocks until the new process was ready and has settled, which may take minutes. Must not be
+    /// called from an observer or a hook.
+    ///
+    /// # Errors
+    ///
+    /// [`UpgradeError`](crate::UpgradeError), and then the program goes on as before.
+    #[cfg(feature = "server")]
+    pub fn upgrade(&self) -> Result<u32, crate::UpgradeError> {
+        upgrade(self.shared())
+    }
+
+    /// What lets another process take over the program, if it was built with it.
+    #[cfg(feature = "server")]
+    pub(crate) fn upgrades(&self) -> Option<&crate::upgrade::Upgrades> {
+        self.shared().upgrades.as_ref()
+    }
+
+    /// Cancelled when this process has no other before it.
+    #[cfg(feature = "server")]
+    pub(crate) fn in_charge(&self) -> &Token {
+        &self.shared().in_charge
+    }
+
+    /// Why the stop began; `None` if it has not begun.
+    pub fn reason(&self) -> Option<Reason> {
+        self.shared().control.lock().reason.clone()
+    }
+
     fn report(&self) -> Option<Report> {
         self.shared().report.get().cloned()
+    }
+}
+
+/// Replaces the program by another process.
+#[cfg(feature = "server")]
+fn upgrade(shared: &Arc<Shared>) -> Result<u32, crate::UpgradeError> {
+    let upgrades = shared.upgrades.as_ref();
+    let upgrades = upgrades.ok_or(crate::UpgradeError::NotConfigured)?;
+    let result = upgrades.replace(&Remote(Arc::clone(shared)));
+    match &result {
+        Ok(_) => {}
+        Err(crate::UpgradeError::Stopping) => log::warn!("no upgrade: the program is stopping"),
+        Err(why) => {
+            let line = format!("upgrade: {why}; this process goes on");
+            log::error!("{}", one_line(&line));
+        }
+    }
+    result
+}
+
+/// What an upgrade may do to a lifecycle. Does not count as a handle.
+#[cfg(feature = "server")]
+#[derive(Clone)]
+pub(crate) struct Remote(Arc<Shared>);
+
+#[cfg(feature = "server")]
+impl Remote {
+    pub(crate) fn refuse_unless_serving(&self) -> Result<(), crate::UpgradeError> {
+        let is_stopping = self.0.control.lock().reason.is_some();
+        match self.0.phase.get() {
+            _ if is_stopping => Err(crate::UpgradeError::Stopping),
+            Phase::Starting => Err(crate::UpgradeError::Starting),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn stopping(&self) -> &Token {
+        &self.0.stopping
+    }
+
+    pub(crate) fn draining(&self) -> &Token {
+        &self.0.draining
+    }
+
+    /// Begins to stop, in favour of this process. Says false if another stop has begun already.
+    pub(crate) fn begin_replaced(&self, id: u32) -> bool {
+        self.0.try_begin_stop(Reason::Replaced(id))
+    }
+
+    /// The process that this one replaces is about to go.
+    pub(crate) fn take_charge(&self) {
+        if let Err(error) = self.0.take_charge() {
+            log::error!("{error}");
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub enum Reason {
     StartFailed(String),
     /// This worker failed in this way, and the program is not to go on without it.
     WorkerFailed(String),
+    /// The process with this id has taken over; see `touchdown::Upgrade`.
+    Replaced(u32),
     /// The last handle on the lifecycle was dropped.
     Dropped,
 }
@@ -67,6 +69,7 @@ impl fmt::Display for Reason {
             Self::Requested(why) => write!(f, "requested: {why}"),
             Self::StartFailed(why) => write!(f, "start failed: {why}"),
             Self::WorkerFailed(how) => f.write_str(how),
+            Self::Replaced(id) => write!(f, "replaced by process {id}"),
             Self::Dropped => f.write_str("the last handle was dropped"),
         }
     }
@@ -224,6 +227,7 @@ impl Report {
             Reason::Requested(why) => ("requested", Some(why.clone())),
             Reason::StartFailed(why) => ("start_failed", Some(why.clone())),
             Reason::WorkerFailed(how) => ("worker_failed", Some(how.clone())),
+            Reason::Replaced(id) => ("replaced", Some(id.to_string())),
             Reason::Dropped => ("dropped", None),
         };
         push_string(&mut out, kind);

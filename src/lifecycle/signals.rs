@@ -5,6 +5,7 @@
 //! | TERM, INT | the first begins the stop, the second skips to [`Phase::Cancelling`](super::Phase::Cancelling), the third exits at once with 128 + its number |
 //! | HUP | runs the [reload callbacks](super::Builder::on_reload); if there are none, begins the stop |
 //! | USR1 | writes to standard error [what the program is at](super::Lifecycle::describe) |
+//! | USR2 | has a new process take over, if the lifecycle was built with a `touchdown::Upgrade`; else it is left as it is |
 //!
 //! Only TERM and INT are counted: after a stop that was begun by other means, HUP included, the
 //! first of them changes nothing.
@@ -19,17 +20,18 @@
 //!
 //! # At the start
 //!
-//! Until the first lifecycle that listens is built, each signal does what the system says. There is
-//! a gap of some microseconds: signal-hook installs its handler first and then says what it has to
-//! do, and a signal that arrives in between does nothing. A supervisor that stops a program which it has just
-//! started should ask again after a while, or kill it, as systemd does.
+//! Until the first lifecycle that listens is built, each signal does what the system says; from then on,
+//! what this table says. In between the thread that builds it holds signals back, since signal-hook
+//! installs its handler first and then says what it has to do. The other threads do not, so build the
+//! lifecycle before you start any: the kernel may give a signal to each, and one that takes it in those
+//! microseconds loses it.
 //!
 //! # After the stop
 //!
 //! Once the last lifecycle that listens has stopped, TERM, INT and HUP have their default action
 //! again: they end the process. So a program that hangs in its own code after
-//! [`wait`](super::Lifecycle::wait) returned can be ended as usual. USR1 does nothing from then on;
-//! who asks for the state must not end the program. A program that handles one of these signals by
+//! [`wait`](super::Lifecycle::wait) returned can be ended as usual. USR1 and USR2 do nothing from then
+//! on; who asks for the state, or for an upgrade, must not end the program. A program that handles one of these signals by
 //! other means beside a lifecycle should not let the lifecycle listen to the process; call
 //! [`shutdown`](super::Lifecycle::shutdown) and [`reload`](super::Lifecycle::reload) from its own
 //! handling instead.
@@ -40,13 +42,14 @@ use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level, SigId};
 
-use crate::sync::{Arc, Bell, Mutex};
+use crate::sync::{hold_signals, Arc, Bell, Mutex};
 
-/// The signals that are heard, in the order in which those are taken that came together.
-const HEARD: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];
+/// The signals that are heard, in the order in which those are taken that came together. The last only
+/// by a program that can be replaced.
+const HEARD: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 
 /// Where a lifecycle hears signals from.
 pub struct Signals(Source);
@@ -63,7 +66,7 @@ impl Signals {
         Self(Source::None)
     }
 
-    /// The process's own TERM, INT, HUP and USR1.
+    /// The process's own TERM, INT, HUP and USR1, and USR2 if it can be replaced.
     ///
     /// Several lifecycles in one process may listen; each hears every signal.
     pub const fn process() -> Self {
@@ -100,13 +103,15 @@ impl Signals {
     /// # Errors
     ///
     /// If the operating system refuses a signal handler or a file descriptor.
-    pub(super) fn listen(self, wake: &Bell) -> io::Result<Listener> {
+    pub(super) fn listen(self, wake: &Bell, hears_upgrade: bool) -> io::Result<Listener> {
         let mut listener = Listener::default();
         match self.0 {
             Source::None => {}
             Source::Process => {
+                let _held = hold_signals(&HEARD)?;
                 listener.hang_up_is_ignored = install_default_actions()?;
-                for signal in HEARD {
+                let heard = HEARD.into_iter();
+                for signal in heard.filter(|it| *it != SIGUSR2 || hears_upgrade) {
                     // The flag first: actions run in the order of their registration, and who is
                     // woken must find the flag.
                     let arrived = Arc::new(AtomicBool::new(false));

@@ -12,6 +12,7 @@ use super::hooks::Hooks;
 use super::in_flight::InFlight;
 use super::participant::{Calls, Participant};
 use super::phase::{Phase, PhaseCell, Transition};
+use super::pid_file::PidFile;
 use super::plan::{self, Plan};
 use super::reload::{Reload, Reloads};
 use super::report::{Reason, Report};
@@ -33,6 +34,12 @@ pub(super) struct Shared {
     /// Whether it is the process's signals that stop it, so that its end is the process's.
     #[cfg(feature = "server")]
     pub(super) hears_process: bool,
+    #[cfg(feature = "server")]
+    pub(super) upgrades: Option<crate::upgrade::Upgrades>,
+    /// Cancelled when this process has no other before it: as Serving begins, or once the one that it
+    /// replaces stops.
+    pub(super) in_charge: Token,
+    pub(super) pid_file: Option<PidFile>,
     /// Written with `control` held, read without.
     pub(super) phase: PhaseCell,
     pub(super) gate: InFlight,
@@ -101,10 +108,15 @@ impl Control {
 impl Shared {
     /// Begins the stop, unless it has begun. Does not wait for it.
     pub(super) fn begin_stop(&self, reason: Reason) {
+        self.try_begin_stop(reason);
+    }
+
+    /// As `begin_stop`. Says whether it is this reason that has begun it.
+    pub(super) fn try_begin_stop(&self, reason: Reason) -> bool {
         {
             let mut control = self.control.lock();
             if control.reason.is_some() {
-                return;
+                return false;
             }
             control.reason = Some(reason);
             self.began.get_or_init(Instant::now);
@@ -112,6 +124,11 @@ impl Shared {
         self.stopping.cancel();
         self.news.notify_one();
         self.bell.ring();
+        true
+    }
+
+    pub(super) fn is_replaced(&self) -> bool {
+        matches!(self.control.lock().reason, Some(Reason::Replaced(_)))
     }
 
     /// Ends the wait for what is in flight, and for start-up hooks.
@@ -187,6 +204,21 @@ impl Shared {
             names.push(format!("{count} in flight, not named"));
         }
         names
+    }
+
+    /// This process has no other before it any more.
+    pub(super) fn take_charge(&self) -> Result<(), String> {
+        let result = match &self.pid_file {
+            None => Ok(()),
+            Some(file) => file.write().map_err(|error| {
+                format!(
+                    "cannot write the pid file {}: {error}",
+                    file.path().display()
+                )
+            }),
+        };
+        self.in_charge.cancel();
+        result
     }
 
     /// Lets the guard thread end.

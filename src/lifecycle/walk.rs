@@ -49,6 +49,10 @@ impl Walk {
         self.shared.stopping.cancel();
         log::info!("stopping: {}", one_line(&reason.to_string()));
         let drained = if self.shared.phase.get() == Phase::Starting {
+            #[cfg(feature = "server")]
+            if let Some(upgrades) = &self.shared.upgrades {
+                upgrades.tell_failure(&reason.to_string());
+            }
             self.skip_drain()
         } else {
             self.lame_duck();
@@ -117,7 +121,8 @@ impl Walk {
         let began = self.shared.enter(Phase::LameDuck);
         self.tell();
         let time = self.shared.plan.get_lame_duck();
-        if time.is_zero() {
+        // Who takes over serves at the same address: there is nobody to be told.
+        if time.is_zero() || self.shared.is_replaced() {
             return;
         }
         match plan::after(began, time) {
@@ -272,6 +277,10 @@ impl Walk {
     /// Enters the last phase, tells of it, and then lets everything go.
     fn finish(self, reason: Reason, drained: Drained, hooks: Vec<HookReport>) {
         let shared = &self.shared;
+        #[cfg(feature = "server")]
+        if let Some(upgrades) = &shared.upgrades {
+            upgrades.settle_all();
+        }
         let mut abandoned = drained.abandoned;
         let all_hooks = self.startup.iter().chain(&hooks);
         let overran = all_hooks.filter(|hook| hook.outcome == Outcome::Overran);
@@ -297,6 +306,9 @@ impl Walk {
             hooks,
         };
         self.tell();
+        if let (Some(file), false) = (&shared.pid_file, shared.is_replaced()) {
+            file.remove();
+        }
         log::info!("{report}");
 
         // What is let go may hold handles on this lifecycle, and must be dropped with no lock held.

@@ -4,13 +4,19 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::num::TryFromIntError;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use crate::client::Channel;
 use crate::engine::{self, Config, Engine, ListenOptions, Listener};
 use crate::lifecycle::{
     self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
 };
+
+use crate::upgrade::Upgrade;
 
 use super::dispatch::Dispatch;
 use super::health::{self, Health};
@@ -18,6 +24,7 @@ use super::interceptor::Interceptor;
 use super::listen::Listen;
 use super::running::{DrainLimits, Running, Server};
 use super::service::Service;
+use super::smoke_test::SmokeTest;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 
@@ -55,6 +62,7 @@ pub struct ServerBuilder {
     keepalive_timeout: Duration,
     handshake_timeout: Duration,
     cut_early_after: f64,
+    smoke_test: Option<SmokeTest>,
     plan: Plan,
     /// What its own lifecycle is to have, beside the plan and the signals.
     lifecycle: lifecycle::Builder,
@@ -81,6 +89,7 @@ impl Server {
             keepalive_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
             cut_early_after: 0.5,
+            smoke_test: None,
             plan: Plan::default(),
             lifecycle: Lifecycle::builder(),
             signals: None,
@@ -139,7 +148,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets how many connections may be open. What comes on top of that is closed at once.
+    /// Sets how many connections may be open. What comes on top of that is closed at once, and so is
+    /// what comes when the process has no descriptor left: a client that is turned away may try
+    /// elsewhere, and one that is left to wait cannot know. Those that are open are served on.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
@@ -228,6 +239,33 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets what this server has to show before it replaces the one of another process (see
+    /// [`Upgrade`]): a test over a connection of its own, while it accepts no other. It is run after
+    /// the one that every server has to pass, the answer to a health check within 5 s, and a program
+    /// that does not say [NOT_SERVING](Health::set) of itself, or not for longer than 30 s.
+    pub fn smoke_test(
+        mut self,
+        test: impl FnOnce(&Channel) -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> Self {
+        self.smoke_test = Some(Box::new(test));
+        self
+    }
+
+    /// Lets another process take over; see [`lifecycle::Builder::upgrade`]. Default:
+    /// [`Upgrade::new`] for [`serve`](Self::serve), none for [`start`](Self::start). For a server with
+    /// a lifecycle of its own.
+    pub fn upgrade(mut self, upgrade: Upgrade) -> Self {
+        self.lifecycle = self.lifecycle.upgrade(upgrade);
+        self
+    }
+
+    /// Has this process's id written to a file; see [`lifecycle::Builder::pid_file`]. For a server
+    /// with a lifecycle of its own.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.lifecycle = self.lifecycle.pid_file(path);
+        self
+    }
+
     /// Sets where signals are heard from. Default: the [process's](Signals::process) for
     /// [`serve`](Self::serve), none for [`start`](Self::start). For a server with a lifecycle of
     /// its own.
@@ -244,6 +282,7 @@ impl ServerBuilder {
     /// something about it calls [`start`](Self::start).
     pub fn serve(mut self) -> Report {
         self.signals.get_or_insert(Signals::process());
+        self.lifecycle = self.lifecycle.upgrade_or(Upgrade::new());
         match self.begin() {
             Ok(server) => server.wait(),
             Err((error, report)) => {
@@ -383,7 +422,8 @@ impl ServerBuilder {
                 methods.push(method);
             }
         }
-        let wanted: Vec<ListenOptions> = self.listens.into_iter().map(|it| it.options).collect();
+        let wanted = self.listens.into_iter().map(Listen::into_options);
+        let wanted: Vec<ListenOptions> = wanted.collect::<Result<_, _>>()?;
         let listeners = Listener::bind_all(&wanted)
             .map_err(|(address, source)| StartError::Listen { address, source })?;
         let name = match (self.name, listeners.first()) {
@@ -405,7 +445,7 @@ impl ServerBuilder {
         let config = Config {
             methods: engine_methods,
             listeners,
-            accepting: true,
+            accepting: lifecycle.upgrades().is_none(),
             settings,
             workers,
             backlog,
@@ -431,10 +471,14 @@ impl ServerBuilder {
             dispatch,
             health: self.health,
             limits,
+            smoke_test: Mutex::new(self.smoke_test),
         });
         lifecycle
             .enlist(running.clone())
             .map_err(|Stopping { .. }| StartError::TooLate)?;
+        if let Some(upgrades) = lifecycle.upgrades() {
+            upgrades.add(running.clone());
+        }
         // Only now: it is sure that `close` will be called, so no watcher outlives the engine.
         health.open();
         let watched = Arc::downgrade(&health);

@@ -37,8 +37,8 @@ impl Call {
     }
 
     /// The user, group and process of a caller at a unix socket, as the kernel saw them when it
-    /// connected; `None` for a caller who came by TCP, and once the call's connection is gone. So
-    /// refuse whom you do not know:
+    /// connected; `None` for a caller who came by TCP, and if nothing is known of the connection any
+    /// more. So refuse whom you do not know:
     ///
     /// ```
     /// # use touchdown::{Call, Interceptor, Status};

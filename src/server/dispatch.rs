@@ -234,6 +234,10 @@ impl Host for Dispatch {
         arrived.saturating_sub(landed) as usize
     }
 
+    fn clients_know(&self) {
+        self.health.close();
+    }
+
     fn drained(&self) {
         self.release();
     }

@@ -12,6 +12,7 @@ mod metadata;
 mod peer_certificate;
 mod running;
 mod service;
+mod smoke_test;
 mod status;
 mod stream;
 #[cfg(feature = "tls")]

@@ -1,15 +1,20 @@
 //! A server that runs, and its part in the program's life.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Address, Engine, Host, Limit};
+use parking_lot::Mutex;
+
+use crate::engine::{Address, Engine, Host, Inherited, Limit};
 use crate::lifecycle::{Calls, Lifecycle, Participant, Report};
 
 use super::dispatch::Dispatch;
 use super::health::Health;
 use super::service::DrainPolicy;
+use super::smoke_test::{self, SmokeTest};
+use crate::upgrade::Part;
 
 /// How long the stacks of handlers that do not return are looked for: some milliseconds do,
 /// unless their threads do not answer.
@@ -30,6 +35,7 @@ pub(super) struct Running {
     pub(super) dispatch: Arc<Dispatch>,
     pub(super) health: Health,
     pub(super) limits: DrainLimits,
+    pub(super) smoke_test: Mutex<Option<SmokeTest>>,
 }
 
 /// What a drain leaves to the calls of each method.
@@ -143,6 +149,30 @@ impl fmt::Debug for Server {
     }
 }
 
+impl Part for Running {
+    fn hand_over(&self) -> io::Result<Vec<Inherited>> {
+        self.engine.hand_over()
+    }
+
+    fn set_handed_over(&self, handed_over: bool) {
+        self.engine.set_handed_over(handed_over);
+    }
+
+    fn smoke_test(&self) -> Result<(), String> {
+        let test = self.smoke_test.lock().take();
+        smoke_test::run(&self.engine, &self.health, test)
+            .map_err(|why| format!("{}: {why}", self.name))
+    }
+
+    fn open(&self) {
+        self.engine.accept();
+    }
+
+    fn take_charge(&self) {
+        self.engine.own_paths();
+    }
+}
+
 impl Participant for Running {
     fn name(&self) -> String {
         self.name.clone()
@@ -155,7 +185,11 @@ impl Participant for Running {
             self.dispatch.in_flight(),
             self.engine.connections()
         );
-        self.dispatch.health.close();
+        // In favour of another process at the same address: who watches is to hear that he has to go
+        // there, and not that nobody is well here.
+        if !self.dispatch.health.is_ready() {
+            self.dispatch.health.close();
+        }
         self.engine.drain(self.limits.begin(Instant::now()));
     }
 

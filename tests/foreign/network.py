@@ -26,7 +26,13 @@ INTERFACE = "wire"
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF = 0x400454CA
 _IFF_TUN_NO_PI = 0x1001
+_PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def adopt_orphans():
+    """From now on a process whose parent ends, having been started by one of ours, is our child."""
+    _check(_LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 
 
 class SlowNetwork:

@@ -9,14 +9,13 @@
 //
 // TOUCHDOWN_NODE_MODULES is the node_modules folder that has @grpc/grpc-js and @grpc/proto-loader.
 
+import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-
-import { credentials } from './credentials.mjs';
 
 const require = createRequire(join(process.env.TOUCHDOWN_NODE_MODULES, 'any'));
 const grpc = require('@grpc/grpc-js');
@@ -38,6 +37,8 @@ const { positionals, values } = parseArgs({
     'think-ms-max': { type: 'string', default: '5' },
     'name-bytes': { type: 'string', default: '0' },
     retries: { type: 'string', default: 'transparent' },
+    // Speak TLS, and trust the certificates in this file.
+    ca: { type: 'string' },
   },
 });
 const [address] = positionals;
@@ -52,7 +53,10 @@ const timesMs = [];
 let stopping = false;
 
 const { Greeter } = grpc.loadPackageDefinition(protoLoader.loadSync(PROTO)).greeter;
-const client = new Greeter(address, credentials(grpc), {
+const credentials = values.ca
+  ? grpc.credentials.createSsl(readFileSync(values.ca))
+  : grpc.credentials.createInsecure();
+const client = new Greeter(address, credentials, {
   ...CHANNEL_OPTIONS,
   'grpc.enable_retries': values.retries === 'transparent' ? 1 : 0,
 });

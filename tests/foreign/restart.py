@@ -4,6 +4,8 @@ It runs as a child of restarts.py and is told what to do on standard input: for 
 line of JSON that counts the calls so far; at the end of input its callers finish the call they are in,
 and the last line it writes also has the times and examples of what was lost.
 
+With `--health-checks` the channel calls only a server that says it is healthy.
+
 There is no retry policy. `--retries none` takes transparent retries away, too: `grpc.enable_retries=0`. A call
 made while the channel connects still waits for the outcome; that cannot be turned off.
 """
@@ -17,8 +19,6 @@ import time
 
 import grpc
 
-from channels import open_channel
-
 SAY_HELLO = "/greeter.Greeter/SayHello"
 DEADLINE_S = 30
 PAUSE_AFTER_REFUSED_S = 0.005
@@ -26,6 +26,10 @@ CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 100),
 ]
+HEALTH_CHECKS = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": "greeter.Greeter"},
+}
 
 
 def varint(number):
@@ -113,6 +117,14 @@ def call_until(stop, say_hello, tally, caller, options):
             tally.add("lost", started, began_ms, detail)
 
 
+def channel_to(options, channel_options):
+    if options.ca is None:
+        return grpc.insecure_channel(options.address, options=channel_options)
+    with open(options.ca, "rb") as file:
+        credentials = grpc.ssl_channel_credentials(file.read())
+    return grpc.secure_channel(options.address, credentials, options=channel_options)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("address")
@@ -121,11 +133,15 @@ def main():
     parser.add_argument("--think-ms-max", type=int, default=5)
     parser.add_argument("--name-bytes", type=int, default=0, help="pad the name to this length")
     parser.add_argument("--retries", choices=["transparent", "none"], default="transparent")
+    parser.add_argument("--ca", help="speak TLS, and trust the certificates in this file")
+    parser.add_argument("--health-checks", action="store_true")
     options = parser.parse_args()
 
     tally, stop = Tally(), threading.Event()
     channel_options = [*CHANNEL_OPTIONS, ("grpc.enable_retries", int(options.retries == "transparent"))]
-    with open_channel(options.address, options=channel_options) as channel:
+    if options.health_checks:
+        channel_options.append(("grpc.service_config", json.dumps(HEALTH_CHECKS)))
+    with channel_to(options, channel_options) as channel:
         say_hello = channel.unary_unary(SAY_HELLO)
         callers = [
             threading.Thread(target=call_until, args=(stop, say_hello, tally, caller, options))

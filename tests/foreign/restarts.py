@@ -4,6 +4,11 @@ A client (restart.py or restart.mjs) calls without a pause, over one channel, wh
 exits, and starts again at once on the same port. A call counts as lost if it ends in any way but with its
 own reply, or with "connection refused".
 
+With `--tls` they speak TLS. With `--health-checks` the Python client calls only a server that says it is healthy.
+
+With `--by upgrade` the server gets SIGUSR2 instead: it starts a new one, which takes over its listening socket.
+Then nothing may be refused, either.
+
 The clients have no retry policy. Their transparent retries, which are on unless a program turns them off,
 send a call again only if no server can have acted on it: it was never written to the socket, or GOAWAY
 excluded it. With `--retries none` they are off, and the wire (wire.py) decides what is lost: then no
@@ -65,8 +70,25 @@ class Process:
     def close_input(self):
         self._child.stdin.close()
 
+    @property
+    def id(self):
+        return self._child.pid
+
     def signal(self, number):
         self._child.send_signal(number)
+
+    def await_end_of(self, what):
+        """Waits for a process that is our child; returns its exit code."""
+        end = os.pidfd_open(what)
+        try:
+            ready, _, _ = select.select([end], [], [], PATIENCE_S)
+            if not ready:
+                raise CannotRun(f"process {what} did not end within {PATIENCE_S} s")
+        finally:
+            os.close(end)
+        if what == self._child.pid:
+            return self._child.wait()
+        return os.waitstatus_to_exitcode(os.waitpid(what, 0)[1])
 
     def wait(self):
         ready, _, _ = select.select([self._end], [], [], PATIENCE_S)
@@ -98,9 +120,13 @@ class Stage:
         else:
             self.port = free_port()
             self.address = f"127.0.0.1:{self.port}"
+        self._certificate = []
+        if options.tls:
+            folder = pathlib.Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+            self._certificate = make_certificate(folder, self.address.partition(":")[0])
 
     def start_server(self):
-        command = [self._options.server, self.address, *tls_files(self._options.tls)]
+        command = [self._options.server, self.address, *self._certificate]
         server = Process(command, self._server_namespace, stderr=self._server_log)
         self._cleanup.callback(server.close)
         line = server.read_line()
@@ -121,12 +147,10 @@ class Stage:
             f"--think-ms-max={options.think_ms[1]}",
             f"--name-bytes={options.name_bytes}",
             f"--retries={options.retries}",
+            *(["--health-checks"] if options.health_checks else []),
+            *(f"--ca={file}" for file in self._certificate[:1]),
         ]
-        environment = {
-            **os.environ,
-            "TOUCHDOWN_NODE_MODULES": options.node_modules,
-            "TOUCHDOWN_TLS": options.tls or "",
-        }
+        environment = {**os.environ, "TOUCHDOWN_NODE_MODULES": options.node_modules}
         client = Process([*program, *arguments], self._client_namespace, stdin=subprocess.PIPE, env=environment)
         self._cleanup.callback(client.close)
         return client
@@ -139,11 +163,6 @@ class Stage:
             raise CannotRun(f"looking at the wire needs root and tcpdump: {error}") from error
         self._cleanup.callback(capture.close)
         return capture
-
-
-def tls_files(folder):
-    """What the server is to be told: its certificate and key, and the CA of its clients."""
-    return [pathlib.Path(folder, name) for name in ("server.pem", "server.key", "ca.pem")] if folder else []
 
 
 def prepare_in(namespace):
@@ -162,6 +181,18 @@ def slow_network(delay_ms):
         return network.SlowNetwork(delay_ms)
     except (OSError, subprocess.CalledProcessError) as error:
         raise CannotRun(f"a network with delay needs root, `ip` and /dev/net/tun: {error}") from error
+
+
+def make_certificate(folder, host):
+    """A certificate for this address, signed by itself, and its key; returns the two files."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=greeter", "-addext", f"subjectAltName=IP:{host}", "-days", "2"]
+    try:
+        subprocess.run([*command, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CannotRun(f"a certificate needs openssl: {error}") from error
+    return [certificate, key]
 
 
 def free_port():
@@ -193,6 +224,40 @@ def stop_server(server):
     return exit_code, (time.monotonic() - begin) * 1000
 
 
+class Upgraded:
+    """A server that replaces itself; the processes that it has been speak on one pipe."""
+
+    def __init__(self, first, cleanup):
+        self._first, self._id = first, first.id
+        cleanup.callback(self._kill)
+
+    def replace(self):
+        """Returns the exit code of the old process and the milliseconds from SIGUSR2 to its exit."""
+        begin = time.monotonic()
+        os.kill(self._id, signal.SIGUSR2)
+        listens = self._first.read_line()
+        if not listens.startswith("listening at "):
+            raise CannotRun(f"the new server says {listens!r}")
+        others = children()
+        exit_code = self._first.await_end_of(self._id)
+        took_ms = (time.monotonic() - begin) * 1000
+        [self._id] = children() - others
+        return exit_code, took_ms
+
+    def stop(self):
+        begin = time.monotonic()
+        os.kill(self._id, signal.SIGTERM)
+        return self._first.await_end_of(self._id), (time.monotonic() - begin) * 1000
+
+    def _kill(self):
+        with contextlib.suppress(OSError):
+            os.kill(self._id, signal.SIGKILL)
+
+
+def children():
+    return set(map(int, pathlib.Path("/proc/thread-self/children").read_text().split()))
+
+
 def run(options, cleanup, server_log):
     """Returns whether everything went well."""
     stage = Stage(options, cleanup, server_log)
@@ -202,13 +267,18 @@ def run(options, cleanup, server_log):
     capture = stage.start_capture(capture_path) if capture_path else None
 
     server, client = stage.start_server(), stage.start_client()
+    by_upgrade = options.by == "upgrade"
+    if by_upgrade:
+        network.adopt_orphans()
+        server = Upgraded(server, cleanup)
     exits, before = [], {"ok": 0, "refused": 0, "lost": 0}
     for restart in range(1, options.restarts + 1):
         wait_for_calls(client)
         time.sleep(random.uniform(*options.pause_ms) / 1000)
-        exit_code, took_ms = stop_server(server)
+        exit_code, took_ms = server.replace() if by_upgrade else stop_server(server)
         exits.append((exit_code, took_ms))
-        server = stage.start_server()
+        if not by_upgrade:
+            server = stage.start_server()
         counts = wait_for_calls(client)
         change = ", ".join(f"{counts[kind] - before[kind]} {kind}" for kind in ("ok", "refused", "lost"))
         print(f"restart {restart:3}: exit {exit_code} after {took_ms:.1f} ms; {change}", flush=True)
@@ -216,7 +286,7 @@ def run(options, cleanup, server_log):
     client.close_input()
     summary = json.loads(client.read_line())
     times_ms = [took_ms for _, took_ms in exits]
-    exits.append(stop_server(server))
+    exits.append(server.stop() if by_upgrade else stop_server(server))
 
     print(json.dumps(summary))
     lost, lost_on_wire = summary["lost"], None
@@ -226,6 +296,7 @@ def run(options, cleanup, server_log):
         if options.retries == "none":
             lost = lost_on_wire
     bad_exits = [exit_code for exit_code, _ in exits if exit_code != 0]
+    lost += summary["refused"] if by_upgrade else 0
     well = summary["ok"] > 0 and lost == 0 and not bad_exits
     print_verdict(options, summary, lost_on_wire, times_ms, bad_exits, well)
     return well
@@ -235,13 +306,14 @@ def print_verdict(options, summary, lost_on_wire, times_ms, bad_exits, well):
     handlers = "handlers of {} to {} ms".format(*options.think_ms)
     size = f", names of {options.name_bytes} bytes" if options.name_bytes else ""
     print(
-        f"{options.client}, {options.restarts} restarts, {options.callers} callers, {handlers}, "
+        f"{options.client}, {options.restarts} {options.by}s, {options.callers} callers, {handlers}, "
         f"delay {options.delay_ms:g} ms, {options.retries} retries{size}"
     )
     outcomes = f"{summary['ok']} ok, {summary['refused']} refused, {summary['lost']} lost"
     wire_says = "" if lost_on_wire is None else f" by the client's word, {lost_on_wire} on the wire"
     print(f"{summary['calls']} calls: {outcomes}{wire_says}")
-    print(f"SIGTERM to exit: median {statistics.median(times_ms):.1f} ms, longest {max(times_ms):.1f} ms")
+    signal_name = "SIGUSR2" if options.by == "upgrade" else "SIGTERM"
+    print(f"{signal_name} to exit: median {statistics.median(times_ms):.1f} ms, longest {max(times_ms):.1f} ms")
     if bad_exits:
         print(f"exit codes that should be 0: {bad_exits}")
     print("PASSED" if well else "FAILED")
@@ -270,6 +342,7 @@ def parse_options():
     add, minimum_maximum = parser.add_argument, ("MIN", "MAX")
     add("--server", required=True, help="the greeter_server to restart")
     add("--client", choices=["python", "node"], default="python")
+    add("--by", choices=["restart", "upgrade"], default="restart", help="SIGTERM and a new start, or SIGUSR2")
     add("--restarts", type=int, default=30)
     add("--callers", type=int, default=16, help="calls at the same time")
     add("--delay-ms", type=float, default=0, help="added to every round trip, half each way; needs root")
@@ -279,7 +352,8 @@ def parse_options():
     add("--pause-ms", type=float, nargs=2, default=[100, 400], metavar=minimum_maximum, help="from a reply to SIGTERM")
     add("--capture", help="look at the wire, and keep its packets in this file; needs root")
     add("--server-log", help="keep the server's standard error in this file")
-    add("--tls", metavar="FOLDER", help="mutual TLS, with ca.pem, server.pem, client.pem and their .key in this folder")
+    add("--tls", action="store_true", help="needs openssl, and a server built with the feature tls")
+    add("--health-checks", action="store_true", help="of the Python client")
     add("--node", default="node", help="the Node program")
     add("--node-modules", default=node_modules, help="where its packages are")
     return parser.parse_args()

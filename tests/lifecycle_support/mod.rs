@@ -169,8 +169,24 @@ impl Process {
 
     /// The child finds what part it is to play in [`role`].
     pub fn start_as(role: &str, test: &str) -> Self {
-        let mut child = child_as(role, test)
-            .stdin(Stdio::null())
+        Self::start_command(child_as(role, test), Stdio::null())
+    }
+
+    /// As `start_as`, by a shell script that prepares the process and then runs `"$0" "$@"` in it.
+    pub fn start_in_shell(script: &str, stdin: Stdio, role: &str, test: &str) -> Self {
+        let child = child_as(role, test);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", script])
+            .arg(child.get_program())
+            .args(child.get_args())
+            .env(CASE, role);
+        Self::start_command(command, stdin)
+    }
+
+    fn start_command(mut command: Command, stdin: Stdio) -> Self {
+        let mut child = command
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -214,12 +230,20 @@ impl Process {
         }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let status = Command::new("sh")
             .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid])
             .status();
         assert!(status.unwrap().success());
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Whether the child is still there.

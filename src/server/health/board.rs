@@ -59,7 +59,7 @@ impl Word {
         self.0.lock().insert(service, serving);
     }
 
-    fn of(&self, service: &str) -> Option<bool> {
+    pub(crate) fn of(&self, service: &str) -> Option<bool> {
         self.0.lock().get(service).copied()
     }
 
@@ -135,6 +135,11 @@ impl<S: Stream> Board<S> {
             true => State::Serving,
             false => State::NotServing,
         }
+    }
+
+    /// Whether calls are welcome, as far as the program's phase goes.
+    pub(crate) fn is_ready(&self) -> bool {
+        (self.is_ready)()
     }
 
     /// The services that are known, in the order of their names.

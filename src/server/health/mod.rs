@@ -92,6 +92,11 @@ impl Health {
         boards.iter().for_each(|it| it.tell(Some(&service)));
     }
 
+    /// Whether the program says NOT_SERVING of this service.
+    pub(super) fn is_denied(&self, service: &str) -> bool {
+        self.said.word.of(service) == Some(false)
+    }
+
     /// The board of a server that serves these.
     pub(super) fn board(
         &self,

@@ -11,7 +11,7 @@ mod lock;
 pub mod time;
 mod waiter;
 
-pub use self::bell::{bell, standard_error, Bell, Sleeper};
+pub use self::bell::{bell, hold_signals, standard_error, Bell, Sleeper};
 pub use self::channel::{bounded, unbounded, Receiver, Sender};
 pub use self::lock::{Condvar, Mutex, MutexGuard, OnceLock, WaitTimeoutResult};
 pub use self::time::Instant;

@@ -1,0 +1,268 @@
+//! Hot restart: another process takes over the listening sockets, and only if it works.
+//!
+//! The old process starts the new one with its listening sockets. The new one starts up, tests
+//! itself, and says that it is ready; only then may it accept connections, and only when it has done
+//! so for a while does the old one stop, by its plan and without losing a call. Until then the old
+//! one serves as if nothing had happened, and whatever goes wrong with the new one leaves it so.
+
+mod predecessor;
+mod successor;
+mod wire;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use self::successor::Candidate;
+use crate::engine::Inherited;
+use crate::lifecycle::Remote;
+
+/// How a program replaces itself by a new process, without refusing or losing a call.
+///
+/// It is begun by SIGUSR2, for a lifecycle that listens to the
+/// [process's signals](crate::lifecycle::Signals::process), or by
+/// [`Lifecycle::upgrade`](crate::lifecycle::Lifecycle::upgrade). Then:
+///
+/// 1. The program's file is started anew, as a child of this process, and gets the listening
+///    sockets of its servers.
+/// 2. The new process starts up, finds the sockets when it asks for their addresses, and runs its
+///    [smoke test](crate::ServerBuilder::smoke_test). It accepts no connection yet.
+/// 3. It says that it is ready, and both processes accept connections for the
+///    [settling time](Self::settle).
+/// 4. This process stops by its plan. Clients on its connections are told to go, and reach the new
+///    process at the same address.
+///
+/// If the new process cannot be started, exits, fails its smoke test, is not ready
+/// [in time](Self::ready_within), or ends within the settling time, it is ended, and this process
+/// goes on as if nothing had happened. The log says why.
+///
+/// | the new process gets | |
+/// |---|---|
+/// | file | the path from which this process was started, so that it may have been replaced meanwhile; or [`program`](Self::program) |
+/// | arguments | those of this process, or [`arguments`](Self::arguments) |
+/// | environment | that of this process, but for `TOUCHDOWN_UPGRADE`, which says what it has got, and without systemd's `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES` and `WATCHDOG_PID`, which are meant for this process |
+/// | working directory, user, limits, ignored signals | those of this process |
+/// | descriptors | the standard streams, the listening sockets, and a socket to the old process. No other, even if it was opened without `O_CLOEXEC` |
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing until a lifecycle or a server is built with it"]
+pub struct Upgrade {
+    program: Option<PathBuf>,
+    arguments: Option<Vec<OsString>>,
+    ready_within: Duration,
+    settle: Duration,
+}
+
+impl Upgrade {
+    /// The program by the path from which it was started, with its arguments; ready within 60 s;
+    /// settled after 1 s.
+    pub fn new() -> Self {
+        Self {
+            program: None,
+            arguments: None,
+            // As long as systemd waits for a service that it starts, and some minutes less than
+            // people do.
+            ready_within: Duration::from_secs(60),
+            // What crashes with the first calls does so by then.
+            settle: Duration::from_secs(1),
+        }
+    }
+
+    /// Sets the file to start. Default: the one that this process was started from.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = Some(path.into());
+        self
+    }
+
+    /// Sets the arguments of the new process. Default: those of this process.
+    pub fn arguments<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments = Some(arguments.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Sets how long the new process may take until it is ready, its smoke test included.
+    pub fn ready_within(mut self, time: Duration) -> Self {
+        self.ready_within = time;
+        self
+    }
+
+    /// Sets how long both processes serve side by side before this one stops. If the new one ends
+    /// meanwhile, this one goes on.
+    pub fn settle(mut self, time: Duration) -> Self {
+        self.settle = time;
+        self
+    }
+}
+
+impl Default for Upgrade {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why the program was not replaced. It goes on as before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UpgradeError {
+    /// The lifecycle was built without an [`Upgrade`].
+    NotConfigured,
+    /// The program has not come to Serving yet.
+    Starting,
+    /// The program is stopping.
+    Stopping,
+    /// Another upgrade is under way.
+    UnderWay,
+    /// The new process could not be started, or was not found fit to take over: why.
+    Failed(String),
+}
+
+impl fmt::Display for UpgradeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotConfigured => "the lifecycle was built without an Upgrade",
+            Self::Starting => "the program is still starting",
+            Self::Stopping => "the program is stopping",
+            Self::UnderWay => "another upgrade is under way",
+            Self::Failed(why) => why,
+        })
+    }
+}
+
+impl std::error::Error for UpgradeError {}
+
+/// A part of the program that another process can take over.
+pub(crate) trait Part: Send + Sync + 'static {
+    /// Copies of its listening sockets.
+    fn hand_over(&self) -> io::Result<Vec<Inherited>>;
+
+    /// Whether somebody else has them, so that what waits to be accepted, and a socket's path, are
+    /// left to them.
+    fn set_handed_over(&self, handed_over: bool);
+
+    /// Whether it works.
+    fn smoke_test(&self) -> Result<(), String>;
+
+    /// It may accept connections from now on.
+    fn open(&self);
+
+    /// The process that had its sockets before is gone, or about to go.
+    fn take_charge(&self);
+}
+
+/// What a lifecycle knows of upgrades: the one that it may begin, and the one that it came from.
+pub(crate) struct Upgrades {
+    config: Upgrade,
+    /// Where the process was started from, before anybody could replace the file.
+    program: io::Result<PathBuf>,
+    under_way: Mutex<bool>,
+    /// Goes with `under_way`: it is over.
+    over: Condvar,
+    parts: Mutex<Parts>,
+    candidate: Mutex<Option<Candidate>>,
+}
+
+struct Parts {
+    /// What is added may accept connections at once.
+    are_open: bool,
+    list: Vec<Weak<dyn Part>>,
+}
+
+/// The path from which this process was started: as it was written, if that is a path, so that a
+/// link that points elsewhere later is followed anew.
+fn started_from() -> io::Result<PathBuf> {
+    let file = std::env::current_exe()?;
+    let written = std::env::args_os().next().map(PathBuf::from);
+    let path = written.filter(|it| it.components().count() > 1);
+    let path = path.and_then(|it| std::path::absolute(it).ok());
+    let is_same = |it: &PathBuf| it.canonicalize().is_ok_and(|it| it == file);
+    Ok(path.filter(is_same).unwrap_or(file))
+}
+
+impl Upgrades {
+    pub(crate) fn new(config: Upgrade) -> Upgrades {
+        let candidate = Candidate::of_process();
+        Upgrades {
+            config,
+            program: started_from(),
+            under_way: Mutex::new(false),
+            over: Condvar::new(),
+            parts: Mutex::new(Parts {
+                are_open: candidate.is_none(),
+                list: Vec::new(),
+            }),
+            candidate: Mutex::new(candidate),
+        }
+    }
+
+    /// Adds a part that accepts no connection yet.
+    pub(crate) fn add(&self, part: Arc<dyn Part>) {
+        let mut parts = self.parts.lock();
+        parts.list.push(Arc::downgrade(&part));
+        if parts.are_open {
+            part.open();
+            part.take_charge();
+        }
+    }
+
+    fn parts(&self) -> Vec<Arc<dyn Part>> {
+        let mut parts = self.parts.lock();
+        parts.list.retain(|part| part.strong_count() > 0);
+        parts.list.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Lets every part accept connections.
+    fn open(&self) {
+        let mut parts = self.parts.lock();
+        parts.are_open = true;
+        parts
+            .list
+            .iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|it| it.open());
+    }
+
+    /// Replaces the program, and returns the new process's id; or says why not.
+    pub(crate) fn replace(&self, program: &Remote) -> Result<u32, UpgradeError> {
+        if std::mem::replace(&mut *self.under_way.lock(), true) {
+            return Err(UpgradeError::UnderWay);
+        }
+        let result = program
+            .refuse_unless_serving()
+            .and_then(|()| predecessor::replace(self, program));
+        // Once the program is replaced, it is stopping.
+        *self.under_way.lock() = false;
+        self.over.notify_all();
+        result
+    }
+
+    /// The program is about to end: waits until a new process that is not to take over has been told
+    /// so, and one that is, too.
+    pub(crate) fn settle_all(&self) {
+        let mut under_way = self.under_way.lock();
+        while *under_way {
+            self.over.wait(&mut under_way);
+        }
+    }
+
+    /// If this process is to replace another: shows that it works, and waits until it may serve.
+    /// Says whether it is to.
+    pub(crate) fn prove_ready(&self, program: &Remote) -> Result<bool, String> {
+        let mut candidate = self.candidate.lock();
+        match candidate.take() {
+            None => Ok(false),
+            Some(candidate) => candidate.prove_ready(self, program).map(|()| true),
+        }
+    }
+
+    /// The program has failed to start. Tells the process that it was to replace, if it was.
+    pub(crate) fn tell_failure(&self, why: &str) {
+        // Whoever holds the lock is at it already.
+        if let Some(candidate) = self.candidate.try_lock().and_then(|mut it| it.take()) {
+            candidate.give_up(why);
+        }
+    }
+}

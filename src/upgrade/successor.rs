@@ -1,0 +1,109 @@
+//! The new process's side.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, OnceLock};
+
+use crossbeam_channel::select;
+use parking_lot::Mutex;
+
+use super::wire::{Control, Message, Passed, VARIABLE};
+use super::{Part, Upgrades};
+use crate::engine;
+use crate::lifecycle::{message_of, Remote};
+
+/// A process that is to replace the one that has started it.
+pub(super) struct Candidate {
+    control: Control,
+}
+
+impl Candidate {
+    /// The one that this process is, once.
+    pub(super) fn of_process() -> Option<Candidate> {
+        static OF_PROCESS: OnceLock<Mutex<Option<Candidate>>> = OnceLock::new();
+        let of_process = OF_PROCESS.get_or_init(|| Mutex::new(Candidate::find()));
+        of_process.lock().take()
+    }
+
+    fn find() -> Option<Candidate> {
+        let passed = std::env::var(VARIABLE).ok()?;
+        let Some(passed) = Passed::decode(&passed) else {
+            log::warn!("{VARIABLE} is not understood: this process replaces no other");
+            return None;
+        };
+        // A child of the process that was meant finds the variable, too, but not the sockets.
+        let control = engine::take_socket(passed.control, passed.inode)?;
+        for listener in passed.listeners {
+            engine::inherit(listener.fd, listener.name, listener.path_stays);
+        }
+        match Control::new(UnixStream::from(control)) {
+            Ok(control) => Some(Candidate { control }),
+            Err(error) => {
+                log::error!("cannot speak to the process to replace: {error}");
+                None
+            }
+        }
+    }
+
+    pub(super) fn prove_ready(self, upgrades: &Upgrades, program: &Remote) -> Result<(), String> {
+        for part in upgrades.parts() {
+            let test = AssertUnwindSafe(|| part.smoke_test());
+            let result = panic::catch_unwind(test)
+                .unwrap_or_else(|panic| Err(format!("panicked: {}", message_of(panic))));
+            if let Err(why) = result {
+                let why = format!("smoke test: {why}");
+                self.give_up(&why);
+                return Err(why);
+            }
+        }
+        // If the old process is gone, so is the one who could say no.
+        let _ = self.control.say(&Message::Ready);
+        select! {
+            recv(self.control.heard()) -> message => match message {
+                Ok(Message::Serve) => {}
+                Ok(other) => return Err(format!("the old process said {other:?}")),
+                Err(_) => log::warn!("the process to replace is gone already"),
+            },
+            // Whoever comes to Serving is told.
+            recv(program.stopping().receiver()) -> _ => return Ok(()),
+        }
+        upgrades.open();
+        for name in engine::drop_inherited() {
+            log::warn!("no server listens at {name} any more: closed the inherited socket");
+        }
+        let program = program.clone();
+        let parts = upgrades.parts();
+        let wait = move || self.await_charge(&program, &parts);
+        let thread = std::thread::Builder::new().name("td-successor".to_owned());
+        thread.spawn(wait).map(drop).map_err(|it| it.to_string())
+    }
+
+    /// Waits until the old process has begun to stop.
+    fn await_charge(&self, program: &Remote, parts: &[Arc<dyn Part>]) {
+        select! {
+            recv(self.control.heard()) -> message => match message {
+                Ok(Message::TakeOver) => log::info!("in charge: the old process stops"),
+                Ok(other) => {
+                    log::warn!("not to take over: the old process said {other:?}");
+                    return;
+                }
+                Err(_) => log::warn!("in charge: the old process is gone"),
+            },
+            recv(program.stopping().receiver()) -> _ => return,
+        }
+        program.take_charge();
+        parts.iter().for_each(|part| part.take_charge());
+    }
+
+    pub(super) fn give_up(&self, why: &str) {
+        let _ = self.control.say(&Message::Failed(why.to_owned()));
+    }
+}
+
+/// Who has `socket` as its number for it; a check that the number is right.
+pub(super) fn inode(socket: &UnixStream) -> std::io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let copy: OwnedFd = socket.try_clone()?.into();
+    Ok(std::fs::File::from(copy).metadata()?.ino())
+}

@@ -1,0 +1,702 @@
+//! One process replaces another under load: what goes well, and everything that can go wrong. Not a call
+//! fails, whatever becomes of the new process.
+#![cfg(feature = "server")]
+
+mod common;
+mod lifecycle_support;
+
+use std::env;
+use std::fs::{self, File};
+use std::os::fd::IntoRawFd;
+use std::os::unix::fs::{symlink, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use common::*;
+use lifecycle_support::{bound, child_as, role};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use touchdown::client::Client;
+use touchdown::lifecycle::{Lifecycle, Phase, Signals, StartupHook};
+use touchdown::protobuf::well_known_types::wrappers::StringValue;
+use touchdown::{Server, Service, Status, Upgrade, UpgradeError};
+
+/// What a process finds in its folder when it starts.
+const FAULT: &str = "fault";
+const PROGRAM: &str = "program";
+const LOG: &str = "log";
+const PID: &str = "pid";
+const SOCKET: &str = "socket";
+const ADDRESS: &str = "address";
+const READY_WITHIN: &str = "ready_within";
+const SETTLE: &str = "settle";
+const GATE: &str = "gate";
+
+/// Runs a server in this folder until it is stopped or replaced.
+fn play(folder: &Path) -> ! {
+    let fault = fs::read_to_string(folder.join(FAULT)).unwrap_or_default();
+    let fault = fault.as_str();
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join(LOG))
+        .unwrap();
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Info)
+        .target(env_logger::Target::Pipe(Box::new(log)))
+        .init();
+    match fault {
+        "exits" => std::process::exit(9),
+        "aborts" => std::process::abort(),
+        // Says nothing, and does not end when it is told to.
+        "is deaf" => {
+            let signals = Lifecycle::builder().signals(Signals::process());
+            let _lifecycle = signals.build().unwrap();
+            loop {
+                thread::park();
+            }
+        }
+        _ => {}
+    }
+    let mut lifecycle = Lifecycle::builder()
+        .plan(quick_plan())
+        .signals(Signals::process())
+        .pid_file(folder.join(PID))
+        .upgrade(
+            Upgrade::new()
+                .program(folder.join(PROGRAM))
+                .ready_within(time(folder, READY_WITHIN, 20_000))
+                .settle(time(folder, SETTLE, 100)),
+        );
+    if fault == "start fails" {
+        let hook = StartupHook::new("sensor", || Err("does not answer".into()));
+        lifecycle = lifecycle.startup(hook);
+    }
+    if fault == "starts slowly" {
+        let gate = folder.join(GATE);
+        lifecycle = lifecycle.startup(StartupHook::new("gate", move || {
+            while !gate.exists() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        }));
+    }
+    let lifecycle = lifecycle.build().unwrap();
+    if fault == "stops" {
+        lifecycle.shutdown("changed its mind");
+    }
+    // What is opened without O_CLOEXEC stays here all the same.
+    let unrelated = File::open("/dev/zero").unwrap().into_raw_fd();
+    // SAFETY: a system call without memory.
+    assert_eq!(unsafe { libc::fcntl(unrelated, libc::F_SETFD, 0) }, 0);
+    let server = builder(service(folder))
+        .address(format!("unix:{}", folder.join(SOCKET).display()))
+        .smoke_test({
+            let fault = fault.to_owned();
+            move |channel| match fault.as_str() {
+                "fails its test" => Err("the sensor does not answer".into()),
+                "panics" => panic!("there is no sensor"),
+                "is slow" => loop {
+                    thread::park();
+                },
+                _ => {
+                    assert_eq!(say(&Client::new(channel), "hello")?, "hello");
+                    Ok(())
+                }
+            }
+        })
+        .start_with(&lifecycle);
+    let server: Server = match server {
+        Ok(server) => server,
+        Err(error) => {
+            lifecycle.fail(error);
+            std::process::exit(lifecycle.wait().exit_code().into());
+        }
+    };
+    fs::write(folder.join(ADDRESS), server.address().to_string()).unwrap();
+    let crashes = fault == "crashes";
+    lifecycle.observe(move |transition| {
+        if crashes && transition.to == Phase::Serving {
+            std::process::exit(11);
+        }
+    });
+    let _ = lifecycle.serving();
+    let report = server.wait();
+    std::process::exit(report.exit_code().into())
+}
+
+/// A number of milliseconds in the process's folder.
+fn time(folder: &Path, file: &str, default: u64) -> Duration {
+    let written = fs::read_to_string(folder.join(file));
+    Duration::from_millis(written.map_or(default, |it| it.parse().unwrap()))
+}
+
+/// `/test.Echo/Say` says what it is asked about its process.
+fn service(folder: &Path) -> Service {
+    let folder = folder.to_owned();
+    Service::builder("test.Echo")
+        .unary("Say", move |call, request: StringValue| {
+            let answer = match request.value.as_str() {
+                "slow" => {
+                    let _ = fs::write(folder.join("slow"), "");
+                    call.token().wait_timeout(Duration::from_secs(1));
+                    "done".to_owned()
+                }
+                "variables" => env::vars()
+                    .map(|(name, _)| name)
+                    .collect::<Vec<_>>()
+                    .join(" "),
+                "arguments" => env::args().skip(1).collect::<Vec<_>>().join(" "),
+                "folder" => env::current_dir().unwrap().display().to_string(),
+                "descriptors" => descriptors(std::process::id()).len().to_string(),
+                what => what.to_owned(),
+            };
+            Ok::<_, Status>(text(answer))
+        })
+        .build()
+}
+
+/// What the descriptors of a process point at.
+fn descriptors(process: u32) -> Vec<PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let targets = entries.filter_map(|it| fs::read_link(it.ok()?.path()).ok());
+    targets.collect()
+}
+
+/// A server that replaces itself, and its folder.
+struct Stage {
+    folder: PathBuf,
+    first: Child,
+}
+
+impl Stage {
+    fn new(test: &str) -> Stage {
+        let stage = Stage::with(test, &[]);
+        eventually("it serves", || stage.pid().is_some());
+        stage
+    }
+
+    /// With these files in its folder, and not yet serving.
+    fn with(test: &str, files: &[(&str, &str)]) -> Stage {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("touchdown-upgrade-{}-{number}", std::process::id());
+        let folder = env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        symlink(env::current_exe().unwrap(), folder.join(PROGRAM)).unwrap();
+        for (name, content) in files {
+            fs::write(folder.join(name), content).unwrap();
+        }
+        let program = child_as(&folder.display().to_string(), test);
+        let mut command = Command::new(program.get_program());
+        command
+            .args(program.get_args())
+            .envs(program.get_envs().filter_map(|(key, it)| Some((key, it?))))
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(folder.join("errors")).unwrap());
+        let first = command.spawn().unwrap();
+        Stage { folder, first }
+    }
+
+    /// The process in charge.
+    fn pid(&self) -> Option<u32> {
+        let id = fs::read_to_string(self.folder.join(PID)).ok()?;
+        id.trim().parse().ok()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join(LOG)).unwrap_or_default()
+    }
+
+    fn address(&self) -> String {
+        fs::read_to_string(self.folder.join(ADDRESS)).unwrap()
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&channel_to(&self.address()))
+    }
+
+    fn client_at_path(&self) -> Client {
+        Client::new(&channel_to(&format!(
+            "unix:{}",
+            self.folder.join(SOCKET).display()
+        )))
+    }
+
+    fn fault(&self, fault: &str) {
+        fs::write(self.folder.join(FAULT), fault).unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        send(self.pid().unwrap(), signal);
+    }
+
+    fn failures(&self) -> usize {
+        self.log().matches("; this process goes on").count()
+    }
+
+    /// Waits until another process is in charge, and the one before has ended.
+    fn upgrade(&self) -> u32 {
+        let (old, failures) = (self.pid().unwrap(), self.failures());
+        self.signal(Signal::SIGUSR2);
+        eventually("another is in charge", || {
+            assert_eq!(self.failures(), failures, "it fails");
+            self.pid().is_some_and(|it| it != old)
+        });
+        eventually("the old one ends", || has_ended(old));
+        self.pid().unwrap()
+    }
+
+    /// Waits until an upgrade has failed, and returns why.
+    fn fail_to_upgrade(&self) -> String {
+        let before = self.failures();
+        self.signal(Signal::SIGUSR2);
+        eventually("it has failed", || self.failures() > before);
+        let log = self.log();
+        let last = log
+            .lines()
+            .rfind(|it| it.ends_with("; this process goes on"));
+        let last = last.unwrap().split_once("upgrade: ").unwrap().1;
+        last.trim_end_matches("; this process goes on").to_owned()
+    }
+
+    /// The process in charge stops, with this exit code by its own report.
+    fn stop(&self) {
+        let last = self.pid().unwrap();
+        self.signal(Signal::SIGTERM);
+        eventually("it ends", || has_ended(last));
+        assert!(
+            self.log().lines().last().unwrap().contains("(exit 0)"),
+            "{}",
+            self.log()
+        );
+        assert!(self.pid().is_none(), "the pid file is removed");
+        assert!(!self.folder.join(SOCKET).exists(), "the socket is removed");
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(id) = self.pid() {
+            send(id, Signal::SIGKILL);
+        }
+        let _ = self.first.kill();
+        let _ = self.first.wait();
+        if thread::panicking() {
+            eprintln!("log:\n{}", self.log());
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn send(process: u32, signal: Signal) {
+    let _ = kill(Pid::from_raw(process.try_into().unwrap()), signal);
+}
+
+/// Its parent may not have looked yet.
+fn has_ended(process: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else {
+        return true;
+    };
+    stat.rsplit(')').next().unwrap().trim().starts_with('Z')
+}
+
+fn children(process: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let lists = tasks.filter_map(|it| fs::read_to_string(it.ok()?.path().join("children")).ok());
+    let ids: Vec<_> = lists
+        .flat_map(|it| {
+            let ids = it.split_whitespace().filter_map(|it| it.parse().ok());
+            ids.collect::<Vec<u32>>()
+        })
+        .collect();
+    ids
+}
+
+/// Calls without a pause, until it is told to stop.
+struct Callers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<u64>>,
+}
+
+impl Callers {
+    fn new(clients: impl IntoIterator<Item = Client>) -> Callers {
+        let stop = Arc::new(AtomicBool::new(false));
+        let call = |client: Client| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                let mut count = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(
+                        say(&client, "hello"),
+                        Ok("hello".to_owned()),
+                        "call {count}"
+                    );
+                    count += 1;
+                }
+                count
+            })
+        };
+        Callers {
+            threads: clients.into_iter().map(call).collect(),
+            stop,
+        }
+    }
+
+    /// How many calls there were, of which none has failed.
+    fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().map(|it| it.join().unwrap()).sum()
+    }
+}
+
+fn play_if_child() {
+    if let Some(folder) = role() {
+        play(Path::new(&folder));
+    }
+}
+
+#[test]
+fn a_process_replaces_itself_again_and_again_and_no_call_fails() {
+    play_if_child();
+    let _bound = bound();
+    let stage = Stage::new("a_process_replaces_itself_again_and_again_and_no_call_fails");
+    let callers = Callers::new([stage.client(), stage.client(), stage.client_at_path()]);
+    let idle = stage.client();
+    assert_eq!(say(&idle, "hello").unwrap(), "hello");
+    let mut seen = vec![stage.pid().unwrap()];
+    for _ in 0..4 {
+        let id = stage.upgrade();
+        assert!(!seen.contains(&id));
+        seen.push(id);
+        // Its connection was told to go while nobody used it.
+        assert_eq!(say(&idle, "hello").unwrap(), "hello");
+    }
+    assert!(callers.stop() > 0);
+    let log = stage.log();
+    assert_eq!(
+        log.matches("(exit 0): replaced by process ").count(),
+        4,
+        "{log}"
+    );
+    assert!(!log.contains("ERROR"), "{log}");
+    stage.stop();
+}
+
+#[test]
+fn calls_in_flight_end_in_the_old_process() {
+    play_if_child();
+    let _bound = bound();
+    let stage = Stage::new("calls_in_flight_end_in_the_old_process");
+    let client = stage.client();
+    let call = thread::spawn(move || say(&client, "slow"));
+    eventually("the call runs", || stage.folder.join("slow").exists());
+    stage.upgrade();
+    assert_eq!(call.join().unwrap(), Ok("done".to_owned()));
+    stage.stop();
+}
+
+#[test]
+fn whatever_is_wrong_with_the_new_process_the_old_one_goes_on() {
+    play_if_child();
+    let _bound = bound();
+    let stage = Stage::new("whatever_is_wrong_with_the_new_process_the_old_one_goes_on");
+    let old = stage.pid().unwrap();
+    let callers = Callers::new([stage.client(), stage.client(), stage.client_at_path()]);
+    let program = stage.folder.join(PROGRAM);
+    assert_eq!(say(&stage.client(), "warm").unwrap(), "warm");
+    let faults = [
+        ("exits", "ended before it was ready: exit status: 9"),
+        ("aborts", "ended before it was ready: signal: 6"),
+        (
+            "start fails",
+            "could not start: start failed: start-up hook \"sensor\" failed (does not answer)",
+        ),
+        ("stops", "could not start: requested: changed its mind"),
+        ("fails its test", "the sensor does not answer"),
+        ("panics", "there is no sensor"),
+        ("crashes", "ended soon after it was ready: exit status: 11"),
+    ];
+    let check = |fault: &str, reason: &str| {
+        let why = stage.fail_to_upgrade();
+        assert!(
+            why.contains(reason),
+            "{fault}: {why:?} is not about {reason:?}"
+        );
+        assert_eq!(stage.pid(), Some(old), "{fault}");
+        eventually("no child is left", || children(old).is_empty());
+        assert!(stage.folder.join(SOCKET).exists(), "{fault}");
+    };
+    for (fault, reason) in faults {
+        stage.fault(fault);
+        check(fault, reason);
+    }
+    stage.fault("");
+    for (fault, reason) in BROKEN_PROGRAMS {
+        let _ = fs::remove_file(&program).or_else(|_| fs::remove_dir(&program));
+        make_broken(fault, &program);
+        check(fault, reason);
+    }
+    let before = descriptors(old).len();
+    make_broken("is no program", &program);
+    for _ in 0..5 {
+        check("is no program", "Exec format error");
+    }
+    eventually("it has no more descriptors than before", || {
+        descriptors(old).len() <= before
+    });
+    assert!(callers.stop() > 0);
+
+    // And one that works does.
+    fs::remove_file(&program).unwrap();
+    symlink(env::current_exe().unwrap(), &program).unwrap();
+    let old = stage.pid().unwrap();
+    stage.signal(Signal::SIGUSR2);
+    eventually("another is in charge", || stage.pid() != Some(old));
+    stage.stop();
+}
+
+const BROKEN_PROGRAMS: [(&str, &str); 7] = [
+    ("is missing", "No such file or directory"),
+    ("is not executable", "Permission denied"),
+    ("is a folder", "Permission denied"),
+    ("is for another machine", "Exec format error"),
+    ("wants what is not there", "No such file or directory"),
+    (
+        "knows nothing of upgrades",
+        "ended before it was ready: exit status: 0",
+    ),
+    ("is no program", "Exec format error"),
+];
+
+fn make_broken(fault: &str, program: &Path) {
+    let write = |bytes: &[u8], mode: u32| {
+        fs::write(program, bytes).unwrap();
+        fs::set_permissions(program, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    match fault {
+        "is missing" => {}
+        "is not executable" => write(b"#!/bin/sh\n", 0o644),
+        "is a folder" => fs::create_dir(program).unwrap(),
+        "is for another machine" => {
+            let mut head = fs::read("/bin/true").unwrap();
+            // e_machine (elf(5)), with a number that nobody has.
+            head[18..20].copy_from_slice(&0x4242_u16.to_ne_bytes());
+            write(&head, 0o755);
+        }
+        "wants what is not there" => write(b"#!/does/not/exist\n", 0o755),
+        "knows nothing of upgrades" => write(b"#!/bin/sh\nexit 0\n", 0o755),
+        "is no program" => write(b"", 0o755),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn who_is_not_ready_in_time_is_ended() {
+    play_if_child();
+    let _bound = bound();
+    let impatient = [(READY_WITHIN, "1000")];
+    let stage = Stage::with("who_is_not_ready_in_time_is_ended", &impatient);
+    eventually("it serves", || stage.pid().is_some());
+    let old = stage.pid().unwrap();
+    let callers = Callers::new([stage.client()]);
+    for fault in ["is slow", "is deaf"] {
+        stage.fault(fault);
+        let why = stage.fail_to_upgrade();
+        assert!(why.contains("not ready within 1s"), "{why}");
+        assert_eq!(children(old), [], "{fault}");
+    }
+    assert!(callers.stop() > 0);
+    stage.stop();
+}
+
+#[test]
+fn there_is_one_upgrade_at_a_time() {
+    play_if_child();
+    let _bound = bound();
+    let patience = [(READY_WITHIN, "2000")];
+    let stage = Stage::with("there_is_one_upgrade_at_a_time", &patience);
+    eventually("it serves", || stage.pid().is_some());
+    stage.fault("is slow");
+    stage.signal(Signal::SIGUSR2);
+    eventually("it has begun", || {
+        !children(stage.pid().unwrap()).is_empty()
+    });
+    assert_eq!(stage.fail_to_upgrade(), "another upgrade is under way");
+    eventually("the first is over", || {
+        stage.log().contains("not ready within 2s")
+    });
+    stage.fault("");
+    stage.upgrade();
+    stage.stop();
+}
+
+#[test]
+fn a_stop_ends_an_upgrade() {
+    play_if_child();
+    let _bound = bound();
+    for fault in ["is slow", "is deaf"] {
+        let stage = Stage::new("a_stop_ends_an_upgrade");
+        let old = stage.pid().unwrap();
+        stage.fault(fault);
+        stage.signal(Signal::SIGUSR2);
+        eventually("it has begun", || !children(old).is_empty());
+        let new = children(old)[0];
+        // A process that has not come to its handlers is ended by the signal itself.
+        eventually("it plays its part", || {
+            fs::read_to_string(format!("/proc/{new}/status")).is_ok()
+        });
+        send(old, Signal::SIGTERM);
+        eventually("the old one ends", || has_ended(old));
+        assert!(stage.log().contains("(exit 0): SIGTERM"), "{}", stage.log());
+        eventually("the new one ends", || has_ended(new));
+    }
+}
+
+#[test]
+fn a_stop_while_both_serve_stops_both() {
+    play_if_child();
+    let _bound = bound();
+    let slowly = [(SETTLE, "50000")];
+    let stage = Stage::with("a_stop_while_both_serve_stops_both", &slowly);
+    eventually("it serves", || stage.pid().is_some());
+    let old = stage.pid().unwrap();
+    stage.signal(Signal::SIGUSR2);
+    eventually("the new one serves", || {
+        stage.log().matches("starting → serving").count() == 2
+    });
+    let new = children(old)[0];
+    send(old, Signal::SIGTERM);
+    eventually("both end", || has_ended(old) && has_ended(new));
+    assert_eq!(
+        stage.log().matches("(exit 0): SIGTERM").count(),
+        2,
+        "{}",
+        stage.log()
+    );
+    assert!(!stage.log().contains("in charge"), "{}", stage.log());
+}
+
+#[test]
+fn an_upgrade_waits_for_neither_start_nor_stop() {
+    play_if_child();
+    let _bound = bound();
+    let slow = [(FAULT, "starts slowly")];
+    let stage = Stage::with("an_upgrade_waits_for_neither_start_nor_stop", &slow);
+    let first = stage.first.id();
+    let refused = |line: &str| {
+        eventually(line, || {
+            send(first, Signal::SIGUSR2);
+            thread::sleep(Duration::from_millis(5));
+            stage.log().contains(line)
+        });
+    };
+    eventually("its handlers are there", || {
+        let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+        let caught = status
+            .lines()
+            .find_map(|it| it.strip_prefix("SigCgt:"))
+            .unwrap();
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        caught >> (Signal::SIGUSR2 as u32 - 1) & 1 == 1
+    });
+    refused("upgrade: the program is still starting; this process goes on");
+    fs::write(stage.folder.join(GATE), "").unwrap();
+    eventually("it serves", || stage.pid().is_some());
+
+    let client = stage.client();
+    let call = thread::spawn(move || say(&client, "slow"));
+    eventually("the call runs", || stage.folder.join("slow").exists());
+    stage.signal(Signal::SIGTERM);
+    refused("no upgrade: the program is stopping");
+    assert_eq!(call.join().unwrap(), Ok("done".to_owned()));
+    eventually("it ends", || has_ended(first));
+}
+
+#[test]
+fn the_new_process_gets_what_is_documented_and_no_descriptor_beside() {
+    play_if_child();
+    let _bound = bound();
+    let at_once = [(SETTLE, "0")];
+    let test = "the_new_process_gets_what_is_documented_and_no_descriptor_beside";
+    let stage = Stage::with(test, &at_once);
+    eventually("it serves", || stage.pid().is_some());
+    let ask = |what: &str| say(&stage.client(), what).unwrap();
+    let before = ["arguments", "folder"].map(ask);
+    stage.upgrade();
+    assert_eq!(["arguments", "folder"].map(ask), before);
+    assert!(ask("variables").contains("TOUCHDOWN_UPGRADE"));
+    let id = stage.pid().unwrap();
+    let has_unrelated = |id| {
+        let unrelated = descriptors(id)
+            .into_iter()
+            .filter(|it| it == Path::new("/dev/zero"));
+        unrelated.count()
+    };
+    assert_eq!(has_unrelated(id), 1, "its own");
+    // The socket to the old process is closed once that is gone.
+    let settled = |id| {
+        move || {
+            descriptors(id)
+                .iter()
+                .filter(|it| it.to_string_lossy().starts_with("socket:"))
+                .count()
+        }
+    };
+    let mut count = 0;
+    let upgrades = env::var("TOUCHDOWN_UPGRADES").map_or(20, |it| it.parse().unwrap());
+    for round in 0..upgrades {
+        let id = stage.upgrade();
+        if round == 0 {
+            count = settled(id)();
+        }
+        eventually("no socket more than before", || settled(id)() <= count);
+        assert_eq!(has_unrelated(id), 1, "after {round} upgrades");
+    }
+    stage.stop();
+}
+
+#[test]
+fn who_cannot_be_replaced_says_so() {
+    if role().is_some() {
+        return;
+    }
+    let lifecycle = Lifecycle::builder().build().unwrap();
+    assert_eq!(lifecycle.upgrade(), Err(UpgradeError::NotConfigured));
+    let lifecycle = Lifecycle::builder()
+        .upgrade(Upgrade::new())
+        .build()
+        .unwrap();
+    assert_eq!(lifecycle.upgrade(), Err(UpgradeError::Starting));
+    lifecycle.shutdown("the test is over");
+    lifecycle.wait();
+    assert_eq!(lifecycle.upgrade(), Err(UpgradeError::Stopping));
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_is_a_failed_start() {
+    if role().is_some() {
+        return;
+    }
+    let lifecycle = Lifecycle::builder()
+        .pid_file("/does/not/exist/pid")
+        .build()
+        .unwrap();
+    let error = lifecycle.serving().unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("cannot write the pid file /does/not/exist/pid"),
+        "{error}"
+    );
+    assert_eq!(
+        lifecycle.wait().exit_code(),
+        touchdown::lifecycle::exit_code::FAILED_START
+    );
+}
