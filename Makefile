@@ -43,7 +43,7 @@ build: tools
 # The tests come last, so that the last lines are theirs. Tests marked `ignore` are for those who have
 # the clients, or a lot of time.
 test: format build clippy docs licences core models quick-start clients
-	$(CARGO) test --no-default-features --no-fail-fast
+	$(CARGO) test --no-default-features --features systemd --no-fail-fast
 	$(CARGO) test --workspace --exclude touchdown-models --all-features --doc --no-fail-fast
 	$(if $(wildcard $(target)/foreign/node_modules),\
 		$(CARGO) test --all-features --test foreign_clients -- --ignored)
@@ -58,6 +58,7 @@ format:
 clippy: build
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --no-default-features --all-targets -- -D warnings
+	$(CARGO) clippy --no-default-features --features systemd --all-targets -- -D warnings
 	$(CARGO) clippy --lib -- -D warnings
 
 # Without the server, the crate's first page names things that are not there.

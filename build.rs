@@ -16,6 +16,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             .server(false)
             .lite(true)
             .compile()?;
+        #[cfg(feature = "admin")]
+        touchdown_build::Builder::new()
+            .file("proto/admin.proto")
+            .out_dir(out.join("admin"))
+            .lite(true)
+            .compile()?;
         // For the examples and tests, which a published package does not contain.
         if std::path::Path::new("proto/greeter.proto").exists() {
             let files = [

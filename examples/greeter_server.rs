@@ -111,6 +111,8 @@ fn main() -> Result<Report, Box<dyn std::error::Error>> {
 
     // `serve()` instead of `start_with()` does all of this, but for printing the address.
     let lifecycle = lifecycle.upgrade(Upgrade::new()).build()?;
+    #[cfg(feature = "systemd")]
+    touchdown::systemd::Notify::attach(&lifecycle)?;
     let builder = Server::builder()
         .listen(listen)
         .service(greeter_service(Polite));

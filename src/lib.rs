@@ -66,6 +66,7 @@
 //! |---|---|---|
 //! | `server` | yes | the server, its health service, the client and the code generator's runtime; needs cmake and a C++ compiler |
 //! | `tls` | no | TLS and mutual TLS for listeners: `Tls`, `Listen::tls` and `Call::peer_certificate` |
+//! | `systemd` | no | tells systemd what the program is at, and feeds its watchdog; with the lifecycle alone, too |
 //!
 //! Without default features the crate is [`lifecycle`] alone. It builds in seconds, in Rust only.
 #![deny(missing_docs, unsafe_code)]
@@ -75,6 +76,8 @@
 #[cfg(feature = "server")]
 extern crate self as touchdown;
 
+#[cfg(feature = "admin")]
+pub mod admin;
 #[cfg(feature = "server")]
 pub mod client;
 #[cfg(feature = "server")]
@@ -85,6 +88,8 @@ pub mod lifecycle;
 #[cfg(feature = "server")]
 mod server;
 mod sync;
+#[cfg(feature = "systemd")]
+pub mod systemd;
 #[cfg(feature = "server")]
 mod upgrade;
 

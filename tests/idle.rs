@@ -53,7 +53,7 @@ fn switches(process: u32) -> BTreeMap<String, u64> {
             line.unwrap_or_default().trim_start_matches(':').trim()
         };
         let count = |name: &str| field(name).parse::<u64>().unwrap_or_default();
-        let thread = format!("{} {}", task.file_name().display(), field("Name"));
+        let thread = format!("{} {}", task.file_name().to_string_lossy(), field("Name"));
         let count = count("voluntary_ctxt_switches") + count("nonvoluntary_ctxt_switches");
         switches.insert(thread, count);
     }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use lifecycle_support::{bound, role, say as tell, Process};
 use touchdown::client::Client;
-use touchdown::lifecycle::{exit_code, Signals};
+use touchdown::lifecycle::{exit_code, Plan, Signals};
 use touchdown::{Address, Call, Code, Interceptor, Listen, Server, StartError, Status};
 
 /// A folder for sockets, removed at the end.
@@ -265,6 +265,7 @@ impl Starved {
 
     fn serve() -> ! {
         let server = builder(echo())
+            .plan(Plan::default())
             .max_connections(100_000)
             .signals(Signals::process())
             .start()
@@ -332,7 +333,7 @@ fn is_served(socket: &mut TcpStream) -> bool {
 }
 
 fn assert_prompt_calls(client: &Client) {
-    for _ in 0..100 {
+    for _ in 0..50 {
         let begun = Instant::now();
         assert_eq!(say(client, "hello").unwrap(), "hello");
         let taken = begun.elapsed();
@@ -371,18 +372,18 @@ fn crowd() {
     assert_prompt_calls(&client);
     server.assert_idle();
     assert_prompt_calls(&client);
-    // Several times, because the machine may be busy with something else.
-    let recover = || {
+    let mut recovers_at_once = || {
         served.truncate(served.len() - 20);
         let begun = Instant::now();
         // The server may not have seen the end of the others yet.
         while !is_served(&mut server.connect()) {
             assert!(begun.elapsed() < LONG, "nobody new is served");
         }
-        begun.elapsed()
+        begun.elapsed() < Duration::from_millis(100)
     };
-    let fastest = std::iter::repeat_with(recover).take(10).min().unwrap();
-    assert!(fastest < Duration::from_millis(100), "{fastest:?}");
+    // The machine may be busy with something else for a while.
+    let recovered = (0..20).any(|_| recovers_at_once());
+    assert!(recovered, "somebody new is served within 100 ms");
     drop(served);
     drop(client);
     server.stop();

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{echo, eventually, unary, LONG, PREFACE};
+use common::{echo, eventually, unary, LONG};
 use tls_support::*;
 use touchdown::lifecycle::exit_code;
 use touchdown::{Call, Interceptor, Listen, PeerCertificate, Status, Tls, TlsError};

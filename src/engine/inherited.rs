@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::listener::Address;
 use super::socket_options;
+use super::stored;
 
 /// How addresses begin that stand for what systemd has passed.
 pub(super) const SYSTEMD: &str = "systemd:";
@@ -28,7 +29,7 @@ const FIRST: RawFd = 3;
 #[derive(Debug)]
 pub(crate) struct Inherited {
     /// The address as it was written for the server that listened there; `systemd:NAME` for what
-    /// systemd has named NAME.
+    /// a socket unit of systemd has named NAME.
     pub(crate) name: String,
     pub(crate) socket: OwnedFd,
     /// The path of a unix socket is not this process's to remove, ever: systemd goes on listening
@@ -41,6 +42,19 @@ pub(crate) struct Inherited {
 pub(crate) fn inherited() -> MutexGuard<'static, Vec<Inherited>> {
     static SOCKETS: OnceLock<Mutex<Vec<Inherited>>> = OnceLock::new();
     SOCKETS.get_or_init(|| Mutex::new(from_systemd())).lock()
+}
+
+/// Closes what was left by a process before this one and has not been taken, so that nobody waits in a
+/// queue that is never looked at. Returns the addresses.
+#[cfg(feature = "systemd")]
+pub(crate) fn close_unused() -> Vec<String> {
+    let mut sockets = inherited();
+    let is_of_unit = |it: &Inherited| it.name.starts_with(SYSTEMD);
+    let (kept, unused): (_, Vec<_>) = std::mem::take(&mut *sockets)
+        .into_iter()
+        .partition(is_of_unit);
+    *sockets = kept;
+    unused.into_iter().map(|it| it.name).collect()
 }
 
 /// The socket that the process was started with under this descriptor, if it is the one with this
@@ -97,7 +111,7 @@ fn from_systemd() -> Vec<Inherited> {
             break;
         }
         sockets.push(Inherited {
-            name: format!("{SYSTEMD}{name}"),
+            name: stored::address_of(name).unwrap_or_else(|| format!("{SYSTEMD}{name}")),
             // SAFETY: it is open, and whoever set LISTEN_PID to this process has passed it to be
             // owned here. It is asked for once.
             socket: unsafe { OwnedFd::from_raw_fd(fd) },

@@ -335,6 +335,18 @@ impl Listener {
         self.owns_path = !self.path_stays;
     }
 
+    /// Whether the process was given the socket.
+    #[cfg(feature = "systemd")]
+    pub(super) fn is_inherited(&self) -> bool {
+        self.is_inherited
+    }
+
+    /// The path of a unix socket is to outlive the process.
+    #[cfg(feature = "systemd")]
+    pub(super) fn keep_path(&mut self) {
+        (self.owns_path, self.path_stays) = (false, true);
+    }
+
     /// Somebody else listens at the path of a unix socket when this listener is gone.
     pub(super) fn leave_path(&mut self) {
         self.owns_path = false;

@@ -52,6 +52,23 @@ impl Listening {
         self.listeners.iter().map(Listener::hand_over).collect()
     }
 
+    /// The sockets that this process has bound itself, for a store that outlives it. The paths of unix
+    /// sockets stay from now on.
+    #[cfg(feature = "systemd")]
+    pub(super) fn store(&mut self) -> io::Result<Vec<Inherited>> {
+        if self.closed {
+            return Err(closed());
+        }
+        let bound = self.listeners.iter_mut().filter(|it| !it.is_inherited());
+        bound
+            .map(|listener| {
+                let socket = listener.hand_over()?;
+                listener.keep_path();
+                Ok(socket)
+            })
+            .collect()
+    }
+
     /// Sets whether the sockets are a successor's, who accepts.
     pub(super) fn set_handed_over(&mut self, handed_over: bool) {
         self.handed_over = handed_over;

@@ -23,6 +23,7 @@ mod shim;
 mod socket_options;
 mod spawn;
 mod stack;
+mod stored;
 mod symbols;
 mod timers;
 #[cfg(feature = "tls")]
@@ -47,6 +48,8 @@ use parking_lot::{Condvar, Mutex};
 
 pub(crate) use self::bytes::{Compression, Message, Outgoing};
 pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, SendError, Wait};
+#[cfg(feature = "systemd")]
+pub(crate) use self::inherited::close_unused;
 #[allow(unused_imports)]
 pub(crate) use self::inherited::{drop_inherited, inherit, take_socket, Inherited};
 pub use self::listener::Address;
@@ -54,6 +57,8 @@ pub(crate) use self::listener::{ListenOptions, Listener, TcpKeepalive};
 pub use self::peer::PeerCredentials;
 pub(crate) use self::server::quarter_of_memory;
 pub(crate) use self::spawn::spawn;
+#[cfg(feature = "systemd")]
+pub(crate) use self::stored::name_of as stored_name;
 #[cfg(feature = "tls")]
 pub(crate) use self::tls::{Encryption, HTTP2};
 
@@ -633,6 +638,17 @@ impl Engine {
         self.shared.listening.lock().hand_over()
     }
 
+    /// Its listening sockets, but for those that the process was given: to be stored, so that the next
+    /// process listens at once.
+    ///
+    /// # Errors
+    ///
+    /// If there is no descriptor, or the server has stopped to listen.
+    #[cfg(feature = "systemd")]
+    pub(crate) fn sockets_to_store(&self) -> io::Result<Vec<Inherited>> {
+        self.shared.listening.lock().store()
+    }
+
     /// Sets whether a successor accepts on the sockets that were handed over. Their paths are its own
     /// then, and a drain leaves to it what it has not accepted.
     pub(crate) fn set_handed_over(&self, handed_over: bool) {
@@ -721,6 +737,12 @@ impl Engine {
     /// How many workers are busy and how many calls wait for one, out of how many each.
     pub(crate) fn load(&self) -> Load {
         self.shared.roster.load()
+    }
+
+    /// Has a thread that polls do this next, if one does. It must not block, nor panic; and is dropped
+    /// if the engine has stopped.
+    pub(crate) fn check(&self, answer: impl FnOnce() + Send + 'static) {
+        self.shared.queue.post(queue::Check(Box::new(answer)));
     }
 
     /// Shuts everything down, calls in flight included, and waits for the

@@ -12,6 +12,7 @@ use grpcio_sys::{
 use super::call::{Call, Operation};
 use super::library::Library;
 use super::requests::Slot;
+use super::shim::touchdown_queue_post;
 
 /// What a thread that polls is told.
 pub(super) enum Event {
@@ -22,16 +23,23 @@ pub(super) enum Event {
         call: Arc<Call>,
         operation: Operation,
     },
+    /// Somebody wants to see that the queue is polled.
+    Check(Check),
     /// The server is shut down.
     ServerStopped,
     /// The queue is shut down and empty: there will be no more events.
     QueueStopped,
 }
 
+/// What the thread does that polls next.
+#[repr(align(16))]
+pub(super) struct Check(pub(super) Box<dyn FnOnce() + Send>);
+
 /// A tag carries a pointer and, in the bits that its alignment leaves free,
-/// what it points at. `Slot` and `Call` are aligned to 16 bytes.
+/// what it points at. `Slot`, `Call` and `Check` are aligned to 16 bytes.
 const KIND_MASK: usize = 0xf;
 const KIND_SLOT: usize = 0;
+const KIND_CHECK: usize = 0xe;
 const KIND_SERVER: usize = 0xf;
 
 pub(super) fn slot_tag(slot: Box<Slot>) -> *mut std::ffi::c_void {
@@ -132,12 +140,26 @@ impl Queue {
                 slot: unsafe { Box::from_raw(event.tag.cast::<Slot>()) },
                 filled: succeeded,
             },
+            KIND_CHECK => {
+                // SAFETY: from `post`, and each tag comes back once.
+                Event::Check(*unsafe { Box::from_raw(untagged::<Check>(event.tag)) })
+            }
             _ => {
                 // SAFETY: from `call_tag`, and each tag comes back once.
                 let (call, operation) = unsafe { take_call_tag(event.tag) };
                 Event::Operation { call, operation }
             }
         })
+    }
+
+    /// Has whichever thread polls do this next. Drops it if the queue is shut down.
+    pub(super) fn post(&self, check: Check) {
+        let tag = Box::into_raw(Box::new(check)).map_addr(|address| address | KIND_CHECK);
+        // SAFETY: the queue is alive.
+        if unsafe { touchdown_queue_post(self.raw, tag.cast()) } == 0 {
+            // SAFETY: made just now, and C-core does not have it.
+            drop(unsafe { Box::from_raw(untagged::<Check>(tag.cast())) });
+        }
     }
 
     /// Lets `next` say [`Event::QueueStopped`] once nothing is outstanding.

@@ -814,3 +814,14 @@ void touchdown_uncork(const touchdown_arguments* arguments) {
 void touchdown_uncork_old(const touchdown_arguments* arguments) {
   Uncork(arguments->common.get(), /*new_epoch=*/true);
 }
+
+int touchdown_queue_post(grpc_completion_queue* queue, void* tag) {
+  grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
+  grpc_core::ExecCtx exec_ctx;
+  if (!grpc_cq_begin_op(queue, tag)) return 0;
+  grpc_cq_end_op(
+      queue, tag, absl::OkStatus(),
+      [](void*, grpc_cq_completion* completion) { delete completion; }, nullptr,
+      new grpc_cq_completion());
+  return 1;
+}

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::bytes::Message;
 use super::call::{Call, Ending};
-use super::queue::Event;
+use super::queue::{Check, Event};
 use super::requests::Arrival;
 use super::roster::{Decision, Next, Outlook};
 use super::stack::Thread;
@@ -174,6 +174,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
                 slot_is_done_with(shared);
             }
             Event::Request { filled: false, .. } => slot_is_done_with(shared),
+            Event::Check(Check(answer)) => answer(),
             Event::ServerStopped => {
                 shared.roster.close();
                 shut_queue_down_if_idle(shared);

@@ -247,6 +247,9 @@ impl Builder {
             began: OnceLock::new(),
             walked: AtomicBool::new(false),
             running_hooks: Mutex::default(),
+            asked: Mutex::default(),
+            #[cfg(feature = "systemd")]
+            attached: OnceLock::new(),
             bell,
             // Without a standard error there are no last words.
             stderr: standard_error().ok(),

@@ -180,6 +180,31 @@ impl Hooks {
         self.hooks.is_empty()
     }
 
+    /// The longest time that all of them can take: that of those which wait for each other.
+    #[cfg(feature = "systemd")]
+    pub(super) fn time_limit(&self) -> Duration {
+        let mut ends: HashMap<&str, Duration> = HashMap::new();
+        // Each round finds the end of at least one more, since there is no cycle.
+        while ends.len() < self.hooks.len() {
+            let before = ends.len();
+            for hook in &self.hooks {
+                let after: Option<Vec<Duration>> = hook
+                    .after
+                    .iter()
+                    .map(|it| ends.get(it.as_str()).copied())
+                    .collect();
+                if let Some(after) = after {
+                    let begin = after.into_iter().max().unwrap_or_default();
+                    ends.insert(&hook.name, begin.saturating_add(hook.time_limit));
+                }
+            }
+            if ends.len() == before {
+                break;
+            }
+        }
+        ends.into_values().max().unwrap_or_default()
+    }
+
     /// Runs all, until `deadline` at the latest, and says how each ended. `running` always holds
     /// the names of those that run, including those left behind.
     pub(super) fn run(
@@ -261,6 +286,29 @@ fn find_cycle(order: &[Vec<usize>]) -> Option<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "systemd")]
+    #[test]
+    fn hooks_take_as_long_as_those_that_wait_for_each_other() {
+        let hook = |name: &str, seconds| {
+            Hook::new(name, || Ok(())).time_limit(Duration::from_secs(seconds))
+        };
+        let hooks = vec![
+            hook("last", 1).after("left").after("right"),
+            hook("left", 2).after("first"),
+            hook("right", 20).after("first"),
+            hook("first", 200),
+            hook("alone", 100),
+        ];
+        let time = |hooks| Hooks::new(hooks).unwrap().time_limit();
+        assert_eq!(time(hooks), Duration::from_secs(221));
+        assert_eq!(time(Vec::new()), Duration::ZERO);
+        let endless = hook("endless", 0).time_limit(Duration::MAX);
+        assert_eq!(
+            time(vec![hook("after", 1).after("endless"), endless]),
+            Duration::MAX
+        );
+    }
 
     #[test]
     fn a_cycle_is_found_behind_hooks_that_only_lead_to_it() {

@@ -116,6 +116,8 @@ mod signals;
 mod startup;
 mod state;
 mod turn;
+#[cfg(feature = "systemd")]
+mod view;
 mod walk;
 mod workers;
 
@@ -125,7 +127,7 @@ use std::time::Duration;
 pub use self::builder::{BuildError, Builder};
 pub use self::hooks::{Hook, HookError};
 pub use self::in_flight::{Closed, Guard, InFlight, OwnedGuard};
-pub use self::participant::{Calls, Participant};
+pub use self::participant::{Calls, Check, Participant};
 pub use self::phase::{Phase, Transition};
 pub use self::plan::{Plan, PlanError};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
@@ -140,6 +142,8 @@ use self::report::one_line;
 #[cfg(feature = "server")]
 pub(crate) use self::run::message_of;
 use self::state::Shared;
+#[cfg(feature = "systemd")]
+pub(crate) use self::view::{Progress, View};
 use crate::sync::{unbounded, Arc, Receiver};
 
 /// A handle on the life of the program. Clones are the same lifecycle.
@@ -407,11 +411,13 @@ impl Lifecycle {
     /// # Ok::<(), touchdown::lifecycle::BuildError>(())
     /// ```
     pub fn describe(&self) -> String {
-        let mut text = format!("{}\n", self.phase());
-        guard::describe(self.shared(), |line| {
-            let _ = writeln!(text, "{}", one_line(line));
-        });
-        text
+        describe(self.shared())
+    }
+
+    /// What holds on to the program without counting as a handle.
+    #[cfg(feature = "admin")]
+    pub(crate) fn remote(&self) -> Remote {
+        Remote(Arc::clone(self.shared()))
     }
 
     /// Begins the stop and returns at once. `why` goes into the report. Does nothing if the stop
@@ -473,12 +479,6 @@ impl Lifecycle {
         self.shared().upgrades.as_ref()
     }
 
-    /// Cancelled when this process has no other before it.
-    #[cfg(feature = "server")]
-    pub(crate) fn in_charge(&self) -> &Token {
-        &self.shared().in_charge
-    }
-
     /// Why the stop began; `None` if it has not begun.
     pub fn reason(&self) -> Option<Reason> {
         self.shared().control.lock().reason.clone()
@@ -487,6 +487,14 @@ impl Lifecycle {
     fn report(&self) -> Option<Report> {
         self.shared().report.get().cloned()
     }
+}
+
+fn describe(shared: &Shared) -> String {
+    let mut text = format!("{}\n", shared.phase.get());
+    guard::describe(shared, |line| {
+        let _ = writeln!(text, "{}", one_line(line));
+    });
+    text
 }
 
 /// Replaces the program by another process.
@@ -528,6 +536,37 @@ impl Remote {
 
     pub(crate) fn draining(&self) -> &Token {
         &self.0.draining
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn phase(&self) -> Phase {
+        self.0.phase.get()
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        self.0.control.lock().reason.clone()
+    }
+
+    /// How many works are in flight.
+    #[cfg(feature = "admin")]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.0.in_flight(&self.0.participants())
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn describe(&self) -> String {
+        describe(&self.0)
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn shutdown(&self, why: String) {
+        self.0.begin_stop(Reason::Requested(why));
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn upgrade(&self) -> Result<u32, crate::UpgradeError> {
+        upgrade(&self.0)
     }
 
     /// Begins to stop, in favour of this process. Says false if another stop has begun already.

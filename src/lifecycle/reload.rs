@@ -9,7 +9,7 @@ use super::report::{one_line, Outcome};
 use super::run::run_caught;
 use super::state::Shared;
 use super::turn::Turn;
-use crate::sync::{thread, Arc, Instant, Mutex};
+use crate::sync::{thread, Arc, Instant, Mutex, OnceLock};
 
 pub(super) type Callback = Box<dyn FnMut() -> Result<(), Failure> + Send>;
 
@@ -26,7 +26,12 @@ pub(super) struct Reloads {
     turn: Turn,
     /// The callback that runs. Held for moments only.
     running: Mutex<Option<String>>,
+    pub(super) observer: OnceLock<ReloadObserver>,
 }
+
+/// Told when a reload begins (`None`), and when it is over (what became of the callbacks that did not
+/// do their work). Not told of the end if the stop has begun.
+pub(super) type ReloadObserver = Box<dyn Fn(Option<Vec<String>>) + Send + Sync>;
 
 impl Reloads {
     pub(super) fn new(callbacks: &[Reload]) -> Self {
@@ -34,6 +39,13 @@ impl Reloads {
             exist: !callbacks.is_empty(),
             turn: Turn::default(),
             running: Mutex::default(),
+            observer: OnceLock::new(),
+        }
+    }
+
+    fn tell(&self, failures: Option<Vec<String>>) {
+        if let Some(observer) = self.observer.get() {
+            observer(failures);
         }
     }
 
@@ -74,15 +86,19 @@ pub(super) fn ask(shared: &Arc<Shared>) {
 fn reload(shared: &Shared) {
     // Out of the lock while they run. Only who has the turn takes them.
     let mut callbacks = std::mem::take(&mut shared.control.lock().reloads);
+    shared.reloads.tell(None);
+    let mut failures = Vec::new();
     for reload in &mut callbacks {
         if is_stopping(shared) {
             break;
         }
-        run(shared, reload);
+        failures.extend(run(shared, reload));
     }
     let mut control = shared.control.lock();
     if control.reason.is_none() {
         control.reloads = callbacks;
+        drop(control);
+        shared.reloads.tell(Some(failures));
         return;
     }
     drop(control);
@@ -93,7 +109,8 @@ fn is_stopping(shared: &Shared) -> bool {
     shared.control.lock().reason.is_some()
 }
 
-fn run(shared: &Shared, reload: &mut Reload) {
+/// Runs a callback. Returns what became of it if it has not done its work.
+fn run(shared: &Shared, reload: &mut Reload) -> Option<String> {
     let name = &reload.name;
     *shared.reloads.running.lock() = Some(name.clone());
     let began = Instant::now();
@@ -101,13 +118,17 @@ fn run(shared: &Shared, reload: &mut Reload) {
     let took = Instant::now().saturating_duration_since(began);
     *shared.reloads.running.lock() = None;
     match outcome {
-        Outcome::Done => log::info!(
-            "{}",
-            one_line(&format!("reload {name}: done in {took:.1?}"))
-        ),
-        outcome => log::error!(
-            "{}",
-            one_line(&format!("reload {name}: {outcome}; kept the old state"))
-        ),
+        Outcome::Done => {
+            log::info!(
+                "{}",
+                one_line(&format!("reload {name}: done in {took:.1?}"))
+            );
+            None
+        }
+        outcome => {
+            let failure = one_line(&format!("{name}: {outcome}; kept the old state"));
+            log::error!("reload {failure}");
+            Some(failure)
+        }
     }
 }

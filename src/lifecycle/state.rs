@@ -3,6 +3,8 @@
 //! `control` is the one lock of it. It is held for moments only and never while code of the
 //! program runs (observers, participants, hooks), so the guard thread may take it too.
 
+#[cfg(feature = "systemd")]
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::fs::File;
@@ -10,7 +12,7 @@ use std::panic::{self, AssertUnwindSafe};
 
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
-use super::participant::{Calls, Participant};
+use super::participant::{Calls, Check, Participant};
 use super::phase::{Phase, PhaseCell, Transition};
 use super::pid_file::PidFile;
 use super::plan::{self, Plan};
@@ -66,6 +68,11 @@ pub(super) struct Shared {
     pub(super) walked: AtomicBool,
     /// The hooks that run at this moment. Held for moments only.
     pub(super) running_hooks: Mutex<Vec<String>>,
+    /// Whoever wants to see that the guard thread runs; it is to be woken. Held for moments only.
+    pub(super) asked: Mutex<Vec<Check>>,
+    /// What is attached to the lifecycle to tell a supervisor of it.
+    #[cfg(feature = "systemd")]
+    pub(super) attached: OnceLock<Arc<dyn Any + Send + Sync>>,
     /// Wakes the guard thread.
     pub(super) bell: Bell,
     /// Where the last words go.

@@ -16,6 +16,8 @@ use crate::lifecycle::{
     self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
 };
 
+#[cfg(feature = "systemd")]
+use crate::systemd::Notify;
 use crate::upgrade::Upgrade;
 
 use super::dispatch::Dispatch;
@@ -63,10 +65,16 @@ pub struct ServerBuilder {
     handshake_timeout: Duration,
     cut_early_after: f64,
     smoke_test: Option<SmokeTest>,
+    #[cfg(feature = "admin")]
+    pub(crate) admin: Option<crate::admin::Admin>,
     plan: Plan,
     /// What its own lifecycle is to have, beside the plan and the signals.
     lifecycle: lifecycle::Builder,
     signals: Option<Signals>,
+    #[cfg(feature = "systemd")]
+    systemd: bool,
+    #[cfg(feature = "systemd")]
+    store_listeners: bool,
 }
 
 impl Server {
@@ -90,9 +98,15 @@ impl Server {
             handshake_timeout: Duration::from_secs(10),
             cut_early_after: 0.5,
             smoke_test: None,
+            #[cfg(feature = "admin")]
+            admin: None,
             plan: Plan::default(),
             lifecycle: Lifecycle::builder(),
             signals: None,
+            #[cfg(feature = "systemd")]
+            systemd: false,
+            #[cfg(feature = "systemd")]
+            store_listeners: false,
         }
     }
 }
@@ -274,6 +288,23 @@ impl ServerBuilder {
         self
     }
 
+    /// Tells systemd what the program is at, and feeds its watchdog, if systemd has started it; see
+    /// [`systemd`](crate::systemd). For a server with a lifecycle of its own.
+    #[cfg(feature = "systemd")]
+    pub fn systemd(mut self) -> Self {
+        self.systemd = true;
+        self
+    }
+
+    /// As [`systemd`](Self::systemd), and has systemd keep the listening sockets while the program is
+    /// restarted, so that nobody is refused in between; see
+    /// [`Notify::store_listeners`](crate::systemd::Notify::store_listeners).
+    #[cfg(feature = "systemd")]
+    pub fn store_listeners(mut self) -> Self {
+        self.store_listeners = true;
+        self.systemd()
+    }
+
     /// Serves until TERM or INT, then stops by the plan. This is all that `main` needs to do: it may
     /// return the report, whose exit code says how it went.
     ///
@@ -317,6 +348,14 @@ impl ServerBuilder {
             let report = Report::failed_start(&error);
             (error, Box::new(report))
         })?;
+        #[cfg(feature = "systemd")]
+        if self.systemd {
+            Notify::attach(&lifecycle).map_err(|error| {
+                let error = StartError::Engine(error);
+                lifecycle.fail(&error);
+                (error, Box::new(lifecycle.wait()))
+            })?;
+        }
         lifecycle.start().map_err(|Stopping { reason, .. }| {
             let error = match reason {
                 Reason::StartFailed(why) => StartError::Startup(why),
@@ -324,14 +363,24 @@ impl ServerBuilder {
             };
             (error, Box::new(lifecycle.wait()))
         })?;
-        let running = self.launch(&lifecycle).map_err(|error| {
+        #[cfg(feature = "systemd")]
+        let stores = self.store_listeners;
+        let running = self.launch(&lifecycle, &lifecycle).map_err(|error| {
             // Changes nothing if a signal has begun the stop already.
             lifecycle.fail(&error);
             (error, Box::new(lifecycle.wait()))
         })?;
+        let server = Server::new(running, lifecycle, true);
+        #[cfg(feature = "systemd")]
+        if let (true, Some(notify)) = (stores, Notify::of(server.lifecycle())) {
+            // It serves all the same.
+            if let Err(error) = notify.store_listeners(&server) {
+                log::error!("cannot have systemd store the listening sockets: {error}");
+            }
+        }
         // A signal meanwhile has begun the stop, and `wait` will tell.
-        let _ = lifecycle.serving();
-        Ok(Server::new(running, lifecycle, true))
+        let _ = server.lifecycle().serving();
+        Ok(server)
     }
 
     /// Lets the lifecycle read the certificates again when it reloads.
@@ -359,7 +408,10 @@ impl ServerBuilder {
     ///
     /// [`StartError`], and then nothing of the server is left running.
     pub fn start_with(self, lifecycle: &Lifecycle) -> Result<Server, StartError> {
-        if let Some(setting) = self.lifecycle.first_of_program() {
+        let setting = self.lifecycle.first_of_program();
+        #[cfg(feature = "systemd")]
+        let setting = setting.or(self.systemd.then_some("systemd"));
+        if let Some(setting) = setting {
             return Err(StartError::Setting {
                 setting,
                 value: "set".to_owned(),
@@ -367,13 +419,33 @@ impl ServerBuilder {
             });
         }
         Ok(Server::new(
-            self.launch(lifecycle)?,
+            self.launch(lifecycle, lifecycle)?,
             lifecycle.clone(),
             false,
         ))
     }
 
-    fn launch(mut self, lifecycle: &Lifecycle) -> Result<Arc<Running>, StartError> {
+    /// Starts the server with a lifecycle of its own, and has its sockets handed over with those of
+    /// another.
+    #[cfg(feature = "admin")]
+    pub(crate) fn start_beside(self, other: &Lifecycle) -> Result<Server, StartError> {
+        let lifecycle = Lifecycle::builder().plan(self.plan);
+        let lifecycle = lifecycle.build().map_err(StartError::Lifecycle)?;
+        let running = self.launch(&lifecycle, other)?;
+        let _ = lifecycle.serving();
+        Ok(Server::new(running, lifecycle, true))
+    }
+
+    fn launch(
+        mut self,
+        lifecycle: &Lifecycle,
+        handed_over_with: &Lifecycle,
+    ) -> Result<Arc<Running>, StartError> {
+        #[cfg(feature = "admin")]
+        let admin = match self.admin.take() {
+            Some(admin) => Some(admin.start(lifecycle)?),
+            None => None,
+        };
         let settings = self.settings()?;
         let (workers, backlog) = (at_least_one("workers", self.workers)?, self.backlog);
         let connections = at_least_one("max_connections", self.max_connections)?;
@@ -445,7 +517,7 @@ impl ServerBuilder {
         let config = Config {
             methods: engine_methods,
             listeners,
-            accepting: lifecycle.upgrades().is_none(),
+            accepting: handed_over_with.upgrades().is_none(),
             settings,
             workers,
             backlog,
@@ -476,8 +548,13 @@ impl ServerBuilder {
         lifecycle
             .enlist(running.clone())
             .map_err(|Stopping { .. }| StartError::TooLate)?;
-        if let Some(upgrades) = lifecycle.upgrades() {
+        if let Some(upgrades) = handed_over_with.upgrades() {
             upgrades.add(running.clone());
+        }
+        #[cfg(feature = "admin")]
+        if let Some(admin) = admin {
+            // If a stop has begun meanwhile, it ends here.
+            let _ = lifecycle.hook(crate::admin::Admin::end(admin));
         }
         // Only now: it is sure that `close` will be called, so no watcher outlives the engine.
         health.open();

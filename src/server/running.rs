@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::engine::{Address, Engine, Host, Inherited, Limit};
-use crate::lifecycle::{Calls, Lifecycle, Participant, Report};
+use crate::lifecycle::{Calls, Check, Lifecycle, Participant, Report};
 
 use super::dispatch::Dispatch;
 use super::health::Health;
@@ -114,6 +114,12 @@ impl Server {
     /// What became of the calls so far, but for those of [health](Health) checks.
     pub fn calls(&self) -> Calls {
         self.running.dispatch.calls()
+    }
+
+    /// See [`Notify::store_listeners`](crate::systemd::Notify::store_listeners).
+    #[cfg(feature = "systemd")]
+    pub(crate) fn sockets_to_store(&self) -> io::Result<Vec<Inherited>> {
+        self.running.engine.sockets_to_store()
     }
 
     /// Begins to stop, and waits until the server has stopped. With a shared lifecycle this stops
@@ -253,6 +259,15 @@ impl Participant for Running {
 
     fn calls(&self) -> Calls {
         self.dispatch.calls()
+    }
+
+    /// Passed if a thread that polls has come to a check of the server's health.
+    fn check(&self, check: Check) {
+        let dispatch = Arc::clone(&self.dispatch);
+        self.engine.check(move || {
+            dispatch.health.state("");
+            check.passed();
+        });
     }
 }
 

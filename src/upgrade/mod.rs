@@ -258,6 +258,12 @@ impl Upgrades {
         }
     }
 
+    /// Whether this process is to replace another, and has not begun to show that it can.
+    #[cfg(feature = "systemd")]
+    pub(crate) fn is_candidate(&self) -> bool {
+        self.candidate.lock().is_some()
+    }
+
     /// The program has failed to start. Tells the process that it was to replace, if it was.
     pub(crate) fn tell_failure(&self, why: &str) {
         // Whoever holds the lock is at it already.

@@ -3,7 +3,7 @@
 // Each test file uses a part of this.
 #![allow(dead_code)]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -185,8 +185,12 @@ impl Process {
     }
 
     fn start_command(mut command: Command, stdin: Stdio) -> Self {
+        command.stdin(stdin);
+        Self::spawn(command)
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
         let mut child = command
-            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -234,16 +238,18 @@ impl Process {
         self.child.id()
     }
 
+    /// Writes a line to the child's standard input, which is a pipe.
+    pub fn tell(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().unwrap();
+        stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let status = Command::new("sh")
             .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid])
             .status();
         assert!(status.unwrap().success());
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// Whether the child is still there.

@@ -1,0 +1,212 @@
+//! Status, stop and upgrade from afar: a small gRPC service for the operator, on a unix socket alone.
+//!
+//! It is off unless a server is built with [`ServerBuilder::admin`](crate::ServerBuilder::admin). Then
+//! `touchdown.admin.v1.Admin` (proto/admin.proto) is served on a socket of its own, by threads of its
+//! own, so that it answers while every worker is blocked, and during a drain:
+//!
+//! | method | what it does |
+//! |---|---|
+//! | `Status` | says the phase, the number of calls in flight, and what SIGUSR1 has written |
+//! | `Drain` | begins the stop, as SIGTERM does |
+//! | `Upgrade` | has a new process take over, as SIGUSR2 does (see [`Upgrade`](crate::Upgrade)), and says how that went |
+//!
+//! ```no_run
+//! use touchdown::admin::Admin;
+//! use touchdown::Server;
+//!
+//! let report = Server::builder()
+//!     .address("0.0.0.0:50051")
+//!     .admin(Admin::at("/run/greeter/admin.sock"))
+//!     .serve();
+//! ```
+//!
+//! `examples/admin.rs` is a client, by [`AdminClient`].
+//!
+//! # Who may
+//!
+//! The kernel lets those connect who may write to the socket's path, whose mode is 0600; and every call is
+//! refused with PERMISSION_DENIED whose caller is, by the kernel's word, neither root nor the user that
+//! the program runs as, nor [allowed](Admin::allow_user). Refusals and orders are logged with the
+//! caller's user and process.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::lifecycle::{Hook, Lifecycle, Plan};
+use crate::{
+    Call, Code, Interceptor, Listen, Server, ServerBuilder, StartError, Status, UpgradeError,
+};
+
+use self::generated::admin::{
+    admin_service, Admin as AdminService, DrainReply, DrainRequest, StatusReply, StatusRequest,
+    UpgradeReply, UpgradeRequest,
+};
+
+/// What is generated from proto/admin.proto.
+#[allow(clippy::all, missing_docs, unused)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/admin/mod.rs"));
+}
+
+/// The messages of the service.
+#[allow(missing_docs)]
+pub mod messages {
+    pub use super::generated::admin::{
+        DrainReply, DrainRequest, StatusReply, StatusRequest, UpgradeReply, UpgradeRequest,
+    };
+}
+
+pub use self::generated::admin::AdminClient;
+
+/// Where the admin service is, and for whom.
+#[derive(Clone, Debug)]
+#[must_use = "give it to `ServerBuilder::admin`"]
+pub struct Admin {
+    path: PathBuf,
+    users: Vec<u32>,
+}
+
+/// More than one, so that a status is to be had while an upgrade is waited for.
+const WORKERS: usize = 3;
+
+/// Enough for operators and their scripts.
+const CONNECTIONS: usize = 16;
+
+impl Admin {
+    /// The service on a unix socket at this path. For root, and the user that the program runs as.
+    pub fn at(path: impl Into<PathBuf>) -> Admin {
+        Admin {
+            path: path.into(),
+            users: Vec::new(),
+        }
+    }
+
+    /// Lets this user in as well, by his number. The mode of the socket's path is 0666 then, so that the
+    /// kernel lets him connect; whoever else does is refused.
+    pub fn allow_user(mut self, uid: u32) -> Admin {
+        self.users.push(uid);
+        self
+    }
+
+    /// Serves for this lifecycle, until the server that is returned is dropped.
+    pub(crate) fn start(self, lifecycle: &Lifecycle) -> Result<Server, StartError> {
+        let mode = if self.users.is_empty() { 0o600 } else { 0o666 };
+        let address = format!("unix:{}", self.path.display());
+        let mut users = self.users;
+        users.extend([0, nix::unistd::geteuid().as_raw()]);
+        let builder = Server::builder()
+            .name(format!("admin at {}", self.path.display()))
+            .listen(Listen::new(address).mode(mode))
+            .workers(WORKERS)
+            .backlog(CONNECTIONS)
+            .max_connections(CONNECTIONS)
+            .memory_limit(1 << 20)
+            // Nothing here is worth waiting for while the program ends.
+            .plan(Plan::default().grace_period(std::time::Duration::from_secs(1)))
+            .interceptor(OnlyFor(users))
+            .service(admin_service(Operator {
+                program: lifecycle.remote(),
+            }));
+        builder.start_beside(lifecycle)
+    }
+
+    /// The hook that ends it.
+    pub(crate) fn end(server: Server) -> Hook {
+        let name = format!("close admin at {}", server.address());
+        Hook::new(name, move || {
+            server.shutdown();
+            Ok(())
+        })
+    }
+}
+
+/// Lets these users pass.
+struct OnlyFor(Vec<u32>);
+
+impl Interceptor for OnlyFor {
+    fn before(&self, call: &Call) -> Result<(), Status> {
+        match call.peer_credentials() {
+            Some(caller) if self.0.contains(&caller.uid) => Ok(()),
+            _ => {
+                log::warn!("admin: refused {} for {}", call.method(), Caller(call));
+                let why = "only root and the program's own user may do this";
+                Err(Status::permission_denied(why))
+            }
+        }
+    }
+}
+
+/// Who calls, for the log.
+struct Caller<'a>(&'a Call);
+
+impl fmt::Display for Caller<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.peer_credentials() {
+            Some(it) => write!(f, "process {} of user {}", it.pid.unwrap_or(0), it.uid),
+            None => f.write_str("somebody who is gone"),
+        }
+    }
+}
+
+struct Operator {
+    program: crate::lifecycle::Remote,
+}
+
+impl AdminService for Operator {
+    fn status(&self, _: &Call, _: StatusRequest) -> Result<StatusReply, Status> {
+        Ok(StatusReply {
+            process: std::process::id(),
+            phase: self.program.phase().to_string(),
+            reason: self.reason(),
+            in_flight: self.program.in_flight() as u64,
+            description: self.program.describe(),
+            ..Default::default()
+        })
+    }
+
+    fn drain(&self, call: &Call, request: DrainRequest) -> Result<DrainReply, Status> {
+        let mut why = format!("by {}", Caller(call));
+        if !request.reason.is_empty() {
+            why = format!("{} ({why})", request.reason);
+        }
+        log::info!("admin: drain, {why}");
+        self.program.shutdown(why);
+        Ok(DrainReply {
+            reason: self.reason(),
+            ..Default::default()
+        })
+    }
+
+    fn upgrade(&self, call: &Call, _: UpgradeRequest) -> Result<UpgradeReply, Status> {
+        log::info!("admin: upgrade, by {}", Caller(call));
+        match self.program.upgrade() {
+            Ok(process) => Ok(UpgradeReply {
+                process,
+                ..Default::default()
+            }),
+            Err(error) => {
+                let code = match error {
+                    UpgradeError::Starting | UpgradeError::Stopping => Code::Unavailable,
+                    UpgradeError::UnderWay => Code::Aborted,
+                    _ => Code::FailedPrecondition,
+                };
+                Err(Status::new(code, error.to_string()))
+            }
+        }
+    }
+}
+
+impl Operator {
+    fn reason(&self) -> String {
+        let reason = self.program.reason();
+        reason.map_or(String::new(), |it| it.to_string())
+    }
+}
+
+impl ServerBuilder {
+    /// Serves the [admin service](crate::admin), on a unix socket of its own. Default: off.
+    pub fn admin(mut self, admin: Admin) -> Self {
+        self.admin = Some(admin);
+        self
+    }
+}

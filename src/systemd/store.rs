@@ -1,0 +1,81 @@
+//! Listeners in systemd's file descriptor store, which outlives the process.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::AsFd;
+
+use sd_notify::NotifyState;
+
+use super::messenger::{Event, Messenger};
+use super::Notify;
+use crate::engine::{close_unused, stored_name, Inherited};
+use crate::Server;
+
+/// What is to change in the store.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    /// The names under which nothing is to be kept but what follows.
+    remove: BTreeSet<String>,
+    store: Vec<Inherited>,
+}
+
+impl Notify {
+    /// Has systemd keep the server's listening sockets. Whenever the service is restarted, after a crash,
+    /// too, it gets them back, and finds them by their addresses; whoever connects in between waits in the
+    /// kernel and is served by the next process. The unit needs `FileDescriptorStoreMax=`: a number that is no less than
+    /// that of the sockets.
+    ///
+    /// To be called once all servers of the program have been started: what an earlier process has stored
+    /// and no server listens at any more is closed, and removed from the store. Sockets that a socket unit has
+    /// passed are systemd's own, and are not stored.
+    ///
+    /// Nothing is removed when the program stops: systemd itself empties the store once the service is stopped and
+    /// not to be started again, and must not do so in a restart. Until then callers are not refused, but wait: a drain
+    /// takes that long for new connections, too. Paths of unix sockets that were stored stay when the program ends; the next one
+    /// removes what is left there.
+    ///
+    /// # Errors
+    ///
+    /// If there is no descriptor left, if the server has stopped to listen, if an address is too long to be a
+    /// name in the store (245 bytes, fewer with colons or letters outside of ASCII), or if systemd
+    /// cannot be told within half a second.
+    pub fn store_listeners(&self, server: &Server) -> io::Result<()> {
+        if self.events.is_none() {
+            return Ok(());
+        }
+        let mut change = Change::default();
+        for unused in close_unused() {
+            log::warn!("nobody listens at {unused} any more: removing it from systemd's store");
+            change.remove.extend(stored_name(&unused));
+        }
+        for mut socket in server.sockets_to_store()? {
+            let Some(name) = stored_name(&socket.name) else {
+                let why = format!("{} is too long to name a stored socket", socket.name);
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            };
+            change.remove.insert(name.clone());
+            socket.name = name;
+            change.store.push(socket);
+        }
+        self.ask(|done| Event::Store(change, done))
+    }
+}
+
+impl Messenger {
+    /// Changes what systemd stores, now or once this is the main process.
+    pub(super) fn store(&mut self, mut change: Change) -> io::Result<()> {
+        if self.is_silent() {
+            self.hold_back(change);
+            return Ok(());
+        }
+        for name in &change.remove {
+            self.send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])?;
+        }
+        for Inherited { name, socket, .. } in change.store.drain(..) {
+            let state = [NotifyState::FdStore, NotifyState::FdName(&name)];
+            let stored = sd_notify::notify_with_fds(&state, &[socket.as_fd()]);
+            self.note(stored)?;
+        }
+        Ok(())
+    }
+}

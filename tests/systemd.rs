@@ -1,0 +1,392 @@
+//! What systemd is told of a lifecycle, message by message.
+#![cfg(feature = "systemd")]
+
+mod lifecycle_support;
+mod notify_support;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, process, thread};
+
+use lifecycle_support::{bound, eventually, is_child, role, Process};
+use notify_support::{order, shout, Manager};
+use touchdown::lifecycle::{
+    exit_code, Builder, Hook, Lifecycle, Plan, Report, Signals, StartupHook,
+};
+use touchdown::systemd::{Notify, EXTENSION, MARGIN};
+
+fn builder() -> Builder {
+    Lifecycle::builder().signals(Signals::process())
+}
+
+fn exit(report: &Report) -> ! {
+    process::exit(report.exit_code().into())
+}
+
+/// Serves until a signal comes, and exits with the report's code.
+fn serve(lifecycle: &Lifecycle) -> ! {
+    let _ = lifecycle.serving();
+    exit(&lifecycle.wait())
+}
+
+/// What a program that is idle tells between the signal and its end.
+fn expect_idle_stop(manager: &Manager, why: &str) {
+    manager.expect_extended(&["STOPPING=1", &format!("STATUS=stopping: {why}")]);
+    assert_eq!(
+        manager.expect_status("draining: 0 calls left, "),
+        Some(EXTENSION)
+    );
+    assert_eq!(
+        manager.expect_status("closing, 0 s of 10 s"),
+        Some(EXTENSION)
+    );
+    manager.expect(&[&format!("STATUS=stopped: {why}")]);
+}
+
+#[test]
+fn a_start_and_a_stop_are_told_in_order() {
+    if is_child() {
+        let lifecycle = builder().build().unwrap();
+        Notify::attach(&lifecycle).unwrap();
+        // The second is the first.
+        Notify::attach(&lifecycle).unwrap();
+        serve(&lifecycle);
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let child = manager.start("a_start_and_a_stop_are_told_in_order");
+    manager.expect(&["STATUS=starting"]);
+    manager.expect(&["READY=1", "STATUS=serving"]);
+    child.signal("TERM");
+    expect_idle_stop(&manager, "SIGTERM");
+    assert_eq!(child.end().code, Some(i32::from(exit_code::CLEAN)));
+    assert!(manager.rest().is_empty());
+}
+
+#[test]
+fn a_start_may_take_as_long_as_its_hooks_may() {
+    if is_child() {
+        let wait_for_word = || {
+            assert_eq!(order().unwrap(), "go on");
+            Ok(())
+        };
+        let hook = StartupHook::new("device", wait_for_word).time_limit(Duration::from_secs(200));
+        let after = StartupHook::new("config", || Ok(())).after("device");
+        let lifecycle = builder().startup(hook).startup(after).build().unwrap();
+        Notify::attach(&lifecycle).unwrap();
+        serve(&lifecycle);
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let mut child = manager.start("a_start_may_take_as_long_as_its_hooks_may");
+    let limits = Duration::from_secs(200) + StartupHook::DEFAULT_TIME_LIMIT;
+    assert_eq!(
+        manager.expect_extended(&["STATUS=starting"]),
+        limits + MARGIN
+    );
+    child.tell("go on");
+    manager.expect(&["READY=1", "STATUS=serving"]);
+    child.signal("INT");
+    expect_idle_stop(&manager, "SIGINT");
+}
+
+#[test]
+fn a_start_that_fails_is_never_ready_and_says_why() {
+    if is_child() {
+        let hook = StartupHook::new("database", || Err("disk\nfull".into()));
+        let lifecycle = builder().startup(hook).build().unwrap();
+        Notify::attach(&lifecycle).unwrap();
+        serve(&lifecycle);
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let child = manager.start("a_start_that_fails_is_never_ready_and_says_why");
+    manager.expect_extended(&["STATUS=starting"]);
+    let why = "start failed: start-up hook \"database\" failed (disk full)";
+    manager.expect_extended(&["STOPPING=1", &format!("STATUS=stopping: {why}")]);
+    manager.expect_status("closing");
+    manager.expect(&[&format!("STATUS=stopped: {why}")]);
+    assert_eq!(child.end().code, Some(i32::from(exit_code::FAILED_START)));
+}
+
+#[test]
+fn a_reload_is_told_before_it_begins_and_after_it_with_what_failed() {
+    if is_child() {
+        let runs = AtomicU32::new(0);
+        let reload = move || {
+            shout("the callback runs");
+            match runs.fetch_add(1, Ordering::Relaxed) {
+                0 => Ok(()),
+                _ => Err("no such\nfile".into()),
+            }
+        };
+        let lifecycle = builder().on_reload("config", reload).build().unwrap();
+        Notify::attach(&lifecycle).unwrap();
+        serve(&lifecycle);
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let child = manager.start("a_reload_is_told_before_it_begins_and_after_it_with_what_failed");
+    manager.expect(&["STATUS=starting"]);
+    manager.expect(&["READY=1", "STATUS=serving"]);
+    let mut stamps = Vec::new();
+    for outcome in [
+        "serving",
+        "serving; reload failed: config: failed (no such file); kept the old state",
+    ] {
+        child.signal("HUP");
+        let message = manager.hear();
+        assert_eq!(message[0], "RELOADING=1");
+        let stamp = message[1].strip_prefix("MONOTONIC_USEC=").unwrap();
+        stamps.push(stamp.parse::<u64>().unwrap());
+        assert_eq!(message[2], "STATUS=reloading");
+        manager.expect(&["the callback runs"]);
+        manager.expect(&["READY=1", &format!("STATUS={outcome}")]);
+    }
+    assert!(stamps[0] < stamps[1], "{stamps:?}");
+    child.signal("TERM");
+    expect_idle_stop(&manager, "SIGTERM");
+}
+
+/// Has three works in flight, each until a line comes, and then a hook, until another comes.
+fn three_works_and_a_hook(plan: Plan) -> ! {
+    let hook = Hook::new("journal", || {
+        order();
+        Ok(())
+    });
+    let lifecycle = builder().plan(plan).hook(hook).build().unwrap();
+    Notify::attach(&lifecycle).unwrap();
+    let works: Vec<_> = (0..3)
+        .map(|_| lifecycle.in_flight().enter_owned().unwrap())
+        .collect();
+    thread::spawn(move || works.into_iter().for_each(|work| drop((order(), work))));
+    serve(&lifecycle)
+}
+
+#[test]
+fn a_stop_with_progress_tells_it_and_asks_for_more_time() {
+    let plan = Plan::new()
+        .grace_period(Duration::from_secs(50))
+        .hard_deadline(Duration::from_secs(200));
+    if is_child() {
+        three_works_and_a_hook(plan.closing(Duration::from_secs(50)));
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let mut child = manager.start("a_stop_with_progress_tells_it_and_asks_for_more_time");
+    manager.expect(&["STATUS=starting"]);
+    manager.expect(&["READY=1", "STATUS=serving"]);
+    child.signal("TERM");
+    manager.expect_extended(&["STOPPING=1", "STATUS=stopping: SIGTERM"]);
+    let mut status = manager.expect_status("draining: 3 calls left, ");
+    for left in ["2 calls", "1 call"] {
+        assert_eq!(status, Some(EXTENSION));
+        child.tell("one is done");
+        status = next_news(&manager, &format!("draining: {left} left, "));
+    }
+    child.tell("the last is done");
+    // The hook runs already when this phase is told, or a moment later.
+    let mut told = std::iter::repeat_with(|| manager.hear());
+    let closing = told.find(|it| it[0].starts_with("STATUS=closing: journal, "));
+    assert_eq!(
+        notify_support::extension_of(&closing.unwrap()),
+        Some(EXTENSION)
+    );
+    child.tell("the hook is done");
+    while manager.hear() != ["STATUS=stopped: SIGTERM"] {}
+    assert_eq!(child.end().code, Some(i32::from(exit_code::CLEAN)));
+}
+
+/// Hears until something but the time has changed, which must be this.
+fn next_news(manager: &Manager, beginning: &str) -> Option<Duration> {
+    loop {
+        let heard = manager.hear();
+        if let extension @ Some(_) = notify_support::extension_of(&heard) {
+            assert!(
+                heard[0].starts_with(&format!("STATUS={beginning}")),
+                "{heard:?}"
+            );
+            return extension;
+        }
+    }
+}
+
+#[test]
+fn a_stop_without_progress_asks_for_no_more_time_and_never_for_more_than_the_plan() {
+    let plan = Plan::new()
+        .grace_period(Duration::from_secs(6))
+        .force_period(Duration::from_secs(2))
+        .closing(Duration::from_secs(1))
+        .hard_deadline(Duration::from_millis(9500));
+    if is_child() {
+        let lifecycle = builder().plan(plan).build().unwrap();
+        Notify::attach(&lifecycle).unwrap();
+        let _stuck = lifecycle.in_flight().enter_owned().unwrap();
+        serve(&lifecycle);
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let child = manager
+        .start("a_stop_without_progress_asks_for_no_more_time_and_never_for_more_than_the_plan");
+    manager.expect(&["STATUS=starting"]);
+    manager.expect(&["READY=1", "STATUS=serving"]);
+    let signal = Instant::now();
+    child.signal("TERM");
+    let first = manager.expect_extended(&["STOPPING=1", "STATUS=stopping: SIGTERM"]);
+    assert!(first <= EXTENSION, "{first:?}");
+    assert!(manager.expect_status("draining: 1 call left, ").is_some());
+    // Told for its time alone, which asks for nothing.
+    assert_eq!(manager.expect_status("draining: 1 call left, "), None);
+    let forced = manager
+        .expect_status("cancelling: 1 call left, 0 s of 2 s")
+        .unwrap();
+    // As much as there is left in the plan, of which the grace period is over.
+    assert!(forced <= Duration::from_millis(3500) + MARGIN, "{forced:?}");
+    let closing = manager.expect_status("closing, 0 s of 1 s").unwrap();
+    assert!(
+        closing <= Duration::from_millis(1500) + MARGIN,
+        "{closing:?}"
+    );
+    assert!(signal.elapsed() >= Duration::from_secs(8));
+    manager.expect(&["STATUS=stopped: SIGTERM"]);
+    assert_eq!(child.end().code, Some(i32::from(exit_code::FORCED)));
+}
+
+#[test]
+fn a_lame_duck_is_given_its_whole_time() {
+    if is_child() {
+        let plan = Plan::new().lame_duck(Duration::from_secs(40));
+        let lifecycle = builder().plan(plan).build().unwrap();
+        Notify::attach(&lifecycle).unwrap();
+        serve(&lifecycle);
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let child = manager.start("a_lame_duck_is_given_its_whole_time");
+    manager.expect(&["STATUS=starting"]);
+    manager.expect(&["READY=1", "STATUS=serving"]);
+    child.signal("TERM");
+    manager.expect_extended(&["STOPPING=1", "STATUS=stopping: SIGTERM"]);
+    let whole = manager.expect_status("lame duck: 0 calls left, 0 s of 40 s");
+    assert_eq!(whole, Some(Duration::from_secs(40) + EXTENSION));
+    child.signal("TERM");
+    assert_eq!(
+        next_news(&manager, "draining: 0 calls left"),
+        Some(EXTENSION)
+    );
+    manager.expect_status("closing");
+    manager.expect(&["STATUS=stopped: SIGTERM"]);
+}
+
+#[test]
+fn without_a_notify_socket_there_is_no_thread() {
+    if let Some(role) = role() {
+        let lifecycle = builder().build().unwrap();
+        Notify::attach(&lifecycle).unwrap();
+        lifecycle.serving().unwrap();
+        let is_there = || threads().iter().any(|it| it == "td-systemd");
+        match role.as_str() {
+            // So that the other half can fail.
+            "told" => eventually("the thread is there", is_there),
+            _ => assert!(!is_there(), "{:?}", threads()),
+        }
+        lifecycle.shutdown("test");
+        exit(&lifecycle.wait());
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let test = "without_a_notify_socket_there_is_no_thread";
+    for (role, socket) in [
+        ("alone", None),
+        ("alone", Some("")),
+        ("told", Some("there")),
+    ] {
+        let mut command = manager.command(role, test);
+        match socket {
+            None => command.env_remove("NOTIFY_SOCKET"),
+            Some("") => command.env("NOTIFY_SOCKET", ""),
+            Some(_) => &mut command,
+        };
+        let end = Process::spawn(command).end();
+        assert_eq!(end.code, Some(0), "{role} {socket:?}: {}", end.stderr);
+    }
+}
+
+fn threads() -> Vec<String> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    tasks
+        .filter_map(|it| fs::read_to_string(it.ok()?.path().join("comm")).ok())
+        .map(|it| it.trim_end().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_manager_that_does_not_read_holds_up_nothing() {
+    if is_child() {
+        let lifecycle = builder().build().unwrap();
+        Notify::attach(&lifecycle).unwrap();
+        lifecycle.serving().unwrap();
+        lifecycle.shutdown("test");
+        exit(&lifecycle.wait());
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    // Until its queue is full.
+    let filler = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"X", manager.path()).is_ok() {}
+    let child = manager.start("a_manager_that_does_not_read_holds_up_nothing");
+    let end = child.end();
+    assert_eq!(end.code, Some(0), "{}", end.stderr);
+}
+
+#[test]
+fn the_watchdog_is_fed_while_the_guard_thread_answers() {
+    if is_child() {
+        let lifecycle = builder().build().unwrap();
+        Notify::attach(&lifecycle).unwrap();
+        serve(&lifecycle);
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let test = "the_watchdog_is_fed_while_the_guard_thread_answers";
+    let mut command = manager.command("1", test);
+    command.env("WATCHDOG_USEC", "20000");
+    let child = Process::spawn(command);
+    manager.expect(&["STATUS=starting"]);
+    manager.expect(&["READY=1", "STATUS=serving"]);
+    manager.expect_fed(20);
+    child.signal("TERM");
+    let mut told = std::iter::repeat_with(|| manager.hear()).filter(|it| *it != ["WATCHDOG=1"]);
+    assert_eq!(told.next().unwrap()[0], "STOPPING=1");
+    assert!(told.any(|it| it == ["STATUS=stopped: SIGTERM"]));
+    assert_eq!(child.end().code, Some(0));
+}
+
+#[test]
+fn the_watchdog_of_another_process_is_not_fed() {
+    if is_child() {
+        let lifecycle = builder().build().unwrap();
+        Notify::attach(&lifecycle).unwrap();
+        lifecycle.serving().unwrap();
+        // Can but fail to see an error.
+        assert!(lifecycle.wait_timeout(Duration::from_millis(200)).is_none());
+        lifecycle.shutdown("test");
+        exit(&lifecycle.wait());
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    for (name, value) in [
+        ("WATCHDOG_PID", "1"),
+        ("WATCHDOG_USEC", "0"),
+        ("WATCHDOG_USEC", "soon"),
+    ] {
+        let mut command = manager.command("1", "the_watchdog_of_another_process_is_not_fed");
+        command.env("WATCHDOG_USEC", "2000").env(name, value);
+        let end = Process::spawn(command).end();
+        assert_eq!(end.code, Some(0), "{}", end.stderr);
+        let told = manager.rest();
+        assert!(!told.iter().any(|it| *it == ["WATCHDOG=1"]), "{told:?}");
+        assert_eq!(told.last().unwrap(), &["STATUS=stopped: requested: test"]);
+    }
+}
