@@ -9,11 +9,15 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::inherited::{inherited, Inherited, SYSTEMD};
 use super::peer::{PeerCredentials, PeerInfo};
 use super::socket_options;
+#[cfg(feature = "tls")]
+use super::tls::Encryption;
 use super::unix_path::{self, Access, Identity};
 
 /// Where a server listens.
@@ -58,6 +62,8 @@ pub(crate) struct ListenOptions {
     /// For the path of a unix socket.
     pub(crate) access: Access,
     pub(crate) tcp: TcpOptions,
+    #[cfg(feature = "tls")]
+    pub(crate) encryption: Option<Arc<Encryption>>,
 }
 
 impl ListenOptions {
@@ -66,6 +72,8 @@ impl ListenOptions {
             address,
             access: Access::default(),
             tcp: TcpOptions::default(),
+            #[cfg(feature = "tls")]
+            encryption: None,
         }
     }
 }
@@ -111,6 +119,8 @@ pub(crate) struct Listener {
     owns_path: bool,
     /// Whether the path is somebody else's for ever; see [`Inherited::path_stays`].
     path_stays: bool,
+    #[cfg(feature = "tls")]
+    encryption: Option<Arc<Encryption>>,
 }
 
 enum Socket {
@@ -126,6 +136,8 @@ pub(super) struct Accepted {
     pub(super) info: PeerInfo,
     /// How long the peer may leave unanswered what it is sent, if its listener says so.
     pub(super) unanswered: Option<Duration>,
+    #[cfg(feature = "tls")]
+    pub(super) encryption: Option<Arc<Encryption>>,
 }
 
 impl Accepted {
@@ -146,6 +158,8 @@ impl Accepted {
             peer,
             info: PeerInfo::default(),
             unanswered: options.unanswered(),
+            #[cfg(feature = "tls")]
+            encryption: None,
         })
     }
 
@@ -155,8 +169,13 @@ impl Accepted {
         Ok(Accepted {
             socket: socket.into(),
             peer: "unix:".to_owned(),
-            info: PeerInfo { credentials },
+            info: PeerInfo {
+                credentials,
+                ..PeerInfo::default()
+            },
             unanswered: None,
+            #[cfg(feature = "tls")]
+            encryption: None,
         })
     }
 }
@@ -252,6 +271,8 @@ impl Listener {
             is_inherited: false,
             owns_path: true,
             path_stays: false,
+            #[cfg(feature = "tls")]
+            encryption: options.encryption.clone(),
         };
         // For more than the standard library does (128), which many clients that reconnect at the same
         // time would overflow.
@@ -284,6 +305,8 @@ impl Listener {
             is_inherited: true,
             owns_path: false,
             path_stays: given.path_stays,
+            #[cfg(feature = "tls")]
+            encryption: options.encryption.clone(),
         };
         listener.set_nonblocking()?;
         Ok(listener)
@@ -358,6 +381,12 @@ impl Listener {
                 .and_then(|(socket, _)| Accepted::from_unix(socket)),
         };
         match accepted {
+            #[cfg(feature = "tls")]
+            Ok(accepted) => Ok(Some(Accepted {
+                encryption: self.encryption.clone(),
+                ..accepted
+            })),
+            #[cfg(not(feature = "tls"))]
             Ok(accepted) => Ok(Some(accepted)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),

@@ -6,6 +6,9 @@ use crate::engine::{ListenOptions, TcpKeepalive};
 
 use super::builder::StartError;
 
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+
 /// An address to listen at, with settings of its own. For [`ServerBuilder::listen`].
 ///
 /// | address | where |
@@ -45,6 +48,8 @@ use super::builder::StartError;
 pub struct Listen {
     pub(super) options: ListenOptions,
     keepalive: Option<(Duration, Duration, u32)>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Tls>,
 }
 
 impl Listen {
@@ -53,7 +58,17 @@ impl Listen {
         Listen {
             options: ListenOptions::new(address.into()),
             keepalive: None,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
+    }
+
+    /// Encrypts what goes over its connections. A client that does not is told so, and refused.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.options.encryption = Some(tls.encryption());
+        self.tls = Some(tls);
+        self
     }
 
     /// Sets the permissions of a unix socket's path: who may write to it may connect. They hold from
