@@ -213,8 +213,8 @@ impl Listener {
         if name.starts_with(SYSTEMD) {
             let before = listeners.len();
             while let Some(index) = given.iter().position(|it| it.name == *name) {
-                given[index].address()?;
-                listeners.push(Listener::inherit(given.remove(index), options)?);
+                listeners.push(Listener::inherit(&given[index], options)?);
+                given.remove(index);
             }
             return match listeners.len() > before {
                 true => Ok(()),
@@ -224,10 +224,9 @@ impl Listener {
         for address in addresses(name)? {
             let listener = match find(given, name, &address)? {
                 Some(index) => {
-                    let socket = given.remove(index);
-                    // It may have had another name, and goes by this one from now on.
-                    let name = name.clone();
-                    Listener::inherit(Inherited { name, ..socket }, options)?
+                    let listener = Listener::inherit(&given[index], options)?;
+                    given.remove(index);
+                    listener
                 }
                 None => Listener::bind_anew(&address, options)?,
             };
@@ -281,8 +280,10 @@ impl Listener {
         Ok(listener)
     }
 
-    fn inherit(given: Inherited, options: &ListenOptions) -> io::Result<Listener> {
+    /// Listens with what was given; that stays where it is.
+    fn inherit(given: &Inherited, options: &ListenOptions) -> io::Result<Listener> {
         let address = given.address()?;
+        let socket = given.socket.try_clone()?;
         match &address {
             Address::Unix(path) if !given.path_stays => unix_path::allow(path, options.access)?,
             Address::Unix(path) if !unix_path::is_allowed(path, options.access)? => {
@@ -295,12 +296,13 @@ impl Listener {
         }
         let listener = Listener {
             socket: match address {
-                Address::Tcp(_) => Socket::Tcp(given.socket.into()),
-                Address::Unix(_) | Address::Abstract(_) => Socket::Unix(given.socket.into()),
+                Address::Tcp(_) => Socket::Tcp(socket.into()),
+                Address::Unix(_) | Address::Abstract(_) => Socket::Unix(socket.into()),
             },
             identity: identity(&address),
             address,
-            name: given.name,
+            // It may have had another, and goes by this one from now on.
+            name: options.address.clone(),
             tcp: options.tcp,
             is_inherited: true,
             owns_path: false,
@@ -569,6 +571,8 @@ mod tests {
             given("systemd:web", UnixListener::bind(&path).unwrap()),
             given("systemd:web", UnixListener::bind_addr(&name).unwrap()),
         ];
+        // A service in a root directory of its own does not see it.
+        std::fs::remove_file(path).unwrap();
         let listeners = Listener::bind_from("systemd:web", &mut sockets).unwrap();
         let kinds: Vec<_> = listeners.iter().map(Listener::address).collect();
         assert!(
@@ -589,7 +593,6 @@ mod tests {
             .unwrap()
             .to_string();
         assert!(error.contains("has passed no socket"), "{error}");
-        std::fs::remove_file(path).unwrap();
     }
 
     #[test]
@@ -612,6 +615,33 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn the_access_to_a_path_holds_for_what_was_given_too() {
+        let path = temporary_path("access");
+        let address = format!("unix:{}", path.display());
+        let mut options = ListenOptions::new(address.clone());
+        options.access.mode = Some(0o640);
+        let mode = || {
+            use std::os::unix::fs::PermissionsExt;
+            let permissions = std::fs::metadata(&path).unwrap().permissions();
+            permissions.mode() & 0o7777
+        };
+        let old = bind_one(&address, &mut Vec::new());
+        assert_ne!(mode(), 0o640);
+        // systemd's is not this program's to change, and not lost either.
+        let mut systemds = vec![Inherited {
+            path_stays: true,
+            ..old.hand_over().unwrap()
+        }];
+        let mut listeners = Vec::new();
+        let error = Listener::bind(&options, &mut systemds, &mut listeners).unwrap_err();
+        assert!(error.to_string().contains("SocketMode="), "{error}");
+        assert_eq!((systemds.len(), listeners.len()), (1, 0));
+        let mut handed = vec![old.hand_over().unwrap()];
+        Listener::bind(&options, &mut handed, &mut listeners).unwrap();
+        assert_eq!((mode(), handed.len()), (0o640, 0));
     }
 
     #[test]

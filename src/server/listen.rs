@@ -16,7 +16,7 @@ use super::tls::Tls;
 /// | `0.0.0.0:50051`, `[::]:50051`, `localhost:50051` | at a port of IPv4 or IPv6, of every address that the name stands for; with port 0 the kernel chooses one, see [`Server::address`](super::Server::address) |
 /// | `unix:/run/greeter.sock` | at a unix socket |
 /// | `unix-abstract:greeter` | at a unix socket in Linux's abstract namespace: it has no path and no permissions, so every process in the same network namespace can connect |
-/// | `systemd:greeter` | at every socket that systemd has passed to this process under that name (`FileDescriptorName=` in the socket unit, by default the unit's name); it is an error if there is none |
+/// | `systemd:greeter` | at every socket that systemd has passed to this process under that name (`FileDescriptorName=` in the socket unit, by default the unit's name with `.socket`); it is an error if there is none |
 ///
 /// If systemd has passed a socket that listens at an address which is written out, that socket is
 /// used, and nothing is bound.
