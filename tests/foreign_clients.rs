@@ -117,7 +117,11 @@ fn restart_under(client: &str, options: &[&str]) {
     let (installed, python) = (installed(), python());
     let node_modules = env::var_os("TOUCHDOWN_NODE_MODULES")
         .map_or_else(|| installed.join("node_modules"), PathBuf::from);
-    let server = target_folder().join("examples/greeter_server");
+    let example = match options.contains(&"--tls") {
+        true => "examples/board_server",
+        false => "examples/greeter_server",
+    };
+    let server = target_folder().join(example);
     assert!(
         server.exists(),
         "{} is missing: cargo build --examples",
