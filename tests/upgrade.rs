@@ -141,6 +141,15 @@ fn service(folder: &Path) -> Service {
     Service::builder("test.Echo")
         .unary("Say", move |call, request: StringValue| {
             let answer = match request.value.as_str() {
+                "process" => std::process::id().to_string(),
+                "gated" => {
+                    let _ = fs::write(folder.join("gated"), "");
+                    let gate = folder.join(GATE);
+                    while !gate.exists() && !call.token().is_cancelled() {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    if gate.exists() { "done" } else { "cut" }.to_owned()
+                }
                 "slow" => {
                     let _ = fs::write(folder.join("slow"), "");
                     call.token().wait_timeout(Duration::from_secs(1));
@@ -574,13 +583,80 @@ fn a_stop_while_both_serve_stops_both() {
     let new = children(old)[0];
     send(old, Signal::SIGTERM);
     eventually("both end", || has_ended(old) && has_ended(new));
-    assert_eq!(
-        stage.log().matches("(exit 0): SIGTERM").count(),
-        2,
-        "{}",
-        stage.log()
+    let log = stage.log();
+    assert!(log.contains("(exit 0): SIGTERM"), "{log}");
+    assert!(
+        log.contains("(exit 0): requested: not to take over: the old process stops"),
+        "{log}"
     );
     assert!(!stage.log().contains("in charge"), "{}", stage.log());
+}
+
+/// A call in flight at the new process while both serve: that process, and what is told of the call.
+fn a_call_at_the_new_one(stage: &Stage) -> (u32, JoinHandle<Result<String, Status>>) {
+    let old = stage.pid().unwrap();
+    stage.signal(Signal::SIGUSR2);
+    eventually("the new one serves", || {
+        stage.log().matches("starting → serving").count() == 2
+    });
+    let new = children(old)[0];
+    let mut found = None;
+    // The kernel gives a connection to whichever of the two is first.
+    eventually("a connection is the new one's", || {
+        let client = stage.client();
+        if say(&client, "process").unwrap() == new.to_string() {
+            found = Some(client);
+        }
+        found.is_some()
+    });
+    let client = found.unwrap();
+    let call = thread::spawn(move || say(&client, "gated"));
+    eventually("the call runs", || stage.folder.join("gated").exists());
+    (new, call)
+}
+
+/// As systemd does, with a control group, and a terminal, with ^C.
+#[test]
+fn a_signal_to_both_while_both_serve_is_no_second_one_to_the_new_one() {
+    play_if_child();
+    let _bound = bound();
+    let slowly = [(SETTLE, "50000")];
+    let test = "a_signal_to_both_while_both_serve_is_no_second_one_to_the_new_one";
+    let stage = Stage::with(test, &slowly);
+    eventually("it serves", || stage.pid().is_some());
+    let old = stage.pid().unwrap();
+    let (new, call) = a_call_at_the_new_one(&stage);
+    send(new, Signal::SIGTERM);
+    eventually("the new one drains", || {
+        stage.log().contains("lame duck → draining")
+    });
+    send(old, Signal::SIGTERM);
+    eventually("the old one ends", || has_ended(old));
+    assert!(!has_ended(new), "{}", stage.log());
+    fs::write(stage.folder.join(GATE), "").unwrap();
+    assert_eq!(call.join().unwrap(), Ok("done".to_owned()));
+    eventually("the new one ends", || has_ended(new));
+    let log = stage.log();
+    assert_eq!(log.matches("(exit 0): ").count(), 2, "{log}");
+}
+
+#[test]
+fn a_new_process_that_stops_while_both_serve_keeps_its_calls_and_is_no_zombie() {
+    play_if_child();
+    let _bound = bound();
+    let slowly = [(SETTLE, "50000")];
+    let test = "a_new_process_that_stops_while_both_serve_keeps_its_calls_and_is_no_zombie";
+    let stage = Stage::with(test, &slowly);
+    eventually("it serves", || stage.pid().is_some());
+    let old = stage.pid().unwrap();
+    let (new, call) = a_call_at_the_new_one(&stage);
+    send(new, Signal::SIGTERM);
+    eventually("it has failed", || stage.failures() == 1);
+    fs::write(stage.folder.join(GATE), "").unwrap();
+    assert_eq!(call.join().unwrap(), Ok("done".to_owned()));
+    eventually("no child is left", || children(old).is_empty());
+    assert_eq!(stage.pid(), Some(old));
+    stage.stop();
 }
 
 #[test]

@@ -569,7 +569,6 @@ impl Remote {
         describe(&self.0)
     }
 
-    #[cfg(feature = "admin")]
     pub(crate) fn shutdown(&self, why: String) {
         self.0.begin_stop(Reason::Requested(why));
     }

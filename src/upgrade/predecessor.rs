@@ -181,8 +181,8 @@ impl Successor {
         UpgradeError::Failed(how)
     }
 
-    /// Ends the new process, whatever it is at. If it has begun to serve, this process is about to
-    /// stop, and leaves it the time that its own plan takes.
+    /// Ends the new process, whatever it is at. If it has begun to serve, it has the time that its own
+    /// plan takes.
     fn end(mut self, program: &Remote) {
         let id = self.child.id();
         if !matches!(self.child.try_wait(), Ok(None)) {
@@ -190,12 +190,12 @@ impl Successor {
         }
         // Lest it takes the end of this process for a crash.
         let _ = self.control.say(&Message::Leave);
+        if self.serves {
+            return self.wait_aside();
+        }
         // It has not been waited for, so the number is its own.
         if let Ok(id) = i32::try_from(id) {
             let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
-        }
-        if self.serves {
-            return;
         }
         for _ in 0..END_TIME {
             if !matches!(self.wait(Duration::from_secs(1)), Ok(None)) {
@@ -208,6 +208,13 @@ impl Successor {
         log::warn!("upgrade: killing process {id}");
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// It stops by what it was told, or has begun to by itself. No signal is sent: it may have got one
+    /// together with this process, and a second one would cut its calls short.
+    fn wait_aside(mut self) {
+        let thread = std::thread::Builder::new().name("td-upgrade-end".to_owned());
+        let _ = thread.spawn(move || drop(self.child.wait()));
     }
 
     fn wait(&mut self, time: Duration) -> io::Result<Option<ExitStatus>> {

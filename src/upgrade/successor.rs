@@ -84,9 +84,12 @@ impl Candidate {
         select! {
             recv(self.control.heard()) -> message => match message {
                 Ok(Message::TakeOver) => log::info!("in charge: the old process stops"),
+                Ok(Message::Leave) => {
+                    let why = "not to take over: the old process stops, or goes on without this one";
+                    return program.shutdown(why.to_owned());
+                }
                 Ok(other) => {
-                    log::warn!("not to take over: the old process said {other:?}");
-                    return;
+                    return program.shutdown(format!("the old process said {other:?}"));
                 }
                 Err(_) => log::warn!("in charge: the old process is gone"),
             },

@@ -81,7 +81,7 @@ pub(super) enum Message {
     Serve,
     /// The old process is about to go: the new one is in charge.
     TakeOver,
-    /// The new process is not wanted any more. TERM comes, too.
+    /// The new process is not wanted any more. TERM comes, too, if it has not begun to serve.
     Leave,
 }
 
