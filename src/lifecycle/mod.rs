@@ -138,7 +138,7 @@ pub use self::startup::StartupHook;
 pub use self::state::Stopping;
 pub use self::workers::{SpawnError, Worker, WorkerGroup, WorkerResult};
 
-use self::report::one_line;
+pub(crate) use self::report::one_line;
 #[cfg(feature = "server")]
 pub(crate) use self::run::message_of;
 use self::state::Shared;
