@@ -112,6 +112,7 @@ impl Successor {
                     fd: it.socket.as_raw_fd(),
                     name: it.name.clone(),
                     path_stays: it.path_stays,
+                    of_unit: it.of_unit,
                 })
                 .collect(),
         };

@@ -35,7 +35,12 @@ impl Candidate {
         // A child of the process that was meant finds the variable, too, but not the sockets.
         let control = engine::take_socket(passed.control, passed.inode)?;
         for listener in passed.listeners {
-            engine::inherit(listener.fd, listener.name, listener.path_stays);
+            engine::inherit(
+                listener.fd,
+                listener.name,
+                listener.path_stays,
+                listener.of_unit,
+            );
         }
         match Control::new(UnixStream::from(control)) {
             Ok(control) => Some(Candidate { control }),
