@@ -660,6 +660,35 @@ fn a_new_process_that_stops_while_both_serve_keeps_its_calls_and_is_no_zombie() 
 }
 
 #[test]
+fn if_the_old_process_crashes_the_new_one_goes_on() {
+    play_if_child();
+    let _bound = bound();
+    let slowly = [(SETTLE, "50000")];
+    let test = "if_the_old_process_crashes_the_new_one_goes_on";
+    for serves in [false, true] {
+        let stage = Stage::with(test, &slowly);
+        eventually("it serves", || stage.pid().is_some());
+        let old = stage.pid().unwrap();
+        stage.fault("starts slowly");
+        stage.signal(Signal::SIGUSR2);
+        eventually("it has begun", || !children(old).is_empty());
+        if serves {
+            fs::write(stage.folder.join(GATE), "").unwrap();
+            eventually("the new one serves", || {
+                stage.log().matches("starting → serving").count() == 2
+            });
+        }
+        send(old, Signal::SIGKILL);
+        eventually("the old one ends", || has_ended(old));
+        fs::write(stage.folder.join(GATE), "").unwrap();
+        eventually("the new one is in charge", || stage.pid() != Some(old));
+        assert_eq!(say(&stage.client(), "hello").unwrap(), "hello");
+        assert_eq!(say(&stage.client_at_path(), "hello").unwrap(), "hello");
+        stage.stop();
+    }
+}
+
+#[test]
 fn an_upgrade_waits_for_neither_start_nor_stop() {
     play_if_child();
     let _bound = bound();
