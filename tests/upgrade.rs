@@ -805,3 +805,32 @@ fn a_pid_file_that_cannot_be_written_is_a_failed_start() {
         touchdown::lifecycle::exit_code::FAILED_START
     );
 }
+
+#[test]
+fn who_reads_the_pid_file_may_ask_for_an_upgrade() {
+    if role().is_some() {
+        return;
+    }
+    let path = env::temp_dir().join(format!("touchdown-pid-{}", std::process::id()));
+    for _ in 0..200 {
+        let lifecycle = Lifecycle::builder()
+            .pid_file(&path)
+            .upgrade(Upgrade::new().program("/does/not/exist"))
+            .build()
+            .unwrap();
+        let reader = thread::spawn({
+            let (lifecycle, path) = (lifecycle.clone(), path.clone());
+            move || {
+                while !path.exists() {
+                    std::hint::spin_loop();
+                }
+                lifecycle.upgrade()
+            }
+        });
+        lifecycle.serving().unwrap();
+        let error = reader.join().unwrap().unwrap_err();
+        assert!(matches!(error, UpgradeError::Failed(_)), "{error}");
+        lifecycle.shutdown("the test is over");
+        lifecycle.wait();
+    }
+}

@@ -533,7 +533,10 @@ impl Remote {
         let is_stopping = self.0.control.lock().reason.is_some();
         match self.0.phase.get() {
             _ if is_stopping => Err(crate::UpgradeError::Stopping),
-            Phase::Starting => Err(crate::UpgradeError::Starting),
+            // Whoever has read the pid file may be faster than the last step to Serving.
+            Phase::Starting if !self.0.in_charge.is_cancelled() => {
+                Err(crate::UpgradeError::Starting)
+            }
             // The one that has started this process may come back yet.
             _ if !self.0.in_charge.is_cancelled() => Err(crate::UpgradeError::UnderWay),
             _ => Ok(()),
