@@ -9,6 +9,7 @@ use std::env;
 use std::fs::{self, File};
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{symlink, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,6 +36,7 @@ const ADDRESS: &str = "address";
 const READY_WITHIN: &str = "ready_within";
 const SETTLE: &str = "settle";
 const GATE: &str = "gate";
+const NOHUP: &str = "nohup";
 
 /// Runs a server in this folder until it is stopped or replaced.
 fn play(folder: &Path) -> ! {
@@ -197,6 +199,7 @@ impl Stage {
         let folder = env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
         symlink(env::current_exe().unwrap(), folder.join(PROGRAM)).unwrap();
+        let nohup = files.iter().any(|(name, _)| *name == NOHUP);
         for (name, content) in files {
             fs::write(folder.join(name), content).unwrap();
         }
@@ -209,6 +212,15 @@ impl Stage {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(folder.join("errors")).unwrap());
+        if nohup {
+            // SAFETY: between fork and exec one system call, without memory.
+            unsafe {
+                command.pre_exec(|| {
+                    libc::signal(libc::SIGHUP, libc::SIG_IGN);
+                    Ok(())
+                });
+            }
+        }
         let first = command.spawn().unwrap();
         Stage { folder, first }
     }
@@ -765,6 +777,19 @@ fn the_new_process_gets_what_is_documented_and_no_descriptor_beside() {
         assert_eq!(has_unrelated(id), 1, "after {round} upgrades");
     }
     stage.stop();
+}
+
+#[test]
+fn hang_ups_that_were_ignored_stay_so() {
+    play_if_child();
+    let _bound = bound();
+    let stage = Stage::with("hang_ups_that_were_ignored_stay_so", &[(NOHUP, "")]);
+    eventually("it serves", || stage.pid().is_some());
+    stage.upgrade();
+    stage.signal(Signal::SIGHUP);
+    assert_eq!(say(&stage.client(), "hello").unwrap(), "hello");
+    stage.stop();
+    assert!(!stage.log().contains("SIGHUP"), "{}", stage.log());
 }
 
 #[test]

@@ -133,6 +133,8 @@ pub use self::plan::{Plan, PlanError};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
 pub use self::restart::Restart;
 pub use self::shutdown::{Never, Token};
+#[cfg(feature = "server")]
+pub(crate) use self::signals::is_hang_up_ignored;
 pub use self::signals::{SignalSender, Signals};
 pub use self::startup::StartupHook;
 pub use self::state::Stopping;

@@ -16,7 +16,7 @@ use super::successor::inode;
 use super::wire::{Control, Listener, Message, Passed, VARIABLE};
 use super::{UpgradeError, Upgrades};
 use crate::engine;
-use crate::lifecycle::Remote;
+use crate::lifecycle::{is_hang_up_ignored, Remote};
 
 /// How long a new process that is not wanted any more may take to end by itself: seconds, and no more
 /// than the one that has begun if this process wants to stop.
@@ -120,7 +120,10 @@ impl Successor {
         let descriptors = listeners.chain([passed.control]).collect();
         let control = Control::new(own)?;
         let arguments = arguments(upgrades, file);
-        let child = engine::spawn(file, arguments, environment(&passed), descriptors)?;
+        let ignored = is_hang_up_ignored().then_some(Signal::SIGHUP as i32);
+        let ignored = ignored.into_iter().collect();
+        let environment = environment(&passed);
+        let child = engine::spawn(file, arguments, environment, descriptors, ignored)?;
         Ok(Successor {
             child,
             serves: false,
