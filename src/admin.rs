@@ -20,6 +20,8 @@
 //!     .serve();
 //! ```
 //!
+//! While two processes serve, in an upgrade, it is the one in charge that answers.
+//!
 //! `examples/admin.rs` is a client, by [`AdminClient`].
 //!
 //! # Who may
@@ -32,7 +34,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::lifecycle::{Hook, Lifecycle, Plan};
+use crate::lifecycle::{one_line, Hook, Lifecycle, Plan};
 use crate::{
     Call, Code, Interceptor, Listen, Server, ServerBuilder, StartError, Status, UpgradeError,
 };
@@ -169,7 +171,7 @@ impl AdminService for Operator {
         if !request.reason.is_empty() {
             why = format!("{} ({why})", request.reason);
         }
-        log::info!("admin: drain, {why}");
+        log::info!("admin: drain, {}", one_line(&why));
         self.program.shutdown(why);
         Ok(DrainReply {
             reason: self.reason(),

@@ -133,12 +133,14 @@ pub use self::plan::{Plan, PlanError};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
 pub use self::restart::Restart;
 pub use self::shutdown::{Never, Token};
+#[cfg(feature = "server")]
+pub(crate) use self::signals::is_hang_up_ignored;
 pub use self::signals::{SignalSender, Signals};
 pub use self::startup::StartupHook;
 pub use self::state::Stopping;
 pub use self::workers::{SpawnError, Worker, WorkerGroup, WorkerResult};
 
-use self::report::one_line;
+pub(crate) use self::report::one_line;
 #[cfg(feature = "server")]
 pub(crate) use self::run::message_of;
 use self::state::Shared;
@@ -533,7 +535,10 @@ impl Remote {
         let is_stopping = self.0.control.lock().reason.is_some();
         match self.0.phase.get() {
             _ if is_stopping => Err(crate::UpgradeError::Stopping),
-            Phase::Starting => Err(crate::UpgradeError::Starting),
+            // Whoever has read the pid file may be faster than the last step to Serving.
+            Phase::Starting if !self.0.in_charge.is_cancelled() => {
+                Err(crate::UpgradeError::Starting)
+            }
             // The one that has started this process may come back yet.
             _ if !self.0.in_charge.is_cancelled() => Err(crate::UpgradeError::UnderWay),
             _ => Ok(()),
@@ -569,7 +574,6 @@ impl Remote {
         describe(&self.0)
     }
 
-    #[cfg(feature = "admin")]
     pub(crate) fn shutdown(&self, why: String) {
         self.0.begin_stop(Reason::Requested(why));
     }

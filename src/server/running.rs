@@ -35,6 +35,8 @@ pub(super) struct Running {
     pub(super) dispatch: Arc<Dispatch>,
     pub(super) health: Health,
     pub(super) limits: DrainLimits,
+    /// Whether it accepts connections only in the process that is in charge.
+    pub(super) in_charge_only: bool,
     pub(super) smoke_test: Mutex<Option<SmokeTest>>,
 }
 
@@ -171,10 +173,13 @@ impl Part for Running {
     }
 
     fn open(&self) {
-        self.engine.accept();
+        if !self.in_charge_only {
+            self.engine.accept();
+        }
     }
 
     fn take_charge(&self) {
+        self.engine.accept();
         self.engine.own_paths();
     }
 }

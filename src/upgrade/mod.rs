@@ -9,9 +9,10 @@ mod predecessor;
 mod successor;
 mod wire;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -184,12 +185,21 @@ struct Parts {
 /// The path from which this process was started: as it was written, if that is a path, so that a
 /// link that points elsewhere later is followed anew.
 fn started_from() -> io::Result<PathBuf> {
-    let file = std::env::current_exe()?;
+    let file = as_it_was(std::env::current_exe()?);
     let written = std::env::args_os().next().map(PathBuf::from);
     let path = written.filter(|it| it.components().count() > 1);
     let path = path.and_then(|it| std::path::absolute(it).ok());
     let is_same = |it: &PathBuf| it.canonicalize().is_ok_and(|it| it == file);
     Ok(path.filter(is_same).unwrap_or(file))
+}
+
+/// The path of a file that may have been replaced since it was started: Linux marks it then. proc(5).
+fn as_it_was(file: PathBuf) -> PathBuf {
+    let path = file.as_os_str().as_bytes();
+    match path.strip_suffix(b" (deleted)") {
+        Some(path) if !file.exists() => OsStr::from_bytes(path).into(),
+        _ => file,
+    }
 }
 
 impl Upgrades {
@@ -276,5 +286,37 @@ impl Upgrades {
         if let Some(candidate) = self.candidate.try_lock().and_then(|mut it| it.take()) {
             candidate.give_up(why);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_replaced_before_it_looked_finds_its_path() {
+        let name = format!("touchdown-replaced-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let folder = folder.canonicalize().unwrap();
+        let program = folder.join("program");
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = Command::new(&program).arg("1000").spawn().unwrap();
+        let started = || fs::read_link(format!("/proc/{}/exe", child.id())).unwrap();
+        assert_eq!(as_it_was(started()), program);
+        fs::copy("/bin/sleep", folder.join("new")).unwrap();
+        fs::rename(folder.join("new"), &program).unwrap();
+        assert_ne!(started(), program);
+        assert_eq!(as_it_was(started()), program);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Somebody may call a file so.
+        let strange = folder.join("program (deleted)");
+        fs::copy("/bin/sleep", &strange).unwrap();
+        assert_eq!(as_it_was(strange.clone()), strange);
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

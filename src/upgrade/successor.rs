@@ -35,7 +35,12 @@ impl Candidate {
         // A child of the process that was meant finds the variable, too, but not the sockets.
         let control = engine::take_socket(passed.control, passed.inode)?;
         for listener in passed.listeners {
-            engine::inherit(listener.fd, listener.name, listener.path_stays);
+            engine::inherit(
+                listener.fd,
+                listener.name,
+                listener.path_stays,
+                listener.of_unit,
+            );
         }
         match Control::new(UnixStream::from(control)) {
             Ok(control) => Some(Candidate { control }),
@@ -84,9 +89,12 @@ impl Candidate {
         select! {
             recv(self.control.heard()) -> message => match message {
                 Ok(Message::TakeOver) => log::info!("in charge: the old process stops"),
+                Ok(Message::Leave) => {
+                    let why = "not to take over: the old process stops, or goes on without this one";
+                    return program.shutdown(why.to_owned());
+                }
                 Ok(other) => {
-                    log::warn!("not to take over: the old process said {other:?}");
-                    return;
+                    return program.shutdown(format!("the old process said {other:?}"));
                 }
                 Err(_) => log::warn!("in charge: the old process is gone"),
             },
