@@ -66,6 +66,7 @@ clippy: build
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --no-default-features --all-targets -- -D warnings
 	$(CARGO) clippy --no-default-features --features systemd --all-targets -- -D warnings
+	$(CARGO) clippy --lib -- -D warnings
 
 # Without the server, the crate's first page names things that are not there.
 docs: build

@@ -47,8 +47,17 @@ mod shim {
     const GRPCIO_SYS: &str = "grpcio-sys-0.13.0+1.56.2-patched";
 
     pub fn compile() -> Result<(), Box<dyn Error>> {
-        const SOURCES: [&str; 2] = ["src/engine/shim.cc", "src/engine/threads.cc"];
-        for file in SOURCES.iter().chain(&["src/engine/shim.h"]) {
+        const SOURCES: [&str; 3] = [
+            "src/engine/shim.cc",
+            "src/engine/threads.cc",
+            "src/engine/tls.cc",
+        ];
+        const HEADERS: [&str; 3] = [
+            "src/engine/closure.h",
+            "src/engine/shim.h",
+            "src/engine/tls.h",
+        ];
+        for file in SOURCES.iter().chain(&HEADERS) {
             println!("cargo:rerun-if-changed={file}");
         }
         println!("cargo:rerun-if-env-changed=TOUCHDOWN_GRPCIO_SYS");

@@ -72,8 +72,6 @@ fn main() -> Result<Report, Box<dyn std::error::Error>> {
         .signals(Signals::process())
         .upgrade(Upgrade::new())
         .build()?;
-    #[cfg(feature = "systemd")]
-    touchdown::systemd::Notify::attach(&lifecycle)?;
     let builder = Server::builder()
         .address(address)
         .service(greeter_service(Polite));

@@ -52,7 +52,7 @@
 //!
 //! # Limits
 //!
-//! - Linux. Plain text only, no TLS yet.
+//! - Linux.
 //! - A handler that never returns cannot be ended, in Rust as in any language with threads. Its
 //!   caller gets an answer, the report names it, and the process exits at the planned time.
 //! - While a handler reads from or writes to a stream it has a worker for itself; see
@@ -67,6 +67,7 @@
 //! |---|---|---|
 //! | `server` | yes | the server, its health service, the client and the code generator's runtime; needs cmake and a C++ compiler |
 //! | `admin` | no | [`admin`]: status, stop and upgrade from afar, on a unix socket |
+//! | `tls` | no | TLS and mutual TLS for listeners: `Tls`, `Listen::tls` and `Call::peer_certificate` |
 //! | `systemd` | no | tells systemd what the program is at, and feeds its watchdog; with the lifecycle alone, too |
 //!
 //! Without default features the crate is [`lifecycle`] alone. It builds in seconds, in Rust only.

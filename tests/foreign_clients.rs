@@ -1,5 +1,5 @@
 //! Clients of other languages call without a pause, while servers are
-//! restarted under them: no call is lost. And one asks for their health.
+//! restarted under them, or replace themselves: no call is lost. And one asks for their health.
 //!
 //! `tests/foreign/setup.sh target/foreign` installs what they need. To have it
 //! elsewhere, set TOUCHDOWN_PYTHON to a Python that has grpcio, and
@@ -9,6 +9,8 @@
 
 mod common;
 mod lifecycle_support;
+#[cfg(feature = "tls")]
+mod tls_support;
 
 use std::env;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -20,25 +22,106 @@ use std::time::Duration;
 use common::{builder, echo, eventually, quick_plan, text, unary};
 use lifecycle_support::{role, say, Process};
 use touchdown::lifecycle::{exit_code, Signals};
-use touchdown::ServingStatus;
+use touchdown::protobuf::well_known_types::wrappers::StringValue;
+use touchdown::{Call, ServingStatus};
 
 #[test]
 #[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
 fn python_loses_no_call_while_the_server_restarts() {
-    restart_under("python");
+    restart_under("python", &[]);
 }
 
 #[test]
 #[ignore = "needs Python with grpcio and Node with @grpc/grpc-js: tests/foreign/setup.sh"]
 fn node_loses_no_call_while_the_server_restarts() {
-    restart_under("node");
+    restart_under("node", &[]);
 }
 
-fn restart_under(client: &str) {
+#[test]
+#[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
+fn python_sees_nothing_of_an_upgrade() {
+    restart_under("python", &["--by", "upgrade"]);
+    restart_under("python", &["--by", "upgrade", "--health-checks"]);
+}
+
+#[test]
+#[ignore = "needs Python with grpcio and Node with @grpc/grpc-js: tests/foreign/setup.sh"]
+fn node_sees_nothing_of_an_upgrade() {
+    restart_under("node", &["--by", "upgrade"]);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+#[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
+fn python_loses_no_call_while_the_server_restarts_with_tls() {
+    restart_under("python", &["--tls"]);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+#[ignore = "needs Python with grpcio and Node with @grpc/grpc-js: tests/foreign/setup.sh"]
+fn node_loses_no_call_while_the_server_restarts_with_tls() {
+    restart_under("node", &["--tls"]);
+}
+
+/// Open connections go on, and new ones get the new certificate.
+#[cfg(feature = "tls")]
+#[test]
+#[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
+fn python_sees_nothing_of_new_certificates() {
+    use std::collections::HashSet;
+    use std::sync::{Arc, Mutex};
+    use tls_support::{client, server_params, Ca, Folder, Wish};
+
+    let ca = Ca::new("test CA");
+    let folder = Folder::of(&ca);
+    let tls = folder.tls();
+    let callers = Arc::new(Mutex::new(HashSet::new()));
+    let seen = Arc::clone(&callers);
+    let hello = move |call: &Call, request: StringValue| {
+        seen.lock().unwrap().insert(call.peer().to_string());
+        Ok(text(format!("Hello, {}!", request.value)))
+    };
+    let service = touchdown::Service::builder("greeter.Greeter").unary("SayHello", hello);
+    let server = tls_support::start(service.build(), tls.clone());
+    let mut command = Command::new(python());
+    command.args(["-B", "tests/foreign/restart.py"]);
+    command.arg(server.address().to_string());
+    let ca_file = folder.file("ca.pem");
+    command.arg("--ca").arg(&ca_file);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut python = command.spawn().unwrap();
+    eventually("it calls", || server.calls().completed > 100);
+
+    let (wish, mut shown) = (Wish::new(&ca_file), HashSet::new());
+    for _ in 0..20 {
+        folder.write_pair("server", ca.sign(server_params()));
+        tls.reload().unwrap();
+        let client = client(&server, &wish);
+        let certificates = client.stream.conn.peer_certificates().unwrap();
+        assert!(shown.insert(certificates[0].to_vec()), "it is the old one");
+        let before = server.calls().completed;
+        eventually("calls go on", || server.calls().completed > before + 50);
+    }
+    drop(python.stdin.take());
+    let output = python.wait_with_output().unwrap();
+    let summary = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        summary.contains("\"refused\": 0, \"lost\": 0,"),
+        "{summary}"
+    );
+    assert_eq!(callers.lock().unwrap().len(), 1, "connections of Python");
+}
+
+fn restart_under(client: &str, options: &[&str]) {
     let (installed, python) = (installed(), python());
     let node_modules = env::var_os("TOUCHDOWN_NODE_MODULES")
         .map_or_else(|| installed.join("node_modules"), PathBuf::from);
-    let server = target_folder().join("examples/greeter_server");
+    let example = match options.contains(&"--tls") {
+        true => "examples/board_server",
+        false => "examples/greeter_server",
+    };
+    let server = target_folder().join(example);
     assert!(
         server.exists(),
         "{} is missing: cargo build --examples",
@@ -51,6 +134,7 @@ fn restart_under(client: &str) {
             "/tests/foreign/restarts.py"
         ))
         .args(["--client", client, "--restarts", "5"])
+        .args(options)
         .arg("--server")
         .arg(server)
         .arg("--node-modules")

@@ -332,13 +332,16 @@ fn is_served(socket: &mut TcpStream) -> bool {
     }
 }
 
+/// Fails if a call is not answered, or if most take long; some do on a busy machine.
 fn assert_prompt_calls(client: &Client) {
-    for _ in 0..50 {
+    let call = || {
         let begun = Instant::now();
         assert_eq!(say(client, "hello").unwrap(), "hello");
-        let taken = begun.elapsed();
-        assert!(taken < Duration::from_secs(1), "a call took {taken:?}");
-    }
+        begun.elapsed()
+    };
+    let mut taken: Vec<Duration> = std::iter::repeat_with(call).take(51).collect();
+    taken.sort();
+    assert!(taken[25] < Duration::from_millis(100), "{taken:?}");
 }
 
 const CROWD: &str = "a_server_without_descriptors_serves_whom_it_has_and_turns_others_away";

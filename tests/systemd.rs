@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use std::{fs, process, thread};
 
 use lifecycle_support::{bound, eventually, is_child, role, Process};
-use notify_support::{order, shout, Manager};
+use notify_support::{extension_of, order, shout, Manager};
 use touchdown::lifecycle::{
     exit_code, Builder, Hook, Lifecycle, Plan, Report, Signals, StartupHook,
 };
@@ -36,10 +36,7 @@ fn expect_idle_stop(manager: &Manager, why: &str) {
         manager.expect_status("draining: 0 calls left, "),
         Some(EXTENSION)
     );
-    assert_eq!(
-        manager.expect_status("closing, 0 s of 10 s"),
-        Some(EXTENSION)
-    );
+    assert_eq!(manager.expect_status("closing, "), Some(EXTENSION));
     manager.expect(&[&format!("STATUS=stopped: {why}")]);
 }
 
@@ -188,10 +185,7 @@ fn a_stop_with_progress_tells_it_and_asks_for_more_time() {
     // The hook runs already when this phase is told, or a moment later.
     let mut told = std::iter::repeat_with(|| manager.hear());
     let closing = told.find(|it| it[0].starts_with("STATUS=closing: journal, "));
-    assert_eq!(
-        notify_support::extension_of(&closing.unwrap()),
-        Some(EXTENSION)
-    );
+    assert_eq!(extension_of(&closing.unwrap()), Some(EXTENSION));
     child.tell("the hook is done");
     while manager.hear() != ["STATUS=stopped: SIGTERM"] {}
     assert_eq!(child.end().code, Some(i32::from(exit_code::CLEAN)));
@@ -201,7 +195,7 @@ fn a_stop_with_progress_tells_it_and_asks_for_more_time() {
 fn next_news(manager: &Manager, beginning: &str) -> Option<Duration> {
     loop {
         let heard = manager.hear();
-        if let extension @ Some(_) = notify_support::extension_of(&heard) {
+        if let extension @ Some(_) = extension_of(&heard) {
             assert!(
                 heard[0].starts_with(&format!("STATUS={beginning}")),
                 "{heard:?}"
@@ -235,14 +229,23 @@ fn a_stop_without_progress_asks_for_no_more_time_and_never_for_more_than_the_pla
     let first = manager.expect_extended(&["STOPPING=1", "STATUS=stopping: SIGTERM"]);
     assert!(first <= EXTENSION, "{first:?}");
     assert!(manager.expect_status("draining: 1 call left, ").is_some());
-    // Told for its time alone, which asks for nothing.
-    assert_eq!(manager.expect_status("draining: 1 call left, "), None);
-    let forced = manager
-        .expect_status("cancelling: 1 call left, 0 s of 2 s")
-        .unwrap();
+    // Told again for its time alone, which asks for nothing.
+    let mut told = std::iter::repeat_with(|| manager.hear());
+    let is_drain = |it: &Vec<String>| it[0].starts_with("STATUS=draining: 1 call left, ");
+    let cancelling = loop {
+        match told.next().unwrap() {
+            drain if is_drain(&drain) => assert_eq!(extension_of(&drain), None),
+            other => break other,
+        }
+    };
+    assert!(
+        cancelling[0].starts_with("STATUS=cancelling: 1 call left, "),
+        "{cancelling:?}"
+    );
+    let forced = extension_of(&cancelling).unwrap();
     // As much as there is left in the plan, of which the grace period is over.
     assert!(forced <= Duration::from_millis(3500) + MARGIN, "{forced:?}");
-    let closing = manager.expect_status("closing, 0 s of 1 s").unwrap();
+    let closing = manager.expect_status("closing, ").unwrap();
     assert!(
         closing <= Duration::from_millis(1500) + MARGIN,
         "{closing:?}"
@@ -267,7 +270,7 @@ fn a_lame_duck_is_given_its_whole_time() {
     manager.expect(&["READY=1", "STATUS=serving"]);
     child.signal("TERM");
     manager.expect_extended(&["STOPPING=1", "STATUS=stopping: SIGTERM"]);
-    let whole = manager.expect_status("lame duck: 0 calls left, 0 s of 40 s");
+    let whole = manager.expect_status("lame duck: 0 calls left, ");
     assert_eq!(whole, Some(Duration::from_secs(40) + EXTENSION));
     child.signal("TERM");
     assert_eq!(

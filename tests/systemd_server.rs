@@ -134,6 +134,7 @@ fn the_watchdog_is_fed_with_every_worker_blocked_and_with_a_health_that_is_bad()
     let client = client_of(&mut child);
     let blocked = thread::spawn(move || call(&client, "hello"));
     child.hear("begun");
+    hear_of(&manager, "READY=1");
     manager.rest();
     manager.expect_fed(10);
     child.tell("go on");
@@ -174,14 +175,13 @@ fn the_watchdog_is_not_fed_while_all_that_poll_hang() {
             return child.signal("KILL");
         }
     };
-    // What was answered before.
+    // What was answered before, of which one message may be on its way; and then there is nothing, however
+    // long one waits.
     manager.rest();
-    // Its sender may have been on its way; and then there must be nothing, however long one waits.
-    let interval = Duration::from_millis(INTERVAL.into());
-    manager.socket.set_read_timeout(Some(interval)).unwrap();
-    let first = manager.try_hear();
-    manager.socket.set_read_timeout(Some(4 * interval)).unwrap();
-    assert_eq!(manager.try_hear(), None, "after {first:?}");
+    let long = Duration::from_millis((4 * INTERVAL).into());
+    manager.socket.set_read_timeout(Some(long)).unwrap();
+    let late: Vec<_> = std::iter::from_fn(|| manager.try_hear()).take(2).collect();
+    assert!(late.len() <= 1, "{late:?}");
 
     // It was that, and nothing else.
     drop(stopped);

@@ -48,7 +48,7 @@ fn systemd_accepts_the_units_without_a_word() {
         let name = entry.unwrap().file_name();
         let unit = fs::read_to_string(units().join(&name)).unwrap();
         // Whether the program is installed there is not to be checked.
-        let unit = unit.replace("/usr/local/bin/greeter_server", "/bin/sh");
+        let unit = unit.replace("/usr/local/bin/board_server", "/bin/sh");
         let file = folder.join(name);
         fs::write(&file, unit).unwrap();
         files.push(file);

@@ -162,6 +162,21 @@ pub(super) fn bytes(slice: &grpc_slice) -> &[u8] {
     }
 }
 
+/// The bytes of a slice that nobody else has, to be written.
+#[cfg(feature = "tls")]
+pub(super) fn bytes_mut(slice: &mut grpc_slice) -> &mut [u8] {
+    // SAFETY: as in `bytes`.
+    unsafe {
+        if slice.refcount.is_null() {
+            let inlined = &mut slice.data.inlined;
+            &mut inlined.bytes[..usize::from(inlined.length)]
+        } else {
+            let outside = &mut slice.data.refcounted;
+            slice::from_raw_parts_mut(outside.bytes, outside.length)
+        }
+    }
+}
+
 /// Bytes that C-core is to send.
 pub(crate) struct Outgoing(grpc_slice);
 

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::ffi::{c_void, CString};
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+#[cfg(not(feature = "tls"))]
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +16,8 @@ use super::listener::Accepted;
 use super::peer::{numbered, PeerInfo};
 use super::shim::{touchdown_server_add_connection, ConnectionEvents};
 use super::socket_options;
+#[cfg(feature = "tls")]
+use super::tls;
 use super::wake::Wake;
 use super::Shared;
 
@@ -61,6 +65,11 @@ enum State {
         until: Instant,
     },
     Ready,
+    /// FIN is sent, to somebody who never was ready; until when the connection is kept, so
+    /// that what the peer was told gets there.
+    Refused {
+        until: Instant,
+    },
     /// Everything is sent, and FIN; until when the peer has to close, at the least.
     Lingering {
         until: Instant,
@@ -114,6 +123,7 @@ impl Connections {
         limit_unanswered(&accepted.socket, unanswered);
         let fd = accepted.socket.into_raw_fd();
         let number;
+        let info = Arc::new(accepted.info);
         let ticket = {
             let mut open = self.open.lock();
             open.next += 1;
@@ -124,7 +134,7 @@ impl Connections {
             let socket = Socket {
                 fd,
                 state,
-                info: Arc::new(accepted.info),
+                info: Arc::clone(&info),
                 unacknowledged: None,
             };
             open.sockets.insert(number, socket);
@@ -134,10 +144,16 @@ impl Connections {
                 connections: Arc::clone(self),
             })
         };
+        let (tls, session) = match () {
+            #[cfg(feature = "tls")]
+            () => tls::session(accepted.encryption, &accepted.peer, info),
+            #[cfg(not(feature = "tls"))]
+            () => (ptr::null(), ptr::null_mut()),
+        };
         // Calls find their connection again by the number.
         let peer = CString::new(numbered(&accepted.peer, number)).expect("no zeros in an address");
         // SAFETY: the server is not shut down before the thread that accepts has
-        // ended, and this is that thread; the socket and the ticket are given away.
+        // ended, and this is that thread; the socket, the ticket and the session are given away.
         unsafe {
             touchdown_server_add_connection(
                 shared.server.as_raw(),
@@ -147,6 +163,8 @@ impl Connections {
                 peer.as_ptr(),
                 &EVENTS,
                 Box::into_raw(ticket).cast(),
+                tls,
+                session,
             );
         }
     }
@@ -158,7 +176,7 @@ impl Connections {
         for socket in open.sockets.values() {
             let until = match socket.state {
                 State::Ready => continue,
-                State::Silent { until } => until,
+                State::Silent { until } | State::Refused { until } => until,
                 // As long as the last bytes are on their way to a slow peer.
                 State::Lingering { until } => {
                     let left = silence(socket.fd).map(|it| LINGER.saturating_sub(it));
@@ -180,7 +198,10 @@ impl Connections {
         let open = self.open.lock();
         let mut lingering = 0;
         for socket in open.sockets.values() {
-            if matches!(socket.state, State::Lingering { .. }) {
+            if matches!(
+                socket.state,
+                State::Lingering { .. } | State::Refused { .. }
+            ) {
                 if unacknowledged(socket.fd) == 0 {
                     shut_down(socket.fd);
                 } else {
@@ -252,7 +273,10 @@ impl Connections {
     fn become_lingering(&self, number: u64) {
         if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
             let until = Instant::now() + LINGER;
-            socket.state = State::Lingering { until };
+            socket.state = match socket.state {
+                State::Silent { .. } => State::Refused { until },
+                _ => State::Lingering { until },
+            };
         }
         self.wake.wake();
     }

@@ -48,6 +48,7 @@ pub(super) fn run(shared: &Arc<Shared>, limit: usize, handshake: Duration) {
         reserve: None,
         reported: None,
     };
+    // Now, while there are descriptors.
     keeper.refill_reserve();
     while !shared.stopping.load(Ordering::SeqCst) {
         keeper.turn();
@@ -175,6 +176,9 @@ impl Housekeeper<'_> {
     /// Accepts what there is, but no more than `most`: there are other things to do, and a
     /// flood must not keep the server from its end.
     fn accept_from(&mut self, index: usize, most: usize) {
+        if self.reserve.is_none() {
+            self.refill_reserve();
+        }
         for _ in 0..most {
             let accepted = self.shared.listening.lock().accept_from(index);
             match accepted {
@@ -211,7 +215,6 @@ impl Housekeeper<'_> {
     }
 
     fn refill_reserve(&mut self) {
-        // If there is none now, there is one later: this is tried each time.
         self.reserve = Wake::new().ok();
     }
 

@@ -79,30 +79,38 @@ fn verbosity(level: LevelFilter) -> gpr_log_severity {
     }
 }
 
-/// How many of C-core's errors are logged in a second. Most of them are what clients can cause as
-/// often as they like.
-const ERRORS_A_SECOND: u32 = 10;
+/// Holds back log lines that clients can cause as often as they like: ten in a second are written.
+pub(super) struct LogLimit(Mutex<Option<(Instant, u32)>>);
 
-/// Whether another error may be logged, and how many were not since the last one.
-fn may_log_error() -> Option<u32> {
-    static WINDOW: Mutex<Option<(Instant, u32)>> = Mutex::new(None);
-    let now = Instant::now();
-    let mut window = WINDOW.lock();
-    let (since, count) = window.get_or_insert((now, 0));
-    let mut skipped = 0;
-    if now.saturating_duration_since(*since) >= Duration::from_secs(1) {
-        skipped = count.saturating_sub(ERRORS_A_SECOND);
-        (*since, *count) = (now, 0);
+const LINES_A_SECOND: u32 = 10;
+
+impl LogLimit {
+    pub(super) const fn new() -> LogLimit {
+        LogLimit(Mutex::new(None))
     }
-    *count = count.saturating_add(1);
-    (*count <= ERRORS_A_SECOND).then_some(skipped)
+
+    /// Whether another line may be logged, and how many were not since the last one.
+    pub(super) fn admits(&self) -> Option<u32> {
+        let now = Instant::now();
+        let mut window = self.0.lock();
+        let (since, count) = window.get_or_insert((now, 0));
+        let mut skipped = 0;
+        if now.saturating_duration_since(*since) >= Duration::from_secs(1) {
+            skipped = count.saturating_sub(LINES_A_SECOND);
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(1);
+        (*count <= LINES_A_SECOND).then_some(skipped)
+    }
 }
 
 unsafe extern "C" fn forward(args: *mut gpr_log_func_args) {
+    // Most errors are what clients cause.
+    static ERRORS: LogLimit = LogLimit::new();
     // SAFETY: C-core passes arguments that live for the length of the call.
     let args = unsafe { &*args };
     let skipped = match args.severity {
-        gpr_log_severity::GPR_LOG_SEVERITY_ERROR => match may_log_error() {
+        gpr_log_severity::GPR_LOG_SEVERITY_ERROR => match ERRORS.admits() {
             Some(skipped) => skipped,
             None => return,
         },

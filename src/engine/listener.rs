@@ -9,11 +9,15 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::inherited::{inherited, Inherited, SYSTEMD};
 use super::peer::{PeerCredentials, PeerInfo};
 use super::socket_options;
+#[cfg(feature = "tls")]
+use super::tls::Encryption;
 use super::unix_path::{self, Access, Identity};
 
 /// Where a server listens.
@@ -58,6 +62,8 @@ pub(crate) struct ListenOptions {
     /// For the path of a unix socket.
     pub(crate) access: Access,
     pub(crate) tcp: TcpOptions,
+    #[cfg(feature = "tls")]
+    pub(crate) encryption: Option<Arc<Encryption>>,
 }
 
 impl ListenOptions {
@@ -66,6 +72,8 @@ impl ListenOptions {
             address,
             access: Access::default(),
             tcp: TcpOptions::default(),
+            #[cfg(feature = "tls")]
+            encryption: None,
         }
     }
 }
@@ -111,6 +119,8 @@ pub(crate) struct Listener {
     owns_path: bool,
     /// Whether the path is somebody else's for ever; see [`Inherited::path_stays`].
     path_stays: bool,
+    #[cfg(feature = "tls")]
+    encryption: Option<Arc<Encryption>>,
 }
 
 enum Socket {
@@ -126,6 +136,8 @@ pub(super) struct Accepted {
     pub(super) info: PeerInfo,
     /// How long the peer may leave unanswered what it is sent, if its listener says so.
     pub(super) unanswered: Option<Duration>,
+    #[cfg(feature = "tls")]
+    pub(super) encryption: Option<Arc<Encryption>>,
 }
 
 impl Accepted {
@@ -146,6 +158,8 @@ impl Accepted {
             peer,
             info: PeerInfo::default(),
             unanswered: options.unanswered(),
+            #[cfg(feature = "tls")]
+            encryption: None,
         })
     }
 
@@ -155,8 +169,13 @@ impl Accepted {
         Ok(Accepted {
             socket: socket.into(),
             peer: "unix:".to_owned(),
-            info: PeerInfo { credentials },
+            info: PeerInfo {
+                credentials,
+                ..PeerInfo::default()
+            },
             unanswered: None,
+            #[cfg(feature = "tls")]
+            encryption: None,
         })
     }
 }
@@ -194,8 +213,8 @@ impl Listener {
         if name.starts_with(SYSTEMD) {
             let before = listeners.len();
             while let Some(index) = given.iter().position(|it| it.name == *name) {
-                given[index].address()?;
-                listeners.push(Listener::inherit(given.remove(index), options)?);
+                listeners.push(Listener::inherit(&given[index], options)?);
+                given.remove(index);
             }
             return match listeners.len() > before {
                 true => Ok(()),
@@ -205,10 +224,9 @@ impl Listener {
         for address in addresses(name)? {
             let listener = match find(given, name, &address)? {
                 Some(index) => {
-                    let socket = given.remove(index);
-                    // It may have had another name, and goes by this one from now on.
-                    let name = name.clone();
-                    Listener::inherit(Inherited { name, ..socket }, options)?
+                    let listener = Listener::inherit(&given[index], options)?;
+                    given.remove(index);
+                    listener
                 }
                 None => Listener::bind_anew(&address, options)?,
             };
@@ -252,6 +270,8 @@ impl Listener {
             is_inherited: false,
             owns_path: true,
             path_stays: false,
+            #[cfg(feature = "tls")]
+            encryption: options.encryption.clone(),
         };
         // For more than the standard library does (128), which many clients that reconnect at the same
         // time would overflow.
@@ -260,8 +280,10 @@ impl Listener {
         Ok(listener)
     }
 
-    fn inherit(given: Inherited, options: &ListenOptions) -> io::Result<Listener> {
+    /// Listens with what was given; that stays where it is.
+    fn inherit(given: &Inherited, options: &ListenOptions) -> io::Result<Listener> {
         let address = given.address()?;
+        let socket = given.socket.try_clone()?;
         match &address {
             Address::Unix(path) if !given.path_stays => unix_path::allow(path, options.access)?,
             Address::Unix(path) if !unix_path::is_allowed(path, options.access)? => {
@@ -274,16 +296,19 @@ impl Listener {
         }
         let listener = Listener {
             socket: match address {
-                Address::Tcp(_) => Socket::Tcp(given.socket.into()),
-                Address::Unix(_) | Address::Abstract(_) => Socket::Unix(given.socket.into()),
+                Address::Tcp(_) => Socket::Tcp(socket.into()),
+                Address::Unix(_) | Address::Abstract(_) => Socket::Unix(socket.into()),
             },
             identity: identity(&address),
             address,
-            name: given.name,
+            // It may have had another, and goes by this one from now on.
+            name: options.address.clone(),
             tcp: options.tcp,
             is_inherited: true,
             owns_path: false,
             path_stays: given.path_stays,
+            #[cfg(feature = "tls")]
+            encryption: options.encryption.clone(),
         };
         listener.set_nonblocking()?;
         Ok(listener)
@@ -358,6 +383,12 @@ impl Listener {
                 .and_then(|(socket, _)| Accepted::from_unix(socket)),
         };
         match accepted {
+            #[cfg(feature = "tls")]
+            Ok(accepted) => Ok(Some(Accepted {
+                encryption: self.encryption.clone(),
+                ..accepted
+            })),
+            #[cfg(not(feature = "tls"))]
             Ok(accepted) => Ok(Some(accepted)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
@@ -540,6 +571,8 @@ mod tests {
             given("systemd:web", UnixListener::bind(&path).unwrap()),
             given("systemd:web", UnixListener::bind_addr(&name).unwrap()),
         ];
+        // A service in a root directory of its own does not see it.
+        std::fs::remove_file(path).unwrap();
         let listeners = Listener::bind_from("systemd:web", &mut sockets).unwrap();
         let kinds: Vec<_> = listeners.iter().map(Listener::address).collect();
         assert!(
@@ -560,7 +593,6 @@ mod tests {
             .unwrap()
             .to_string();
         assert!(error.contains("has passed no socket"), "{error}");
-        std::fs::remove_file(path).unwrap();
     }
 
     #[test]
@@ -583,6 +615,33 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn the_access_to_a_path_holds_for_what_was_given_too() {
+        let path = temporary_path("access");
+        let address = format!("unix:{}", path.display());
+        let mut options = ListenOptions::new(address.clone());
+        options.access.mode = Some(0o640);
+        let mode = || {
+            use std::os::unix::fs::PermissionsExt;
+            let permissions = std::fs::metadata(&path).unwrap().permissions();
+            permissions.mode() & 0o7777
+        };
+        let old = bind_one(&address, &mut Vec::new());
+        assert_ne!(mode(), 0o640);
+        // systemd's is not this program's to change, and not lost either.
+        let mut systemds = vec![Inherited {
+            path_stays: true,
+            ..old.hand_over().unwrap()
+        }];
+        let mut listeners = Vec::new();
+        let error = Listener::bind(&options, &mut systemds, &mut listeners).unwrap_err();
+        assert!(error.to_string().contains("SocketMode="), "{error}");
+        assert_eq!((systemds.len(), listeners.len()), (1, 0));
+        let mut handed = vec![old.hand_over().unwrap()];
+        Listener::bind(&options, &mut handed, &mut listeners).unwrap();
+        assert_eq!((mode(), handed.len()), (0o640, 0));
     }
 
     #[test]

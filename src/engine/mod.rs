@@ -26,6 +26,8 @@ mod stack;
 mod stored;
 mod symbols;
 mod timers;
+#[cfg(feature = "tls")]
+mod tls;
 mod unix_path;
 mod wake;
 mod worker;
@@ -48,7 +50,6 @@ pub(crate) use self::bytes::{Compression, Message, Outgoing};
 pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, SendError, Wait};
 #[cfg(feature = "systemd")]
 pub(crate) use self::inherited::close_unused;
-#[allow(unused_imports)]
 pub(crate) use self::inherited::{drop_inherited, inherit, take_socket, Inherited};
 pub use self::listener::Address;
 pub(crate) use self::listener::{ListenOptions, Listener, TcpKeepalive};
@@ -57,6 +58,8 @@ pub(crate) use self::server::quarter_of_memory;
 pub(crate) use self::spawn::spawn;
 #[cfg(feature = "systemd")]
 pub(crate) use self::stored::name_of as stored_name;
+#[cfg(feature = "tls")]
+pub(crate) use self::tls::{Encryption, HTTP2};
 
 use self::connections::Connections;
 use self::listening::Listening;

@@ -1,6 +1,8 @@
 //! Who is at the other end of a connection.
 
 use std::os::fd::AsRawFd;
+#[cfg(feature = "tls")]
+use std::sync::OnceLock;
 
 /// Between a peer's address and the number of its connection, in what C-core is told. No address
 /// has it.
@@ -10,6 +12,9 @@ const BEFORE_NUMBER: char = ';';
 #[derive(Debug, Default)]
 pub(crate) struct PeerInfo {
     pub(crate) credentials: Option<PeerCredentials>,
+    /// In DER, once the handshake is over, if the peer has one.
+    #[cfg(feature = "tls")]
+    pub(crate) certificate: OnceLock<Box<[u8]>>,
 }
 
 /// The process at the other end of a unix socket, as the kernel saw it when it connected.

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "closure.h"
 #include "src/core/ext/transport/chttp2/transport/chttp2_transport.h"
 #include "src/core/lib/channel/channel_args.h"
 #include "src/core/lib/channel/channel_args_preconditioning.h"
@@ -32,7 +33,6 @@
 #include "src/core/lib/gprpp/debug_location.h"
 #include "src/core/lib/gprpp/ref_counted_ptr.h"
 #include "src/core/lib/gprpp/time.h"
-#include "src/core/lib/iomgr/closure.h"
 #include "src/core/lib/iomgr/endpoint.h"
 #include "src/core/lib/iomgr/error.h"
 #include "src/core/lib/iomgr/ev_posix.h"
@@ -46,10 +46,7 @@
 #include "src/core/lib/transport/http2_errors.h"
 #include "src/core/lib/transport/metadata_batch.h"
 #include "src/core/lib/transport/transport.h"
-
-#ifdef NDEBUG
-#error "shim.cc needs the larger layout of grpc_closure: compile it without NDEBUG"
-#endif
+#include "tls.h"
 
 namespace {
 class Connection;
@@ -83,6 +80,7 @@ namespace {
 using grpc_core::Duration;
 using grpc_core::ExecCtx;
 using grpc_core::Timestamp;
+using touchdown::InitClosure;
 
 // How long nothing of a call may have come in before the ack of the drain's
 // ping is believed, and how long the ack is held back at the least. On a busy
@@ -90,18 +88,6 @@ using grpc_core::Timestamp;
 // connection by themselves when told to go, and so do not wait for this.
 constexpr Duration kQuiet = Duration::Milliseconds(50);
 constexpr Duration kHeldAtLeast = Duration::Milliseconds(2);
-
-// `GRPC_CLOSURE_INIT` is not used: it is another function with NDEBUG.
-void InitClosure(grpc_closure* closure, grpc_iomgr_cb_func callback,
-                 void* arg) {
-  closure->cb = callback;
-  closure->cb_arg = arg;
-  closure->error_data.error = 0;
-  closure->scheduled = false;
-  closure->run = false;
-  closure->file_created = closure->file_initiated = nullptr;
-  closure->line_created = closure->line_initiated = 0;
-}
 
 // How many bytes of acks are held back. One has 17, and there is hardly ever more
 // than one on its way.
@@ -184,10 +170,11 @@ class Frames {
 //   sends FIN, then reads and drops until the peer has closed as well.
 class Connection {
  public:
-  Connection(grpc_endpoint* inner, int fd,
+  Connection(grpc_endpoint* inner, bool is_tls, int fd,
              std::shared_ptr<Common> common,
              const touchdown_connection_events& events, void* arg)
       : inner_(inner),
+        is_tls_(is_tls),
         fd_(fd),
         common_(std::move(common)),
         events_(events),
@@ -260,7 +247,7 @@ class Connection {
     {
       std::lock_guard<std::mutex> lock(self->mutex_);
       self->reading_ = false;
-      self->ended_ = self->ended_ || !error.ok();
+      self->ended_ = self->ended_ || self->HasEnded(error);
       if (self->shut_down_) {
         finished = self->ended_ && self->destroyed_;
         read_on = !self->ended_;
@@ -286,6 +273,12 @@ class Connection {
     } else if (finished) {
       self->Finish();
     }
+  }
+
+  // Whether nothing more can come, after a read that has ended like this. A client with
+  // which TLS has failed gets a gentle end as well, so that it hears why.
+  bool HasEnded(const grpc_error_handle& error) {
+    return !error.ok() && (!is_tls_ || touchdown::HasTcpEnded(inner_));
   }
 
   // Follows the frames that have come in, and while draining takes the acks of
@@ -424,6 +417,9 @@ class Connection {
       self->shut_down_ = true;
       callback = self->callback_;
       self->callback_ = nullptr;
+      if (!self->ended_ && self->is_tls_) {
+        touchdown::SayGoodbye(self->inner_, self->fd_);
+      }
       linger = !self->ended_ && shutdown(self->fd_, SHUT_WR) == 0;
       if (linger && !self->reading_) self->reading_ = read_on = true;
     }
@@ -524,6 +520,7 @@ class Connection {
 
   grpc_endpoint base_;  // first, so that `From` holds
   grpc_endpoint* const inner_;
+  const bool is_tls_;
   const int fd_;
   const std::shared_ptr<Common> common_;
   const touchdown_connection_events events_;
@@ -710,14 +707,19 @@ int touchdown_server_add_connection(grpc_server* server,
                                     const touchdown_arguments* arguments,
                                     int fd, const char* peer,
                                     const touchdown_connection_events* events,
-                                    void* arg) {
+                                    void* arg,
+                                    const touchdown_tls_functions* tls,
+                                    touchdown_tls_session* session) {
   grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
   grpc_core::ExecCtx exec_ctx;
   const grpc_core::ChannelArgs& args = arguments->value;
   grpc_endpoint* inner = grpc_tcp_create_from_fd(
       grpc_fd_create(fd, peer, /*track_err=*/true),
       grpc_event_engine::experimental::ChannelArgsEndpointConfig(args), peer);
-  Connection* connection = new Connection(inner, fd, arguments->common, *events, arg);
+  const bool is_tls = session != nullptr;
+  if (is_tls) inner = touchdown::NewTlsEndpoint(inner, *tls, session);
+  Connection* connection =
+      new Connection(inner, is_tls, fd, arguments->common, *events, arg);
   grpc_transport* transport =
       grpc_create_chttp2_transport(args, connection->endpoint(), false);
   // A null pointer whose destructor, which would look at a reference count,

@@ -6,6 +6,10 @@
 #define TOUCHDOWN_SHIM_H
 
 #include <grpc/grpc.h>
+#include <grpc/slice_buffer.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -31,16 +35,56 @@ typedef struct touchdown_arguments touchdown_arguments;
 touchdown_arguments* touchdown_arguments_create(const grpc_channel_args* args);
 void touchdown_arguments_destroy(touchdown_arguments* arguments);
 
+// The TLS of one connection.
+typedef struct touchdown_tls_session touchdown_tls_session;
+
+typedef enum {
+  TOUCHDOWN_TLS_HANDSHAKE = 0,
+  TOUCHDOWN_TLS_OPEN = 1,
+  // The peer has said that nothing more will come (close_notify).
+  TOUCHDOWN_TLS_CLOSED = 2,
+  // Nothing is taken in any more. There may be an alert to send.
+  TOUCHDOWN_TLS_FAILED = 3,
+} touchdown_tls_state;
+
+// What a session can do. None of it blocks or calls back into C-core's connection, and there
+// is one call at a time. The session is passed for the last time to `destroy`.
+typedef struct touchdown_tls_functions {
+  touchdown_tls_state (*state)(const touchdown_tls_session* session);
+  // Takes in what came from the peer, or the beginning of it, and returns how many
+  // bytes: at least one, unless the session has failed. What it decrypts is to be
+  // fetched before the next call.
+  size_t (*take_in)(touchdown_tls_session* session, const uint8_t* bytes,
+                    size_t count);
+  // Moves decrypted bytes to `room`, and returns how many.
+  size_t (*take_decrypted)(touchdown_tls_session* session, uint8_t* room,
+                           size_t size);
+  // Encrypts the beginning of what lies in these pieces, and returns how many bytes. In the states
+  // OPEN and CLOSED.
+  size_t (*encrypt)(touchdown_tls_session* session, const struct iovec* pieces,
+                    size_t count);
+  // Adds what is to be sent to the peer.
+  void (*take_out)(touchdown_tls_session* session, grpc_slice_buffer* out);
+  // Ends the own side: adds close_notify to what is to be sent.
+  void (*close)(touchdown_tls_session* session);
+  // The connection has ended during the handshake.
+  void (*ended)(touchdown_tls_session* session);
+  void (*destroy)(touchdown_tls_session* session);
+} touchdown_tls_functions;
+
 // Serves HTTP/2 on `fd`, a connected, non-blocking stream socket, which the
 // server owns from now on. `peer` is the address given out for its calls, and
-// is copied. Returns 0 if C-core refused the connection; `closed` is called
+// is copied. With a `session`, which is given away, it is HTTP/2 over TLS; without,
+// `tls` and `session` are null. Returns 0 if C-core refused the connection; `closed` is called
 // in either case, possibly before this function returns.
 int touchdown_server_add_connection(grpc_server* server,
                                     grpc_completion_queue* queue,
                                     const touchdown_arguments* arguments,
                                     int fd, const char* peer,
                                     const touchdown_connection_events* events,
-                                    void* arg);
+                                    void* arg,
+                                    const touchdown_tls_functions* tls,
+                                    touchdown_tls_session* session);
 
 // Sends the graceful, two-step GOAWAY on every connection. Calls that are
 // already on the wire are still served, and so is everything else. A connection

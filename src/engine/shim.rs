@@ -1,9 +1,11 @@
 //! The functions of `shim.cc` and `threads.cc`; `shim.h` says what they do.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::io::IoSlice;
 
 use grpcio_sys::{
     grpc_call, grpc_call_error, grpc_channel_args, grpc_completion_queue, grpc_op, grpc_server,
+    grpc_slice_buffer,
 };
 
 #[repr(C)]
@@ -11,6 +13,24 @@ pub(super) struct ConnectionEvents {
     pub ready: unsafe extern "C" fn(*mut c_void),
     pub lingering: unsafe extern "C" fn(*mut c_void),
     pub closed: unsafe extern "C" fn(*mut c_void),
+}
+
+#[repr(C)]
+pub(super) struct TlsSession {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+pub(super) struct TlsFunctions {
+    pub state: unsafe extern "C" fn(*const TlsSession) -> c_int,
+    pub take_in: unsafe extern "C" fn(*mut TlsSession, *const u8, usize) -> usize,
+    pub take_decrypted: unsafe extern "C" fn(*mut TlsSession, *mut u8, usize) -> usize,
+    /// An `IoSlice` is an iovec: its documentation guarantees that.
+    pub encrypt: unsafe extern "C" fn(*mut TlsSession, *const IoSlice<'_>, usize) -> usize,
+    pub take_out: unsafe extern "C" fn(*mut TlsSession, *mut grpc_slice_buffer),
+    pub close: unsafe extern "C" fn(*mut TlsSession),
+    pub ended: unsafe extern "C" fn(*mut TlsSession),
+    pub destroy: unsafe extern "C" fn(*mut TlsSession),
 }
 
 #[repr(C)]
@@ -34,6 +54,8 @@ unsafe extern "C" {
         peer: *const c_char,
         events: *const ConnectionEvents,
         arg: *mut c_void,
+        tls: *const TlsFunctions,
+        session: *mut TlsSession,
     ) -> c_int;
     pub(super) fn touchdown_server_send_goaways(
         server: *mut grpc_server,

@@ -65,6 +65,9 @@ pub(super) fn bind(path: &Path, access: Access, queue: libc::c_int) -> io::Resul
 
 /// Whether this is who may connect to the socket at a path.
 pub(super) fn is_allowed(path: &Path, access: Access) -> io::Result<bool> {
+    if access == Access::default() {
+        return Ok(true);
+    }
     let metadata = fs::symlink_metadata(path)?;
     let (mode, owner) = (metadata.mode() & 0o7777, (metadata.uid(), metadata.gid()));
     Ok(access.mode.is_none_or(|it| it == mode) && access.owner.is_none_or(|it| it == owner))

@@ -306,6 +306,14 @@ impl Lifecycle {
         &self.shared().gate
     }
 
+    /// Cancelled when this process has no other before it: right before Serving begins or, if it
+    /// replaces another process (see `touchdown::Upgrade`), once that one has begun to stop, which is some
+    /// time after Serving has begun. For those who need what only one process can have. If the program
+    /// stops before, it is never cancelled; so wait for [`stopping`](Self::stopping) as well.
+    pub fn in_charge(&self) -> &Token {
+        &self.shared().in_charge
+    }
+
     /// Cancelled as soon as the stop begins, before the program leaves Starting or Serving. For
     /// those who must say "not ready", or give up starting.
     pub fn stopping(&self) -> &Token {
@@ -526,6 +534,8 @@ impl Remote {
         match self.0.phase.get() {
             _ if is_stopping => Err(crate::UpgradeError::Stopping),
             Phase::Starting => Err(crate::UpgradeError::Starting),
+            // The one that has started this process may come back yet.
+            _ if !self.0.in_charge.is_cancelled() => Err(crate::UpgradeError::UnderWay),
             _ => Ok(()),
         }
     }

@@ -215,7 +215,9 @@ impl Shared {
 
     /// This process has no other before it any more.
     pub(super) fn take_charge(&self) -> Result<(), String> {
-        let result = match &self.pid_file {
+        // First: whoever reads the file may ask for an upgrade.
+        self.in_charge.cancel();
+        match &self.pid_file {
             None => Ok(()),
             Some(file) => file.write().map_err(|error| {
                 format!(
@@ -223,9 +225,7 @@ impl Shared {
                     file.path().display()
                 )
             }),
-        };
-        self.in_charge.cancel();
-        result
+        }
     }
 
     /// Lets the guard thread end.

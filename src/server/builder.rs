@@ -27,6 +27,8 @@ use super::listen::Listen;
 use super::running::{DrainLimits, Running, Server};
 use super::service::Service;
 use super::smoke_test::SmokeTest;
+#[cfg(feature = "tls")]
+use super::tls::Tls;
 
 /// Collects what a [`Server`] is made of.
 ///
@@ -335,7 +337,10 @@ impl ServerBuilder {
 
     /// Starts the server, or says why it did not start, and how its lifecycle ended.
     fn begin(mut self) -> Result<Server, (StartError, Box<Report>)> {
-        let lifecycle = std::mem::replace(&mut self.lifecycle, Lifecycle::builder())
+        let lifecycle = std::mem::replace(&mut self.lifecycle, Lifecycle::builder());
+        #[cfg(feature = "tls")]
+        let lifecycle = self.reload_certificates(lifecycle);
+        let lifecycle = lifecycle
             .plan(self.plan)
             .signals(self.signals.take().unwrap_or_default());
         let lifecycle = lifecycle.build().map_err(|error| {
@@ -376,6 +381,21 @@ impl ServerBuilder {
         // A signal meanwhile has begun the stop, and `wait` will tell.
         let _ = server.lifecycle().serving();
         Ok(server)
+    }
+
+    /// Lets the lifecycle read the certificates again when it reloads.
+    #[cfg(feature = "tls")]
+    fn reload_certificates(&self, mut lifecycle: lifecycle::Builder) -> lifecycle::Builder {
+        let mut all: Vec<Tls> = Vec::new();
+        for tls in self.listens.iter().filter_map(|it| it.tls.as_ref()) {
+            if !all.iter().any(|it| it.is_same(tls)) {
+                all.push(tls.clone());
+            }
+        }
+        for tls in all {
+            lifecycle = lifecycle.on_reload("tls", move || Ok(tls.reload()?));
+        }
+        lifecycle
     }
 
     /// Starts the server as a part of a lifecycle that it may share with others. The program calls

@@ -9,6 +9,8 @@ use crate::engine::{self, PeerCredentials};
 use crate::lifecycle::Token;
 
 use super::metadata::{checked, Metadata, MetadataError, Value};
+#[cfg(feature = "tls")]
+use super::peer_certificate::PeerCertificate;
 
 /// One call, as its handler sees it.
 ///
@@ -53,6 +55,28 @@ impl Call {
     /// ```
     pub fn peer_credentials(&self) -> Option<PeerCredentials> {
         self.core.connection_info()?.credentials
+    }
+
+    /// The caller's certificate, if its listener [asks](super::TlsFiles::client_ca) for one and it
+    /// has one; `None` also once the call's connection is gone. So refuse whom you do not know:
+    ///
+    /// ```
+    /// # use touchdown::{Call, Interceptor, Status};
+    /// struct OnlyTheFleet;
+    ///
+    /// impl Interceptor for OnlyTheFleet {
+    ///     fn before(&self, call: &Call) -> Result<(), Status> {
+    ///         match call.peer_certificate() {
+    ///             Some(peer) if peer.dns_names().iter().any(|it| it.ends_with(".fleet")) => Ok(()),
+    ///             _ => Err(Status::permission_denied("for the fleet only")),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn peer_certificate(&self) -> Option<PeerCertificate> {
+        let info = self.core.connection_info()?;
+        PeerCertificate::parse(info.certificate.get()?)
     }
 
     /// Whether the request that was read last came compressed. Most services need not know: they

@@ -6,6 +6,9 @@ use crate::engine::{ListenOptions, TcpKeepalive};
 
 use super::builder::StartError;
 
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+
 /// An address to listen at, with settings of its own. For [`ServerBuilder::listen`].
 ///
 /// | address | where |
@@ -13,7 +16,7 @@ use super::builder::StartError;
 /// | `0.0.0.0:50051`, `[::]:50051`, `localhost:50051` | at a port of IPv4 or IPv6, of every address that the name stands for; with port 0 the kernel chooses one, see [`Server::address`](super::Server::address) |
 /// | `unix:/run/greeter.sock` | at a unix socket |
 /// | `unix-abstract:greeter` | at a unix socket in Linux's abstract namespace: it has no path and no permissions, so every process in the same network namespace can connect |
-/// | `systemd:greeter` | at every socket that systemd has passed to this process under that name (`FileDescriptorName=` in the socket unit, by default the unit's name); it is an error if there is none |
+/// | `systemd:greeter` | at every socket that systemd has passed to this process under that name (`FileDescriptorName=` in the socket unit, by default the unit's name with `.socket`); it is an error if there is none |
 ///
 /// If systemd has passed a socket that listens at an address which is written out, that socket is
 /// used, and nothing is bound.
@@ -45,6 +48,8 @@ use super::builder::StartError;
 pub struct Listen {
     pub(super) options: ListenOptions,
     keepalive: Option<(Duration, Duration, u32)>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Tls>,
 }
 
 impl Listen {
@@ -53,7 +58,17 @@ impl Listen {
         Listen {
             options: ListenOptions::new(address.into()),
             keepalive: None,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
+    }
+
+    /// Encrypts what goes over its connections. A client that does not is told so, and refused.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.options.encryption = Some(tls.encryption());
+        self.tls = Some(tls);
+        self
     }
 
     /// Sets the permissions of a unix socket's path: who may write to it may connect. They hold from

@@ -165,6 +165,16 @@ pub(crate) struct Upgrades {
     candidate: Mutex<Option<Candidate>>,
 }
 
+/// An upgrade; dropped when it is over.
+struct UnderWay<'a>(&'a Upgrades);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        *self.0.under_way.lock() = false;
+        self.0.over.notify_all();
+    }
+}
+
 struct Parts {
     /// What is added may accept connections at once.
     are_open: bool,
@@ -230,13 +240,9 @@ impl Upgrades {
         if std::mem::replace(&mut *self.under_way.lock(), true) {
             return Err(UpgradeError::UnderWay);
         }
-        let result = program
-            .refuse_unless_serving()
-            .and_then(|()| predecessor::replace(self, program));
-        // Once the program is replaced, it is stopping.
-        *self.under_way.lock() = false;
-        self.over.notify_all();
-        result
+        let _under_way = UnderWay(self);
+        program.refuse_unless_serving()?;
+        predecessor::replace(self, program)
     }
 
     /// The program is about to end: waits until a new process that is not to take over has been told

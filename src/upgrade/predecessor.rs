@@ -18,10 +18,9 @@ use super::{UpgradeError, Upgrades};
 use crate::engine;
 use crate::lifecycle::Remote;
 
-/// How long a new process that is not wanted any more may take to end by itself, and how long if this
-/// one wants to stop.
-const END_TIME: Duration = Duration::from_secs(5);
-const HURRIED_END_TIME: Duration = Duration::from_secs(1);
+/// How long a new process that is not wanted any more may take to end by itself: seconds, and no more
+/// than the one that has begun if this process wants to stop.
+const END_TIME: u32 = 5;
 
 /// How often to look whether it has, should it not close its socket.
 const END_CHECK: Duration = Duration::from_millis(50);
@@ -174,7 +173,7 @@ impl Successor {
 
     /// The new process has closed its socket, so it has ended or is about to.
     fn ended(&mut self, when: &str) -> UpgradeError {
-        let how = match self.wait(END_TIME) {
+        let how = match self.wait(Duration::from_secs(1)) {
             Ok(Some(status)) => format!("the new process ended {when}: {status}"),
             Ok(None) => format!("the new process closed its socket {when}"),
             Err(error) => format!("the new process is lost {when}: {error}"),
@@ -195,15 +194,20 @@ impl Successor {
         if let Ok(id) = i32::try_from(id) {
             let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
         }
-        let time = match program.stopping().is_cancelled() {
-            true => HURRIED_END_TIME,
-            false => END_TIME,
-        };
-        if !self.serves && !matches!(self.wait(time), Ok(Some(_))) {
-            log::warn!("upgrade: killing process {id}");
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        if self.serves {
+            return;
         }
+        for _ in 0..END_TIME {
+            if !matches!(self.wait(Duration::from_secs(1)), Ok(None)) {
+                return;
+            }
+            if program.stopping().is_cancelled() {
+                break;
+            }
+        }
+        log::warn!("upgrade: killing process {id}");
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     fn wait(&mut self, time: Duration) -> io::Result<Option<ExitStatus>> {

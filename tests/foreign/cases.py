@@ -10,6 +10,8 @@ import traceback
 
 import grpc
 
+from channels import open_channel
+
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "interop" / "proto"))
 
 CASES = {}
@@ -45,7 +47,7 @@ def status_of(call, stream=False):
 
 
 def connect(**options):
-    return grpc.insecure_channel(sys.argv[1], **options)
+    return open_channel(sys.argv[1], **options)
 
 
 def main():

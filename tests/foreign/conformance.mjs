@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 
 import { grpc, load, main, run, start } from './cases.mjs';
+import { credentials } from './credentials.mjs';
 
 const { Conformance } = load('conformance.proto').touchdown.conformance;
 const { OK, CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED } = grpc.status;
@@ -23,7 +24,7 @@ const SENT = {
   'trailer-raw-bin': [Buffer.from([0]), Buffer.from([]), Buffer.from([0xff, 0x2c, 0xff])],
 };
 
-const connect = (address, options) => new Conformance(address, grpc.credentials.createInsecure(), options);
+const connect = (address, options) => new Conformance(address, credentials(grpc), options);
 const body = (size, fields) => ({ body: Buffer.alloc(size), replies: 1, ...fields });
 
 function metadataOf(entries) {

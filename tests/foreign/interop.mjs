@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 
 import { grpc, load, main, run, start } from './cases.mjs';
+import { credentials } from './credentials.mjs';
 
 const { TestService, UnimplementedService } = load('src/proto/grpc/testing/test.proto').grpc.testing;
 const { OK, CANCELLED, INVALID_ARGUMENT, UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED } = grpc.status;
@@ -14,7 +15,7 @@ const REQUEST_SIZES = [27182, 8, 1828, 45904];
 const REPLY_SIZES = [31415, 9, 2653, 58979];
 const GZIP = { 'grpc.default_compression_algorithm': grpc.compressionAlgorithms.gzip };
 
-const connect = (address, options) => new TestService(address, grpc.credentials.createInsecure(), options);
+const connect = (address, options) => new TestService(address, credentials(grpc), options);
 const zeros = (size) => ({ body: Buffer.alloc(size) });
 const large = { responseSize: 314159, payload: zeros(271828) };
 const inputRequest = (size) => ({ payload: zeros(size) });
@@ -131,7 +132,7 @@ await main({
   },
 
   async unimplemented_service(address) {
-    const client = new UnimplementedService(address, grpc.credentials.createInsecure());
+    const client = new UnimplementedService(address, credentials(grpc));
     const { status } = await run(client, 'UnimplementedCall', [{}]);
     assert.equal(status.code, UNIMPLEMENTED);
   },

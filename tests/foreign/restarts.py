@@ -126,7 +126,8 @@ class Stage:
             self._certificate = make_certificate(folder, self.address.partition(":")[0])
 
     def start_server(self):
-        command = [self._options.server, self.address, *self._certificate]
+        certificate = ["--tls", *self._certificate] if self._certificate else []
+        command = [self._options.server, *certificate, self.address]
         server = Process(command, self._server_namespace, stderr=self._server_log)
         self._cleanup.callback(server.close)
         line = server.read_line()
@@ -340,7 +341,7 @@ def parse_options():
     beside_the_venv = str(pathlib.Path(sys.prefix).parent / "node_modules")
     node_modules = os.environ.get("TOUCHDOWN_NODE_MODULES", beside_the_venv)
     add, minimum_maximum = parser.add_argument, ("MIN", "MAX")
-    add("--server", required=True, help="the greeter_server to restart")
+    add("--server", required=True, help="the greeter_server, or with --tls board_server, to restart")
     add("--client", choices=["python", "node"], default="python")
     add("--by", choices=["restart", "upgrade"], default="restart", help="SIGTERM and a new start, or SIGUSR2")
     add("--restarts", type=int, default=30)
@@ -352,7 +353,7 @@ def parse_options():
     add("--pause-ms", type=float, nargs=2, default=[100, 400], metavar=minimum_maximum, help="from a reply to SIGTERM")
     add("--capture", help="look at the wire, and keep its packets in this file; needs root")
     add("--server-log", help="keep the server's standard error in this file")
-    add("--tls", action="store_true", help="needs openssl, and a server built with the feature tls")
+    add("--tls", action="store_true", help="needs openssl")
     add("--health-checks", action="store_true", help="of the Python client")
     add("--node", default="node", help="the Node program")
     add("--node-modules", default=node_modules, help="where its packages are")

@@ -2,12 +2,15 @@
 
 mod clients;
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+
 use clients::{installed, limited, node, output, python, tonic};
-use touchdown::Server;
+use touchdown::{Listen, Server, Tls};
 use touchdown_interop::{conformance, test_service::test_service};
 
 /// The published cases that need no TLS, no credentials and no proxy.
@@ -56,7 +59,7 @@ fn python_sees_what_becomes_of_its_calls_when_the_server_stops() {
 #[test]
 #[ignore = "needs the interop client of grpc-go: tests/foreign/grpc-go.sh"]
 fn grpc_go_passes_the_published_cases() {
-    let server = start();
+    let server = start(Listen::new("127.0.0.1:0"));
     let port = server.address().to_string();
     let (_, port) = port.rsplit_once(':').unwrap();
     for case in INTEROP.iter().chain(&["pick_first_unary"]) {
@@ -104,13 +107,86 @@ fn tonic_gets_all_that_grpc_promises() {
     pass(tonic("conformance"), &CONFORMANCE);
 }
 
+/// With certificates on both sides.
+#[test]
+#[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
+fn python_does_all_of_it_over_tls() {
+    pass_over_tls(python("interop.py"), &interop());
+    pass_over_tls(python("conformance.py"), &CONFORMANCE);
+}
+
+#[test]
+#[ignore = "needs Node with @grpc/grpc-js: tests/foreign/setup.sh"]
+fn node_does_all_of_it_over_tls() {
+    pass_over_tls(node("interop.mjs"), &interop());
+    pass_over_tls(node("conformance.mjs"), &CONFORMANCE);
+}
+
+#[test]
+#[ignore = "needs the interop client of grpc-go: tests/foreign/grpc-go.sh"]
+fn grpc_go_passes_the_published_cases_over_tls() {
+    let folder = certificates("go");
+    let tls = Tls::from_pem_files(folder.join("server.pem"), folder.join("server.key"));
+    let server = start(Listen::new("127.0.0.1:0").tls(tls.load().unwrap()));
+    let port = server.address().to_string();
+    let (_, port) = port.rsplit_once(':').unwrap();
+    for case in INTEROP {
+        let mut command = limited(&installed("grpc-go/interop_client"));
+        command.args(["-server_host", "127.0.0.1", "-server_port", port]);
+        command.args(["-use_tls", "-use_test_ca", "-ca_file"]);
+        command
+            .arg(folder.join("ca.pem"))
+            .args(["-test_case", case]);
+        output(command);
+    }
+    stop(server);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn pass_over_tls(mut client: Command, cases: &[&str]) {
+    let folder = certificates(cases[0]);
+    let tls = Tls::from_pem_files(folder.join("server.pem"), folder.join("server.key"));
+    let tls = tls.client_ca(folder.join("ca.pem")).load().unwrap();
+    client.env("TOUCHDOWN_TLS", &folder);
+    pass_at(Listen::new("127.0.0.1:0").tls(tls), client, cases);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// A folder with those of a CA, of a server at this machine, and of a client.
+fn certificates(name: &str) -> PathBuf {
+    let name = format!("touchdown-interop-{}-{name}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, content: String| std::fs::write(folder.join(name), content).unwrap();
+    let ca_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // By this a client sees that no other certificate has signed itself.
+    params.distinguished_name.push(DnType::CommonName, "CA");
+    let ca = params.self_signed(&ca_key).unwrap();
+    write("ca.pem", ca.pem());
+    for name in ["server", "client"] {
+        let key = KeyPair::generate().unwrap();
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let params = CertificateParams::new(names).unwrap();
+        let certificate = params.signed_by(&key, &ca, &ca_key).unwrap();
+        write(&format!("{name}.pem"), certificate.pem());
+        write(&format!("{name}.key"), key.serialize_pem());
+    }
+    folder
+}
+
 fn interop() -> Vec<&'static str> {
     [&INTEROP[..], &INTEROP_COMPRESSED].concat()
 }
 
 /// Runs the cases, one after the other, in one client.
-fn pass(mut client: Command, cases: &[&str]) {
-    let server = start();
+fn pass(client: Command, cases: &[&str]) {
+    pass_at(Listen::new("127.0.0.1:0"), client, cases);
+}
+
+fn pass_at(listen: Listen, mut client: Command, cases: &[&str]) {
+    let server = start(listen);
     client.arg(server.address().to_string()).args(cases);
     let written = output(client);
     let passed: Vec<_> = written
@@ -121,10 +197,10 @@ fn pass(mut client: Command, cases: &[&str]) {
     stop(server);
 }
 
-fn start() -> Server {
+fn start(listen: Listen) -> Server {
     let _ = env_logger::builder().is_test(true).try_init();
     Server::builder()
-        .address("127.0.0.1:0")
+        .listen(listen)
         .service(test_service())
         .service(conformance::service())
         .start()

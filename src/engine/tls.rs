@@ -1,0 +1,445 @@
+//! TLS: what tls.cc asks for each connection, with rustls.
+//!
+//! C-core brings TLS of its own: a BoringSSL of mid-2023, which makes a program 2.4 MB larger and
+//! C-core another build. rustls is kept up, smaller, and parses what strangers send in Rust.
+
+use std::ffi::c_int;
+use std::fmt;
+use std::io::{self, IoSlice, Read, Write};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use grpcio_sys::{grpc_slice_buffer, grpc_slice_buffer_add, grpc_slice_malloc};
+use parking_lot::RwLock;
+use rustls::server::{Acceptor, ServerConnection};
+use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, ServerConfig};
+use x509_cert::der::DateTime;
+
+use super::bytes::bytes_mut;
+use super::library::LogLimit;
+use super::peer::PeerInfo;
+use super::shim::{TlsFunctions, TlsSession};
+
+/// How much encrypted data a session may hold before it is fetched: tls.cc fetches as much at once.
+const ENCRYPTED: usize = 64 << 10;
+
+/// The protocol's name in TLS. RFC 9113, 3.2.
+pub(crate) const HTTP2: &[u8] = b"h2";
+
+/// With what new connections are served.
+pub(crate) struct Encryption(RwLock<Arc<ServerConfig>>);
+
+impl Encryption {
+    pub(crate) fn new(config: ServerConfig) -> Encryption {
+        Encryption(RwLock::new(Arc::new(config)))
+    }
+
+    /// Serves new connections with this from now on. What is open goes on as it was.
+    pub(crate) fn replace(&self, config: ServerConfig) {
+        *self.0.write() = Arc::new(config);
+    }
+
+    fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.read())
+    }
+}
+
+impl fmt::Debug for Encryption {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Encryption")
+    }
+}
+
+/// The type of a record with a handshake message. RFC 8446, 5.1.
+const HANDSHAKE: u8 = 22;
+
+/// The alert no_application_protocol, as it is written before there are keys. RFC 8446, 6; RFC 7301, 3.2.
+const NO_PROTOCOL: [u8; 7] = [21, 3, 3, 0, 2, 2, 120];
+
+/// For a client that speaks HTTP/2 without TLS: SETTINGS, then GOAWAY with INADEQUATE_SECURITY and a
+/// text that clients show. RFC 9113, 6.5, 6.8 and 7.
+const GO_AWAY: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
+    \0\0\x20\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0cthis address expects TLS";
+
+/// How a client begins that speaks HTTP/2 without TLS.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Handshake = 0,
+    Open = 1,
+    Closed = 2,
+    Failed = 3,
+}
+
+/// The TLS of one connection.
+struct Session {
+    peer: String,
+    info: Arc<PeerInfo>,
+    encryption: Arc<Encryption>,
+    state: State,
+    stage: Stage,
+    /// What is to be sent and rustls does not have.
+    answer: Vec<u8>,
+}
+
+enum Stage {
+    /// Nothing has come in.
+    New,
+    /// A part of the client's hello has come in.
+    Hello(Box<Acceptor>),
+    /// The configuration is settled.
+    Begun(Box<ServerConnection>),
+    Refused,
+}
+
+static FUNCTIONS: TlsFunctions = TlsFunctions {
+    state,
+    take_in,
+    take_decrypted,
+    encrypt,
+    take_out,
+    close,
+    ended,
+    destroy,
+};
+
+/// What C-core gets for a connection: a session, if it is encrypted.
+pub(super) fn session(
+    encryption: Option<Arc<Encryption>>,
+    peer: &str,
+    info: Arc<PeerInfo>,
+) -> (*const TlsFunctions, *mut TlsSession) {
+    match encryption {
+        Some(encryption) => {
+            let session = Session::new(peer.to_owned(), info, encryption);
+            (&FUNCTIONS, Box::into_raw(session).cast())
+        }
+        None => (ptr::null(), ptr::null_mut()),
+    }
+}
+
+impl Session {
+    /// A session with this client, whose certificate, if it has one, will be put into `info`.
+    fn new(peer: String, info: Arc<PeerInfo>, encryption: Arc<Encryption>) -> Box<Session> {
+        Box::new(Session {
+            peer,
+            info,
+            encryption,
+            state: State::Handshake,
+            stage: Stage::New,
+            answer: Vec::new(),
+        })
+    }
+
+    fn take_in(&mut self, bytes: &[u8]) -> usize {
+        let taken = match &mut self.stage {
+            Stage::New if bytes[0] != HANDSHAKE => {
+                self.refuse_plain(bytes);
+                return bytes.len();
+            }
+            Stage::New => {
+                self.stage = Stage::Hello(Box::default());
+                return self.take_in(bytes);
+            }
+            Stage::Hello(acceptor) => acceptor.read_tls(&mut &*bytes),
+            Stage::Begun(connection) => connection.read_tls(&mut &*bytes),
+            Stage::Refused => return 0,
+        };
+        match taken {
+            Ok(taken) if taken > 0 => {
+                self.go_on();
+                taken
+            }
+            Ok(_) => {
+                self.fail("it says more than is allowed");
+                0
+            }
+            Err(error) => {
+                self.fail(&error.to_string());
+                0
+            }
+        }
+    }
+
+    /// Works on what was read.
+    fn go_on(&mut self) {
+        if let Stage::Hello(acceptor) = &mut self.stage {
+            match acceptor.accept() {
+                Ok(None) => return,
+                Ok(Some(accepted)) => {
+                    let mut offered = accepted.client_hello().alpn().into_iter().flatten();
+                    if !offered.any(|it| it == HTTP2) {
+                        drop(offered);
+                        self.answer.extend(NO_PROTOCOL);
+                        self.stage = Stage::Refused;
+                        return self.fail("the client does not offer HTTP/2 (h2 in ALPN)");
+                    }
+                    drop(offered);
+                    match accepted.into_connection(self.encryption.current()) {
+                        Ok(mut connection) => {
+                            connection.set_buffer_limit(Some(ENCRYPTED));
+                            self.stage = Stage::Begun(Box::new(connection));
+                        }
+                        Err((error, alert)) => return self.refuse(&error, alert),
+                    }
+                }
+                Err((error, alert)) => return self.refuse(&error, alert),
+            }
+        }
+        let Stage::Begun(connection) = &mut self.stage else {
+            return;
+        };
+        match connection.process_new_packets() {
+            Ok(io) if io.peer_has_closed() => {
+                let begun = self.state == State::Open;
+                self.state = State::Closed;
+                if !begun {
+                    self.fail("the client has left during the handshake");
+                }
+            }
+            Ok(_) if self.state == State::Handshake && !connection.is_handshaking() => {
+                if let Some([certificate, ..]) = connection.peer_certificates() {
+                    let _ = self.info.certificate.set(certificate.as_ref().into());
+                }
+                self.state = State::Open;
+            }
+            Ok(_) => {}
+            Err(error) => self.fail(&reason(&error)),
+        }
+    }
+
+    fn refuse(&mut self, error: &Error, mut alert: rustls::server::AcceptedAlert) {
+        let _ = alert.write_all(&mut self.answer);
+        self.stage = Stage::Refused;
+        self.fail(&reason(error));
+    }
+
+    fn refuse_plain(&mut self, bytes: &[u8]) {
+        self.stage = Stage::Refused;
+        if bytes.starts_with(&PREFACE[..PREFACE.len().min(bytes.len())]) {
+            self.answer.extend(GO_AWAY);
+            return self.fail("the client speaks HTTP/2 without TLS");
+        }
+        let begin = bytes[..bytes.len().min(16)].escape_ascii();
+        self.fail(&format!("the client does not speak TLS, but \"{begin}\""));
+    }
+
+    fn fail(&mut self, why: &str) {
+        if self.state == State::Failed {
+            return;
+        }
+        self.state = State::Failed;
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(skipped) = LIMIT.admits() {
+            if skipped > 0 {
+                log::warn!("{skipped} more failures of TLS were not logged");
+            }
+            log::warn!("TLS with {} failed: {why}", self.peer);
+        }
+    }
+
+    fn take_decrypted(&mut self, room: &mut [u8]) -> usize {
+        match &mut self.stage {
+            // What cannot be read now is told by the state.
+            Stage::Begun(connection) => connection.reader().read(room).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    fn encrypt(&mut self, pieces: &[IoSlice<'_>]) -> usize {
+        match &mut self.stage {
+            Stage::Begun(connection) => connection.writer().write_vectored(pieces).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    fn take_out(&mut self, out: &mut impl Write) {
+        if !self.answer.is_empty() {
+            let _ = out.write_all(&self.answer);
+            self.answer = Vec::new();
+        }
+        if let Stage::Begun(connection) = &mut self.stage {
+            while connection.wants_write() {
+                if connection.write_tls(out).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Stage::Begun(connection) = &mut self.stage {
+            connection.send_close_notify();
+        }
+    }
+
+    fn ended(&mut self) {
+        match self.stage {
+            // Somebody who looks whether the port is open.
+            Stage::New => {
+                log::debug!("{} came, and left without a word of TLS", self.peer);
+                self.state = State::Failed;
+            }
+            _ => self.fail("the connection ended during the handshake"),
+        }
+    }
+}
+
+/// What rustls says of a handshake, as far as those who run servers meet it, in their words.
+fn reason(error: &Error) -> String {
+    let words = match error {
+        Error::NoCertificatesPresented => "the client shows no certificate",
+        Error::InvalidCertificate(error) => return certificate_reason(error),
+        Error::AlertReceived(alert) => return alert_reason(*alert),
+        Error::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => "no common version: the client offers neither TLS 1.2 nor 1.3",
+        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => {
+            "no common cipher suite"
+        }
+        Error::DecryptError => "a record cannot be decrypted",
+        other => return other.to_string(),
+    };
+    words.to_owned()
+}
+
+fn certificate_reason(error: &CertificateError) -> String {
+    let words = match error {
+        CertificateError::UnknownIssuer => "is of an unknown CA".to_owned(),
+        CertificateError::Expired => "has expired".to_owned(),
+        CertificateError::ExpiredContext { not_after, .. } => {
+            let end = DateTime::from_unix_duration(Duration::from_secs(not_after.as_secs()));
+            end.map_or_else(
+                |_| "has expired".to_owned(),
+                |end| format!("has expired at {end}"),
+            )
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "is not valid yet (or this machine's clock is slow)".to_owned()
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "is not made for clients (extended key usage)".to_owned()
+        }
+        other => format!("is refused: {other}"),
+    };
+    format!("the client's certificate {words}")
+}
+
+fn alert_reason(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::UnknownCA
+        | AlertDescription::BadCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::CertificateExpired
+        | AlertDescription::UnsupportedCertificate => {
+            format!("the client does not accept the server's certificate ({alert:?})")
+        }
+        alert => format!("the client has broken it off ({alert:?})"),
+    }
+}
+
+/// Adds to a slice buffer of C-core.
+struct Slices<'a>(&'a mut grpc_slice_buffer);
+
+impl Write for Slices<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let length = pieces.iter().map(|it| it.len()).sum();
+        // SAFETY: a new slice of this length, owned here.
+        let mut slice = unsafe { grpc_slice_malloc(length) };
+        let mut room = bytes_mut(&mut slice);
+        for piece in pieces {
+            let (place, rest) = std::mem::take(&mut room).split_at_mut(piece.len());
+            place.copy_from_slice(piece);
+            room = rest;
+        }
+        // SAFETY: the slice is given away.
+        unsafe { grpc_slice_buffer_add(self.0, slice) };
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Calls `body`, out of which no panic gets into C++. After one the session has failed.
+///
+/// # Safety
+/// `session` is what the function `session` has returned, not destroyed, and nobody else uses it
+/// now: tls.cc calls under a lock.
+unsafe fn with<T: Default>(session: *mut TlsSession, body: impl FnOnce(&mut Session) -> T) -> T {
+    // SAFETY: as the caller promises.
+    let session = unsafe { &mut *session.cast::<Session>() };
+    let result = catch_unwind(AssertUnwindSafe(|| body(session)));
+    result.unwrap_or_else(|_| {
+        session.state = State::Failed;
+        session.stage = Stage::Refused;
+        T::default()
+    })
+}
+
+unsafe extern "C" fn state(session: *const TlsSession) -> c_int {
+    // SAFETY: see `with`.
+    unsafe { (*session.cast::<Session>()).state as c_int }
+}
+
+unsafe extern "C" fn take_in(session: *mut TlsSession, bytes: *const u8, count: usize) -> usize {
+    // SAFETY: tls.cc passes so many bytes, at least one, and nobody writes them meanwhile; and see `with`.
+    unsafe {
+        let bytes = std::slice::from_raw_parts(bytes, count);
+        with(session, |it| it.take_in(bytes))
+    }
+}
+
+unsafe extern "C" fn take_decrypted(session: *mut TlsSession, room: *mut u8, size: usize) -> usize {
+    // SAFETY: tls.cc passes so much initialized memory that is its own; and see `with`.
+    unsafe {
+        let room = std::slice::from_raw_parts_mut(room, size);
+        with(session, |it| it.take_decrypted(room))
+    }
+}
+
+unsafe extern "C" fn encrypt(
+    session: *mut TlsSession,
+    pieces: *const IoSlice<'_>,
+    count: usize,
+) -> usize {
+    // SAFETY: tls.cc passes so many pieces, whose bytes stay as they are meanwhile; and see `with`.
+    unsafe {
+        let pieces = std::slice::from_raw_parts(pieces, count);
+        with(session, |it| it.encrypt(pieces))
+    }
+}
+
+unsafe extern "C" fn take_out(session: *mut TlsSession, out: *mut grpc_slice_buffer) {
+    // SAFETY: tls.cc passes a buffer that is its own; and see `with`.
+    unsafe {
+        let mut out = Slices(&mut *out);
+        with(session, |it| it.take_out(&mut out));
+    }
+}
+
+unsafe extern "C" fn close(session: *mut TlsSession) {
+    // SAFETY: see `with`.
+    unsafe { with(session, Session::close) }
+}
+
+unsafe extern "C" fn ended(session: *mut TlsSession) {
+    // SAFETY: see `with`.
+    unsafe { with(session, Session::ended) }
+}
+
+unsafe extern "C" fn destroy(session: *mut TlsSession) {
+    // SAFETY: the box that the function `session` gave away, and this is the last call with it.
+    let session = unsafe { Box::from_raw(session.cast::<Session>()) };
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(session)));
+}

@@ -1,0 +1,96 @@
+//! Clients with which TLS fails. The log is limited to ten lines in a second, so this is a program of its own.
+#![cfg(feature = "tls")]
+
+mod common;
+mod tls_support;
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use common::{echo, eventually, PREFACE};
+use tls_support::*;
+
+/// Each connection that fails makes one line, which says why.
+#[test]
+fn refused_clients_are_told_and_logged_once() {
+    listen_to_log();
+    let (folder, strangers) = (Folder::new(), Folder::new());
+    let ca = Ca::new("its own");
+    folder.write("clients.pem", &ca.pem());
+    folder.write_pair("late", ca.sign(expired(client_params("late"))));
+    folder.write_pair("server-only", {
+        let mut params = client_params("wrong");
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        ca.sign(params)
+    });
+    let files = folder.files().client_ca(folder.file("clients.pem"));
+    let server = start(echo(), files.load().unwrap());
+    let (ca, other_ca) = (folder.file("ca.pem"), strangers.file("ca.pem"));
+    let without_h2 = |protocols: &[&[u8]]| Wish {
+        protocols: protocols.iter().map(|it| it.to_vec()).collect(),
+        ..Wish::new(&ca)
+    };
+    let cases = [
+        (
+            Wish::new(&ca),
+            "CertificateRequired",
+            "shows no certificate",
+        ),
+        (
+            Wish::new(&ca).showing(&strangers, "client"),
+            "UnknownCA",
+            "is of an unknown CA",
+        ),
+        (
+            Wish::new(&ca).showing(&folder, "late"),
+            "CertificateExpired",
+            "certificate has expired at 2002-01-01",
+        ),
+        (
+            Wish::new(&ca).showing(&folder, "server-only"),
+            "",
+            "is not made for clients",
+        ),
+        (
+            Wish::new(&other_ca),
+            "UnknownIssuer",
+            "does not accept the server's certificate",
+        ),
+        (
+            without_h2(&[]),
+            "NoApplicationProtocol",
+            "does not offer HTTP/2",
+        ),
+        (
+            without_h2(&[b"http/1.1", b"h3"]),
+            "NoApplicationProtocol",
+            "does not offer HTTP/2",
+        ),
+    ];
+    for (wish, told, reason) in cases {
+        let before = (logged(reason), logged("TLS with"));
+        let mut client = connect(&server, &wish.config());
+        let error = client.begin().expect_err(reason).to_string();
+        assert!(error.contains(told), "{error}");
+        drop(client);
+        eventually(reason, || logged(reason) == before.0 + 1);
+        eventually("the connection is gone", || server.connections() == 0);
+        assert_eq!(logged("TLS with"), before.1 + 1, "{reason}");
+    }
+    let mut plain = TcpStream::connect(server.address().to_string()).unwrap();
+    plain.write_all(PREFACE).unwrap();
+    let answer = read_all(&mut plain);
+    let (settings, go_away) = answer.split_at(9);
+    assert_eq!(settings, [0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    assert_eq!(
+        usize::from(go_away[2]),
+        go_away.len() - 9,
+        "GOAWAY's length"
+    );
+    assert!(go_away.ends_with(b"this address expects TLS"));
+    eventually("it is logged", || logged("speaks HTTP/2 without TLS") == 1);
+    let mut plain = TcpStream::connect(server.address().to_string()).unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(read_all(&mut plain).is_empty());
+    eventually("it is logged", || logged("but \"GET / HTTP/1.1") == 1);
+}
