@@ -31,6 +31,10 @@ const LOG_PAUSE: Duration = Duration::from_secs(1);
 /// How often to look for clients that do not take their answers. No event says so either.
 const STUCK_CHECK: Duration = Duration::from_millis(500);
 
+/// As `QUIET`, if a successor serves already, so that nobody waits for this drain's end: a client on a
+/// machine that is overloaded was seen to take half a second until it read anything.
+const QUIET_BESIDE_SUCCESSOR: Duration = Duration::from_secs(5);
+
 /// How long a drain waits for a connection on which nothing happens: four round
 /// trips (GOAWAY and ping, ack, final GOAWAY, FIN) as the kernel has measured
 /// them, but at least and at most this.
@@ -279,13 +283,19 @@ impl Housekeeper<'_> {
                 for index in 0..queues {
                     self.accept_from(index, QUEUE as usize);
                 }
-                let given = shared.listening.lock().close();
+                let (given, has_successor) = {
+                    let mut listening = shared.listening.lock();
+                    (listening.close(), listening.is_handed_over())
+                };
                 given.into_iter().for_each(|it| self.admit(it));
                 shared.server.send_goaways();
-                let patience =
+                let mut patience =
                     (shared.connections.longest_round_trip() * 4).clamp(QUIET.0, QUIET.1);
                 // Two round trips of the four.
                 self.clients_know_at = Some(now + patience / 2);
+                if has_successor {
+                    patience = QUIET_BESIDE_SUCCESSOR;
+                }
                 self.drain = Drain::Under {
                     quiet_since: None,
                     patience,

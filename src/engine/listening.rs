@@ -78,6 +78,10 @@ impl Listening {
         }
     }
 
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.handed_over
+    }
+
     /// Makes a connection to this server without any of its sockets.
     pub(super) fn connect(&mut self) -> io::Result<OwnedFd> {
         if self.closed {

@@ -183,6 +183,7 @@ class Connection {
     grpc_slice_buffer_init(&incoming_);
     Init(&on_read_, OnRead);
     Init(&on_ready_, OnReady);
+    Init(&on_discard_, OnDiscard);
     Init(&on_timer_, OnTimer);
   }
 
@@ -269,7 +270,9 @@ class Connection {
     if (callback != nullptr) {
       ExecCtx::Run(DEBUG_LOCATION, callback, error);
     } else if (read_on) {
-      self->Discard();
+      // Not at once: if more has come, the read ends at once as well, and so on, and a
+      // peer that sends without a pause would use up the stack.
+      ExecCtx::Run(DEBUG_LOCATION, &self->on_discard_, absl::OkStatus());
     } else if (finished) {
       self->Finish();
     }
@@ -398,6 +401,10 @@ class Connection {
       ExecCtx::Run(DEBUG_LOCATION, callback, absl::OkStatus());
     }
     self->Unreference();
+  }
+
+  static void OnDiscard(void* arg, grpc_error_handle /*error*/) {
+    static_cast<Connection*>(arg)->Discard();
   }
 
   void Discard() {
@@ -530,6 +537,7 @@ class Connection {
   std::atomic<int> references_{1};
   grpc_closure on_read_;
   grpc_closure on_ready_;
+  grpc_closure on_discard_;
   grpc_closure on_timer_;
   grpc_timer timer_;
   // Belongs to the write under way.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use grpcio_sys::{grpc_slice_buffer, grpc_slice_buffer_add, grpc_slice_malloc};
 use parking_lot::RwLock;
-use rustls::server::{Acceptor, ServerConnection};
+use rustls::server::{Accepted, AcceptedAlert, Acceptor, ServerConnection};
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, ServerConfig};
 use x509_cert::der::DateTime;
 
@@ -169,49 +169,52 @@ impl Session {
         if let Stage::Hello(acceptor) = &mut self.stage {
             match acceptor.accept() {
                 Ok(None) => return,
-                Ok(Some(accepted)) => {
-                    let mut offered = accepted.client_hello().alpn().into_iter().flatten();
-                    if !offered.any(|it| it == HTTP2) {
-                        drop(offered);
-                        self.answer.extend(NO_PROTOCOL);
-                        self.stage = Stage::Refused;
-                        return self.fail("the client does not offer HTTP/2 (h2 in ALPN)");
-                    }
-                    drop(offered);
-                    match accepted.into_connection(self.encryption.current()) {
-                        Ok(mut connection) => {
-                            connection.set_buffer_limit(Some(ENCRYPTED));
-                            self.stage = Stage::Begun(Box::new(connection));
-                        }
-                        Err((error, alert)) => return self.refuse(&error, alert),
-                    }
-                }
-                Err((error, alert)) => return self.refuse(&error, alert),
+                Ok(Some(accepted)) => self.begin(accepted),
+                Err((error, alert)) => self.refuse(&error, alert),
             }
         }
         let Stage::Begun(connection) = &mut self.stage else {
             return;
         };
-        match connection.process_new_packets() {
-            Ok(io) if io.peer_has_closed() => {
-                let begun = self.state == State::Open;
-                self.state = State::Closed;
-                if !begun {
-                    self.fail("the client has left during the handshake");
-                }
+        let io = match connection.process_new_packets() {
+            Ok(io) => io,
+            Err(error) => return self.fail(&reason(&error)),
+        };
+        if self.state == State::Handshake && !connection.is_handshaking() {
+            if let Some([certificate, ..]) = connection.peer_certificates() {
+                let _ = self.info.certificate.set(certificate.as_ref().into());
             }
-            Ok(_) if self.state == State::Handshake && !connection.is_handshaking() => {
-                if let Some([certificate, ..]) = connection.peer_certificates() {
-                    let _ = self.info.certificate.set(certificate.as_ref().into());
-                }
-                self.state = State::Open;
+            self.state = State::Open;
+        }
+        if io.peer_has_closed() {
+            match self.state {
+                State::Handshake => self.fail("the client has left during the handshake"),
+                _ => self.state = State::Closed,
             }
-            Ok(_) => {}
-            Err(error) => self.fail(&reason(&error)),
         }
     }
 
-    fn refuse(&mut self, error: &Error, mut alert: rustls::server::AcceptedAlert) {
+    /// The client's hello is there. rustls would let in a client that names no protocol at all.
+    fn begin(&mut self, accepted: Accepted) {
+        let offers_http2 = {
+            let mut offered = accepted.client_hello().alpn().into_iter().flatten();
+            offered.any(|it| it == HTTP2)
+        };
+        if !offers_http2 {
+            self.answer.extend(NO_PROTOCOL);
+            self.stage = Stage::Refused;
+            return self.fail("the client does not offer HTTP/2 (h2 in ALPN)");
+        }
+        match accepted.into_connection(self.encryption.current()) {
+            Ok(mut connection) => {
+                connection.set_buffer_limit(Some(ENCRYPTED));
+                self.stage = Stage::Begun(Box::new(connection));
+            }
+            Err((error, alert)) => self.refuse(&error, alert),
+        }
+    }
+
+    fn refuse(&mut self, error: &Error, mut alert: AcceptedAlert) {
         let _ = alert.write_all(&mut self.answer);
         self.stage = Stage::Refused;
         self.fail(&reason(error));
@@ -283,7 +286,7 @@ impl Session {
                 log::debug!("{} came, and left without a word of TLS", self.peer);
                 self.state = State::Failed;
             }
-            _ => self.fail("the connection ended during the handshake"),
+            _ => self.fail("the client left during the handshake, or its time was over"),
         }
     }
 }
