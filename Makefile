@@ -3,9 +3,12 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo bench test build format clippy docs licences core models quick-start clients tools
+.PHONY: cross arm test-arm
 .PHONY: test-long subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
 
 CARGO ?= cargo
+armv7 := armv7-unknown-linux-gnueabihf
+aarch64 := aarch64-unknown-linux-gnu
 target := $(or $(CARGO_TARGET_DIR),target)
 
 # C-core in 2 minutes instead of 14, for those who have ccache.
@@ -21,6 +24,10 @@ help:
 	@echo "make bench   measures against tonic, grpcio, gRPC C++ and grpc-go, writes docs/benchmarks.* (15 min)"
 	@echo "             BENCH='--quick' passes options, BENCH=--help lists them"
 	@echo "make build   library and examples, in debug mode"
+	@echo "make cross TARGET=armv7-unknown-linux-gnueabihf    the greeter_server for a board; docs/cross.md lists targets"
+	@echo "             CRATE=FOLDER builds the crate in a folder instead"
+	@echo "make arm     what CI checks of ARM under QEMU: the lifecycle's tests, and a server for boards"
+	@echo "make test-arm     all tests of both ARM targets under QEMU (1 h and more)"
 	@echo "make test-long    make test, and what takes longer: every part below, 1 h or more"
 	@echo
 	@echo "Parts of make test-long: subscribers properties leaks processes ledger models-long asan tsan tsan-server miri"
@@ -103,6 +110,20 @@ clients:
 	else \
 		echo "Debian's golang packages are missing: grpc-go's interop client is skipped"; \
 	fi
+
+cross:
+	@.ci/cross $(TARGET) $(CRATE)
+
+# 32-bit is where assumptions break, so the server for boards is tried there.
+arm:
+	.ci/test-arm $(armv7) core
+	.ci/test-arm $(aarch64) core
+	.ci/test-arm $(armv7) board
+
+test-arm: arm
+	.ci/test-arm $(armv7) all
+	.ci/test-arm $(aarch64) all
+	.ci/test-arm $(aarch64) board
 
 tools:
 	@.ci/install

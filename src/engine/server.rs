@@ -70,7 +70,8 @@ impl Server {
         // SAFETY: C-core copies the arguments, with references of its own to the quota;
         // the queue outlives the server, which holds a reference to it.
         unsafe {
-            grpc_resource_quota_resize(quota, memory);
+            // C-core counts in a signed number: above its end, nothing would be left from the start.
+            grpc_resource_quota_resize(quota, memory.min(isize::MAX.unsigned_abs()));
             let raw = grpc_server_create(&args, ptr::null_mut());
             grpc_server_register_completion_queue(raw, queue, ptr::null_mut());
             let arguments = touchdown_arguments_create(&args);
@@ -155,7 +156,8 @@ impl Drop for Server {
     }
 }
 
-/// A quarter of the machine's memory, in bytes, but 16 MiB at the least.
+/// A quarter of the machine's memory, or of what a process can address if that is less, in bytes, but
+/// 16 MiB at the least.
 pub(crate) fn quarter_of_memory() -> usize {
     // SAFETY: system calls without memory; they say -1 for what they do not know.
     let (pages, size) = unsafe {
@@ -166,5 +168,7 @@ pub(crate) fn quarter_of_memory() -> usize {
     };
     let pages = usize::try_from(pages).unwrap_or(0);
     let size = usize::try_from(size).unwrap_or(0);
-    (pages / 4).saturating_mul(size).max(16 << 20)
+    (pages / 4)
+        .saturating_mul(size)
+        .clamp(16 << 20, usize::MAX / 4)
 }

@@ -40,7 +40,7 @@ use super::tls::Tls;
 /// | [`max_concurrent_streams`](Self::max_concurrent_streams) | 1,000 | calls beyond it wait unseen in the client; RFC 9113, 5.1.2 asks for no less than 100 |
 /// | [`max_receive_message_size`](Self::max_receive_message_size) | 4 MiB | as in every gRPC implementation |
 /// | [`max_metadata_size`](Self::max_metadata_size) | 16 KiB | C-core's own hard limit |
-/// | [`memory_limit`](Self::memory_limit) | a quarter of the machine's memory, 16 MiB at the least | the rest of the program needs some, too; it is the share that Java's virtual machine takes |
+/// | [`memory_limit`](Self::memory_limit) | a quarter of the machine's memory, 16 MiB at the least, and 1 GiB at the most on 32-bit machines | the rest of the program needs some, too; it is the share that Java's virtual machine takes |
 /// | [`keepalive`](Self::keepalive) | 60 s, 20 s | a peer that lost its power is noticed within 80 s; most NATs forget a connection later than that |
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | a client speaks first, and a slow radio link has a round trip of 1 s |
 /// | [`health`](Self::health) | nothing said | |

@@ -1,0 +1,3 @@
+fn main() -> Result<(), touchdown_build::Error> {
+    touchdown_build::compile(&["proto/board.proto"], &["proto"])
+}
