@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::listener::{Accepted, QUEUE};
+use super::memory::{self, Usage};
 use super::roster::{Watched, TICK};
 use super::wake::Wake;
-use super::{worker, Shared};
+use super::Shared;
 
 /// How often to look whether the peers' kernels have acknowledged the last
 /// bytes, when that is all there is to wait for. No event says so.
@@ -54,6 +55,8 @@ pub(super) fn run(shared: &Arc<Shared>, limit: usize, handshake: Duration) {
         clients_know_at: None,
         reserve: None,
         reported: None,
+        usage: Usage::default(),
+        memory: memory::Keeper::default(),
     };
     // Now, while there are descriptors.
     keeper.refill_reserve();
@@ -82,6 +85,8 @@ struct Housekeeper<'a> {
     reserve: Option<Wake>,
     /// When it was last logged that connections are not served.
     reported: Option<Instant>,
+    usage: Usage,
+    memory: memory::Keeper,
 }
 
 enum Drain {
@@ -109,6 +114,10 @@ impl Housekeeper<'_> {
         at(self.next_sweep);
         at(self.paused_until);
         at(self.watch_workers(now));
+        if self.memory.is_time(&self.shared.heap, now) {
+            memory::give_back();
+        }
+        at(self.memory.next_look());
         if self.shared.leaving.load(Ordering::SeqCst) {
             at(self.shared.cut_late_calls(now));
             at(self.go_on_draining(now));
@@ -123,7 +132,7 @@ impl Housekeeper<'_> {
             Watched::Off => return None,
             Watched::On => {}
             Watched::Spawn => {
-                if let Err(error) = self.shared.spawn("td-worker", worker::run) {
+                if let Err(error) = self.shared.spawn_worker() {
                     log::error!("cannot start another worker: {error}");
                     self.shared.roster.watch_failed(now);
                 }
@@ -264,6 +273,8 @@ impl Housekeeper<'_> {
             .next_sweep
             .map_or(silent_until, |it| it.min(silent_until));
         self.next_sweep = Some(sweep);
+        // This thread looks before it waits again, so nobody has to wake it.
+        let _ = self.usage.connection(&self.shared.heap);
         let connections = &self.shared.connections;
         connections.add(self.shared, accepted, silent_until);
     }

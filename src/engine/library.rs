@@ -14,7 +14,7 @@ use grpcio_sys::{
 use log::{Level, LevelFilter};
 use parking_lot::Mutex;
 
-use super::shim;
+use super::{memory, shim};
 
 /// Keeps C-core started.
 pub(super) struct Library(());
@@ -22,6 +22,7 @@ pub(super) struct Library(());
 impl Library {
     pub(super) fn acquire() -> Library {
         static LOG: Once = Once::new();
+        memory::bound_arenas();
         // SAFETY: these may be called at any time, the last one once C-core is started, and
         // `forward` is what C-core expects.
         unsafe {

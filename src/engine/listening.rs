@@ -178,6 +178,7 @@ mod tests {
             accepting: false,
             settings: vec![("touchdown.server", 1)],
             workers: 1,
+            stack_size: None,
             backlog: 1,
             prompt_calls: 1,
             connections: 10,

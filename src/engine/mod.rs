@@ -13,6 +13,7 @@ mod inherited;
 mod library;
 mod listener;
 mod listening;
+mod memory;
 mod pace;
 mod peer;
 mod queue;
@@ -63,6 +64,7 @@ pub(crate) use self::tls::{Encryption, HTTP2};
 
 use self::connections::Connections;
 use self::listening::Listening;
+use self::memory::Heap;
 use self::pace::Pace;
 use self::queue::Queue;
 use self::requests::Slot;
@@ -239,6 +241,8 @@ pub(crate) struct Config {
     pub(crate) settings: Vec<(&'static str, i32)>,
     /// How many handlers may run at a time.
     pub(crate) workers: usize,
+    /// How large the stacks of the threads that run handlers are, in bytes; Rust's default if it is not set.
+    pub(crate) stack_size: Option<usize>,
     /// How many calls may wait for a worker.
     pub(crate) backlog: usize,
     /// How many calls of prompt methods may be open.
@@ -260,6 +264,7 @@ struct Shared {
     queue: Queue,
     methods: Vec<Method>,
     roster: Roster<Job>,
+    stack_size: Option<usize>,
     seats: Mutex<Vec<Arc<Seat>>>,
     /// Calls that go on without a worker, and since when, by their address.
     detached: Mutex<HashMap<usize, (Arc<Call>, Instant)>>,
@@ -277,6 +282,7 @@ struct Shared {
     /// What is in flight has been told to stop, and what arrives from now on is refused.
     told_to_stop: AtomicBool,
     timers: Timers,
+    heap: Heap,
     connections: Arc<Connections>,
     listening: Mutex<Listening>,
     wake: Arc<Wake>,
@@ -331,25 +337,31 @@ impl Shared {
         }
     }
 
+    fn spawn_worker(self: &Arc<Self>) -> io::Result<()> {
+        let mut thread = std::thread::Builder::new().name("td-worker".to_owned());
+        if let Some(size) = self.stack_size {
+            thread = thread.stack_size(size);
+        }
+        self.spawn(thread, worker::run)
+    }
+
     fn spawn(
         self: &Arc<Self>,
-        name: &str,
+        thread: std::thread::Builder,
         body: impl FnOnce(&Arc<Shared>) + Send + 'static,
     ) -> io::Result<()> {
         let shared = Arc::clone(self);
         let mut threads = self.threads.lock();
-        let handle = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                let bomb = Bomb;
-                body(&shared);
-                std::mem::forget(bomb);
-                let mut threads = shared.threads.lock();
-                threads.running -= 1;
-                if threads.running == 0 {
-                    shared.all_ended.notify_all();
-                }
-            })?;
+        let handle = thread.spawn(move || {
+            let bomb = Bomb;
+            body(&shared);
+            std::mem::forget(bomb);
+            let mut threads = shared.threads.lock();
+            threads.running -= 1;
+            if threads.running == 0 {
+                shared.all_ended.notify_all();
+            }
+        })?;
         threads.running += 1;
         threads.handles.push(handle);
         Ok(())
@@ -538,6 +550,7 @@ impl Engine {
                     bytes: config.memory / 2,
                 },
             ),
+            stack_size: config.stack_size,
             unwritten_limit: config.workers.saturating_add(config.backlog),
             unanswered_limit: config.unanswered,
             seats: Mutex::default(),
@@ -548,6 +561,7 @@ impl Engine {
             slots_out: AtomicUsize::new(0),
             told_to_stop: AtomicBool::new(false),
             timers: Timers::new(Arc::clone(&wake)),
+            heap: Heap::default(),
             connections: Arc::new(Connections::new(Arc::clone(&wake))),
             listening: Mutex::new(Listening::new(config.listeners, config.accepting)),
             wake,
@@ -569,10 +583,11 @@ impl Engine {
         (0..2).for_each(|_| Slot::new(None).lay_out(&shared));
         let engine = Engine { shared, addresses };
         let (limit, handshake) = (config.connections, config.handshake);
-        engine.shared.spawn("td-accept", move |shared| {
+        let thread = std::thread::Builder::new().name("td-accept".to_owned());
+        engine.shared.spawn(thread, move |shared| {
             housekeeper::run(shared, limit, handshake)
         })?;
-        if let Err(error) = engine.shared.spawn("td-worker", worker::run) {
+        if let Err(error) = engine.shared.spawn_worker() {
             // The first thread shuts the server down, and somebody has to poll for that.
             let shared = Arc::clone(&engine.shared);
             drop(engine);

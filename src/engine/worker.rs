@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::bytes::Message;
 use super::call::{Call, Ending};
+use super::memory::Usage;
 use super::queue::{Check, Event};
 use super::requests::Arrival;
 use super::roster::{Decision, Next, Outlook};
@@ -159,6 +160,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
         shared,
         seat: Arc::new(Seat::new()),
         corked: None,
+        usage: Usage::default(),
     };
     shared.seats.lock().push(Arc::clone(&worker.seat));
     loop {
@@ -195,6 +197,7 @@ struct Worker<'a> {
     /// While replies are held back: how many more events may be handled first, and
     /// since when.
     corked: Option<(u32, Instant)>,
+    usage: Usage,
 }
 
 impl Worker<'_> {
@@ -274,6 +277,9 @@ impl Worker<'_> {
         };
         // A handler that streams waits for what it has written.
         let may_cork = outlook.short && crowded && !method.is_some_and(Method::is_streaming);
+        if self.usage.call(&shared.heap, outlook.bytes) {
+            shared.wake.wake();
+        }
         let job = Job {
             call,
             message,
@@ -281,7 +287,7 @@ impl Worker<'_> {
         };
         let mut decision = shared.roster.arrived(job, outlook, now);
         if let Decision::RunAndSpawn(job) = decision {
-            decision = match shared.spawn("td-worker", run) {
+            decision = match shared.spawn_worker() {
                 Ok(()) => Decision::Run(job),
                 Err(error) => {
                     log::error!("cannot start another worker: {error}");

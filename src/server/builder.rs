@@ -30,11 +30,15 @@ use super::smoke_test::SmokeTest;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 
+/// Three times what the server itself was seen to use, in a debug build.
+const LEAST_STACK: usize = 128 << 10;
+
 /// Collects what a [`Server`] is made of.
 ///
 /// | setting | default | reason for the default |
 /// |---|---|---|
 /// | [`workers`](Self::workers) | 16 | handlers block, so more than there are cores; threads are started when first needed |
+/// | [`stack_size`](Self::stack_size) | 2 MiB | as of all of Rust's threads: handlers may be of any kind |
 /// | [`backlog`](Self::backlog) | 1,024 calls | a burst on a few connections passes; at some 10 KiB a small call this is 10 MiB at the most |
 /// | [`max_connections`](Self::max_connections) | 512 | half of 1,024, the usual limit of descriptors of a process |
 /// | [`max_concurrent_streams`](Self::max_concurrent_streams) | 1,000 | calls beyond it wait unseen in the client; RFC 9113, 5.1.2 asks for no less than 100 |
@@ -54,6 +58,7 @@ pub struct ServerBuilder {
     health: Health,
     interceptors: Vec<Box<dyn Interceptor>>,
     workers: usize,
+    stack_size: Option<usize>,
     backlog: usize,
     max_connections: usize,
     max_concurrent_streams: usize,
@@ -87,6 +92,7 @@ impl Server {
             health: Health::new(),
             interceptors: Vec::new(),
             workers: 16,
+            stack_size: None,
             backlog: 1024,
             max_connections: 512,
             max_concurrent_streams: 1000,
@@ -152,6 +158,17 @@ impl ServerBuilder {
     /// Sets how many handlers may run at a time. Each needs a thread; one more polls.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// Sets how large the stacks of the threads that run handlers are, in bytes; 128 KiB at the least. The
+    /// server itself needs up to 40 KiB of one, the rest is the handlers' and interceptors'. A
+    /// stack takes memory only as far as it was ever used, so a smaller one saves address space, which
+    /// is scarce only under `RLIMIT_AS` (`LimitAS=` of systemd) and without overcommitment. One that is
+    /// too small ends the process when it overflows. Without this, `RUST_MIN_STACK` sets it, as for every
+    /// thread of Rust's.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
         self
     }
 
@@ -448,6 +465,13 @@ impl ServerBuilder {
         };
         let settings = self.settings()?;
         let (workers, backlog) = (at_least_one("workers", self.workers)?, self.backlog);
+        if let Some(size) = self.stack_size.filter(|it| *it < LEAST_STACK) {
+            return Err(StartError::Setting {
+                setting: "stack_size",
+                value: size.to_string(),
+                expected: "at least 131072",
+            });
+        }
         let connections = at_least_one("max_connections", self.max_connections)?;
         let memory = self.memory_limit.unwrap_or_else(engine::quarter_of_memory);
         let memory = at_least_one("memory_limit", memory)?;
@@ -520,6 +544,7 @@ impl ServerBuilder {
             accepting: handed_over_with.upgrades().is_none(),
             settings,
             workers,
+            stack_size: self.stack_size,
             backlog,
             prompt_calls: workers.saturating_add(backlog).saturating_add(watchers),
             connections,
