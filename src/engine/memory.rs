@@ -5,6 +5,8 @@
 //! 17 threads and 500 calls in flight, 8 to 11 MB of private memory, instead of 2 (docs/footprint.md).
 //! Another libc is left as it is.
 
+use std::io;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Once;
 use std::time::{Duration, Instant};
@@ -85,6 +87,48 @@ impl Keeper {
     }
 }
 
+/// How many threads C-core starts at once.
+const THREADS_OF_CORE: usize = 4;
+
+/// Makes sure that there is address space for the threads of C-core, whose stacks are of the system's
+/// default size. If one of them cannot be started, C-core waits for it without end.
+///
+/// # Errors
+///
+/// `OutOfMemory`, which says what to change.
+pub(super) fn check_room_for_core() -> io::Result<()> {
+    let wanted = default_stack_size().saturating_mul(THREADS_OF_CORE);
+    // SAFETY: a mapping of its own, which nobody touches, and which is gone right after.
+    let has_room = unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let room = libc::mmap(ptr::null_mut(), wanted, libc::PROT_NONE, flags, -1, 0);
+        room != libc::MAP_FAILED && libc::munmap(room, wanted) == 0
+    };
+    if has_room {
+        return Ok(());
+    }
+    let message = format!(
+        "gRPC C-core needs {} KiB of address space for the stacks of its threads: raise RLIMIT_AS \
+         (LimitAS= of systemd), or lower RLIMIT_STACK (LimitSTACK=), which is their size",
+        wanted >> 10
+    );
+    Err(io::Error::new(io::ErrorKind::OutOfMemory, message))
+}
+
+/// Of threads for which nothing is said.
+fn default_stack_size() -> usize {
+    // SAFETY: the attributes are made before they are read, and ended after.
+    unsafe {
+        let mut attributes = std::mem::zeroed();
+        let mut size = 0;
+        if libc::pthread_attr_init(&mut attributes) == 0 {
+            libc::pthread_attr_getstacksize(&attributes, &mut size);
+            libc::pthread_attr_destroy(&mut attributes);
+        }
+        size
+    }
+}
+
 /// Has the threads of this process share as many arenas as there are processors, unless its environment says
 /// how many. Arenas that are there already stay.
 pub(super) fn bound_arenas() {
@@ -92,7 +136,9 @@ pub(super) fn bound_arenas() {
     BOUND.call_once(|| {
         let tunables = std::env::var_os("GLIBC_TUNABLES").unwrap_or_default();
         let is_set = std::env::var_os("MALLOC_ARENA_MAX").is_some()
-            || tunables.to_string_lossy().contains("glibc.malloc.arena_max");
+            || tunables
+                .to_string_lossy()
+                .contains("glibc.malloc.arena_max");
         if !is_set {
             share_arenas();
         }

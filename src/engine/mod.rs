@@ -523,6 +523,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Starts to serve.
     pub(crate) fn start(mut config: Config, host: Arc<dyn Host>) -> io::Result<Engine> {
+        memory::check_room_for_core()?;
         let wake = Arc::new(Wake::new()?);
         let queue = Queue::new();
         let server = Server::new(queue.as_raw(), &config.settings, config.memory);
