@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo bench test build format clippy docs licences core models quick-start clients tools
-.PHONY: cross arm test-arm
+.PHONY: cross arm test-arm footprint
 .PHONY: test-long subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
 
 CARGO ?= cargo
@@ -23,6 +23,7 @@ help:
 	@echo "make test    everything that must pass: formatting, lints, docs, licences, all tests"
 	@echo "make bench   measures against tonic, grpcio, gRPC C++ and grpc-go, writes docs/benchmarks.* (15 min)"
 	@echo "             BENCH='--quick' passes options, BENCH=--help lists them"
+	@echo "make footprint    size, memory, threads and start-up time, writes docs/footprint.md (10 min after the builds)"
 	@echo "make build   library and examples, in debug mode"
 	@echo "make cross TARGET=armv7-unknown-linux-gnueabihf    the greeter_server for a board; docs/cross.md lists targets"
 	@echo "             CRATE=FOLDER builds the crate in a folder instead"
@@ -43,6 +44,11 @@ bench: tools
 	@.ci/watch release $(CARGO) build --release --locked -p touchdown-rivals
 	@command -v python3 >/dev/null || .ci/install python3
 	@python3 benches/rivals/run.py $(BENCH)
+
+# In the profile of boards. The rivals are those of `make bench`.
+footprint: tools
+	@command -v python3 >/dev/null || .ci/install python3
+	@python3 benches/footprint/footprint.py $(FOOTPRINT)
 
 build: tools
 	@.ci/watch debug $(CARGO) build --workspace --examples --all-features
