@@ -6,11 +6,13 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-# Where a section of the map is: ` .text.name  0xADDRESS  0xSIZE  FILE`, on one line or two.
-PIECE = re.compile(r"^ (\.\S+|COMMON)\s+0x([0-9a-f]{16})\s+0x([0-9a-f]+) (.+)$")
+# A section in the map of LLD, `ADDRESS ADDRESS SIZE ALIGN         FILE:(SECTION)`, which is what Rust 1.90 and later
+# link with on x86-64, and in that of GNU ld, ` SECTION 0xADDRESS 0xSIZE FILE`, on one line or two.
+LLD = re.compile(r"^ *(?P<at>[0-9a-f]+) +[0-9a-f]+ +(?P<size>[0-9a-f]+) +\d+ {9}(?! )(?P<file>.+):\((?P<section>.+)\)$")
+GNU = re.compile(r"^ (?P<section>\.\S+|COMMON)\s+0x(?P<at>[0-9a-f]{16})\s+0x(?P<size>[0-9a-f]+) (?P<file>.+)$")
 MEMBER = re.compile(r"\(([^()]+?)(?:\.cc|\.c|\.cpp|\.S|\.asm)?\.o\)$")
-# They take no room in the file.
-EMPTY = (".bss", ".tbss", "COMMON")
+# They take no room in the stripped file.
+EMPTY = (".bss", ".tbss", "COMMON", ".debug", ".comment", ".symtab", ".strtab", ".shstrtab")
 TABLES = (".eh_frame", ".gcc_except_table")
 RUST = re.compile(r"17h[0-9a-f]{16}E")
 
@@ -25,6 +27,8 @@ def contributors(program, link_map, sources):
             continue
         if section.startswith(TABLES):
             found["unwinding tables (panics and C++ exceptions)"] += size
+        elif file == "<internal>" and section.startswith(".rodata"):
+            found["strings, of all languages"] += size
         elif member := MEMBER.search(file):
             name = component(section, member.group(1), components, file)
             if name is None:
@@ -47,12 +51,14 @@ def contributors(program, link_map, sources):
 def pieces(link_map):
     """The sections that the linker took, with their sizes and where they are from."""
     text = link_map.read_text(errors="replace")
-    text = text[text.index("Linker script and memory map") :]
-    # Long names have a line for themselves.
-    text = re.sub(r"^( \.\S+)\n\s+(0x)", r"\1 \2", text, flags=re.M)
+    form, start = LLD, text.find("Linker script and memory map")
+    if start >= 0:
+        # Long names have a line for themselves.
+        form, text = GNU, re.sub(r"^( \.\S+)\n\s+(0x)", r"\1 \2", text[start:], flags=re.M)
     for line in text.splitlines():
-        if (found := PIECE.match(line)) and int(found.group(2), 16):
-            yield found.group(1), int(found.group(3), 16), found.group(4)
+        # What is not loaded is at 0.
+        if (found := form.match(line)) and int(found["at"], 16):
+            yield found["section"], int(found["size"], 16), found["file"]
 
 
 def components_of(sources):
@@ -68,15 +74,19 @@ def components_of(sources):
 
 def component(section, member, components, archive):
     """What a file of an archive belongs to; None if it is Rust's."""
+    if ".rcgu" in member:
+        return None
     if "libstdc++" in archive or "libsupc++" in archive:
         return "C++ library"
-    if "libgcc" in archive or "/libc" in archive:
+    if re.search(r"/lib(gcc|gcc_eh|c|c_nonshared|m)\.a\(", archive):
         return "compiler's and C library"
-    if member in ("shim", "threads") or member.endswith(("-shim", "-threads")):
+    if "/libtouchdown" in archive:
         return "touchdown (C++)"
+    # What the crate `cc` compiles has a hash before its name.
+    member = re.sub(r"^[0-9a-f]{16}-", "", member)
     folders = components.get(member)
     if not folders:
-        return None if ".rcgu" in member or "rust" in archive else "other C code"
+        return "other C code"
     if "N4absl" in section:
         return "Abseil"
     names = [name_of(it) for it in folders]
