@@ -2,7 +2,7 @@
 //!
 //! glibc gives threads arenas of their own, up to eight for each processor, and what is freed in one stays
 //! with it. After a burst a server would hold on to the sum of what each of its threads once needed: with
-//! 17 threads and 500 calls in flight, 8 to 11 MB of private memory, instead of 2 (docs/footprint.md).
+//! 17 threads and 500 calls in flight, 8 to 11 MB of private memory, instead of 2 (docs/small-machines.md).
 //! Another libc is left as it is.
 
 use std::io;
