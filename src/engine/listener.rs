@@ -173,10 +173,7 @@ impl Accepted {
         Ok(Accepted {
             socket: socket.into(),
             peer: "unix:".to_owned(),
-            info: PeerInfo {
-                credentials,
-                ..PeerInfo::default()
-            },
+            info: PeerInfo::with(credentials),
             unanswered: None,
             #[cfg(feature = "tls")]
             encryption: None,
