@@ -444,7 +444,18 @@ fn addresses(name: &str) -> io::Result<Vec<Address>> {
             false => Ok(vec![Address::Unix(path.into())]),
         };
     }
-    Ok(name.to_socket_addrs()?.map(Address::Tcp).collect())
+    Ok(each_once(name.to_socket_addrs()?))
+}
+
+/// A hosts file that says something twice is no reason to listen there twice.
+fn each_once(found: impl Iterator<Item = SocketAddr>) -> Vec<Address> {
+    let mut addresses = Vec::new();
+    for address in found.map(Address::Tcp) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 /// The place of a socket that was given for this address, by its name first: port 0 tells nothing.
@@ -552,6 +563,14 @@ mod tests {
     fn temporary_path(name: &str) -> PathBuf {
         let file = format!("touchdown-{}-{name}.sock", std::process::id());
         std::env::temp_dir().join(file)
+    }
+
+    #[test]
+    fn what_a_name_stands_for_twice_is_one_address() {
+        let found = ["127.0.0.1:80", "[::1]:80", "127.0.0.1:80"].map(|it| it.parse().unwrap());
+        let addresses = each_once(found.into_iter()).into_iter();
+        let written: Vec<_> = addresses.map(|it| it.to_string()).collect();
+        assert_eq!(written, ["127.0.0.1:80", "[::1]:80"]);
     }
 
     #[test]
