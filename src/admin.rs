@@ -20,6 +20,8 @@
 //!     .serve();
 //! ```
 //!
+//! While two processes serve, in an upgrade, it is the one in charge that answers.
+//!
 //! `examples/admin.rs` is a client, by [`AdminClient`].
 //!
 //! # Who may
@@ -32,7 +34,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::lifecycle::{Hook, Lifecycle, Plan};
+use crate::lifecycle::{one_line, Hook, Lifecycle, Plan};
 use crate::{
     Call, Code, Interceptor, Listen, Server, ServerBuilder, StartError, Status, UpgradeError,
 };
@@ -82,7 +84,8 @@ impl Admin {
     }
 
     /// Lets this user in as well, by his number. The mode of the socket's path is 0666 then, so that the
-    /// kernel lets him connect; whoever else does is refused.
+    /// kernel lets him connect; whoever else does is refused, but can take up the few connections that there are.
+    /// To keep others out altogether, put the socket into a folder that only these users may enter.
     pub fn allow_user(mut self, uid: u32) -> Admin {
         self.users.push(uid);
         self
@@ -169,7 +172,7 @@ impl AdminService for Operator {
         if !request.reason.is_empty() {
             why = format!("{} ({why})", request.reason);
         }
-        log::info!("admin: drain, {why}");
+        log::info!("admin: drain, {}", one_line(&why));
         self.program.shutdown(why);
         Ok(DrainReply {
             reason: self.reason(),

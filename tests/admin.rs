@@ -166,7 +166,9 @@ fn connect_as(user: u32, path: &Path) -> io::Result<Channel> {
 /// Runs a server with an admin socket in this folder until it ends.
 fn play(folder: &str) -> ! {
     let folder = Path::new(folder);
-    let upgrade = Upgrade::new().settle(Duration::ZERO);
+    let settle = fs::read_to_string(folder.join("settle"));
+    let settle = Duration::from_secs(settle.map_or(0, |it| it.parse().unwrap()));
+    let upgrade = Upgrade::new().settle(settle);
     let upgrade = match fs::read_to_string(folder.join("program")) {
         Ok(program) => upgrade.program(program),
         Err(_) => upgrade,
@@ -218,6 +220,42 @@ fn an_upgrade_is_begun_and_its_outcome_told() {
         "{error}"
     );
     admin_at(&path).drain(&DrainRequest::new()).unwrap();
+    assert_eq!(old.end().code, Some(exit_code::CLEAN.into()));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn while_two_processes_serve_the_orders_are_for_the_one_in_charge() {
+    const NAME: &str = "while_two_processes_serve_the_orders_are_for_the_one_in_charge";
+    let _bound = bound();
+    if let Some(folder) = role() {
+        play(&folder);
+    }
+    let folder = socket("both");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("settle"), "1000").unwrap();
+    let path = folder.join("admin");
+    let mut old = Process::start_as(&folder.display().to_string(), NAME);
+    old.hear("it serves");
+    let first = admin_at(&path)
+        .status(&StatusRequest::new())
+        .unwrap()
+        .process;
+    let upgrade = {
+        let admin = admin_at(&path);
+        thread::spawn(move || admin.upgrade(&UpgradeRequest::new()))
+    };
+    // The new one.
+    old.hear("it serves");
+    for _ in 0..50 {
+        let status = admin_at(&path).status(&StatusRequest::new()).unwrap();
+        assert_eq!(status.process, first);
+    }
+    admin_at(&path).drain(&DrainRequest::new()).unwrap();
+    assert_eq!(
+        upgrade.join().unwrap().unwrap_err().code(),
+        Code::Unavailable
+    );
     assert_eq!(old.end().code, Some(exit_code::CLEAN.into()));
     fs::remove_dir_all(&folder).unwrap();
 }

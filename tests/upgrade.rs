@@ -9,6 +9,7 @@ use std::env;
 use std::fs::{self, File};
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{symlink, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,6 +36,7 @@ const ADDRESS: &str = "address";
 const READY_WITHIN: &str = "ready_within";
 const SETTLE: &str = "settle";
 const GATE: &str = "gate";
+const NOHUP: &str = "nohup";
 
 /// Runs a server in this folder until it is stopped or replaced.
 fn play(folder: &Path) -> ! {
@@ -141,6 +143,15 @@ fn service(folder: &Path) -> Service {
     Service::builder("test.Echo")
         .unary("Say", move |call, request: StringValue| {
             let answer = match request.value.as_str() {
+                "process" => std::process::id().to_string(),
+                "gated" => {
+                    let _ = fs::write(folder.join("gated"), "");
+                    let gate = folder.join(GATE);
+                    while !gate.exists() && !call.token().is_cancelled() {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    if gate.exists() { "done" } else { "cut" }.to_owned()
+                }
                 "slow" => {
                     let _ = fs::write(folder.join("slow"), "");
                     call.token().wait_timeout(Duration::from_secs(1));
@@ -188,6 +199,7 @@ impl Stage {
         let folder = env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
         symlink(env::current_exe().unwrap(), folder.join(PROGRAM)).unwrap();
+        let nohup = files.iter().any(|(name, _)| *name == NOHUP);
         for (name, content) in files {
             fs::write(folder.join(name), content).unwrap();
         }
@@ -200,6 +212,15 @@ impl Stage {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(folder.join("errors")).unwrap());
+        if nohup {
+            // SAFETY: between fork and exec one system call, without memory.
+            unsafe {
+                command.pre_exec(|| {
+                    libc::signal(libc::SIGHUP, libc::SIG_IGN);
+                    Ok(())
+                });
+            }
+        }
         let first = command.spawn().unwrap();
         Stage { folder, first }
     }
@@ -574,13 +595,109 @@ fn a_stop_while_both_serve_stops_both() {
     let new = children(old)[0];
     send(old, Signal::SIGTERM);
     eventually("both end", || has_ended(old) && has_ended(new));
-    assert_eq!(
-        stage.log().matches("(exit 0): SIGTERM").count(),
-        2,
-        "{}",
-        stage.log()
+    let log = stage.log();
+    assert!(log.contains("(exit 0): SIGTERM"), "{log}");
+    assert!(
+        log.contains("(exit 0): requested: not to take over: the old process stops"),
+        "{log}"
     );
     assert!(!stage.log().contains("in charge"), "{}", stage.log());
+}
+
+/// A call in flight at the new process while both serve: that process, and what is told of the call.
+fn a_call_at_the_new_one(stage: &Stage) -> (u32, JoinHandle<Result<String, Status>>) {
+    let old = stage.pid().unwrap();
+    stage.signal(Signal::SIGUSR2);
+    eventually("the new one serves", || {
+        stage.log().matches("starting → serving").count() == 2
+    });
+    let new = children(old)[0];
+    let mut found = None;
+    // The kernel gives a connection to whichever of the two is first.
+    eventually("a connection is the new one's", || {
+        let client = stage.client();
+        if say(&client, "process").unwrap() == new.to_string() {
+            found = Some(client);
+        }
+        found.is_some()
+    });
+    let client = found.unwrap();
+    let call = thread::spawn(move || say(&client, "gated"));
+    eventually("the call runs", || stage.folder.join("gated").exists());
+    (new, call)
+}
+
+/// As systemd does, with a control group, and a terminal, with ^C.
+#[test]
+fn a_signal_to_both_while_both_serve_is_no_second_one_to_the_new_one() {
+    play_if_child();
+    let _bound = bound();
+    let slowly = [(SETTLE, "50000")];
+    let test = "a_signal_to_both_while_both_serve_is_no_second_one_to_the_new_one";
+    let stage = Stage::with(test, &slowly);
+    eventually("it serves", || stage.pid().is_some());
+    let old = stage.pid().unwrap();
+    let (new, call) = a_call_at_the_new_one(&stage);
+    send(new, Signal::SIGTERM);
+    eventually("the new one drains", || {
+        stage.log().contains("lame duck → draining")
+    });
+    send(old, Signal::SIGTERM);
+    eventually("the old one ends", || has_ended(old));
+    assert!(!has_ended(new), "{}", stage.log());
+    fs::write(stage.folder.join(GATE), "").unwrap();
+    assert_eq!(call.join().unwrap(), Ok("done".to_owned()));
+    eventually("the new one ends", || has_ended(new));
+    let log = stage.log();
+    assert_eq!(log.matches("(exit 0): ").count(), 2, "{log}");
+}
+
+#[test]
+fn a_new_process_that_stops_while_both_serve_keeps_its_calls_and_is_no_zombie() {
+    play_if_child();
+    let _bound = bound();
+    let slowly = [(SETTLE, "50000")];
+    let test = "a_new_process_that_stops_while_both_serve_keeps_its_calls_and_is_no_zombie";
+    let stage = Stage::with(test, &slowly);
+    eventually("it serves", || stage.pid().is_some());
+    let old = stage.pid().unwrap();
+    let (new, call) = a_call_at_the_new_one(&stage);
+    send(new, Signal::SIGTERM);
+    eventually("it has failed", || stage.failures() == 1);
+    fs::write(stage.folder.join(GATE), "").unwrap();
+    assert_eq!(call.join().unwrap(), Ok("done".to_owned()));
+    eventually("no child is left", || children(old).is_empty());
+    assert_eq!(stage.pid(), Some(old));
+    stage.stop();
+}
+
+#[test]
+fn if_the_old_process_crashes_the_new_one_goes_on() {
+    play_if_child();
+    let _bound = bound();
+    let slowly = [(SETTLE, "50000")];
+    let test = "if_the_old_process_crashes_the_new_one_goes_on";
+    for serves in [false, true] {
+        let stage = Stage::with(test, &slowly);
+        eventually("it serves", || stage.pid().is_some());
+        let old = stage.pid().unwrap();
+        stage.fault("starts slowly");
+        stage.signal(Signal::SIGUSR2);
+        eventually("it has begun", || !children(old).is_empty());
+        if serves {
+            fs::write(stage.folder.join(GATE), "").unwrap();
+            eventually("the new one serves", || {
+                stage.log().matches("starting → serving").count() == 2
+            });
+        }
+        send(old, Signal::SIGKILL);
+        eventually("the old one ends", || has_ended(old));
+        fs::write(stage.folder.join(GATE), "").unwrap();
+        eventually("the new one is in charge", || stage.pid() != Some(old));
+        assert_eq!(say(&stage.client(), "hello").unwrap(), "hello");
+        assert_eq!(say(&stage.client_at_path(), "hello").unwrap(), "hello");
+        stage.stop();
+    }
 }
 
 #[test]
@@ -663,6 +780,19 @@ fn the_new_process_gets_what_is_documented_and_no_descriptor_beside() {
 }
 
 #[test]
+fn hang_ups_that_were_ignored_stay_so() {
+    play_if_child();
+    let _bound = bound();
+    let stage = Stage::with("hang_ups_that_were_ignored_stay_so", &[(NOHUP, "")]);
+    eventually("it serves", || stage.pid().is_some());
+    stage.upgrade();
+    stage.signal(Signal::SIGHUP);
+    assert_eq!(say(&stage.client(), "hello").unwrap(), "hello");
+    stage.stop();
+    assert!(!stage.log().contains("SIGHUP"), "{}", stage.log());
+}
+
+#[test]
 fn who_cannot_be_replaced_says_so() {
     if role().is_some() {
         return;
@@ -699,4 +829,33 @@ fn a_pid_file_that_cannot_be_written_is_a_failed_start() {
         lifecycle.wait().exit_code(),
         touchdown::lifecycle::exit_code::FAILED_START
     );
+}
+
+#[test]
+fn who_reads_the_pid_file_may_ask_for_an_upgrade() {
+    if role().is_some() {
+        return;
+    }
+    let path = env::temp_dir().join(format!("touchdown-pid-{}", std::process::id()));
+    for _ in 0..200 {
+        let lifecycle = Lifecycle::builder()
+            .pid_file(&path)
+            .upgrade(Upgrade::new().program("/does/not/exist"))
+            .build()
+            .unwrap();
+        let reader = thread::spawn({
+            let (lifecycle, path) = (lifecycle.clone(), path.clone());
+            move || {
+                while !path.exists() {
+                    std::hint::spin_loop();
+                }
+                lifecycle.upgrade()
+            }
+        });
+        lifecycle.serving().unwrap();
+        let error = reader.join().unwrap().unwrap_err();
+        assert!(matches!(error, UpgradeError::Failed(_)), "{error}");
+        lifecycle.shutdown("the test is over");
+        lifecycle.wait();
+    }
 }

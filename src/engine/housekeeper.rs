@@ -31,14 +31,17 @@ const LOG_PAUSE: Duration = Duration::from_secs(1);
 /// How often to look for clients that do not take their answers. No event says so either.
 const STUCK_CHECK: Duration = Duration::from_millis(500);
 
-/// As `QUIET`, if a successor serves already, so that nobody waits for this drain's end: a client on a
-/// machine that is overloaded was seen to take half a second until it read anything.
+/// As `QUIET`, if a successor serves already, so that nobody waits for this drain's end.
 const QUIET_BESIDE_SUCCESSOR: Duration = Duration::from_secs(5);
 
 /// How long a drain waits for a connection on which nothing happens: four round
 /// trips (GOAWAY and ping, ack, final GOAWAY, FIN) as the kernel has measured
-/// them, but at least and at most this.
-const QUIET: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(2500));
+/// them, but at least and at most this. The least is what a client on an overloaded machine
+/// was seen to take until it read anything.
+const QUIET: (Duration, Duration) = (Duration::from_millis(600), Duration::from_millis(2500));
+
+/// How long C-core may take to let go of connections that were cut.
+const CUT_TIME: Duration = Duration::from_millis(250);
 
 pub(super) fn run(shared: &Arc<Shared>, limit: usize, handshake: Duration) {
     let mut keeper = Housekeeper {
@@ -291,8 +294,8 @@ impl Housekeeper<'_> {
                 shared.server.send_goaways();
                 let mut patience =
                     (shared.connections.longest_round_trip() * 4).clamp(QUIET.0, QUIET.1);
-                // Two round trips of the four.
-                self.clients_know_at = Some(now + patience / 2);
+                // Two round trips of the four, more or less.
+                self.clients_know_at = Some(now + patience / 4);
                 if has_successor {
                     patience = QUIET_BESIDE_SUCCESSOR;
                 }
@@ -331,8 +334,8 @@ impl Housekeeper<'_> {
                         log::info!("cut the connections that did not answer");
                         now
                     });
-                    if now < cut_since + QUIET.0 {
-                        return Some(cut_since + QUIET.0);
+                    if now < cut_since + CUT_TIME {
+                        return Some(cut_since + CUT_TIME);
                     }
                 }
                 self.drain = Drain::Done;

@@ -35,6 +35,10 @@ pub(crate) struct Inherited {
     /// The path of a unix socket is not this process's to remove, ever: systemd goes on listening
     /// there.
     pub(crate) path_stays: bool,
+    /// A socket unit of systemd has made it, and says who may connect.
+    pub(crate) of_unit: bool,
+    /// Another process serves there, and may go on.
+    pub(crate) in_use: bool,
 }
 
 /// What the process was given and no server has taken yet. The first call takes in what systemd
@@ -69,7 +73,7 @@ pub(crate) fn take_socket(fd: RawFd, inode: u64) -> Option<OwnedFd> {
 
 /// Adds what the process that this one replaces has handed over: descriptors that it was started
 /// with, and of which nobody else here knows.
-pub(crate) fn inherit(fd: RawFd, name: String, path_stays: bool) {
+pub(crate) fn inherit(fd: RawFd, name: String, path_stays: bool, of_unit: bool) {
     if !close_on_exec(fd) {
         log::error!("the socket of {name} was handed over as {fd}, which is not open");
         return;
@@ -79,6 +83,8 @@ pub(crate) fn inherit(fd: RawFd, name: String, path_stays: bool) {
         // SAFETY: it is open, and nobody else here knows of it.
         socket: unsafe { OwnedFd::from_raw_fd(fd) },
         path_stays,
+        of_unit,
+        in_use: true,
     });
 }
 
@@ -110,8 +116,11 @@ fn from_systemd() -> Vec<Inherited> {
             log::error!("LISTEN_FDS promises the descriptor {fd}, which is not open");
             break;
         }
+        let stored = stored::address_of(name);
         sockets.push(Inherited {
-            name: stored::address_of(name).unwrap_or_else(|| format!("{SYSTEMD}{name}")),
+            of_unit: stored.is_none(),
+            in_use: false,
+            name: stored.unwrap_or_else(|| format!("{SYSTEMD}{name}")),
             // SAFETY: it is open, and whoever set LISTEN_PID to this process has passed it to be
             // owned here. It is asked for once.
             socket: unsafe { OwnedFd::from_raw_fd(fd) },

@@ -119,6 +119,10 @@ pub(crate) struct Listener {
     owns_path: bool,
     /// Whether the path is somebody else's for ever; see [`Inherited::path_stays`].
     path_stays: bool,
+    /// See [`Inherited::of_unit`].
+    of_unit: bool,
+    /// Who may connect, once the path is this listener's.
+    access_then: Option<Access>,
     #[cfg(feature = "tls")]
     encryption: Option<Arc<Encryption>>,
 }
@@ -169,10 +173,7 @@ impl Accepted {
         Ok(Accepted {
             socket: socket.into(),
             peer: "unix:".to_owned(),
-            info: PeerInfo {
-                credentials,
-                ..PeerInfo::default()
-            },
+            info: PeerInfo::with(credentials),
             unanswered: None,
             #[cfg(feature = "tls")]
             encryption: None,
@@ -270,6 +271,8 @@ impl Listener {
             is_inherited: false,
             owns_path: true,
             path_stays: false,
+            of_unit: false,
+            access_then: None,
             #[cfg(feature = "tls")]
             encryption: options.encryption.clone(),
         };
@@ -285,7 +288,9 @@ impl Listener {
         let address = given.address()?;
         let socket = given.socket.try_clone()?;
         match &address {
-            Address::Unix(path) if !given.path_stays => unix_path::allow(path, options.access)?,
+            // Until this process is in charge, the one before it says who may connect.
+            Address::Unix(_) if given.in_use && !given.of_unit => {}
+            Address::Unix(path) if !given.of_unit => unix_path::allow(path, options.access)?,
             Address::Unix(path) if !unix_path::is_allowed(path, options.access)? => {
                 return Err(invalid(
                     "systemd has given it another mode or owner: set SocketMode=, SocketUser= and \
@@ -307,6 +312,8 @@ impl Listener {
             is_inherited: true,
             owns_path: false,
             path_stays: given.path_stays,
+            of_unit: given.of_unit,
+            access_then: (given.in_use && !given.of_unit).then_some(options.access),
             #[cfg(feature = "tls")]
             encryption: options.encryption.clone(),
         };
@@ -316,7 +323,9 @@ impl Listener {
 
     /// The socket as it was given; `None` if it was not.
     fn into_inherited(self) -> Option<Inherited> {
-        self.is_inherited.then(|| self.hand_over().ok()).flatten()
+        let in_use = self.access_then.is_some();
+        let given = self.is_inherited.then(|| self.hand_over().ok()).flatten()?;
+        Some(Inherited { in_use, ..given })
     }
 
     /// Another descriptor of the socket, for a successor.
@@ -329,12 +338,22 @@ impl Listener {
             name: self.name.clone(),
             socket,
             path_stays: self.path_stays,
+            of_unit: self.of_unit,
+            in_use: true,
         })
     }
 
-    /// The path of a unix socket is to go with this listener.
+    /// The path of a unix socket is to go with this listener, which says who may connect.
     pub(super) fn own_path(&mut self) {
         self.owns_path = !self.path_stays;
+        if let (Some(access), Address::Unix(path)) = (self.access_then.take(), &self.address) {
+            if let Err(error) = unix_path::allow(path, access) {
+                log::error!(
+                    "who may connect to {} stays as it was: {error}",
+                    self.address
+                );
+            }
+        }
     }
 
     /// Whether the process was given the socket.
@@ -425,7 +444,18 @@ fn addresses(name: &str) -> io::Result<Vec<Address>> {
             false => Ok(vec![Address::Unix(path.into())]),
         };
     }
-    Ok(name.to_socket_addrs()?.map(Address::Tcp).collect())
+    Ok(each_once(name.to_socket_addrs()?))
+}
+
+/// A hosts file that says something twice is no reason to listen there twice.
+fn each_once(found: impl Iterator<Item = SocketAddr>) -> Vec<Address> {
+    let mut addresses = Vec::new();
+    for address in found.map(Address::Tcp) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 /// The place of a socket that was given for this address, by its name first: port 0 tells nothing.
@@ -525,12 +555,22 @@ mod tests {
             name: name.to_owned(),
             socket: socket.into(),
             path_stays: false,
+            of_unit: false,
+            in_use: false,
         }
     }
 
     fn temporary_path(name: &str) -> PathBuf {
         let file = format!("touchdown-{}-{name}.sock", std::process::id());
         std::env::temp_dir().join(file)
+    }
+
+    #[test]
+    fn what_a_name_stands_for_twice_is_one_address() {
+        let found = ["127.0.0.1:80", "[::1]:80", "127.0.0.1:80"].map(|it| it.parse().unwrap());
+        let addresses = each_once(found.into_iter()).into_iter();
+        let written: Vec<_> = addresses.map(|it| it.to_string()).collect();
+        assert_eq!(written, ["127.0.0.1:80", "[::1]:80"]);
     }
 
     #[test]
@@ -668,6 +708,47 @@ mod tests {
         systemds.own_path();
         drop(systemds);
         assert!(path.exists(), "systemd's path stays");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    fn with_mode(address: &str, mode: u32, given: &mut Vec<Inherited>) -> io::Result<Listener> {
+        let mut options = ListenOptions::new(address.to_owned());
+        options.access.mode = Some(mode);
+        let mut listeners = Vec::new();
+        Listener::bind(&options, given, &mut listeners)?;
+        Ok(listeners.remove(0))
+    }
+
+    fn mode(path: &PathBuf) -> u32 {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn who_may_connect_is_the_successors_to_say_once_it_is_in_charge() {
+        let path = temporary_path("mode");
+        let address = format!("unix:{}", path.display());
+        let mut old = with_mode(&address, 0o660, &mut Vec::new()).unwrap();
+        let handed = || vec![old.hand_over().unwrap()];
+        drop(with_mode(&address, 0o600, &mut handed()).unwrap());
+        assert_eq!(mode(&path), 0o660, "the successor has failed");
+        let mut new = with_mode(&address, 0o600, &mut handed()).unwrap();
+        old.leave_path();
+        new.own_path();
+        assert_eq!(mode(&path), 0o600);
+    }
+
+    #[test]
+    fn who_may_connect_to_a_stored_socket_is_the_programs_to_say() {
+        let path = temporary_path("stored-mode");
+        let address = format!("unix:{}", path.display());
+        let stored = || Inherited {
+            path_stays: true,
+            ..given(&address, UnixListener::bind(&path).unwrap())
+        };
+        let listener = with_mode(&address, 0o640, &mut vec![stored()]).unwrap();
+        assert_eq!(mode(&path), 0o640);
+        drop(listener);
         std::fs::remove_file(path).unwrap();
     }
 

@@ -14,7 +14,8 @@ const FIRST: libc::c_uint = 3;
 
 /// Starts the program in this file with these arguments, of which the first is its name, and this
 /// environment. It gets the standard streams and the descriptors of `passed`, which keep their
-/// numbers. No other descriptor of this process gets there, however it was opened.
+/// numbers. No other descriptor of this process gets there, however it was opened. These signals it
+/// ignores, beside those that this process does.
 ///
 /// # Errors
 ///
@@ -25,6 +26,7 @@ pub(crate) fn spawn(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     passed: Vec<RawFd>,
+    ignored: Vec<libc::c_int>,
 ) -> io::Result<Child> {
     let limit = descriptor_limit();
     let path = CString::new(file.as_os_str().as_bytes())?;
@@ -44,6 +46,9 @@ pub(crate) fn spawn(
                 if libc::fcntl(*fd, libc::F_SETFD, 0) == -1 {
                     return Err(io::Error::last_os_error());
                 }
+            }
+            for signal in &ignored {
+                libc::signal(*signal, libc::SIG_IGN);
             }
             libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr());
             Err(io::Error::last_os_error())

@@ -133,18 +133,22 @@ pub use self::plan::{Plan, PlanError};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
 pub use self::restart::Restart;
 pub use self::shutdown::{Never, Token};
+#[cfg(feature = "server")]
+pub(crate) use self::signals::is_hang_up_ignored;
 pub use self::signals::{SignalSender, Signals};
 pub use self::startup::StartupHook;
 pub use self::state::Stopping;
 pub use self::workers::{SpawnError, Worker, WorkerGroup, WorkerResult};
 
-use self::report::one_line;
+pub(crate) use self::report::one_line;
 #[cfg(feature = "server")]
 pub(crate) use self::run::message_of;
 use self::state::Shared;
 #[cfg(feature = "systemd")]
 pub(crate) use self::view::{Progress, View};
 use crate::sync::{unbounded, Arc, Receiver};
+#[cfg(feature = "server")]
+use crate::upgrade::Readiness;
 
 /// A handle on the life of the program. Clones are the same lifecycle.
 ///
@@ -367,13 +371,22 @@ impl Lifecycle {
     pub fn serving(&self) -> Result<(), Stopping> {
         self.start()?;
         let shared = self.shared();
-        let is_in_charge = self.come_into_charge();
-        if let Err(why) = is_in_charge {
-            shared.begin_stop(Reason::StartFailed(why));
+        #[cfg(feature = "server")]
+        let readiness = self.prove_ready();
+        #[cfg(feature = "server")]
+        let is_in_charge = matches!(readiness, Readiness::InCharge);
+        #[cfg(feature = "server")]
+        let may_serve = !matches!(readiness, Readiness::Nobody);
+        #[cfg(not(feature = "server"))]
+        let (is_in_charge, may_serve) = (true, true);
+        if is_in_charge && shared.phase.get() == Phase::Starting {
+            if let Err(why) = shared.take_charge() {
+                shared.begin_stop(Reason::StartFailed(why));
+            }
         }
         let mut control = shared.control.lock();
         control.refuse_if_stopping()?;
-        if shared.phase.get() == Phase::Starting {
+        if may_serve && shared.phase.get() == Phase::Starting {
             let reload_wanted = control.reload_wanted;
             shared.step(&mut control, Phase::Serving);
             drop(control);
@@ -381,24 +394,29 @@ impl Lifecycle {
             if reload_wanted {
                 reload::ask(shared);
             }
+            #[cfg(feature = "server")]
+            if let (Readiness::Proven(it), Some(upgrades)) = (readiness, &shared.upgrades) {
+                // Only now: who connects finds the program ready.
+                let served = it.serve(upgrades, &Remote(Arc::clone(shared)));
+                served.unwrap_or_else(|why| shared.begin_stop(Reason::StartFailed(why)));
+            }
         }
         Ok(())
     }
 
     /// The last thing before Serving: nothing stands before this process any more, or the one that it
     /// replaces lets it serve.
-    fn come_into_charge(&self) -> Result<(), String> {
+    #[cfg(feature = "server")]
+    fn prove_ready(&self) -> Readiness {
         let shared = self.shared();
-        #[cfg(feature = "server")]
-        if let Some(upgrades) = &shared.upgrades {
-            if upgrades.prove_ready(&Remote(Arc::clone(shared)))? {
-                return Ok(());
-            }
-        }
-        if shared.phase.get() == Phase::Starting {
-            shared.take_charge()?;
-        }
-        Ok(())
+        let Some(upgrades) = &shared.upgrades else {
+            return Readiness::InCharge;
+        };
+        let readiness = upgrades.prove_ready(&Remote(Arc::clone(shared)));
+        readiness.unwrap_or_else(|why| {
+            shared.begin_stop(Reason::StartFailed(why));
+            Readiness::Nobody
+        })
     }
 
     /// Asks for a reload, as SIGHUP does, and returns at once: see [`Builder::on_reload`]. Does
@@ -533,7 +551,10 @@ impl Remote {
         let is_stopping = self.0.control.lock().reason.is_some();
         match self.0.phase.get() {
             _ if is_stopping => Err(crate::UpgradeError::Stopping),
-            Phase::Starting => Err(crate::UpgradeError::Starting),
+            // Whoever has read the pid file may be faster than the last step to Serving.
+            Phase::Starting if !self.0.in_charge.is_cancelled() => {
+                Err(crate::UpgradeError::Starting)
+            }
             // The one that has started this process may come back yet.
             _ if !self.0.in_charge.is_cancelled() => Err(crate::UpgradeError::UnderWay),
             _ => Ok(()),
@@ -569,7 +590,6 @@ impl Remote {
         describe(&self.0)
     }
 
-    #[cfg(feature = "admin")]
     pub(crate) fn shutdown(&self, why: String) {
         self.0.begin_stop(Reason::Requested(why));
     }

@@ -338,7 +338,7 @@ impl From<Report> for ExitCode {
 }
 
 /// Messages come from elsewhere; one with a line break must not break the line.
-pub(super) fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.chars()
         .map(|char| if char.is_control() { ' ' } else { char })
         .collect()

@@ -266,6 +266,12 @@ fn install_default_actions() -> io::Result<bool> {
     Ok(is_ignored)
 }
 
+/// Whether HUP was ignored when the process was started, which a handler of ours hides from what it starts.
+#[cfg(feature = "server")]
+pub(crate) fn is_hang_up_ignored() -> bool {
+    LISTENERS.lock().hang_up_was_ignored == Some(true)
+}
+
 /// Whether the process ignores the signal, as far as /proc can be read (proc(5), `SigIgn`).
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -426,7 +426,7 @@ impl ServerBuilder {
     }
 
     /// Starts the server with a lifecycle of its own, and has its sockets handed over with those of
-    /// another.
+    /// another. While two processes serve, it is the one in charge that is reached.
     #[cfg(feature = "admin")]
     pub(crate) fn start_beside(self, other: &Lifecycle) -> Result<Server, StartError> {
         let lifecycle = Lifecycle::builder().plan(self.plan);
@@ -543,6 +543,7 @@ impl ServerBuilder {
             dispatch,
             health: self.health,
             limits,
+            in_charge_only: !std::ptr::eq(lifecycle, handed_over_with),
             smoke_test: Mutex::new(self.smoke_test),
         });
         lifecycle

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::engine::{Address, Engine, Host, Inherited, Limit};
-use crate::lifecycle::{Calls, Check, Lifecycle, Participant, Report};
+use crate::lifecycle::{Calls, Check, Lifecycle, Participant, Report, Token};
 
 use super::dispatch::Dispatch;
 use super::health::Health;
@@ -35,6 +35,8 @@ pub(super) struct Running {
     pub(super) dispatch: Arc<Dispatch>,
     pub(super) health: Health,
     pub(super) limits: DrainLimits,
+    /// Whether it accepts connections only in the process that is in charge.
+    pub(super) in_charge_only: bool,
     pub(super) smoke_test: Mutex<Option<SmokeTest>>,
 }
 
@@ -164,17 +166,20 @@ impl Part for Running {
         self.engine.set_handed_over(handed_over);
     }
 
-    fn smoke_test(&self) -> Result<(), String> {
+    fn smoke_test(&self, stopping: &Token) -> Result<(), String> {
         let test = self.smoke_test.lock().take();
-        smoke_test::run(&self.engine, &self.health, test)
+        smoke_test::run(&self.engine, &self.health, stopping, test)
             .map_err(|why| format!("{}: {why}", self.name))
     }
 
     fn open(&self) {
-        self.engine.accept();
+        if !self.in_charge_only {
+            self.engine.accept();
+        }
     }
 
     fn take_charge(&self) {
+        self.engine.accept();
         self.engine.own_paths();
     }
 }

@@ -16,7 +16,7 @@ use super::successor::inode;
 use super::wire::{Control, Listener, Message, Passed, VARIABLE};
 use super::{UpgradeError, Upgrades};
 use crate::engine;
-use crate::lifecycle::Remote;
+use crate::lifecycle::{is_hang_up_ignored, Remote};
 
 /// How long a new process that is not wanted any more may take to end by itself: seconds, and no more
 /// than the one that has begun if this process wants to stop.
@@ -112,6 +112,7 @@ impl Successor {
                     fd: it.socket.as_raw_fd(),
                     name: it.name.clone(),
                     path_stays: it.path_stays,
+                    of_unit: it.of_unit,
                 })
                 .collect(),
         };
@@ -119,7 +120,10 @@ impl Successor {
         let descriptors = listeners.chain([passed.control]).collect();
         let control = Control::new(own)?;
         let arguments = arguments(upgrades, file);
-        let child = engine::spawn(file, arguments, environment(&passed), descriptors)?;
+        let ignored = is_hang_up_ignored().then_some(Signal::SIGHUP as i32);
+        let ignored = ignored.into_iter().collect();
+        let environment = environment(&passed);
+        let child = engine::spawn(file, arguments, environment, descriptors, ignored)?;
         Ok(Successor {
             child,
             serves: false,
@@ -181,8 +185,8 @@ impl Successor {
         UpgradeError::Failed(how)
     }
 
-    /// Ends the new process, whatever it is at. If it has begun to serve, this process is about to
-    /// stop, and leaves it the time that its own plan takes.
+    /// Ends the new process, whatever it is at. If it has begun to serve, it has the time that its own
+    /// plan takes.
     fn end(mut self, program: &Remote) {
         let id = self.child.id();
         if !matches!(self.child.try_wait(), Ok(None)) {
@@ -190,12 +194,12 @@ impl Successor {
         }
         // Lest it takes the end of this process for a crash.
         let _ = self.control.say(&Message::Leave);
+        if self.serves {
+            return self.wait_aside();
+        }
         // It has not been waited for, so the number is its own.
         if let Ok(id) = i32::try_from(id) {
             let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
-        }
-        if self.serves {
-            return;
         }
         for _ in 0..END_TIME {
             if !matches!(self.wait(Duration::from_secs(1)), Ok(None)) {
@@ -208,6 +212,13 @@ impl Successor {
         log::warn!("upgrade: killing process {id}");
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// It stops by what it was told, or has begun to by itself. No signal is sent: it may have got one
+    /// together with this process, and a second one would cut its calls short.
+    fn wait_aside(mut self) {
+        let thread = std::thread::Builder::new().name("td-upgrade-end".to_owned());
+        let _ = thread.spawn(move || drop(self.child.wait()));
     }
 
     fn wait(&mut self, time: Duration) -> io::Result<Option<ExitStatus>> {

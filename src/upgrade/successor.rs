@@ -15,7 +15,7 @@ use crate::lifecycle::{message_of, Remote};
 
 /// A process that is to replace the one that has started it.
 pub(super) struct Candidate {
-    control: Control,
+    pub(super) control: Control,
 }
 
 impl Candidate {
@@ -35,7 +35,12 @@ impl Candidate {
         // A child of the process that was meant finds the variable, too, but not the sockets.
         let control = engine::take_socket(passed.control, passed.inode)?;
         for listener in passed.listeners {
-            engine::inherit(listener.fd, listener.name, listener.path_stays);
+            engine::inherit(
+                listener.fd,
+                listener.name,
+                listener.path_stays,
+                listener.of_unit,
+            );
         }
         match Control::new(UnixStream::from(control)) {
             Ok(control) => Some(Candidate { control }),
@@ -46,9 +51,14 @@ impl Candidate {
         }
     }
 
-    pub(super) fn prove_ready(self, upgrades: &Upgrades, program: &Remote) -> Result<(), String> {
+    /// Shows that this process works, and waits until it may serve. Returns nothing if it stops.
+    pub(super) fn prove_ready(
+        self,
+        upgrades: &Upgrades,
+        program: &Remote,
+    ) -> Result<Option<Proven>, String> {
         for part in upgrades.parts() {
-            let test = AssertUnwindSafe(|| part.smoke_test());
+            let test = AssertUnwindSafe(|| part.smoke_test(program.stopping()));
             let result = panic::catch_unwind(test)
                 .unwrap_or_else(|panic| Err(format!("panicked: {}", message_of(panic))));
             if let Err(why) = result {
@@ -66,17 +76,9 @@ impl Candidate {
                 Err(_) => log::warn!("the process to replace is gone already"),
             },
             // Whoever comes to Serving is told.
-            recv(program.stopping().receiver()) -> _ => return Ok(()),
+            recv(program.stopping().receiver()) -> _ => return Ok(None),
         }
-        upgrades.open();
-        for name in engine::drop_inherited() {
-            log::warn!("no server listens at {name} any more: closed the inherited socket");
-        }
-        let program = program.clone();
-        let parts = upgrades.parts();
-        let wait = move || self.await_charge(&program, &parts);
-        let thread = std::thread::Builder::new().name("td-successor".to_owned());
-        thread.spawn(wait).map(drop).map_err(|it| it.to_string())
+        Ok(Some(Proven(self)))
     }
 
     /// Waits until the old process has begun to stop.
@@ -84,9 +86,12 @@ impl Candidate {
         select! {
             recv(self.control.heard()) -> message => match message {
                 Ok(Message::TakeOver) => log::info!("in charge: the old process stops"),
+                Ok(Message::Leave) => {
+                    let why = "not to take over: the old process stops, or goes on without this one";
+                    return program.shutdown(why.to_owned());
+                }
                 Ok(other) => {
-                    log::warn!("not to take over: the old process said {other:?}");
-                    return;
+                    return program.shutdown(format!("the old process said {other:?}"));
                 }
                 Err(_) => log::warn!("in charge: the old process is gone"),
             },
@@ -98,6 +103,24 @@ impl Candidate {
 
     pub(super) fn give_up(&self, why: &str) {
         let _ = self.control.say(&Message::Failed(why.to_owned()));
+    }
+}
+
+/// A process that may serve beside the one that it is to replace.
+pub(crate) struct Proven(Candidate);
+
+impl Proven {
+    /// The program is in Serving: accepts connections, and takes over later.
+    pub(crate) fn serve(self, upgrades: &Upgrades, program: &Remote) -> Result<(), String> {
+        upgrades.open();
+        for name in engine::drop_inherited() {
+            log::warn!("no server listens at {name} any more: closed the inherited socket");
+        }
+        let program = program.clone();
+        let parts = upgrades.parts();
+        let wait = move || self.0.await_charge(&program, &parts);
+        let thread = std::thread::Builder::new().name("td-successor".to_owned());
+        thread.spawn(wait).map(drop).map_err(|it| it.to_string())
     }
 }
 

@@ -11,7 +11,9 @@ use std::os::unix::net::UnixStream;
 use crossbeam_channel::{unbounded, Receiver};
 
 /// Its first line is `1 FD INODE`, the socket to speak on; then comes `FD FLAGS NAME` for each
-/// listening socket, the flag being `s` for one whose path is not the program's to remove, or `-`. The inode tells the one who was meant from its own children, who find the variable, too.
+/// listening socket, the flags being `s` for one whose path is not the program's to remove, `u` for one that is of a
+/// socket unit of systemd, or `-`. The inode tells the one who was meant from its own children, who find
+/// the variable, too.
 pub(super) const VARIABLE: &str = "TOUCHDOWN_UPGRADE";
 
 /// What the variable says.
@@ -29,6 +31,8 @@ pub(super) struct Listener {
     pub(super) name: String,
     /// The path of a unix socket is not the program's to remove.
     pub(super) path_stays: bool,
+    /// Who may connect is not the program's to say.
+    pub(super) of_unit: bool,
 }
 
 impl Passed {
@@ -36,7 +40,12 @@ impl Passed {
         let mut text = format!("1 {} {}", self.control, self.inode);
         for listener in &self.listeners {
             let name = listener.name.replace('%', "%25").replace('\n', "%0A");
-            let flags = if listener.path_stays { "s" } else { "-" };
+            let flags = match (listener.path_stays, listener.of_unit) {
+                (false, false) => "-",
+                (true, false) => "s",
+                (false, true) => "u",
+                (true, true) => "su",
+            };
             let _ = write!(text, "\n{} {flags} {name}", listener.fd);
         }
         text
@@ -56,6 +65,7 @@ impl Passed {
                 fd: descriptor(fd)?,
                 name: name.replace("%0A", "\n").replace("%25", "%"),
                 path_stays: flags.contains('s'),
+                of_unit: flags.contains('u'),
             })
         });
         Some(Passed {
@@ -81,7 +91,7 @@ pub(super) enum Message {
     Serve,
     /// The old process is about to go: the new one is in charge.
     TakeOver,
-    /// The new process is not wanted any more. TERM comes, too.
+    /// The new process is not wanted any more. TERM comes, too, if it has not begun to serve.
     Leave,
 }
 
@@ -161,9 +171,13 @@ mod tests {
         fn what_is_passed_arrives(
             control in 3..1_000_000,
             inode: u64,
-            listeners in proptest::collection::vec((3..1_000_000, "[^\0]*", any::<bool>()), 0..5),
+            listeners in proptest::collection::vec(
+                (3..1_000_000, "[^\0]*", any::<bool>(), any::<bool>()),
+                0..5,
+            ),
         ) {
-            let listener = |(fd, name, path_stays)| Listener { fd, name, path_stays };
+            let listener =
+                |(fd, name, path_stays, of_unit)| Listener { fd, name, path_stays, of_unit };
             let listeners = listeners.into_iter().map(listener).collect();
             let passed = Passed { control, inode, listeners };
             prop_assert_eq!(Passed::decode(&passed.encode()), Some(passed));
@@ -190,6 +204,7 @@ mod tests {
             fd: 4,
             name: "127.0.0.1:0".to_owned(),
             path_stays: false,
+            of_unit: false,
         }];
         assert_eq!(
             passed,
