@@ -61,6 +61,7 @@ test: format build clippy docs licences core models quick-start clients
 
 format:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path examples/board/Cargo.toml --check
 
 clippy: build
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
