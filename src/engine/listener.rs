@@ -673,6 +673,7 @@ mod tests {
         // systemd's is not this program's to change, and not lost either.
         let mut systemds = vec![Inherited {
             path_stays: true,
+            of_unit: true,
             ..old.hand_over().unwrap()
         }];
         let mut listeners = Vec::new();
@@ -681,7 +682,9 @@ mod tests {
         assert_eq!((systemds.len(), listeners.len()), (1, 0));
         let mut handed = vec![old.hand_over().unwrap()];
         Listener::bind(&options, &mut handed, &mut listeners).unwrap();
-        assert_eq!((mode(), handed.len()), (0o640, 0));
+        assert_eq!(handed.len(), 0);
+        listeners[0].own_path();
+        assert_eq!(mode(), 0o640);
     }
 
     #[test]
