@@ -65,8 +65,7 @@ impl Upgrade {
         Self {
             program: None,
             arguments: None,
-            // As long as systemd waits for a service that it starts, and some minutes less than
-            // people do.
+            // Less than systemd waits for a service that it starts: DefaultTimeoutStartSec= is 90 s.
             ready_within: Duration::from_secs(60),
             // What crashes with the first calls does so by then.
             settle: Duration::from_secs(1),
