@@ -27,7 +27,7 @@ help:
 	@echo "make build   library and examples, in debug mode"
 	@echo "make cross TARGET=armv7-unknown-linux-gnueabihf    the greeter_server for a board; docs/cross.md lists targets"
 	@echo "             CRATE=FOLDER builds the crate in a folder instead"
-	@echo "make arm     what CI checks of ARM under QEMU: the lifecycle's tests, and a server for boards"
+	@echo "make arm     ARM under QEMU: the lifecycle's tests, and a server for boards"
 	@echo "make test-arm     all tests of both ARM targets under QEMU (1 h and more)"
 	@echo "make test-long    make test, and what takes longer: every part below, 1 h or more"
 	@echo
@@ -67,6 +67,7 @@ test: format build clippy docs licences core models quick-start clients
 
 format:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path examples/board/Cargo.toml --check
 
 clippy: build
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings

@@ -84,7 +84,8 @@ impl Admin {
     }
 
     /// Lets this user in as well, by his number. The mode of the socket's path is 0666 then, so that the
-    /// kernel lets him connect; whoever else does is refused.
+    /// kernel lets him connect; whoever else does is refused, but can take up the few connections that there are.
+    /// To keep others out altogether, put the socket into a folder that only these users may enter.
     pub fn allow_user(mut self, uid: u32) -> Admin {
         self.users.push(uid);
         self

@@ -173,10 +173,7 @@ impl Accepted {
         Ok(Accepted {
             socket: socket.into(),
             peer: "unix:".to_owned(),
-            info: PeerInfo {
-                credentials,
-                ..PeerInfo::default()
-            },
+            info: PeerInfo::with(credentials),
             unanswered: None,
             #[cfg(feature = "tls")]
             encryption: None,
@@ -447,7 +444,18 @@ fn addresses(name: &str) -> io::Result<Vec<Address>> {
             false => Ok(vec![Address::Unix(path.into())]),
         };
     }
-    Ok(name.to_socket_addrs()?.map(Address::Tcp).collect())
+    Ok(each_once(name.to_socket_addrs()?))
+}
+
+/// A hosts file that says something twice is no reason to listen there twice.
+fn each_once(found: impl Iterator<Item = SocketAddr>) -> Vec<Address> {
+    let mut addresses = Vec::new();
+    for address in found.map(Address::Tcp) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 /// The place of a socket that was given for this address, by its name first: port 0 tells nothing.
@@ -558,6 +566,14 @@ mod tests {
     }
 
     #[test]
+    fn what_a_name_stands_for_twice_is_one_address() {
+        let found = ["127.0.0.1:80", "[::1]:80", "127.0.0.1:80"].map(|it| it.parse().unwrap());
+        let addresses = each_once(found.into_iter()).into_iter();
+        let written: Vec<_> = addresses.map(|it| it.to_string()).collect();
+        assert_eq!(written, ["127.0.0.1:80", "[::1]:80"]);
+    }
+
+    #[test]
     fn a_successor_finds_its_sockets_by_the_names_they_had() {
         let mut none = Vec::new();
         let old = ["127.0.0.1:0", "127.0.0.1:0", "[::1]:0"].map(|it| bind_one(it, &mut none));
@@ -657,6 +673,7 @@ mod tests {
         // systemd's is not this program's to change, and not lost either.
         let mut systemds = vec![Inherited {
             path_stays: true,
+            of_unit: true,
             ..old.hand_over().unwrap()
         }];
         let mut listeners = Vec::new();
@@ -665,7 +682,9 @@ mod tests {
         assert_eq!((systemds.len(), listeners.len()), (1, 0));
         let mut handed = vec![old.hand_over().unwrap()];
         Listener::bind(&options, &mut handed, &mut listeners).unwrap();
-        assert_eq!((mode(), handed.len()), (0o640, 0));
+        assert_eq!(handed.len(), 0);
+        listeners[0].own_path();
+        assert_eq!(mode(), 0o640);
     }
 
     #[test]

@@ -17,6 +17,16 @@ pub(crate) struct PeerInfo {
     pub(crate) certificate: OnceLock<Box<[u8]>>,
 }
 
+impl PeerInfo {
+    pub(super) fn with(credentials: Option<PeerCredentials>) -> PeerInfo {
+        PeerInfo {
+            credentials,
+            #[cfg(feature = "tls")]
+            certificate: OnceLock::new(),
+        }
+    }
+}
+
 /// The process at the other end of a unix socket, as the kernel saw it when it connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

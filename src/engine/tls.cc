@@ -2,6 +2,7 @@
 
 #include "tls.h"
 
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -216,7 +217,9 @@ class TlsEndpoint {
   void MoveDecrypted() {
     for (;;) {
       if (room_.count == 0) {
-        grpc_slice_buffer_add(&room_, grpc_slice_malloc(kLittleRoom));
+        grpc_slice room = grpc_slice_malloc(kLittleRoom);
+        memset(GRPC_SLICE_START_PTR(room), 0, kLittleRoom);
+        grpc_slice_buffer_add(&room_, room);
       }
       grpc_slice slice = grpc_slice_buffer_take_first(&room_);
       const size_t count = functions_.take_decrypted(

@@ -1,7 +1,7 @@
 //! TLS: what tls.cc asks for each connection, with rustls.
 //!
-//! C-core brings TLS of its own: a BoringSSL of mid-2023, which makes a program 2.4 MB larger and
-//! C-core another build. rustls is kept up, smaller, and parses what strangers send in Rust.
+//! C-core brings TLS of its own: a BoringSSL of mid-2023, which takes another build of C-core.
+//! rustls is kept up, and parses what strangers send in Rust.
 
 use std::ffi::c_int;
 use std::fmt;

@@ -147,6 +147,8 @@ use self::state::Shared;
 #[cfg(feature = "systemd")]
 pub(crate) use self::view::{Progress, View};
 use crate::sync::{unbounded, Arc, Receiver};
+#[cfg(feature = "server")]
+use crate::upgrade::Readiness;
 
 /// A handle on the life of the program. Clones are the same lifecycle.
 ///
@@ -369,13 +371,22 @@ impl Lifecycle {
     pub fn serving(&self) -> Result<(), Stopping> {
         self.start()?;
         let shared = self.shared();
-        let is_in_charge = self.come_into_charge();
-        if let Err(why) = is_in_charge {
-            shared.begin_stop(Reason::StartFailed(why));
+        #[cfg(feature = "server")]
+        let readiness = self.prove_ready();
+        #[cfg(feature = "server")]
+        let is_in_charge = matches!(readiness, Readiness::InCharge);
+        #[cfg(feature = "server")]
+        let may_serve = !matches!(readiness, Readiness::Nobody);
+        #[cfg(not(feature = "server"))]
+        let (is_in_charge, may_serve) = (true, true);
+        if is_in_charge && shared.phase.get() == Phase::Starting {
+            if let Err(why) = shared.take_charge() {
+                shared.begin_stop(Reason::StartFailed(why));
+            }
         }
         let mut control = shared.control.lock();
         control.refuse_if_stopping()?;
-        if shared.phase.get() == Phase::Starting {
+        if may_serve && shared.phase.get() == Phase::Starting {
             let reload_wanted = control.reload_wanted;
             shared.step(&mut control, Phase::Serving);
             drop(control);
@@ -383,24 +394,29 @@ impl Lifecycle {
             if reload_wanted {
                 reload::ask(shared);
             }
+            #[cfg(feature = "server")]
+            if let (Readiness::Proven(it), Some(upgrades)) = (readiness, &shared.upgrades) {
+                // Only now: who connects finds the program ready.
+                let served = it.serve(upgrades, &Remote(Arc::clone(shared)));
+                served.unwrap_or_else(|why| shared.begin_stop(Reason::StartFailed(why)));
+            }
         }
         Ok(())
     }
 
     /// The last thing before Serving: nothing stands before this process any more, or the one that it
     /// replaces lets it serve.
-    fn come_into_charge(&self) -> Result<(), String> {
+    #[cfg(feature = "server")]
+    fn prove_ready(&self) -> Readiness {
         let shared = self.shared();
-        #[cfg(feature = "server")]
-        if let Some(upgrades) = &shared.upgrades {
-            if upgrades.prove_ready(&Remote(Arc::clone(shared)))? {
-                return Ok(());
-            }
-        }
-        if shared.phase.get() == Phase::Starting {
-            shared.take_charge()?;
-        }
-        Ok(())
+        let Some(upgrades) = &shared.upgrades else {
+            return Readiness::InCharge;
+        };
+        let readiness = upgrades.prove_ready(&Remote(Arc::clone(shared)));
+        readiness.unwrap_or_else(|why| {
+            shared.begin_stop(Reason::StartFailed(why));
+            Readiness::Nobody
+        })
     }
 
     /// Asks for a reload, as SIGHUP does, and returns at once: see [`Builder::on_reload`]. Does

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::engine::{Address, Engine, Host, Inherited, Limit};
-use crate::lifecycle::{Calls, Check, Lifecycle, Participant, Report};
+use crate::lifecycle::{Calls, Check, Lifecycle, Participant, Report, Token};
 
 use super::dispatch::Dispatch;
 use super::health::Health;
@@ -166,9 +166,9 @@ impl Part for Running {
         self.engine.set_handed_over(handed_over);
     }
 
-    fn smoke_test(&self) -> Result<(), String> {
+    fn smoke_test(&self, stopping: &Token) -> Result<(), String> {
         let test = self.smoke_test.lock().take();
-        smoke_test::run(&self.engine, &self.health, test)
+        smoke_test::run(&self.engine, &self.health, stopping, test)
             .map_err(|why| format!("{}: {why}", self.name))
     }
 

@@ -7,6 +7,7 @@ use protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 
 use crate::client::{deadline, Channel, Client};
 use crate::engine::Engine;
+use crate::lifecycle::Token;
 
 use super::health::Health;
 
@@ -26,6 +27,7 @@ const ASKED_EVERY: Duration = Duration::from_millis(50);
 pub(super) fn run(
     engine: &Engine,
     health: &Health,
+    stopping: &Token,
     of_program: Option<SmokeTest>,
 ) -> Result<(), String> {
     let channel = engine.channel().map_err(|error| error.to_string())?;
@@ -45,7 +47,9 @@ pub(super) fn run(
                 "the program says NOT_SERVING of itself for {time:?}"
             ));
         }
-        std::thread::sleep(ASKED_EVERY);
+        if stopping.wait_timeout(ASKED_EVERY) {
+            return Err("the program is stopping".to_owned());
+        }
     }
     match of_program {
         Some(test) => test(&channel).map_err(|error| error.to_string()),

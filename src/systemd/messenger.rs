@@ -5,6 +5,7 @@ use std::process;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{at, never, select, Receiver, Sender};
+use nix::time::{clock_gettime, ClockId};
 use sd_notify::NotifyState;
 
 use super::extension::{self, News, Pace};
@@ -229,7 +230,10 @@ impl Messenger {
         if self.stopping {
             return Ok(());
         }
-        let now = NotifyState::monotonic_usec_now()?;
+        // Not by sd-notify, which counts the microseconds in 32 bits on a 32-bit machine: they are over
+        // when the machine has been up for 36 minutes.
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+        let now = NotifyState::MonotonicUsec(i128::try_from(now.as_micros()).unwrap_or(i128::MAX));
         self.say(&[NotifyState::Reloading, now], "reloading".to_owned(), None)
     }
 

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use self::successor::Candidate;
+use self::successor::{Candidate, Proven};
 use crate::engine::Inherited;
-use crate::lifecycle::Remote;
+use crate::lifecycle::{Remote, Token};
 
 /// How a program replaces itself by a new process, without refusing or losing a call.
 ///
@@ -65,8 +65,7 @@ impl Upgrade {
         Self {
             program: None,
             arguments: None,
-            // As long as systemd waits for a service that it starts, and some minutes less than
-            // people do.
+            // Less than systemd waits for a service that it starts: DefaultTimeoutStartSec= is 90 s.
             ready_within: Duration::from_secs(60),
             // What crashes with the first calls does so by then.
             settle: Duration::from_secs(1),
@@ -135,6 +134,16 @@ impl fmt::Display for UpgradeError {
 
 impl std::error::Error for UpgradeError {}
 
+/// Who may begin to serve.
+pub(crate) enum Readiness {
+    /// A process with no other before it.
+    InCharge,
+    /// One that has another before it, until further notice.
+    Proven(Proven),
+    /// Not who asks: a stop has begun, or another thread has asked before.
+    Nobody,
+}
+
 /// A part of the program that another process can take over.
 pub(crate) trait Part: Send + Sync + 'static {
     /// Copies of its listening sockets.
@@ -144,8 +153,8 @@ pub(crate) trait Part: Send + Sync + 'static {
     /// left to them.
     fn set_handed_over(&self, handed_over: bool);
 
-    /// Whether it works.
-    fn smoke_test(&self) -> Result<(), String>;
+    /// Whether it works. Gives up waiting once a stop has begun.
+    fn smoke_test(&self, stopping: &Token) -> Result<(), String>;
 
     /// It may accept connections from now on.
     fn open(&self);
@@ -163,6 +172,8 @@ pub(crate) struct Upgrades {
     /// Goes with `under_way`: it is over.
     over: Condvar,
     parts: Mutex<Parts>,
+    /// Whether this process was started to replace another.
+    has_predecessor: bool,
     candidate: Mutex<Option<Candidate>>,
 }
 
@@ -214,6 +225,7 @@ impl Upgrades {
                 are_open: candidate.is_none(),
                 list: Vec::new(),
             }),
+            has_predecessor: candidate.is_some(),
             candidate: Mutex::new(candidate),
         }
     }
@@ -264,14 +276,18 @@ impl Upgrades {
         }
     }
 
-    /// If this process is to replace another: shows that it works, and waits until it may serve.
-    /// Says whether it is to.
-    pub(crate) fn prove_ready(&self, program: &Remote) -> Result<bool, String> {
+    /// If this process is to replace another: shows that it works, and waits until it may serve. Says who
+    /// may serve then.
+    pub(crate) fn prove_ready(&self, program: &Remote) -> Result<Readiness, String> {
         let mut candidate = self.candidate.lock();
-        match candidate.take() {
-            None => Ok(false),
-            Some(candidate) => candidate.prove_ready(self, program).map(|()| true),
-        }
+        let Some(candidate) = candidate.take() else {
+            return Ok(match self.has_predecessor {
+                true => Readiness::Nobody,
+                false => Readiness::InCharge,
+            });
+        };
+        let proven = candidate.prove_ready(self, program)?;
+        Ok(proven.map_or(Readiness::Nobody, Readiness::Proven))
     }
 
     /// Whether this process is to replace another, and has not begun to show that it can.
@@ -292,9 +308,53 @@ impl Upgrades {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::net::UnixStream;
     use std::process::Command;
 
+    use crossbeam_channel::{unbounded, Sender};
+
+    use super::wire::{Control, Message};
     use super::*;
+    use crate::lifecycle::Lifecycle;
+
+    /// Says whether the program is ready when it may accept connections.
+    struct Opened(Sender<bool>, Box<dyn Fn() -> bool + Send + Sync>);
+
+    impl Part for Opened {
+        fn hand_over(&self) -> io::Result<Vec<Inherited>> {
+            Ok(Vec::new())
+        }
+        fn set_handed_over(&self, _: bool) {}
+        fn smoke_test(&self, _: &Token) -> Result<(), String> {
+            Ok(())
+        }
+        fn open(&self) {
+            self.0.send((self.1)()).unwrap();
+        }
+        fn take_charge(&self) {}
+    }
+
+    #[test]
+    fn who_connects_to_the_new_process_finds_it_ready() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let old = Control::new(theirs).unwrap();
+        let builder = Lifecycle::builder().upgrade(Upgrade::new());
+        let lifecycle = builder.build().unwrap();
+        let upgrades = lifecycle.upgrades().unwrap();
+        upgrades.parts.lock().are_open = false;
+        let control = Control::new(ours).unwrap();
+        *upgrades.candidate.lock() = Some(Candidate { control });
+        let (sender, opened) = unbounded();
+        let part: Arc<dyn Part> = Arc::new(Opened(sender, Box::new(lifecycle.is_ready())));
+        upgrades.add(Arc::clone(&part));
+        old.say(&Message::Serve).unwrap();
+        lifecycle.serving().unwrap();
+        assert_eq!(old.heard().recv(), Ok(Message::Ready));
+        assert_eq!(opened.recv(), Ok(true));
+        assert!(!lifecycle.in_charge().is_cancelled());
+        old.say(&Message::TakeOver).unwrap();
+        lifecycle.in_charge().wait();
+    }
 
     #[test]
     fn a_program_that_was_replaced_before_it_looked_finds_its_path() {

@@ -15,7 +15,7 @@ use crate::lifecycle::{message_of, Remote};
 
 /// A process that is to replace the one that has started it.
 pub(super) struct Candidate {
-    control: Control,
+    pub(super) control: Control,
 }
 
 impl Candidate {
@@ -51,9 +51,14 @@ impl Candidate {
         }
     }
 
-    pub(super) fn prove_ready(self, upgrades: &Upgrades, program: &Remote) -> Result<(), String> {
+    /// Shows that this process works, and waits until it may serve. Returns nothing if it stops.
+    pub(super) fn prove_ready(
+        self,
+        upgrades: &Upgrades,
+        program: &Remote,
+    ) -> Result<Option<Proven>, String> {
         for part in upgrades.parts() {
-            let test = AssertUnwindSafe(|| part.smoke_test());
+            let test = AssertUnwindSafe(|| part.smoke_test(program.stopping()));
             let result = panic::catch_unwind(test)
                 .unwrap_or_else(|panic| Err(format!("panicked: {}", message_of(panic))));
             if let Err(why) = result {
@@ -71,17 +76,9 @@ impl Candidate {
                 Err(_) => log::warn!("the process to replace is gone already"),
             },
             // Whoever comes to Serving is told.
-            recv(program.stopping().receiver()) -> _ => return Ok(()),
+            recv(program.stopping().receiver()) -> _ => return Ok(None),
         }
-        upgrades.open();
-        for name in engine::drop_inherited() {
-            log::warn!("no server listens at {name} any more: closed the inherited socket");
-        }
-        let program = program.clone();
-        let parts = upgrades.parts();
-        let wait = move || self.await_charge(&program, &parts);
-        let thread = std::thread::Builder::new().name("td-successor".to_owned());
-        thread.spawn(wait).map(drop).map_err(|it| it.to_string())
+        Ok(Some(Proven(self)))
     }
 
     /// Waits until the old process has begun to stop.
@@ -106,6 +103,24 @@ impl Candidate {
 
     pub(super) fn give_up(&self, why: &str) {
         let _ = self.control.say(&Message::Failed(why.to_owned()));
+    }
+}
+
+/// A process that may serve beside the one that it is to replace.
+pub(crate) struct Proven(Candidate);
+
+impl Proven {
+    /// The program is in Serving: accepts connections, and takes over later.
+    pub(crate) fn serve(self, upgrades: &Upgrades, program: &Remote) -> Result<(), String> {
+        upgrades.open();
+        for name in engine::drop_inherited() {
+            log::warn!("no server listens at {name} any more: closed the inherited socket");
+        }
+        let program = program.clone();
+        let parts = upgrades.parts();
+        let wait = move || self.0.await_charge(&program, &parts);
+        let thread = std::thread::Builder::new().name("td-successor".to_owned());
+        thread.spawn(wait).map(drop).map_err(|it| it.to_string())
     }
 }
 

@@ -21,7 +21,10 @@ impl Board for Linux {
         }
         let text = fs::read_to_string("/proc/uptime")
             .map_err(|error| Status::unavailable(format!("/proc/uptime: {error}")))?;
-        let uptime = text.split_whitespace().next().and_then(|it| it.parse().ok());
+        let uptime = text
+            .split_whitespace()
+            .next()
+            .and_then(|it| it.parse().ok());
         Ok(State {
             uptime_seconds: uptime.ok_or(Status::internal("/proc/uptime has no number"))?,
             process: process::id(),

@@ -59,7 +59,9 @@ impl Drop for Program {
 }
 
 fn send(signal: &str, process: u32) {
-    let status = Command::new("kill").args([signal, &process.to_string()]).status();
+    let status = Command::new("kill")
+        .args([signal, &process.to_string()])
+        .status();
     assert!(status.expect("kill is there").success());
 }
 
@@ -151,7 +153,10 @@ fn no_call_is_lost_in_a_hot_restart_and_a_stop_under_load() {
     load.wait_for(100);
     load.enough.store(true, Ordering::SeqCst);
     for caller in callers {
-        caller.join().expect("it does not panic").expect("no call is lost");
+        caller
+            .join()
+            .expect("it does not panic")
+            .expect("no call is lost");
     }
 
     // One call of each caller, and the stop comes while all of them run.
@@ -162,7 +167,10 @@ fn no_call_is_lost_in_a_hot_restart_and_a_stop_under_load() {
     });
     send("-TERM", new);
     for caller in callers {
-        caller.join().expect("it does not panic").expect("no call is lost");
+        caller
+            .join()
+            .expect("it does not panic")
+            .expect("no call is lost");
     }
     program.hear("stopped cleanly");
     // The last process has ended when nobody is left who could write.

@@ -4,6 +4,7 @@ mod clients;
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -125,7 +126,7 @@ fn node_does_all_of_it_over_tls() {
 #[test]
 #[ignore = "needs the interop client of grpc-go: tests/foreign/grpc-go.sh"]
 fn grpc_go_passes_the_published_cases_over_tls() {
-    let folder = certificates("go");
+    let folder = certificates();
     let tls = Tls::from_pem_files(folder.join("server.pem"), folder.join("server.key"));
     let server = start(Listen::new("127.0.0.1:0").tls(tls.load().unwrap()));
     let port = server.address().to_string();
@@ -144,7 +145,7 @@ fn grpc_go_passes_the_published_cases_over_tls() {
 }
 
 fn pass_over_tls(mut client: Command, cases: &[&str]) {
-    let folder = certificates(cases[0]);
+    let folder = certificates();
     let tls = Tls::from_pem_files(folder.join("server.pem"), folder.join("server.key"));
     let tls = tls.client_ca(folder.join("ca.pem")).load().unwrap();
     client.env("TOUCHDOWN_TLS", &folder);
@@ -152,9 +153,11 @@ fn pass_over_tls(mut client: Command, cases: &[&str]) {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// A folder with those of a CA, of a server at this machine, and of a client.
-fn certificates(name: &str) -> PathBuf {
-    let name = format!("touchdown-interop-{}-{name}", std::process::id());
+/// A new folder with those of a CA, of a server at this machine, and of a client.
+fn certificates() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("touchdown-interop-{}-{number}", std::process::id());
     let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     let write = |name: &str, content: String| std::fs::write(folder.join(name), content).unwrap();
