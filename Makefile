@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo bench test build format clippy docs licences core models quick-start clients tools
+.PHONY: help demo bench test alone build format clippy docs licences core models quick-start clients tools
 .PHONY: cross arm test-arm footprint
 .PHONY: test-long subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
 
@@ -26,7 +26,7 @@ help:
 	@echo "make footprint    size, memory, threads and start-up time, writes docs/footprint.md (10 min after the builds)"
 	@echo "make build   library and examples, in debug mode"
 	@echo "make cross TARGET=armv7-unknown-linux-gnueabihf    the greeter_server for a board; docs/cross.md lists targets"
-	@echo "             CRATE=FOLDER builds the crate in a folder instead"
+	@echo "             FEATURES=server,tls for others than server; CRATE=FOLDER builds the crate in a folder instead"
 	@echo "make arm     ARM under QEMU: the lifecycle's tests, and a server for boards"
 	@echo "make test-arm     all tests of both ARM targets under QEMU (1 h and more)"
 	@echo "make test-long    make test, and what takes longer: every part below, 1 h or more"
@@ -55,15 +55,24 @@ build: tools
 
 # The tests come last, so that the last lines are theirs. Tests marked `ignore` are for those who have
 # the clients, or a lot of time.
-test: format build clippy docs licences core models quick-start clients
+test: format clients alone build clippy docs licences core models quick-start
 	$(CARGO) test --no-default-features --features systemd --no-fail-fast
 	$(CARGO) test --workspace --exclude touchdown-models --all-features --doc --no-fail-fast
 	$(if $(wildcard $(target)/foreign/node_modules),\
-		$(CARGO) test --all-features --test foreign_clients -- --ignored)
+		$(CARGO) test --all-features --test foreign_clients -- --ignored --skip with_tls)
 	$(if $(wildcard $(target)/foreign/node_modules),\
 		$(CARGO) test -p touchdown-interop --no-fail-fast -- --ignored --skip a_thousand \
 		$$(test -x $(target)/foreign/grpc-go/interop_client || echo --skip grpc_go))
 	$(CARGO) test --workspace --exclude touchdown-models --all-features --lib --tests --examples --no-fail-fast
+
+# A server without the feature `client`, which has less of C-core: its own tests, and those with clients that others
+# have written.
+alone: features := --no-default-features --features admin,systemd,tls
+alone: clients
+	@.ci/watch debug $(CARGO) build $(features) --example greeter_server --example board_server
+	$(CARGO) test $(features) --lib --test server_alone --no-fail-fast
+	$(if $(wildcard $(target)/foreign/node_modules),\
+		$(CARGO) test $(features) --test foreign_clients -- --ignored)
 
 format:
 	$(CARGO) fmt --all --check
@@ -73,6 +82,7 @@ clippy: build
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --no-default-features --all-targets -- -D warnings
 	$(CARGO) clippy --no-default-features --features systemd --all-targets -- -D warnings
+	$(CARGO) clippy --no-default-features --features server --all-targets -- -D warnings
 	$(CARGO) clippy --lib -- -D warnings
 
 # Without the server, the crate's first page names things that are not there.

@@ -47,28 +47,40 @@ mod shim {
     const GRPCIO_SYS: &str = "grpcio-sys-0.13.0+1.56.2-patched";
 
     pub fn compile() -> Result<(), Box<dyn Error>> {
-        const SOURCES: [&str; 3] = [
+        const SOURCES: [&str; 4] = [
+            "src/engine/filters.cc",
             "src/engine/shim.cc",
             "src/engine/threads.cc",
             "src/engine/tls.cc",
         ];
-        const HEADERS: [&str; 3] = [
+        const WITHOUT_CLIENT: &str = "src/engine/without_client.cc";
+        const HEADERS: [&str; 5] = [
             "src/engine/closure.h",
+            "src/engine/filters.h",
             "src/engine/shim.h",
             "src/engine/tls.h",
+            "src/engine/without_client.h",
         ];
-        for file in SOURCES.iter().chain(&HEADERS) {
+        for file in SOURCES.iter().chain(&HEADERS).chain(&[WITHOUT_CLIENT]) {
             println!("cargo:rerun-if-changed={file}");
         }
         println!("cargo:rerun-if-env-changed=TOUCHDOWN_GRPCIO_SYS");
         let core = headers()?.join("grpc");
-        cc::Build::new()
+        let mut build = cc::Build::new();
+        if cfg!(feature = "client") {
+            build.define("TOUCHDOWN_CLIENT", None);
+        } else {
+            build.file(WITHOUT_CLIENT);
+        }
+        build
             .cpp(true)
             // No -std: like C-core's own build this takes the compiler's default, which
             // decides what `absl::string_view` is.
             // Small inline functions must not be emitted: see the head of shim.cc.
             .opt_level(2)
             .warnings(false)
+            // See cross/toolchain.cmake. Nothing here writes to `std::cout`.
+            .define("__ioinit", "*__ioinit")
             .include(&core)
             .include(core.join("include"))
             .include(core.join("third_party/abseil-cpp"))

@@ -1,5 +1,5 @@
 //! What a small machine has little of: stacks and address space.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 mod lifecycle_support;

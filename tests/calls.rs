@@ -1,5 +1,5 @@
 //! What a call is to its handler and to its caller.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! How clients find their servers, wait for them, and stop waiting.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 

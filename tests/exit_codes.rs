@@ -1,5 +1,5 @@
 //! Processes started, loaded and stopped at moments of chance: every exit code is the documented one.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 mod lifecycle_support;

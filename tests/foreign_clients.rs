@@ -22,8 +22,7 @@ use std::time::Duration;
 use common::{builder, echo, eventually, quick_plan, text, unary};
 use lifecycle_support::{role, say, Process};
 use touchdown::lifecycle::{exit_code, Signals};
-use touchdown::protobuf::well_known_types::wrappers::StringValue;
-use touchdown::{Call, ServingStatus};
+use touchdown::ServingStatus;
 
 #[test]
 #[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
@@ -72,6 +71,8 @@ fn python_sees_nothing_of_new_certificates() {
     use std::collections::HashSet;
     use std::sync::{Arc, Mutex};
     use tls_support::{client, server_params, Ca, Folder, Wish};
+    use touchdown::protobuf::well_known_types::wrappers::StringValue;
+    use touchdown::Call;
 
     let ca = Ca::new("test CA");
     let folder = Folder::of(&ca);

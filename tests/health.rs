@@ -1,5 +1,5 @@
 //! What the server says of its health: `grpc.health.v1`, as a client sees it.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Clients that mean harm, or know no better.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! A program that has nothing to do does nothing: not one of its threads wakes.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 mod lifecycle_support;

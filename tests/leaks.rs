@@ -1,6 +1,6 @@
 //! Servers that come and go leave nothing behind. In a file of its own: it counts what the
 //! whole process has.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 

@@ -3,7 +3,7 @@
 //! database and under load, and at the end the file has to agree with what its callers know.
 //!
 //! That this can fail is shown by servers that are wrong, each in one way.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 touchdown::include_protos!();
 

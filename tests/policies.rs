@@ -1,5 +1,5 @@
 //! What becomes of a call when the server drains: the rows of the table in docs/stopping-well.md.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 

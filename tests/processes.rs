@@ -1,5 +1,5 @@
 //! Servers in processes of their own: real signals, and exit codes.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 mod lifecycle_support;

@@ -2,7 +2,7 @@
 //!
 //! Percent-encoding and base64 are C-core's work, on both sides; the tests with clients in other
 //! languages see to it that others read the same.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 

@@ -4,7 +4,7 @@
 //!
 //! `RANDOM_STOPS_SEED=n` gives the first process the seed n, the next n + 1, and so on;
 //! `RANDOM_STOPS=n` sets how many there are.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 mod lifecycle_support;

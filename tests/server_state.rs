@@ -1,5 +1,5 @@
 //! What a server has of its lifecycle beside the stop: start-up, reloads, and what it says of itself.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 mod lifecycle_support;

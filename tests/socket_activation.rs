@@ -1,5 +1,5 @@
 //! systemd's own tool listens, and starts the example with the first connection.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 mod lifecycle_support;

@@ -1,6 +1,6 @@
 //! Listening sockets of every kind, what is known of who connects to them, and what happens when no
 //! descriptors are left.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 mod lifecycle_support;

@@ -1,5 +1,5 @@
 //! Every way in which a server can end.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! What systemd is told of a server: calls left, a watchdog that sees whether it polls, sockets to keep.
-#![cfg(all(feature = "server", feature = "systemd"))]
+#![cfg(all(feature = "client", feature = "systemd"))]
 
 mod common;
 mod lifecycle_support;

@@ -1,6 +1,6 @@
 //! One process replaces another under load: what goes well, and everything that can go wrong. Not a call
 //! fails, whatever becomes of the new process.
-#![cfg(feature = "server")]
+#![cfg(feature = "client")]
 
 mod common;
 mod lifecycle_support;

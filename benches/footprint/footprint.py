@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import re
 import select
 import shutil
 import socket
@@ -22,10 +23,15 @@ import run as bench  # noqa: E402
 
 PAGE = rivals.ROOT / "docs/footprint.md"
 EXAMPLES = (
-    ("greeter_server", "", "`server` (the default)"),
-    ("footprint_tls", "tls", "`tls`"),
-    ("board_server", "tls,admin,systemd", "`tls`, `admin`, `systemd`"),
+    ("greeter_server", "server", "`server`"),
+    ("greeter_server", "client", "`server`, `client` (the default)"),
+    ("footprint_tls", "tls", "`server`, `tls`"),
+    ("board_server", "tls,admin,systemd", "`server`, `tls`, `admin`, `systemd`"),
 )
+# The first is the machine that measures; of the others there are only sizes.
+TARGETS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "armv7-unknown-linux-gnueabihf")
+# What the sizes are compared with, in bytes, without and with TLS.
+SIZES = {TARGETS[1]: (3_200_000, 6_000_000), TARGETS[2]: (2_200_000, 4_500_000)}
 CONNECTIONS = 200
 CALLS = 200_000
 STARTS = 20
@@ -51,21 +57,29 @@ LIMITS = (
 )
 
 
-def build(profile):
-    """The three programs with all symbols, and what the linker says they are made of."""
-    output = rivals.TARGET / "footprint"
+def build(target):
+    """The programs of a target: features, path of the stripped program, its size, and what the linker says it is made of."""
+    output = rivals.TARGET / "footprint" / target
     output.mkdir(parents=True, exist_ok=True)
-    sources = grpc_sources()
+    rivals.run(rivals.ROOT / ".ci/cross-tools", target)
+    printed = rivals.run(rivals.ROOT / "cross/env", target)
+    variables = dict(re.findall(r"^export (\w+)='(.*)'$", printed, flags=re.M))
+    tools = variables[f"CARGO_TARGET_{target.upper().replace('-', '_')}_LINKER"].removesuffix("gcc")
     built = []
     for example, features, name in EXAMPLES:
-        link_map = output / f"{example}.map"
-        extra = ["-C", "strip=none", "-C", f"link-arg=-Wl,-Map={link_map}"]
-        command = ["rustc", "--locked", "--profile", profile, "--example", example]
-        rivals.cargo(*command, "--features", features, "--", *extra, cwd=rivals.ROOT)
-        program = output / example
-        shutil.copy2(rivals.TARGET / profile / "examples" / example, program)
-        size, parts = sizes.contributors(program, link_map, sources)
-        built.append((name, program.with_suffix(".stripped"), size, parts))
+        program = output / f"{example}-{features}"
+        link_map = program.with_suffix(".map")
+        command = [rivals.ROOT / ".ci/watch", f"{target}/edge", os.environ.get("CARGO", "cargo"), "rustc", "--locked"]
+        command += ["--profile", "edge", "--target", target, "--example", example]
+        command += ["--no-default-features", "--features", features]
+        command += ["--", "-C", "strip=none", "-C", f"link-arg=-Wl,-Map={link_map}"]
+        environment = {**os.environ, **variables, "CARGO_TARGET_DIR": str(rivals.TARGET)}
+        subprocess.run(command, cwd=rivals.ROOT, env=environment, check=True)
+        shutil.copy2(rivals.TARGET / target / "edge/examples" / example, program)
+        stripped = program.with_suffix(".stripped")
+        subprocess.run([f"{tools}strip", "-o", stripped, program], check=True)
+        size, parts = sizes.contributors(program, stripped, link_map, grpc_sources())
+        built.append((name, stripped, size, parts))
     return built
 
 
@@ -198,7 +212,7 @@ def measure_all(servers):
     return results
 
 
-def page(built, results, missing, profile, load):
+def page(built, results, missing, load):
     machine = bench.machine()
     ours = results[0][1]
     text = [
@@ -207,7 +221,7 @@ def page(built, results, missing, profile, load):
         "What touchdown takes of a small machine: size, memory, threads, and the time to start. Written by"
         f" `make footprint`, {time.strftime('%Y-%m-%d')}; {machine['cpu']}, {machine['cores']} cores,"
         f" {machine['memory']}, {machine['system']}, Linux {machine['kernel']}; load average {load:.1f} before"
-        f" it began. Profile `{profile}`, default settings: 16 workers. [For a board](cross.md) has the build,"
+        " it began. Profile `edge`, feature `server`, default settings: 16 workers. [For a board](cross.md) has the build,"
         " [Small machines](small-machines.md) what was done, and what there is to set.",
         "",
         "## What was aimed at",
@@ -242,24 +256,33 @@ def page(built, results, missing, profile, load):
         name = f"{server.name} {server.version}".strip()
         text.append(f"| {name} | {size:.1f} MB | {' | '.join(memory)} | {threads} | {it['spoken to']:.1f} ms |")
     text += [f"\nLeft out: {name}, since {why}." for name, why in missing.items()]
-    text += ["", "## Size", "", "Stripped, for x86-64; [For a board](cross.md) has ARM.", ""]
-    text += ["| features | bytes |", "|---|---:|"]
-    text += [f"| {name} | {size:,} |" for name, _, size, _ in built]
+    text += ["", "## Size", "", "Stripped, in bytes. [For a board](cross.md) has the commands.", ""]
+    text += ["| features | " + " | ".join(f"`{target}`" for target in built) + " |", "|---|" + "---:|" * len(built)]
+    for index, (_, _, name) in enumerate(EXAMPLES):
+        text.append(f"| {name} | " + " | ".join(f"{it[index][2]:,}" for it in built.values()) + " |")
+    text.append("")
+    for target, limits in SIZES.items():
+        if target not in built:
+            continue
+        for index, limit, what in ((0, limits[0], "without"), (2, limits[1], "with")):
+            verdict = "reached" if built[target][index][2] <= limit else "not reached"
+            text.append(f"- `{target}` {what} TLS: wanted ≤ {limit / 1e6:.1f} MB, {verdict}")
     text.append(
         "\nThe largest parts of each. C and C++ are counted by source folder, Rust by crate; what is generic counts for the"
         " crate that defines it."
     )
-    for name, _, size, parts in built:
-        text += ["", f"| {name} | bytes | |", "|---|---:|---:|"]
-        text += [f"| {part} | {count:,} | {100 * count / size:.0f} % |" for part, count in parts[:LARGEST]]
-        rest = sum(count for _, count in parts[LARGEST:])
-        text.append(f"| {len(parts) - LARGEST} others | {rest:,} | {100 * rest / size:.0f} % |")
+    for target, programs in built.items():
+        for name, _, size, parts in programs:
+            text += ["", f"| `{target}`: {name} | bytes | |", "|---|---:|---:|"]
+            text += [f"| {part} | {count:,} | {100 * count / size:.0f} % |" for part, count in parts[:LARGEST]]
+            rest = sum(count for _, count in parts[LARGEST:])
+            text.append(f"| {len(parts) - LARGEST} others | {rest:,} | {100 * rest / size:.0f} % |")
     return "\n".join(text) + "\n"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, epilog="Takes some 10 minutes after the builds.")
-    parser.add_argument("--profile", default="edge", help="cargo's profile, default edge")
+    parser = argparse.ArgumentParser(description=__doc__, epilog="Takes some 10 minutes after the builds, which take 15 for each target, 3 with ccache.")
+    parser.add_argument("--targets", nargs="+", default=TARGETS, help=f"default {' '.join(TARGETS)}; the first is measured")
     parser.add_argument("--output", type=Path, default=PAGE, help=f"where to write, default {PAGE}")
     parser.add_argument("--no-rivals", action="store_true", help="measure touchdown alone")
     parser.add_argument("--no-install", action="store_true", help="do not install Debian packages that are missing")
@@ -268,15 +291,15 @@ def main():
         if options.no_install or subprocess.run([rivals.ROOT / ".ci/install", "nghttp2-client"]).returncode:
             print("missing: nghttp2-client (a Debian package)", file=sys.stderr)
             return 1
-    built = build(options.profile)
+    built = {target: build(target) for target in options.targets}
     others, missing = [], {}
     if not options.no_rivals:
         others, missing = rivals.prepare(["tonic", "grpcio", "go"], not options.no_install)
     for server in others:
         server.says_when = False
     load = os.getloadavg()[0]
-    results = measure_all([Small(built[0][1]), *others])
-    options.output.write_text(page(built, results, missing, options.profile, load))
+    results = measure_all([Small(built[options.targets[0]][0][1]), *others])
+    options.output.write_text(page(built, results, missing, load))
     print(f"written: {options.output}")
     return 0
 

@@ -9,16 +9,16 @@ from pathlib import Path
 # A section in the map of LLD, `ADDRESS ADDRESS SIZE ALIGN         FILE:(SECTION)`, which is what Rust 1.90 and later
 # link with on x86-64, and in that of GNU ld, ` SECTION 0xADDRESS 0xSIZE FILE`, on one line or two.
 LLD = re.compile(r"^ *(?P<at>[0-9a-f]+) +[0-9a-f]+ +(?P<size>[0-9a-f]+) +\d+ {9}(?! )(?P<file>.+):\((?P<section>.+)\)$")
-GNU = re.compile(r"^ (?P<section>\.\S+|COMMON)\s+0x(?P<at>[0-9a-f]{16})\s+0x(?P<size>[0-9a-f]+) (?P<file>.+)$")
+GNU = re.compile(r"^ (?P<section>\.\S+|COMMON)\s+0x(?P<at>[0-9a-f]{8,16})\s+0x(?P<size>[0-9a-f]+) (?P<file>.+)$")
 MEMBER = re.compile(r"\(([^()]+?)(?:\.cc|\.c|\.cpp|\.S|\.asm)?\.o\)$")
 # They take no room in the stripped file.
-EMPTY = (".bss", ".tbss", "COMMON", ".debug", ".comment", ".symtab", ".strtab", ".shstrtab")
-TABLES = (".eh_frame", ".gcc_except_table")
+EMPTY = (".rel.", ".bss", ".tbss", "COMMON", ".debug", ".comment", ".symtab", ".strtab", ".shstrtab")
+TABLES = (".eh_frame", ".gcc_except_table", ".ARM.exidx", ".ARM.extab")
 RUST = re.compile(r"17h[0-9a-f]{16}E")
 
 
-def contributors(program, link_map, sources):
-    """Bytes by component, the largest first; what is left is relocations, the symbols of shared libraries and the like."""
+def contributors(program, stripped, link_map, sources):
+    """The size of a stripped program, and bytes by component, the largest first; what is left is relocations, the symbols of shared libraries and the like."""
     components = components_of(sources)
     found = Counter()
     rust = 0
@@ -35,14 +35,12 @@ def contributors(program, link_map, sources):
                 rust += size
             else:
                 found[name] += size
-        elif "/rustc" in file or file.endswith(".o"):
+        elif file.endswith(".rcgu.o"):
             rust += size
     by_crate = crates(program)
     named = sum(by_crate.values())
     found.update(by_crate)
     found["Rust: constants and strings"] += max(0, rust - named)
-    stripped = program.with_suffix(".stripped")
-    subprocess.run(["strip", "-o", stripped, program], check=True)
     size = stripped.stat().st_size
     found["relocations, dynamic symbols, the loader's tables"] += max(0, size - sum(found.values()))
     return size, found.most_common()
@@ -80,13 +78,14 @@ def component(section, member, components, archive):
         return "C++ library"
     if re.search(r"/lib(gcc|gcc_eh|c|c_nonshared|m)\.a\(", archive):
         return "compiler's and C library"
-    if "/libtouchdown" in archive:
-        return "touchdown (C++)"
     # What the crate `cc` compiles has a hash before its name.
-    member = re.sub(r"^[0-9a-f]{16}-", "", member)
-    folders = components.get(member)
+    compiled_by_cc = re.fullmatch(r"[0-9a-f]{16}-(.*)", member)
+    if "/libtouchdown" in archive and compiled_by_cc:
+        return "touchdown (C++)"
+    folders = components.get(compiled_by_cc.group(1) if compiled_by_cc else member)
     if not folders:
-        return "other C code"
+        # A static C++ library becomes a part of the first archive that wants it.
+        return "other C code" if compiled_by_cc else "C++ library"
     if "N4absl" in section:
         return "Abseil"
     names = [name_of(it) for it in folders]

@@ -1,10 +1,13 @@
 //! Clients that block, over the channels of `grpcio`.
 //!
 //! Generated client stubs are thin: a typed function for each method, and this below. Channels
-//! are made with [`ChannelBuilder`] and an [`Environment`], which brings the threads that do a
-//! client's input and output; one environment serves any number of channels.
+//! are made with `ChannelBuilder` and an `Environment`, which brings the threads that do a
+//! client's input and output; one environment serves any number of channels. Both need the
+//! feature `client`: without it there are only the channels on which a server tests itself
+//! ([`ServerBuilder::smoke_test`](crate::ServerBuilder::smoke_test)).
 //!
-//! ```
+#![cfg_attr(feature = "client", doc = "```")]
+#![cfg_attr(not(feature = "client"), doc = "```ignore")]
 //! use std::sync::Arc;
 //! use touchdown::client::{ChannelBuilder, Environment};
 //!
@@ -25,9 +28,9 @@ use grpcio::{
 };
 use protobuf::Message;
 
-pub use grpcio::{
-    CallOption as CallOptions, Channel, ChannelBuilder, Environment, Metadata, MetadataBuilder,
-};
+pub use grpcio::{CallOption as CallOptions, Channel, Metadata, MetadataBuilder};
+#[cfg(feature = "client")]
+pub use grpcio::{ChannelBuilder, Environment};
 
 use crate::{Code, Status};
 

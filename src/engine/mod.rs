@@ -718,7 +718,7 @@ impl Engine {
     }
 
     /// Makes the calling thread hold back what it writes for this server.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "client"))]
     pub(crate) fn hold_back(&self) {
         self.shared.server.cork();
     }

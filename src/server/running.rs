@@ -276,7 +276,7 @@ impl Participant for Running {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "client"))]
 mod tests {
     use grpcio::{ChannelBuilder, Environment};
     use protobuf::well_known_types::wrappers::StringValue;

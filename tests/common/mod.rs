@@ -1,13 +1,14 @@
 //! What the tests of the server share: services made by hand, and clients for them.
 #![allow(dead_code)]
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use touchdown::client::{CallOptions, Channel, ChannelBuilder, Client, Environment};
 use touchdown::lifecycle::Plan;
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{Call, Server, ServerBuilder, Service, Status};
+
+#[cfg(feature = "client")]
+pub use clients::*;
 
 /// A test that takes longer than this hangs.
 pub const LONG: Duration = Duration::from_secs(20);
@@ -56,29 +57,6 @@ pub fn unary(
     handler: impl Fn(&Call, StringValue) -> Result<StringValue, Status> + Send + Sync + 'static,
 ) -> Service {
     Service::builder("test.Echo").unary("Say", handler).build()
-}
-
-pub fn channel(server: &Server) -> Channel {
-    channel_to(&server.address().to_string())
-}
-
-pub fn channel_to(address: &str) -> Channel {
-    ChannelBuilder::new(Arc::new(Environment::new(1)))
-        .raw_cfg_int(c"grpc.use_local_subchannel_pool".into(), 1)
-        .connect(address)
-}
-
-pub fn client(server: &Server) -> Client {
-    Client::new(&channel(server))
-}
-
-pub fn say(client: &Client, what: &str) -> Result<String, Status> {
-    say_with(client, what, CallOptions::default().timeout(LONG))
-}
-
-pub fn say_with(client: &Client, what: &str, options: CallOptions) -> Result<String, Status> {
-    let reply: StringValue = client.unary("/test.Echo/Say", &text(what), options)?;
-    Ok(reply.value)
 }
 
 /// For what `touchdown::client` hides: response headers, and cancelling.
@@ -160,4 +138,36 @@ pub fn call_headers(method: &str, path: &str) -> Vec<u8> {
         field("te", "trailers"),
     ];
     fields.concat()
+}
+
+#[cfg(feature = "client")]
+mod clients {
+    use std::sync::Arc;
+
+    use touchdown::client::{CallOptions, Channel, ChannelBuilder, Client, Environment};
+
+    use super::*;
+
+    pub fn channel(server: &Server) -> Channel {
+        channel_to(&server.address().to_string())
+    }
+
+    pub fn channel_to(address: &str) -> Channel {
+        ChannelBuilder::new(Arc::new(Environment::new(1)))
+            .raw_cfg_int(c"grpc.use_local_subchannel_pool".into(), 1)
+            .connect(address)
+    }
+
+    pub fn client(server: &Server) -> Client {
+        Client::new(&channel(server))
+    }
+
+    pub fn say(client: &Client, what: &str) -> Result<String, Status> {
+        say_with(client, what, CallOptions::default().timeout(LONG))
+    }
+
+    pub fn say_with(client: &Client, what: &str, options: CallOptions) -> Result<String, Status> {
+        let reply: StringValue = client.unary("/test.Echo/Say", &text(what), options)?;
+        Ok(reply.value)
+    }
 }

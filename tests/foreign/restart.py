@@ -4,7 +4,8 @@ It runs as a child of restarts.py and is told what to do on standard input: for 
 line of JSON that counts the calls so far; at the end of input its callers finish the call they are in,
 and the last line it writes also has the times and examples of what was lost.
 
-With `--health-checks` the channel calls only a server that says it is healthy.
+With `--health-checks` the channel calls only a server that says it is healthy. With `--mix` a caller keeps to one
+of the four kinds of calls, and one in five sends 64 KiB at a time.
 
 There is no retry policy. `--retries none` takes transparent retries away, too: `grpc.enable_retries=0`. A call
 made while the channel connects still waits for the outcome; that cannot be turned off.
@@ -19,7 +20,10 @@ import time
 
 import grpc
 
-SAY_HELLO = "/greeter.Greeter/SayHello"
+GREETER = "/greeter.Greeter/"
+# How many messages a stream has, and how long the large ones are.
+MESSAGES = 20
+LARGE = 64 << 10
 DEADLINE_S = 30
 PAUSE_AFTER_REFUSED_S = 0.005
 CHANNEL_OPTIONS = [
@@ -52,6 +56,39 @@ def hello_request(name, think_ms):
 
 def hello_reply(name):
     return string_field_1(f"Hello, {name}!")
+
+
+def hellos(channel, mix):
+    """What a caller may do: each returns whether the answer to a name is the right one."""
+    unary = channel.unary_unary(GREETER + "SayHello")
+
+    def say_hello(name, think_ms):
+        return [unary(hello_request(name, think_ms), timeout=DEADLINE_S)] == [hello_reply(name)]
+
+    if not mix:
+        return [say_hello]
+    from_server = channel.unary_stream(GREETER + "SayManyHellos")
+    to_server = channel.stream_unary(GREETER + "GreetEverybody")
+    both_ways = channel.stream_stream(GREETER + "Chat")
+
+    def say_large_hello(name, think_ms):
+        return say_hello(name.ljust(LARGE, "x"), think_ms)
+
+    def say_many_hellos(name, _):
+        request = string_field_1(name) + b"\x10" + varint(MESSAGES)
+        return list(from_server(request, timeout=DEADLINE_S)) == [hello_reply(name)] * MESSAGES
+
+    def greet_everybody(name, think_ms):
+        requests = (hello_request(f"{name}{number}", think_ms) for number in range(MESSAGES))
+        everybody = " and ".join(f"{name}{number}" for number in range(MESSAGES))
+        return to_server(requests, timeout=DEADLINE_S) == hello_reply(everybody)
+
+    def chat(name, think_ms):
+        requests = (hello_request(f"{name}{number}", think_ms) for number in range(MESSAGES))
+        replies = [hello_reply(f"{name}{number}") for number in range(MESSAGES)]
+        return list(both_ways(requests, timeout=DEADLINE_S)) == replies
+
+    return [say_hello, say_many_hellos, greet_everybody, chat, say_large_hello]
 
 
 class Tally:
@@ -95,7 +132,7 @@ def outcome_of(error):
     return "refused" if nobody_listens else "lost", {"code": error.code().name, "detail": detail}
 
 
-def call_until(stop, say_hello, tally, caller, options):
+def call_until(stop, hello, tally, caller, options):
     for number in range(sys.maxsize):
         if stop.is_set():
             return
@@ -103,18 +140,17 @@ def call_until(stop, say_hello, tally, caller, options):
         think_ms = random.randint(options.think_ms_min, options.think_ms_max)
         began_ms, started = round(time.time() * 1000, 1), time.monotonic()
         try:
-            reply = say_hello(hello_request(name, think_ms), timeout=DEADLINE_S)
+            is_right = hello(name, think_ms)
         except grpc.RpcError as error:
             outcome, detail = outcome_of(error)
             tally.add(outcome, started, began_ms, detail)
             if outcome == "refused":
                 time.sleep(PAUSE_AFTER_REFUSED_S)
             continue
-        if reply == hello_reply(name):
+        if is_right:
             tally.add("ok", started, began_ms)
         else:
-            detail = {"code": "OK", "detail": f"wrong reply of {len(reply)} bytes: {reply[:80]!r}"}
-            tally.add("lost", started, began_ms, detail)
+            tally.add("lost", started, began_ms, {"code": "OK", "detail": f"wrong reply in {hello.__name__}"})
 
 
 def channel_to(options, channel_options):
@@ -135,6 +171,7 @@ def main():
     parser.add_argument("--retries", choices=["transparent", "none"], default="transparent")
     parser.add_argument("--ca", help="speak TLS, and trust the certificates in this file")
     parser.add_argument("--health-checks", action="store_true")
+    parser.add_argument("--mix", action="store_true", help="all four kinds of calls, and large ones")
     options = parser.parse_args()
 
     tally, stop = Tally(), threading.Event()
@@ -142,9 +179,9 @@ def main():
     if options.health_checks:
         channel_options.append(("grpc.service_config", json.dumps(HEALTH_CHECKS)))
     with channel_to(options, channel_options) as channel:
-        say_hello = channel.unary_unary(SAY_HELLO)
+        kinds = hellos(channel, options.mix)
         callers = [
-            threading.Thread(target=call_until, args=(stop, say_hello, tally, caller, options))
+            threading.Thread(target=call_until, args=(stop, kinds[caller % len(kinds)], tally, caller, options))
             for caller in range(options.callers)
         ]
         for caller in callers:

@@ -9,6 +9,9 @@ With `--tls` they speak TLS. With `--health-checks` the Python client calls only
 With `--by upgrade` the server gets SIGUSR2 instead: it starts a new one, which takes over its listening socket.
 Then nothing may be refused, either.
 
+With `--mix` the Python client makes calls of all four kinds, and some of 64 KiB. With `--cpus` and `--memory-mb` the server
+runs on a small machine; then the test fails, too, if the kernel kills a process for want of memory.
+
 The clients have no retry policy. Their transparent retries, which are on unless a program turns them off,
 send a call again only if no server can have acted on it: it was never written to the socket, or GOAWAY
 excluded it. With `--retries none` they are off, and the wire (wire.py) decides what is lost: then no
@@ -34,6 +37,7 @@ import time
 
 import network
 import wire
+from small_machine import SmallMachine
 
 HERE = pathlib.Path(__file__).parent
 # Longer than the server's own plan for a stop and than the deadline of a call.
@@ -45,11 +49,11 @@ class CannotRun(Exception):
 
 
 class Process:
-    """A child in a namespace of its own, if there is one, that ends with this program, however that ends."""
+    """A child that ends with this program, however that ends."""
 
-    def __init__(self, command, namespace=None, **streams):
+    def __init__(self, command, prepare, **streams):
         self._child = subprocess.Popen(
-            command, preexec_fn=prepare_in(namespace), stdout=subprocess.PIPE, text=True, bufsize=1, **streams
+            command, preexec_fn=prepare, stdout=subprocess.PIPE, text=True, bufsize=1, **streams
         )
         # Tells the end of the child at once, where Popen.wait would look only now and then.
         self._end = os.pidfd_open(self._child.pid)
@@ -120,6 +124,10 @@ class Stage:
         else:
             self.port = free_port()
             self.address = f"127.0.0.1:{self.port}"
+        self.machine = None
+        if options.memory_mb:
+            self.machine = small_machine(options.memory_mb)
+            cleanup.callback(self.machine.close)
         self._certificate = []
         if options.tls:
             folder = pathlib.Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
@@ -128,7 +136,8 @@ class Stage:
     def start_server(self):
         certificate = ["--tls", *self._certificate] if self._certificate else []
         command = [self._options.server, *certificate, self.address]
-        server = Process(command, self._server_namespace, stderr=self._server_log)
+        prepare = prepare_in(self._server_namespace, self._options.cpus, self.machine)
+        server = Process(command, prepare, stderr=self._server_log)
         self._cleanup.callback(server.close)
         line = server.read_line()
         if line != f"listening at {self.address}":
@@ -149,10 +158,12 @@ class Stage:
             f"--name-bytes={options.name_bytes}",
             f"--retries={options.retries}",
             *(["--health-checks"] if options.health_checks else []),
+            *(["--mix"] if options.mix else []),
             *(f"--ca={file}" for file in self._certificate[:1]),
         ]
         environment = {**os.environ, "TOUCHDOWN_NODE_MODULES": options.node_modules}
-        client = Process([*program, *arguments], self._client_namespace, stdin=subprocess.PIPE, env=environment)
+        prepare = prepare_in(self._client_namespace)
+        client = Process([*program, *arguments], prepare, stdin=subprocess.PIPE, env=environment)
         self._cleanup.callback(client.close)
         return client
 
@@ -166,15 +177,26 @@ class Stage:
         return capture
 
 
-def prepare_in(namespace):
+def prepare_in(namespace, cpus=None, machine=None):
     """For `preexec_fn`: what every child does first."""
 
     def prepare():
         network.die_with_parent()
         if namespace is not None:
             network.enter(namespace)
+        if cpus is not None:
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cpus])
+        if machine is not None:
+            machine.enter()
 
     return prepare
+
+
+def small_machine(memory_mb):
+    try:
+        return SmallMachine(memory_mb)
+    except OSError as error:
+        raise CannotRun(f"a limit on memory needs root and cgroups: {error}") from error
 
 
 def slow_network(delay_ms):
@@ -298,7 +320,12 @@ def run(options, cleanup, server_log):
             lost = lost_on_wire
     bad_exits = [exit_code for exit_code, _ in exits if exit_code != 0]
     lost += summary["refused"] if by_upgrade else 0
-    well = summary["ok"] > 0 and lost == 0 and not bad_exits
+    killed = stage.machine.killed() if stage.machine else 0
+    well = summary["ok"] > 0 and lost == 0 and not bad_exits and not killed
+    if stage.machine:
+        peak = stage.machine.peak_mb()
+        peak = "not known" if peak is None else f"{peak:.1f} MiB, page cache included"
+        print(f"memory: {options.memory_mb} MiB, peak {peak}; {killed} killed for want of it")
     print_verdict(options, summary, lost_on_wire, times_ms, bad_exits, well)
     return well
 
@@ -355,6 +382,9 @@ def parse_options():
     add("--server-log", help="keep the server's standard error in this file")
     add("--tls", action="store_true", help="needs openssl")
     add("--health-checks", action="store_true", help="of the Python client")
+    add("--mix", action="store_true", help="all four kinds of calls, and large ones, by the Python client")
+    add("--cpus", type=int, help="how many processors the server has")
+    add("--memory-mb", type=int, help="how much memory the server has, in MiB; needs root")
     add("--node", default="node", help="the Node program")
     add("--node-modules", default=node_modules, help="where its packages are")
     return parser.parse_args()

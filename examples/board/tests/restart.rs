@@ -1,9 +1,11 @@
 //! The program under load: it starts, is replaced by SIGUSR2, drains on SIGTERM, and no call is lost.
 //!
-//! `cargo test` runs this for the machine that builds, and `make arm` for a board, under QEMU.
+//! `cargo test` runs this for the machine that builds, and `make arm` for a board, under QEMU. BOARD names another
+//! program to test: cargo builds its own with the features of this test, so with touchdown's `client`.
 
 touchdown::include_protos!();
 
+use std::env;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,7 +29,8 @@ struct Program {
 
 impl Program {
     fn start() -> Program {
-        let mut first = Command::new(env!("CARGO_BIN_EXE_board"))
+        let program = env::var_os("BOARD").unwrap_or_else(|| env!("CARGO_BIN_EXE_board").into());
+        let mut first = Command::new(program)
             .arg("127.0.0.1:0")
             .stderr(Stdio::piped())
             .spawn()
