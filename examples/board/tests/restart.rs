@@ -7,6 +7,7 @@ touchdown::include_protos!();
 
 use std::env;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Receiver};
@@ -32,6 +33,7 @@ impl Program {
         let program = env::var_os("BOARD").unwrap_or_else(|| env!("CARGO_BIN_EXE_board").into());
         let mut first = Command::new(program)
             .arg("127.0.0.1:0")
+            .process_group(0)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
@@ -55,8 +57,12 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // An error means that it has ended.
-        let _ = self.first.kill();
+        // And those that have replaced it. If all have ended there is no such group.
+        let group = format!("-{}", self.first.id());
+        let _ = Command::new("kill")
+            .args(["-KILL", "--", &group])
+            .stderr(Stdio::null())
+            .status();
         let _ = self.first.wait();
     }
 }
@@ -80,8 +86,9 @@ impl Load {
     fn new(address: &str) -> Load {
         let environment = Arc::new(Environment::new(1));
         let clients = (0..2).map(|_| {
+            // Without a retry policy. What C-core's client repeats by itself, it has not sent yet; without
+            // that a call fails that meets the old server's farewell (GOAWAY) inside the client.
             let channel = ChannelBuilder::new(Arc::clone(&environment))
-                .enable_retry(false)
                 .use_local_subchannel_pool(true)
                 .connect(address);
             Arc::new(BoardClient::new(&channel))
