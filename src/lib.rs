@@ -66,7 +66,7 @@
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `server` | yes | the server, its health service and the code generator's runtime; needs cmake and a C++ compiler |
-//! | `client` | yes | channels to other servers, with all that C-core has for them; programs without are a third smaller |
+//! | `client` | yes | channels to other servers, with all that C-core has for them; programs without are a quarter to a third smaller |
 //! | `admin` | no | [`admin`]: status, stop and upgrade from afar, on a unix socket |
 //! | `tls` | no | TLS and mutual TLS for listeners: `Tls`, `Listen::tls` and `Call::peer_certificate` |
 //! | `systemd` | no | tells systemd what the program is at, and feeds its watchdog; with the lifecycle alone, too |
