@@ -1,5 +1,5 @@
 //! What the tests of the server share: services made by hand, and clients for them.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use std::time::{Duration, Instant};
 
