@@ -67,7 +67,8 @@ def build(target):
     tools = variables[f"CARGO_TARGET_{target.upper().replace('-', '_')}_LINKER"].removesuffix("gcc")
     built = []
     for example, features, name in EXAMPLES:
-        program = output / f"{example}-{features}"
+        # The linker's options are parted by commas.
+        program = output / f"{example}-{features.replace(',', '-')}"
         link_map = program.with_suffix(".map")
         command = [rivals.ROOT / ".ci/watch", f"{target}/edge", os.environ.get("CARGO", "cargo"), "rustc", "--locked"]
         command += ["--profile", "edge", "--target", target, "--example", example]
