@@ -61,7 +61,7 @@ def build(target):
     """The programs of a target: features, path of the stripped program, its size, and what the linker says it is made of."""
     output = rivals.TARGET / "footprint" / target
     output.mkdir(parents=True, exist_ok=True)
-    rivals.run(rivals.ROOT / ".ci/cross-tools", target)
+    rivals.run(rivals.ROOT / ".ci/cross-tools", target, cwd=rivals.ROOT)
     printed = rivals.run(rivals.ROOT / "cross/env", target)
     variables = dict(re.findall(r"^export (\w+)='(.*)'$", printed, flags=re.M))
     tools = variables[f"CARGO_TARGET_{target.upper().replace('-', '_')}_LINKER"].removesuffix("gcc")
