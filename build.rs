@@ -79,6 +79,8 @@ mod shim {
             // Small inline functions must not be emitted: see the head of shim.cc.
             .opt_level(2)
             .warnings(false)
+            // See the head of shim.cc. zig's compiler sets it by itself.
+            .flag("-UNDEBUG")
             // See cross/toolchain.cmake. Nothing here writes to `std::cout`.
             .define("__ioinit", "*__ioinit")
             .include(&core)

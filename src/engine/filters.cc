@@ -1,8 +1,5 @@
 // Compiled without NDEBUG, as shim.cc is, and careful in the same way.
 
-// Some compilers set it by themselves, as zig does.
-#undef NDEBUG
-
 #include "filters.h"
 
 #include <limits.h>

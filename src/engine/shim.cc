@@ -4,9 +4,6 @@
 // at its end, so the larger one serves; nothing here touches a `RefCounted`
 // but through functions that live in the library. `ChannelArgs` is such a case.
 
-// Some compilers set it by themselves, as zig does.
-#undef NDEBUG
-
 #include "shim.h"
 
 #include <limits.h>

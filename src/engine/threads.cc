@@ -31,9 +31,6 @@
 // Like shim.cc, this is compiled without NDEBUG, and uses only what is the same with and
 // without. Of a `grpc_timer` that is what comes before the debugging field.
 
-// Some compilers set it by themselves, as zig does.
-#undef NDEBUG
-
 #include "shim.h"
 
 #include <pthread.h>

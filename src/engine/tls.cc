@@ -1,8 +1,5 @@
 // See the head of shim.cc for what may be used here, and what not.
 
-// Some compilers set it by themselves, as zig does.
-#undef NDEBUG
-
 #include "tls.h"
 
 #include <string.h>

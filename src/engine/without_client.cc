@@ -9,9 +9,6 @@
 //
 // Compiled without NDEBUG, as shim.cc is, and careful in the same way.
 
-// Some compilers set it by themselves, as zig does.
-#undef NDEBUG
-
 #include "without_client.h"
 
 #include <grpc/support/log.h>
