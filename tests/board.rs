@@ -7,6 +7,7 @@ mod lifecycle_support;
 use std::fs;
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
 use common::*;
 use lifecycle_support::{bound, is_child, say as tell, Process};
@@ -67,6 +68,38 @@ fn handlers_run_on_small_stacks_and_panic_there() {
     let error = say(&client, "panic").unwrap_err();
     assert_eq!(error.code(), Code::Internal);
     call_all_workers(&server, WORKERS);
+    assert_eq!(server.shutdown().exit_code(), 0);
+}
+
+/// Of all servers of this process.
+fn workers() -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name == "td-worker\n").count()
+}
+
+#[test]
+fn threads_that_a_burst_needed_end_and_others_come_with_the_next() {
+    const WORKERS: usize = 8;
+    let together = Barrier::new(WORKERS);
+    let service = unary(move |_, request| {
+        if request.value != "short" {
+            together.wait();
+        }
+        Ok(request)
+    });
+    let server = builder(service).workers(WORKERS).start().unwrap();
+    call_all_workers(&server, WORKERS);
+    assert!(workers() >= WORKERS);
+    let client = client(&server);
+    for _ in 0..(WORKERS + 1) * 256 {
+        assert_eq!(say(&client, "short").unwrap(), "short");
+    }
+    // There has to be a rest of 10 s, and the first look may find the end of the burst.
+    let some_rests = Duration::from_secs(20) + LONG;
+    eventually_within(some_rests, "those that rest end", || workers() <= 2);
+    call_all_workers(&server, WORKERS);
+    assert!(workers() >= WORKERS);
     assert_eq!(server.shutdown().exit_code(), 0);
 }
 

@@ -63,6 +63,10 @@ impl Activated {
         if !names.is_empty() {
             command.arg(format!("--fdname={names}"));
         }
+        // The tool passes on little by itself, and QEMU needs this one to find the target's libraries.
+        if env::var_os("QEMU_LD_PREFIX").is_some() {
+            command.arg("--setenv=QEMU_LD_PREFIX");
+        }
         command.arg("--").arg(greeter_server()).arg(address);
         let mut child = match command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn() {
             Ok(child) => child,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::listener::{Accepted, QUEUE};
-use super::memory::{self, Usage};
+use super::memory::{self, Due, Usage};
 use super::roster::{Watched, TICK};
 use super::wake::Wake;
 use super::Shared;
@@ -114,8 +114,13 @@ impl Housekeeper<'_> {
         at(self.next_sweep);
         at(self.paused_until);
         at(self.watch_workers(now));
-        if self.memory.is_time(&self.shared.heap, now) {
-            memory::give_back();
+        match self.memory.due(&self.shared.heap, now) {
+            Due::Nothing => {}
+            Due::Dismissal => self.shared.roster.dismiss(),
+            Due::GiveBack => {
+                self.shared.join_ended();
+                memory::give_back();
+            }
         }
         at(self.memory.next_look());
         if self.shared.leaving.load(Ordering::SeqCst) {

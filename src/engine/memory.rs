@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 /// between two bursts, which would have to fetch the memory again.
 const REST: Duration = Duration::from_secs(10);
 
+/// How long threads that were let go may take to end. What they kept for their own next allocations
+/// is given back only after that.
+const ENDING: Duration = Duration::from_millis(100);
+
 /// What makes a burst: so many calls, or messages of so many pages.
 const BURST: usize = 256;
 const PAGE: usize = 4096;
@@ -64,22 +68,40 @@ impl Usage {
 #[derive(Default)]
 pub(super) struct Keeper {
     next_look: Option<Instant>,
+    /// Threads that rest were let go.
+    dismissed: bool,
+}
+
+/// What is to be done now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    /// Threads that rest are to end.
+    Dismissal,
+    /// The heap is to be given back.
+    GiveBack,
 }
 
 impl Keeper {
-    /// Whether memory is to be given back now. To be called at the time that `next_look` says, and
-    /// whenever somebody has woken the caller.
-    pub(super) fn is_time(&mut self, heap: &Heap, now: Instant) -> bool {
+    /// To be called at the time that `next_look` says, and whenever somebody has woken the caller.
+    pub(super) fn due(&mut self, heap: &Heap, now: Instant) -> Due {
+        let after_rest = |more: bool| more.then_some(now + REST);
         match self.next_look {
-            None if heap.used.load(Ordering::Relaxed) => self.next_look = Some(now + REST),
-            Some(at) if at <= now => {
-                let more = heap.used.swap(false, Ordering::Relaxed);
-                self.next_look = more.then_some(now + REST);
-                return !more;
+            Some(at) if now < at => return Due::Nothing,
+            Some(_) if self.dismissed => {
+                self.dismissed = false;
+                self.next_look = after_rest(heap.used.load(Ordering::Relaxed));
+                return Due::GiveBack;
             }
-            _ => {}
+            Some(_) if !heap.used.swap(false, Ordering::Relaxed) => {
+                self.dismissed = true;
+                self.next_look = Some(now + ENDING);
+                return Due::Dismissal;
+            }
+            Some(_) => self.next_look = after_rest(true),
+            None => self.next_look = after_rest(heap.used.load(Ordering::Relaxed)),
         }
-        false
+        Due::Nothing
     }
 
     pub(super) fn next_look(&self) -> Option<Instant> {
@@ -177,21 +199,42 @@ mod tests {
         let start = Instant::now();
         let few = (1..BURST).filter(|_| usage.call(&heap, 0)).count();
         assert_eq!(few, 0);
-        assert!(!keeper.is_time(&heap, start));
+        assert_eq!(keeper.due(&heap, start), Due::Nothing);
         assert_eq!(keeper.next_look(), None);
 
         // Many bursts wake the keeper once.
         let wakes = (0..10 * BURST).filter(|_| usage.call(&heap, 0)).count();
         assert_eq!(wakes, 1);
-        assert!(!keeper.is_time(&heap, start));
+        assert_eq!(keeper.due(&heap, start), Due::Nothing);
         assert_eq!(keeper.next_look(), Some(start + REST));
         // There was something since the last look, so it looks once more.
-        assert!(!keeper.is_time(&heap, start + REST));
-        assert_eq!(keeper.next_look(), Some(start + 2 * REST));
-        assert!(!keeper.is_time(&heap, start + 2 * REST - PAUSE));
-        assert!(keeper.is_time(&heap, start + 2 * REST));
+        assert_eq!(keeper.due(&heap, start + REST), Due::Nothing);
+        let rested = start + 2 * REST;
+        assert_eq!(keeper.next_look(), Some(rested));
+        assert_eq!(keeper.due(&heap, rested - PAUSE), Due::Nothing);
+        assert_eq!(keeper.due(&heap, rested), Due::Dismissal);
+        // Those who were let go take a moment to end.
+        assert_eq!(keeper.next_look(), Some(rested + ENDING));
+        assert_eq!(keeper.due(&heap, rested + ENDING - PAUSE), Due::Nothing);
+        assert_eq!(keeper.due(&heap, rested + ENDING), Due::GiveBack);
         assert_eq!(keeper.next_look(), None);
-        assert!(!keeper.is_time(&heap, start + 3 * REST));
+        assert_eq!(keeper.due(&heap, rested + REST), Due::Nothing);
+    }
+
+    #[test]
+    fn a_burst_that_begins_while_threads_end_is_not_forgotten() {
+        let (heap, mut usage, mut keeper) = (Heap::default(), Usage::default(), Keeper::default());
+        let start = Instant::now();
+        usage.call(&heap, BURST * PAGE);
+        let dues = [0, 1, 2].map(|rests| keeper.due(&heap, start + REST * rests));
+        assert_eq!(dues, [Due::Nothing, Due::Nothing, Due::Dismissal]);
+        // Whoever wakes the keeper does so now, and not again.
+        assert!(usage.call(&heap, BURST * PAGE));
+        let end = start + 2 * REST + ENDING;
+        assert_eq!(keeper.due(&heap, end - PAUSE), Due::Nothing);
+        assert_eq!(keeper.due(&heap, end), Due::GiveBack);
+        assert_eq!(keeper.due(&heap, end + REST), Due::Nothing);
+        assert_eq!(keeper.due(&heap, end + 2 * REST), Due::Dismissal);
     }
 
     const PAUSE: Duration = Duration::from_millis(1);
@@ -202,9 +245,9 @@ mod tests {
         let start = Instant::now();
         for turn in 0..5 {
             usage.call(&heap, BURST * PAGE);
-            assert!(!keeper.is_time(&heap, start + REST * turn));
+            assert_eq!(keeper.due(&heap, start + REST * turn), Due::Nothing);
         }
-        assert!(keeper.is_time(&heap, start + REST * 5));
+        assert_eq!(keeper.due(&heap, start + REST * 5), Due::Dismissal);
     }
 
     #[test]

@@ -367,6 +367,17 @@ impl Shared {
         Ok(())
     }
 
+    /// Frees what is left of threads that have ended.
+    fn join_ended(&self) {
+        let mut threads = self.threads.lock();
+        let (ended, left) = std::mem::take(&mut threads.handles)
+            .into_iter()
+            .partition(JoinHandle::is_finished);
+        threads.handles = left;
+        drop(threads);
+        join(ended);
+    }
+
     /// Logs, once a second at the most, that calls are refused.
     fn log_refusal(&self, path: &str, now: Instant) {
         let mut refusals = self.refusals.lock();
@@ -780,14 +791,18 @@ impl Engine {
         }
         let handles = std::mem::take(&mut threads.handles);
         drop(threads);
-        for handle in handles {
-            // It has passed its last line; only an engine's own thread is told so
-            // by itself, and then cannot wait for it.
-            if handle.thread().id() != std::thread::current().id() {
-                let _ = handle.join();
-            }
-        }
+        join(handles);
         true
+    }
+}
+
+/// Waits for threads that have passed their last line. Only an engine's own thread is told so by itself,
+/// and then cannot wait for it.
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.thread().id() != std::thread::current().id() {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! A thread that took a call off the completion queue runs it itself. There is one
 //! thread more than there are workers, so one can always poll: when every worker
 //! is busy, the one left polls on and puts what arrives in the backlog. Threads
-//! are started when they are first needed.
+//! are started when they are needed, and those that rest end when they are
+//! [dismissed](Roster::dismiss).
 //!
 //! Before a thread runs a handler it makes sure that somebody else polls, and
 //! waking somebody for every call costs more than a short call itself. So there is
@@ -52,6 +53,8 @@ struct State<T> {
     resting: usize,
     /// Of those who rest, how many have been called and have not yet woken up.
     called: usize,
+    /// Of the others who rest, how many are to end and have not yet woken up.
+    dismissed: usize,
     /// Each with the size of its message.
     waiting: VecDeque<(T, usize)>,
     waiting_bytes: usize,
@@ -144,6 +147,8 @@ impl<T> State<T> {
             return false;
         }
         self.called += 1;
+        // Everybody who was dismissed may be called all the same, as long as it rests.
+        self.dismissed = self.dismissed.min(self.resting - self.called);
         called.notify_one();
         true
     }
@@ -167,6 +172,7 @@ impl<T> Roster<T> {
                 running: 0,
                 resting: 0,
                 called: 0,
+                dismissed: 0,
                 waiting: VecDeque::new(),
                 waiting_bytes: 0,
                 closed: false,
@@ -241,18 +247,31 @@ impl<T> Roster<T> {
         Next::Rest
     }
 
-    /// Rests until somebody has to poll.
-    pub(super) fn rest(&self) {
+    /// Rests until somebody has to poll. False if the thread is to end instead.
+    pub(super) fn rest(&self) -> bool {
         let mut state = self.state.lock();
-        while state.called == 0 && !state.closed {
+        while state.called == 0 && state.dismissed == 0 && !state.closed {
             self.called.wait(&mut state);
         }
         state.resting -= 1;
         if state.called > 0 {
             // Whoever called has counted this thread among those who poll.
             state.called -= 1;
+        } else if state.dismissed > 0 {
+            state.dismissed -= 1;
+            return false;
         } else {
             state.becomes_poller();
+        }
+        true
+    }
+
+    /// Lets the threads that rest now end.
+    pub(super) fn dismiss(&self) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.dismissed = state.resting - state.called;
+            self.called.notify_all();
         }
     }
 
@@ -348,7 +367,9 @@ impl<T> Roster<T> {
 
     /// From now on nobody rests: everybody polls, to see the queue's end.
     pub(super) fn close(&self) {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.dismissed = 0;
         self.called.notify_all();
     }
 
@@ -446,6 +467,34 @@ mod tests {
         assert!(roster.keep_watch());
         assert!(matches!(roster.watch(start), Watched::On));
         assert!(!roster.keep_watch());
+    }
+
+    #[test]
+    fn who_rests_ends_when_it_is_dismissed_unless_it_is_needed() {
+        let roster = roster(2, 0);
+        let now = Instant::now();
+        let two_rest = || {
+            let runs = [1, 2].map(|call| name(roster.arrived(call, LONG, now)));
+            let rests = [(); 2].map(|()| matches!(roster.finished(1), Next::Rest));
+            assert_eq!(rests, [true; 2]);
+            runs
+        };
+        assert_eq!(two_rest(), ["run and spawn", "run and spawn"]);
+        roster.dismiss();
+        assert_eq!([roster.rest(), roster.rest()], [false, false]);
+        // Others are needed in their place.
+        assert_eq!(two_rest(), ["run and spawn", "run and spawn"]);
+        roster.dismiss();
+        assert_eq!(name(roster.arrived(3, LONG, now)), "run");
+        let mut go_on = [roster.rest(), roster.rest()];
+        go_on.sort_unstable();
+        assert_eq!(go_on, [false, true]);
+        // To see the queue's end everybody is needed.
+        assert!(matches!(roster.finished(1), Next::Rest));
+        roster.dismiss();
+        roster.close();
+        roster.dismiss();
+        assert!(roster.rest());
     }
 
     #[test]

@@ -154,7 +154,7 @@ pub(super) fn stacks(seats: &[Arc<Seat>], deadline: Instant) -> Vec<String> {
 /// go out that were held back to go out together.
 const CORKED: (u32, Duration) = (32, Duration::from_micros(300));
 
-/// Polls, and runs what comes, until the queue is at its end.
+/// Polls, and runs what comes, until the queue is at its end, or the roster lets the thread end.
 pub(super) fn run(shared: &Arc<Shared>) {
     let mut worker = Worker {
         shared,
@@ -172,8 +172,11 @@ pub(super) fn run(shared: &Arc<Shared>) {
             } => {
                 let arrival = slot.take(shared);
                 slot.lay_out(shared);
-                worker.arrived(arrival);
+                let goes_on = worker.arrived(arrival);
                 slot_is_done_with(shared);
+                if !goes_on {
+                    break;
+                }
             }
             Event::Request { filled: false, .. } => slot_is_done_with(shared),
             Event::Check(Check(answer)) => answer(),
@@ -237,35 +240,41 @@ impl Worker<'_> {
         }
     }
 
-    fn arrived(&mut self, arrival: Arrival) {
+    /// Does with a call what is to be done. False if the thread is to end after that.
+    fn arrived(&mut self, arrival: Arrival) -> bool {
         let shared = self.shared;
         let Arrival {
             call,
             message,
             unknown,
         } = arrival;
+        let bytes = message.as_ref().map_or(0, Message::len);
+        if self.usage.call(&shared.heap, bytes) {
+            shared.wake.wake();
+        }
         if shared.is_prompt(&call) {
-            return self.answer(call, message);
+            self.answer(call, message);
+            return true;
         }
         shared.host.arrived();
         if let Some(path) = unknown {
             log::debug!("{path} is not implemented here");
             let why = format!("{path} is not implemented here");
             refuse(shared, &call, Ending::new(UNIMPLEMENTED, &why));
-            return;
+            return true;
         }
         if message.is_none() && !shared.expects_stream(&call) {
             // The caller left, or sent what C-core refuses, before its message was whole.
             log::debug!("{}: ended without a request", call.path());
             let why = "the request ended before its message";
             refuse(shared, &call, Ending::new(INTERNAL, why));
-            return;
+            return true;
         }
         let in_flight = shared.host.in_flight();
         if let Some(ending) = shared.reason_to_refuse(&call, in_flight) {
             log::debug!("{}: refused: {}", call.path(), ending.message);
             refuse(shared, &call, ending);
-            return;
+            return true;
         }
         let now = Instant::now();
         let crowded = in_flight >= CROWD;
@@ -273,13 +282,10 @@ impl Worker<'_> {
         let outlook = Outlook {
             short: method.is_some_and(|it| it.pace.is_short()),
             pollers: shared.pollers(crowded),
-            bytes: message.as_ref().map_or(0, Message::len),
+            bytes,
         };
         // A handler that streams waits for what it has written.
         let may_cork = outlook.short && crowded && !method.is_some_and(Method::is_streaming);
-        if self.usage.call(&shared.heap, outlook.bytes) {
-            shared.wake.wake();
-        }
         let job = Job {
             call,
             message,
@@ -301,10 +307,10 @@ impl Worker<'_> {
             self.uncork();
         }
         match decision {
-            Decision::Run(job) => self.work(job, now),
+            Decision::Run(job) => return self.work(job, now),
             Decision::RunAndWatch(job) => {
                 shared.wake.wake();
-                self.work(job, now);
+                return self.work(job, now);
             }
             Decision::Queued => {}
             Decision::RunAndSpawn(job) | Decision::Refused(job) => {
@@ -313,6 +319,7 @@ impl Worker<'_> {
                 refuse(shared, &job.call, Ending::new(RESOURCE_EXHAUSTED, why));
             }
         }
+        true
     }
 
     /// Answers a call that waits for no worker.
@@ -331,10 +338,10 @@ impl Worker<'_> {
         }
     }
 
-    /// Runs a call, then what waits for a worker.
-    fn work(&mut self, mut job: Job, mut now: Instant) {
+    /// Runs a call, then what waits for a worker. False if the thread is to end after that.
+    fn work(&mut self, mut job: Job, mut now: Instant) -> bool {
         let shared = self.shared;
-        loop {
+        let goes_on = loop {
             let Job {
                 call,
                 message,
@@ -359,16 +366,16 @@ impl Worker<'_> {
                         ..next
                     };
                 }
-                Next::Poll => break,
+                Next::Poll => break true,
                 Next::Rest => {
                     self.uncork();
-                    shared.roster.rest();
-                    break;
+                    break shared.roster.rest();
                 }
             }
             self.uncork();
-        }
+        };
         shut_queue_down_if_idle(shared);
+        goes_on
     }
 
     fn run(&self, call: &Arc<Call>, message: Option<Message>, now: Instant) {

@@ -10,8 +10,11 @@ use touchdown::{Call, Server, ServerBuilder, Service, Status};
 #[cfg(feature = "client")]
 pub use clients::*;
 
+/// Sanitizers and QEMU take their time.
+pub const SLOW: bool = option_env!("TOUCHDOWN_SLOW_TESTS").is_some();
+
 /// A test that takes longer than this hangs.
-pub const LONG: Duration = Duration::from_secs(20);
+pub const LONG: Duration = Duration::from_secs(if SLOW { 120 } else { 20 });
 
 pub fn text(value: impl Into<String>) -> StringValue {
     StringValue {
@@ -76,8 +79,12 @@ pub fn unary_method(path: &'static str) -> grpcio::Method<StringValue, StringVal
 }
 
 /// Waits for something that will come true soon.
-pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
+pub fn eventually(what: &str, is_true: impl FnMut() -> bool) {
+    eventually_within(LONG, what, is_true);
+}
+
+pub fn eventually_within(limit: Duration, what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !is_true() {
         assert!(Instant::now() < deadline, "still not true: {what}");
         std::thread::sleep(Duration::from_millis(1));

@@ -308,7 +308,7 @@ pub const MODELS: &[Model] = &[
                 name: "who_rests_does_not_look_whether_it_was_called",
                 file: "roster.rs",
                 edits: &[(
-                    "while state.called == 0 && !state.closed {\n            self.called.wait(&mut state);\n        }",
+                    "while state.called == 0 && state.dismissed == 0 && !state.closed {\n            self.called.wait(&mut state);\n        }",
                     "self.called.wait(&mut state);",
                 )],
             },
@@ -323,7 +323,24 @@ pub const MODELS: &[Model] = &[
             Bug {
                 name: "close_wakes_nobody",
                 file: "roster.rs",
-                edits: &[("        self.called.notify_all();\n", "")],
+                edits: &[(
+                    "state.dismissed = 0;\n        self.called.notify_all();\n",
+                    "state.dismissed = 0;\n",
+                )],
+            },
+            Bug {
+                name: "who_was_called_is_let_go",
+                file: "roster.rs",
+                edits: &[
+                    (
+                        "        self.dismissed = self.dismissed.min(self.resting - self.called);\n",
+                        "",
+                    ),
+                    (
+                        "        if state.called > 0 {\n            // Whoever",
+                        "        if state.called > 0 && state.dismissed == 0 {\n            // Whoever",
+                    ),
+                ],
             },
             Bug {
                 name: "one_too_many_runs",

@@ -137,13 +137,15 @@ impl Site {
 
     /// What `worker::run` does.
     fn work(self: &Arc<Self>) {
-        while let Some(event) = self.poll() {
-            match event {
-                Event::Call(call) => self.arrived(call),
-                Event::Stopping => {
+        let mut goes_on = true;
+        while goes_on {
+            match self.poll() {
+                Some(Event::Call(call)) => goes_on = self.arrived(call),
+                Some(Event::Stopping) => {
                     self.roster.close();
                     self.shut_queue_down_if_idle();
                 }
+                None => break,
             }
         }
     }
@@ -164,7 +166,7 @@ impl Site {
         }
     }
 
-    fn arrived(self: &Arc<Self>, call: u32) {
+    fn arrived(self: &Arc<Self>, call: u32) -> bool {
         self.note(|log| log.taken.push(call));
         let outlook = Outlook {
             short: self.short,
@@ -172,22 +174,23 @@ impl Site {
             bytes: 1,
         };
         match self.roster.arrived(call, outlook, Instant::now()) {
-            Decision::Run(call) => self.run(call),
+            Decision::Run(call) => return self.run(call),
             Decision::RunAndWatch(call) => {
                 self.wake_housekeeper();
-                self.run(call);
+                return self.run(call);
             }
             Decision::RunAndSpawn(call) => {
                 self.spawn(Site::work);
-                self.run(call);
+                return self.run(call);
             }
             Decision::Queued => self.note(|log| log.queued += 1),
             Decision::Refused(call) => self.note(|log| log.refused.push(call)),
         }
+        true
     }
 
-    fn run(&self, mut call: u32) {
-        loop {
+    fn run(&self, mut call: u32) -> bool {
+        let goes_on = loop {
             self.note(|log| log.running += 1);
             (self.handler)(self, call);
             self.note(|log| {
@@ -196,14 +199,12 @@ impl Site {
             });
             match self.roster.finished(self.pollers) {
                 Next::Run(next) => call = next,
-                Next::Poll => break,
-                Next::Rest => {
-                    self.roster.rest();
-                    break;
-                }
+                Next::Poll => break true,
+                Next::Rest => break self.roster.rest(),
             }
-        }
+        };
         self.shut_queue_down_if_idle();
+        goes_on
     }
 
     fn shut_queue_down_if_idle(&self) {
@@ -306,5 +307,21 @@ pub fn a_call_that_is_suddenly_long_is_watched() {
     }
     let site = Site::new(2, 8, 1, true, handler);
     (0..CALLS as u32).for_each(|call| site.arrive(call));
+    site.end(CALLS);
+}
+
+/// Those who rest are let go again and again, while calls arrive of which some wait for later ones.
+pub fn threads_are_let_go_while_calls_arrive() {
+    const CALLS: usize = 4;
+    fn handler(site: &Site, call: u32) {
+        if call % 2 == 0 {
+            site.until(|log| log.taken.contains(&(call + 1)));
+        }
+    }
+    let site = Site::new(2, 8, 1, false, handler);
+    let dismissing = Arc::clone(&site);
+    let dismisser = thread::spawn(move || (0..3).for_each(|_| dismissing.roster.dismiss()));
+    (0..CALLS as u32).for_each(|call| site.arrive(call));
+    dismisser.join().unwrap();
     site.end(CALLS);
 }

@@ -51,3 +51,12 @@ fn a_call_that_is_suddenly_long_is_watched() {
         "deadlock",
     );
 }
+
+#[test]
+fn threads_are_let_go_while_calls_arrive() {
+    passes(real::scenarios::threads_are_let_go_while_calls_arrive);
+    fails(
+        who_was_called_is_let_go::scenarios::threads_are_let_go_while_calls_arrive,
+        "deadlock",
+    );
+}
