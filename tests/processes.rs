@@ -181,6 +181,8 @@ fn a_handler_that_loops_is_named_with_its_stack_at_the_hard_deadline() {
         assert_eq!(end.code, Some(exit_code::HARD_DEADLINE.into()), "{end:?}");
         assert!(end.stderr.contains(": /test.Echo/Say"), "{end:?}");
         let stack = match STACKS {
+            // In that time QEMU does not come to the names.
+            true if SLOW => "touchdown:       0: processes",
             true => "touchdown:       0: processes::loops_for_ever (",
             false => "touchdown:       no stack: ",
         };

@@ -428,7 +428,11 @@ fn calls_in_flight_end_in_the_old_process() {
 fn whatever_is_wrong_with_the_new_process_the_old_one_goes_on() {
     play_if_child();
     let _bound = bound();
-    let stage = Stage::new("whatever_is_wrong_with_the_new_process_the_old_one_goes_on");
+    // One of them crashes some time after it was ready.
+    let slowly = [(SETTLE, "3000")];
+    let test = "whatever_is_wrong_with_the_new_process_the_old_one_goes_on";
+    let stage = Stage::with(test, &slowly);
+    eventually("it serves", || stage.pid().is_some());
     let old = stage.pid().unwrap();
     let callers = Callers::new([stage.client(), stage.client(), stage.client_at_path()]);
     let program = stage.folder.join(PROGRAM);

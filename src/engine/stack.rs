@@ -24,8 +24,9 @@
 //! is not promised to be safe in a signal handler: it used to take the loader's lock
 //! (`dl_iterate_phdr`), with which a thread that was interrupted in `malloc` could deadlock. Since gcc 12 on glibc
 //! 2.35 it takes no lock and no memory: `_dl_find_object` is all that libgcc_s.so.1 calls to find its tables. With an
-//! older glibc, or another unwinder (musl's, 32-bit ARM's), there are no stacks. Where code has no tables the walk ends.
-//! Where it has wrong ones the walk can crash, as an exception through that code would.
+//! older glibc, or another unwinder (musl's, 32-bit ARM's), there are no stacks. Where code has no tables the walk ends;
+//! on 64-bit ARM the few instructions through which a library's function is called (the procedure linkage table) have
+//! none. Where code has wrong ones the walk can crash, as an exception through that code would.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -586,14 +587,20 @@ mod tests {
         let frames: Vec<usize> = stacks.iter().flat_map(|it| &it.frames).copied().collect();
         let names = symbols::describe(&frames, soon());
         let mut names = names.as_slice();
-        let mut in_malloc = 0;
+        let (mut in_malloc, mut without_tables) = (0, 0);
         for stack in &stacks {
             let (these, others) = names.split_at(stack.frames.len());
-            assert!(these.iter().any(|it| it.contains("allocates")), "{these:?}");
+            if cfg!(target_arch = "aarch64") && these.len() == 1 {
+                // On the way to `malloc`.
+                without_tables += 1;
+            } else {
+                assert!(these.iter().any(|it| it.contains("allocates")), "{these:?}");
+            }
             in_malloc += usize::from(these[0].contains("libc.so"));
             names = others;
         }
         assert!(in_malloc > 0);
+        assert!(without_tables < 300, "{without_tables} of 1000");
         stop.store(true, Ordering::Relaxed);
         handle.join().unwrap();
     }
