@@ -365,8 +365,14 @@ fn an_upload_that_goes_on_for_ever_is_cut() {
 
 /// A client that can leave whenever it is to: it breaks the connection.
 fn raw_call(server: &Server, path: &str) -> TcpStream {
+    raw_call_after(server, path, &[])
+}
+
+/// As `raw_call`, with these frames before the call.
+fn raw_call_after(server: &Server, path: &str, frames: &[u8]) -> TcpStream {
     let mut socket = TcpStream::connect(server.address().to_string()).unwrap();
     socket.write_all(PREFACE).unwrap();
+    socket.write_all(frames).unwrap();
     let headers = call_headers("POST", path);
     socket.write_all(&frame(1, 4, 1, &headers)).unwrap();
     // An empty message, the last: RFC 9113, 6.1.
@@ -700,16 +706,8 @@ fn a_handler_is_waited_for_though_its_detached_stream_has_ended() {
 
 /// As `raw_call`, by a client that takes no message: it grants no window.
 fn raw_call_without_window(server: &Server, path: &str) -> TcpStream {
-    let mut socket = TcpStream::connect(server.address().to_string()).unwrap();
-    socket.write_all(PREFACE).unwrap();
     // SETTINGS_INITIAL_WINDOW_SIZE: RFC 9113, 6.5.2.
-    socket
-        .write_all(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]))
-        .unwrap();
-    let headers = call_headers("POST", path);
-    socket.write_all(&frame(1, 4, 1, &headers)).unwrap();
-    socket.write_all(&frame(0, 1, 1, &[0; 5])).unwrap();
-    socket
+    raw_call_after(server, path, &frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]))
 }
 
 #[test]

@@ -55,8 +55,6 @@ class Process:
         self._child = subprocess.Popen(
             command, preexec_fn=prepare, stdout=subprocess.PIPE, text=True, bufsize=1, **streams
         )
-        # Tells the end of the child at once, where Popen.wait would look only now and then.
-        self._end = os.pidfd_open(self._child.pid)
 
     def read_line(self):
         """The next line of its output, for a program that writes no more than it is asked for."""
@@ -83,6 +81,7 @@ class Process:
 
     def await_end_of(self, what):
         """Waits for a process that is our child; returns its exit code."""
+        # Tells the end at once, where Popen.wait would look only now and then.
         end = os.pidfd_open(what)
         try:
             ready, _, _ = select.select([end], [], [], PATIENCE_S)
@@ -95,15 +94,11 @@ class Process:
         return os.waitstatus_to_exitcode(os.waitpid(what, 0)[1])
 
     def wait(self):
-        ready, _, _ = select.select([self._end], [], [], PATIENCE_S)
-        if not ready:
-            raise CannotRun(f"{self._child.args[0]} did not end within {PATIENCE_S} s")
-        return self._child.wait()
+        return self.await_end_of(self._child.pid)
 
     def close(self):
         self._child.kill()
         self._child.wait()
-        os.close(self._end)
 
 
 class Stage:
