@@ -21,8 +21,8 @@ use touchdown::{Code, Server, Service, Status};
 /// Runs a server that says where it listens, until it stops; then exits as `main` would.
 fn serve(service: Service) -> ! {
     let plan = quick_plan()
-        .grace_period(Duration::from_millis(300))
-        .force_period(Duration::from_millis(100));
+        .grace_period(unhurried(300))
+        .force_period(unhurried(100));
     let server = builder(service)
         .plan(plan)
         .signals(Signals::process())

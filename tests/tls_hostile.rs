@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{echo, eventually, text, Chance, LONG};
+use common::{echo, eventually, text, unhurried, Chance, LONG};
 use rustls::ClientConnection;
 use tls_support::*;
 use touchdown::lifecycle::exit_code;
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::{Server, Service};
 
-const HANDSHAKE: Duration = Duration::from_millis(500);
+const HANDSHAKE: Duration = unhurried(500);
 
 fn start_impatient(folder: &Folder) -> Server {
     let builder = builder(echo(), folder.tls()).handshake_timeout(HANDSHAKE);

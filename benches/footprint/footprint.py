@@ -64,7 +64,8 @@ def build(target):
     rivals.run(rivals.ROOT / ".ci/cross-tools", target, cwd=rivals.ROOT)
     printed = rivals.run(rivals.ROOT / "cross/env", target)
     variables = dict(re.findall(r"^export (\w+)='(.*)'$", printed, flags=re.M))
-    tools = variables[f"CARGO_TARGET_{target.upper().replace('-', '_')}_LINKER"].removesuffix("gcc")
+    linker = variables.get(f"CARGO_TARGET_{target.upper().replace('-', '_')}_LINKER", "gcc")
+    tools = linker.removesuffix("gcc")
     built = []
     for example, features, name in EXAMPLES:
         # The linker's options are parted by commas.

@@ -16,6 +16,11 @@ pub const SLOW: bool = option_env!("TOUCHDOWN_SLOW_TESTS").is_some();
 /// A test that takes longer than this hangs.
 pub const LONG: Duration = Duration::from_secs(if SLOW { 120 } else { 20 });
 
+/// So many milliseconds, or more where everything takes longer.
+pub const fn unhurried(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds * if SLOW { 10 } else { 1 })
+}
+
 pub fn text(value: impl Into<String>) -> StringValue {
     StringValue {
         value: value.into(),
@@ -33,9 +38,9 @@ pub fn number(value: u32) -> UInt32Value {
 /// A plan under which a test that goes wrong ends soon.
 pub fn quick_plan() -> Plan {
     Plan::default()
-        .grace_period(Duration::from_secs(5))
-        .force_period(Duration::from_secs(1))
-        .closing(Duration::from_secs(5))
+        .grace_period(unhurried(5000))
+        .force_period(unhurried(1000))
+        .closing(unhurried(5000))
 }
 
 pub fn builder(service: Service) -> ServerBuilder {
