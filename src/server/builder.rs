@@ -37,7 +37,7 @@ const LEAST_STACK: usize = 128 << 10;
 ///
 /// | setting | default | reason for the default |
 /// |---|---|---|
-/// | [`workers`](Self::workers) | 16 | handlers block, so more than there are cores; threads are started when first needed |
+/// | [`workers`](Self::workers) | 16 | handlers block, so more than there are cores; threads are started when needed, and end when they rest after a burst |
 /// | [`stack_size`](Self::stack_size) | 2 MiB | as of all of Rust's threads: handlers may be of any kind |
 /// | [`backlog`](Self::backlog) | 1,024 calls | a burst on a few connections passes; at some 10 KiB a small call this is 10 MiB at the most |
 /// | [`max_connections`](Self::max_connections) | 512 | half of 1,024, the usual limit of descriptors of a process |
