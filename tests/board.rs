@@ -5,9 +5,10 @@ mod common;
 mod lifecycle_support;
 
 use std::fs;
-use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::*;
 use lifecycle_support::{bound, is_child, say as tell, Process};
@@ -101,6 +102,93 @@ fn threads_that_a_burst_needed_end_and_others_come_with_the_next() {
     call_all_workers(&server, WORKERS);
     assert!(workers() >= WORKERS);
     assert_eq!(server.shutdown().exit_code(), 0);
+}
+
+/// What a thread keeps, whose end takes as long as it is held up.
+struct SlowToEnd;
+
+static ENDS: AtomicUsize = AtomicUsize::new(0);
+static HOLD_UP: Mutex<()> = Mutex::new(());
+
+impl Drop for SlowToEnd {
+    fn drop(&mut self) {
+        ENDS.fetch_add(1, Ordering::SeqCst);
+        let _held_up = HOLD_UP.lock().unwrap();
+    }
+}
+
+#[test]
+fn a_thread_that_is_slow_to_end_holds_nobody_up() {
+    thread_local!(static KEPT: SlowToEnd = const { SlowToEnd });
+    const WORKERS: usize = 4;
+    let together = Barrier::new(WORKERS);
+    let service = unary(move |_, request| {
+        KEPT.with(|_| ());
+        if request.value != "short" {
+            together.wait();
+        }
+        Ok(request)
+    });
+    let server = builder(service).workers(WORKERS).start().unwrap();
+    let held_up = HOLD_UP.lock().unwrap();
+    call_all_workers(&server, WORKERS);
+    eventually_within(Duration::from_secs(20) + LONG, "threads end", || {
+        ENDS.load(Ordering::SeqCst) > 0
+    });
+    // Some time after that they are joined; meanwhile connections are accepted.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        assert_eq!(say(&client(&server), "short").unwrap(), "short");
+    }
+    drop(held_up);
+    assert_eq!(server.shutdown().exit_code(), 0);
+}
+
+#[test]
+fn calls_are_served_when_no_thread_can_be_started() {
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+    let _bound = bound();
+    if is_child() {
+        let (two_run, both) = (Barrier::new(2), "both");
+        let service = unary(move |_, request| {
+            if request.value == both {
+                BEGUN.fetch_add(1, Ordering::SeqCst);
+                two_run.wait();
+            }
+            Ok(request)
+        });
+        // Larger stacks than those of threads that have ended, which glibc keeps.
+        let server = builder(service).stack_size(64 << 20).start().unwrap();
+        let client = client(&server);
+        let say = |sent| say_with(&client, sent, CallOptions::default().timeout(LONG));
+        assert_eq!(say("one").unwrap(), "one");
+        thread::scope(|scope| {
+            let (go, told_to_go) = crossbeam_channel::bounded(0);
+            let callers = [(); 2].map(|()| {
+                let (told_to_go, say) = (told_to_go.clone(), &say);
+                scope.spawn(move || {
+                    told_to_go.recv().unwrap();
+                    assert_eq!(say(both).unwrap(), both);
+                })
+            });
+            limit_address_space(32 << 20);
+            (0..2).for_each(|_| go.send(()).unwrap());
+            // One runs and waits for the other, which waits for a thread, and so does who comes later.
+            eventually("a call runs", || BEGUN.load(Ordering::SeqCst) > 0);
+            let options = CallOptions::default().timeout(Duration::from_millis(500));
+            let late = say_with(&client, "late", options).unwrap_err();
+            assert_eq!(late.code(), Code::DeadlineExceeded);
+            assert_eq!(BEGUN.load(Ordering::SeqCst), 1);
+            limit_address_space(1 << 30);
+            callers.into_iter().for_each(|it| it.join().unwrap());
+        });
+        assert_eq!(say("last").unwrap(), "last");
+        assert_eq!(server.shutdown().exit_code(), 0);
+        return tell("served");
+    }
+    let mut child = Process::start("calls_are_served_when_no_thread_can_be_started");
+    child.hear("served");
+    child.end();
 }
 
 #[test]

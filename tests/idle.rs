@@ -22,8 +22,8 @@ use touchdown::Server;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Threads of C-core and touchdown that a server has at the most before its first connection: the
-/// one that accepts, the worker that polls, the guard and the lifecycle's, and C-core's executor.
-const THREADS: usize = 5;
+/// one that accepts, two workers of which one polls, the guard and the lifecycle's, and C-core's executor.
+const THREADS: usize = 6;
 
 /// As an example's `main` does it, with no time limit that ends while the test looks on.
 fn server() -> Server {

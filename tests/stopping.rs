@@ -643,7 +643,7 @@ fn a_request_that_comes_slowly_is_served_though_the_server_drains() {
     lifecycle.draining().wait();
     // No call is in flight yet for a longer time than a quiet connection is given.
     for byte in &data[9..] {
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(40));
         client
             .write_all(&[*byte])
             .expect("the connection is not cut");

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::listener::{Accepted, QUEUE};
 use super::memory::{self, Due, Usage};
-use super::roster::{Watched, TICK};
+use super::roster::{Beginning, Watched, TICK};
 use super::wake::Wake;
-use super::Shared;
+use super::{worker, Shared};
 
 /// How often to look whether the peers' kernels have acknowledged the last
 /// bytes, when that is all there is to wait for. No event says so.
@@ -19,6 +19,9 @@ const DELIVERY_CHECK: Duration = Duration::from_millis(1);
 /// How long to leave the listeners alone when no connection can be had from them, not even to be
 /// closed, unless a connection of this server ends earlier.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long to do without a thread that could not be started.
+const HIRING_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long after C-core has said that it closes a connection to try again: it does so right after.
 const CLOSING_TIME: Duration = Duration::from_millis(1);
@@ -114,6 +117,7 @@ impl Housekeeper<'_> {
         at(self.next_sweep);
         at(self.paused_until);
         at(self.watch_workers(now));
+        at(self.hire(now));
         match self.memory.due(&self.shared.heap, now) {
             Due::Nothing => {}
             Due::Dismissal => self.shared.roster.dismiss(),
@@ -137,8 +141,7 @@ impl Housekeeper<'_> {
             Watched::Off => return None,
             Watched::On => {}
             Watched::Spawn => {
-                if let Err(error) = self.shared.spawn_worker() {
-                    log::error!("cannot start another worker: {error}");
+                if !self.shared.spawn_worker(Beginning::Poll) {
                     self.shared.roster.watch_failed(now);
                 }
             }
@@ -146,6 +149,19 @@ impl Housekeeper<'_> {
         // Should a handler be long while replies are held back, they go out now.
         self.shared.server.uncork_old();
         Some(now + TICK)
+    }
+
+    /// Starts the threads that could not be had when calls needed them. Returns when to come again, if that
+    /// is so still.
+    fn hire(&self, now: Instant) -> Option<Instant> {
+        while self.shared.roster.hire() {
+            if !self.shared.spawn_worker(Beginning::Finished) {
+                self.shared.roster.hire_failed();
+                worker::shut_queue_down_if_idle(self.shared);
+                return Some(now + HIRING_PAUSE);
+            }
+        }
+        None
     }
 
     fn wait(&mut self, until: Option<Instant>) {

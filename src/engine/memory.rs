@@ -6,10 +6,12 @@
 //! Another libc is left as it is.
 
 use std::io;
-use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Once;
+use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// How long there has to be little to do before memory is given back. It is long for a lull
 /// between two bursts, which would have to fetch the memory again.
@@ -17,7 +19,7 @@ const REST: Duration = Duration::from_secs(10);
 
 /// How long threads that were let go may take to end. What they kept for their own next allocations
 /// is given back only after that.
-const ENDING: Duration = Duration::from_millis(100);
+const ENDING: Duration = Duration::from_secs(1);
 
 /// What makes a burst: so many calls, or messages of so many pages.
 const BURST: usize = 256;
@@ -34,7 +36,7 @@ pub(super) struct Heap {
 
 impl Heap {
     /// There was a burst. Whether the keeper has to be woken for that.
-    fn use_much(&self) -> bool {
+    pub(super) fn use_much(&self) -> bool {
         !self.used.load(Ordering::Relaxed) && !self.used.swap(true, Ordering::Relaxed)
     }
 }
@@ -112,29 +114,39 @@ impl Keeper {
 /// How many threads C-core starts at once.
 const THREADS_OF_CORE: usize = 4;
 
-/// Makes sure that there is address space for the threads of C-core, whose stacks are of the system's
-/// default size. If one of them cannot be started, C-core waits for it without end.
+/// What to do if a thread cannot be started.
+pub(super) const ROOM_FOR_THREADS: &str =
+    "raise what limits threads (TasksMax= or LimitNPROC= of systemd, pids.max of a container, ulimit -u) \
+     or address space (LimitAS=, RLIMIT_AS), or lower the size of stacks (LimitSTACK=, RLIMIT_STACK)";
+
+/// Makes sure that C-core can have its threads, whose stacks are of the system's default size: it starts as many
+/// and lets them end. If C-core cannot start one of its own, it waits for it without end.
 ///
 /// # Errors
 ///
-/// `OutOfMemory`, which says what to change.
+/// That of the thread, with what to change.
 pub(super) fn check_room_for_core() -> io::Result<()> {
-    let wanted = default_stack_size().saturating_mul(THREADS_OF_CORE);
-    // SAFETY: a mapping of its own, which nobody touches, and which is gone right after.
-    let has_room = unsafe {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let room = libc::mmap(ptr::null_mut(), wanted, libc::PROT_NONE, flags, -1, 0);
-        room != libc::MAP_FAILED && libc::munmap(room, wanted) == 0
-    };
-    if has_room {
-        return Ok(());
-    }
-    let message = format!(
-        "gRPC C-core needs {} KiB of address space for the stacks of its threads: raise RLIMIT_AS \
-         (LimitAS= of systemd), or lower RLIMIT_STACK (LimitSTACK=), which is their size",
-        wanted >> 10
-    );
-    Err(io::Error::new(io::ErrorKind::OutOfMemory, message))
+    let size = default_stack_size();
+    let to_end = Mutex::new(());
+    let not_yet = to_end.lock();
+    let started = thread::scope(|scope| {
+        let mut started = Ok(());
+        for _ in 0..THREADS_OF_CORE {
+            let thread = thread::Builder::new().name("td-probe".to_owned());
+            let thread = thread.stack_size(size);
+            started =
+                started.and_then(|()| thread.spawn_scoped(scope, || drop(to_end.lock())).map(drop));
+        }
+        drop(not_yet);
+        started
+    });
+    started.map_err(|error| {
+        let message = format!(
+            "gRPC C-core needs {THREADS_OF_CORE} threads with stacks of {} KiB each: {error}; {ROOM_FOR_THREADS}",
+            size >> 10
+        );
+        io::Error::new(error.kind(), message)
+    })
 }
 
 /// Of threads for which nothing is said.

@@ -39,6 +39,8 @@ use std::fmt;
 use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::thread::JoinHandleExt;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -63,13 +65,14 @@ pub(crate) use self::stored::name_of as stored_name;
 pub(crate) use self::tls::{Encryption, HTTP2};
 
 use self::connections::Connections;
+use self::library::LogLimit;
 use self::listening::Listening;
 use self::memory::Heap;
 use self::pace::Pace;
 use self::queue::Queue;
 use self::requests::Slot;
 pub(crate) use self::roster::Load;
-use self::roster::{Backlog, Roster};
+use self::roster::{Backlog, Beginning, Roster};
 use self::server::Server;
 use self::timers::Timers;
 use self::wake::Wake;
@@ -337,12 +340,27 @@ impl Shared {
         }
     }
 
-    fn spawn_worker(self: &Arc<Self>) -> io::Result<()> {
+    /// Starts another worker, for calls that are many at once. False if there can be no thread.
+    fn spawn_worker(self: &Arc<Self>, beginning: Beginning) -> bool {
+        static LIMIT: LogLimit = LogLimit::new();
+        match self.start_worker(beginning) {
+            Ok(()) => self.heap.use_much(),
+            Err(error) => {
+                if LIMIT.admits().is_some() {
+                    log::error!("{error}");
+                }
+                return false;
+            }
+        };
+        true
+    }
+
+    fn start_worker(self: &Arc<Self>, beginning: Beginning) -> io::Result<()> {
         let mut thread = std::thread::Builder::new().name("td-worker".to_owned());
         if let Some(size) = self.stack_size {
             thread = thread.stack_size(size);
         }
-        self.spawn(thread, worker::run)
+        self.spawn(thread, move |shared| worker::run(shared, beginning))
     }
 
     fn spawn(
@@ -361,21 +379,32 @@ impl Shared {
             if threads.running == 0 {
                 shared.all_ended.notify_all();
             }
+        });
+        let handle = handle.map_err(|error| {
+            let message = format!(
+                "cannot start a thread: {error}; {}",
+                memory::ROOM_FOR_THREADS
+            );
+            io::Error::new(error.kind(), message)
         })?;
         threads.running += 1;
         threads.handles.push(handle);
         Ok(())
     }
 
-    /// Frees what is left of threads that have ended.
+    /// Frees what is left of threads that have ended. Waits for none: a handler's thread-local value may take its
+    /// time to be dropped.
     fn join_ended(&self) {
+        let has_ended = |thread: &JoinHandle<()>| {
+            // SAFETY: nobody else has joined or detached this thread, since its handle is here.
+            unsafe { libc::pthread_tryjoin_np(thread.as_pthread_t(), ptr::null_mut()) == 0 }
+        };
         let mut threads = self.threads.lock();
-        let (ended, left) = std::mem::take(&mut threads.handles)
-            .into_iter()
-            .partition(JoinHandle::is_finished);
+        let handles = std::mem::take(&mut threads.handles);
+        let (ended, left): (Vec<_>, _) = handles.into_iter().partition(has_ended);
         threads.handles = left;
-        drop(threads);
-        join(ended);
+        // Joined already: their handles must not do it again, nor detach them.
+        ended.into_iter().for_each(|it| _ = it.into_pthread_t());
     }
 
     /// Logs, once a second at the most, that calls are refused.
@@ -596,14 +625,21 @@ impl Engine {
         let engine = Engine { shared, addresses };
         let (limit, handshake) = (config.connections, config.handshake);
         let thread = std::thread::Builder::new().name("td-accept".to_owned());
-        engine.shared.spawn(thread, move |shared| {
+        let shared = Arc::clone(&engine.shared);
+        let keeper = shared.spawn(thread, move |shared| {
             housekeeper::run(shared, limit, handshake)
-        })?;
-        if let Err(error) = engine.shared.spawn_worker() {
-            // The first thread shuts the server down, and somebody has to poll for that.
-            let shared = Arc::clone(&engine.shared);
+        });
+        let keeps_house = keeper.is_ok();
+        let started = keeper
+            .and_then(|()| shared.start_worker(Beginning::Rest))
+            .and_then(|()| shared.start_worker(Beginning::Poll));
+        if let Err(error) = started {
             drop(engine);
-            worker::run(&shared);
+            // Somebody has to shut the server down, and somebody to poll for that.
+            if !keeps_house {
+                housekeeper::run(&shared, limit, handshake);
+            }
+            worker::run(&shared, Beginning::Poll);
             return Err(error);
         }
         Ok(engine)

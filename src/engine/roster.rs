@@ -2,8 +2,9 @@
 //!
 //! A thread that took a call off the completion queue runs it itself. There is one
 //! thread more than there are workers, so one can always poll: when every worker
-//! is busy, the one left polls on and puts what arrives in the backlog. Threads
-//! are started when they are needed, and those that rest end when they are
+//! is busy, the one left polls on and puts what arrives in the backlog. Two threads
+//! are there from the start, one to poll and one to run a call. Others
+//! are started when they are needed, and those that rest end, but for one, when they are
 //! [dismissed](Roster::dismiss).
 //!
 //! Before a thread runs a handler it makes sure that somebody else polls, and
@@ -15,7 +16,8 @@
 //! sends somebody to poll.
 //!
 //! Everything is decided under one lock, in a few instructions, so there is no
-//! moment at which a call is in the backlog and a worker free to take it.
+//! moment at which a call is in the backlog and a worker free to take it. Only if a thread cannot
+//! be started, a call waits for that; see [`hire`](Roster::hire).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -105,6 +107,8 @@ pub(super) enum Decision<T> {
     RunAndSpawn(T),
     /// It waits; poll on.
     Queued,
+    /// It waits for a thread, see [`Roster::hire`]; poll on.
+    QueuedToHire,
     /// There is no room for it; poll on.
     Refused(T),
 }
@@ -115,6 +119,16 @@ pub(super) enum Next<T> {
     Poll,
     /// Nothing to do: call [`Roster::rest`].
     Rest,
+}
+
+/// What a thread begins with.
+#[derive(Clone, Copy)]
+pub(super) enum Beginning {
+    Poll,
+    /// [`Roster::rest`].
+    Rest,
+    /// [`Roster::finished`].
+    Finished,
 }
 
 /// What the watch has found.
@@ -129,7 +143,7 @@ pub(super) enum Watched {
 
 impl<T> State<T> {
     /// Lets a call wait, or gives it back if there is no room.
-    fn queue(&mut self, call: T, bytes: usize, backlog: Backlog) -> Decision<T> {
+    fn queue(&mut self, call: T, bytes: usize, workers: usize, backlog: Backlog) -> Decision<T> {
         // One that is larger than all that may wait has to fit somewhere, too.
         let fits = self.waiting.is_empty() || self.waiting_bytes + bytes <= backlog.bytes;
         if self.waiting.len() == backlog.calls || !fits {
@@ -137,7 +151,10 @@ impl<T> State<T> {
         }
         self.waiting.push_back((call, bytes));
         self.waiting_bytes += bytes;
-        Decision::Queued
+        match self.running < workers {
+            true => Decision::QueuedToHire,
+            false => Decision::Queued,
+        }
     }
 
     /// Sends somebody to poll. False if a thread has to be started for that.
@@ -162,7 +179,7 @@ impl<T> State<T> {
 }
 
 impl<T> Roster<T> {
-    /// A roster with one thread, which polls.
+    /// A roster with two threads, of which one polls and the other [rests](Self::rest).
     pub(super) fn new(workers: usize, backlog: Backlog) -> Roster<T> {
         Roster {
             workers,
@@ -170,7 +187,7 @@ impl<T> Roster<T> {
             state: Mutex::new(State {
                 polling: 1,
                 running: 0,
-                resting: 0,
+                resting: 1,
                 called: 0,
                 dismissed: 0,
                 waiting: VecDeque::new(),
@@ -186,8 +203,9 @@ impl<T> Roster<T> {
     /// A polling thread has taken a call off the queue.
     pub(super) fn arrived(&self, call: T, outlook: Outlook, now: Instant) -> Decision<T> {
         let mut state = self.state.lock();
-        if state.running == self.workers {
-            return state.queue(call, outlook.bytes, self.backlog);
+        // What waits has its turn first, even if it is a thread that is missing.
+        if state.running == self.workers || !state.waiting.is_empty() {
+            return state.queue(call, outlook.bytes, self.workers, self.backlog);
         }
         let last_arrival = state.last_arrival.replace(now);
         state.running += 1;
@@ -220,15 +238,31 @@ impl<T> Roster<T> {
         }
     }
 
-    /// The thread asked for could not be started: the call waits, or is refused,
-    /// and the thread that has it polls on.
+    /// The thread asked for could not be started. If nobody else can poll, the call waits,
+    /// or is refused, and the thread that has it polls on.
     pub(super) fn spawn_failed(&self, call: T, outlook: Outlook) -> Decision<T> {
         let mut state = self.state.lock();
-        state.running -= 1;
-        match state.running {
-            0 => Decision::Refused(call),
-            _ => state.queue(call, outlook.bytes, self.backlog),
+        // The new thread was counted among those who poll. Others may do so by now, or rest.
+        state.polling -= 1;
+        if state.polling > 0 || state.call_poller(&self.called) {
+            return Decision::Run(call);
         }
+        state.running -= 1;
+        state.queue(call, outlook.bytes, self.workers, self.backlog)
+    }
+
+    /// Whether a thread is to be started because a call waits for nothing else: earlier, none could be. It
+    /// begins with [`finished`](Self::finished), and counts as a worker from now on.
+    pub(super) fn hire(&self) -> bool {
+        let mut state = self.state.lock();
+        let wanted = !state.waiting.is_empty() && state.running < self.workers && !state.closed;
+        state.running += usize::from(wanted);
+        wanted
+    }
+
+    /// That thread could not be started.
+    pub(super) fn hire_failed(&self) {
+        self.state.lock().running -= 1;
     }
 
     /// A thread has run a call to its end. `pollers` is how many threads should poll.
@@ -266,11 +300,11 @@ impl<T> Roster<T> {
         true
     }
 
-    /// Lets the threads that rest now end.
+    /// Lets the threads that rest now end, but for one: should no other be had, calls are run.
     pub(super) fn dismiss(&self) {
         let mut state = self.state.lock();
         if !state.closed {
-            state.dismissed = state.resting - state.called;
+            state.dismissed = (state.resting - state.called).saturating_sub(1);
             self.called.notify_all();
         }
     }
@@ -405,6 +439,7 @@ mod tests {
             Decision::RunAndWatch(_) => "run and watch",
             Decision::RunAndSpawn(_) => "run and spawn",
             Decision::Queued => "queued",
+            Decision::QueuedToHire => "queued to hire",
             Decision::Refused(_) => "refused",
         }
     }
@@ -414,10 +449,7 @@ mod tests {
         let roster = roster(2, 1);
         let now = Instant::now();
         let decisions = [1, 2, 3, 4].map(|call| name(roster.arrived(call, LONG, now)));
-        assert_eq!(
-            decisions,
-            ["run and spawn", "run and spawn", "queued", "refused"]
-        );
+        assert_eq!(decisions, ["run", "run and spawn", "queued", "refused"]);
         assert!(matches!(roster.finished(1), Next::Run(3)));
         // Somebody polls already, so who has nothing to do rests.
         assert!(matches!(roster.finished(1), Next::Rest));
@@ -428,7 +460,7 @@ mod tests {
     fn a_second_thread_polls_on_when_that_is_wanted() {
         let roster = roster(2, 0);
         let now = Instant::now();
-        assert_eq!(name(roster.arrived(1, LONG, now)), "run and spawn");
+        assert_eq!(name(roster.arrived(1, LONG, now)), "run");
         assert!(matches!(roster.finished(2), Next::Poll));
         // Two poll, so one may run without another's help.
         assert_eq!(name(roster.arrived(2, LONG, now)), "run");
@@ -439,7 +471,7 @@ mod tests {
         let roster = roster(2, 0);
         let start = Instant::now();
         assert!(matches!(roster.watch(start), Watched::Off));
-        assert_eq!(name(roster.arrived(1, SHORT, start)), "run and spawn");
+        assert_eq!(name(roster.arrived(1, SHORT, start)), "run");
         assert!(matches!(roster.finished(1), Next::Rest));
         // The second soon after the first asks for the watch.
         assert_eq!(name(roster.arrived(2, SHORT, start)), "run and watch");
@@ -470,31 +502,78 @@ mod tests {
     }
 
     #[test]
-    fn who_rests_ends_when_it_is_dismissed_unless_it_is_needed() {
-        let roster = roster(2, 0);
+    fn who_rests_ends_when_it_is_dismissed_but_for_one() {
+        let roster = roster(3, 0);
         let now = Instant::now();
-        let two_rest = || {
-            let runs = [1, 2].map(|call| name(roster.arrived(call, LONG, now)));
-            let rests = [(); 2].map(|()| matches!(roster.finished(1), Next::Rest));
-            assert_eq!(rests, [true; 2]);
+        let three_rest = || {
+            let runs = [1, 2, 3].map(|call| name(roster.arrived(call, LONG, now)));
+            assert!(roster.rest(), "it was called");
+            let rests = [(); 3].map(|()| matches!(roster.finished(1), Next::Rest));
+            assert_eq!(rests, [true; 3]);
             runs
         };
-        assert_eq!(two_rest(), ["run and spawn", "run and spawn"]);
+        assert_eq!(three_rest(), ["run", "run and spawn", "run and spawn"]);
         roster.dismiss();
         assert_eq!([roster.rest(), roster.rest()], [false, false]);
-        // Others are needed in their place.
-        assert_eq!(two_rest(), ["run and spawn", "run and spawn"]);
+        // One is left; others are needed in the place of those that ended.
+        assert_eq!(three_rest(), ["run", "run and spawn", "run and spawn"]);
         roster.dismiss();
-        assert_eq!(name(roster.arrived(3, LONG, now)), "run");
-        let mut go_on = [roster.rest(), roster.rest()];
+        assert_eq!(name(roster.arrived(4, LONG, now)), "run");
+        assert_eq!(name(roster.arrived(5, LONG, now)), "run");
+        let mut go_on = [roster.rest(), roster.rest(), roster.rest()];
         go_on.sort_unstable();
-        assert_eq!(go_on, [false, true]);
+        assert_eq!(go_on, [false, true, true]);
         // To see the queue's end everybody is needed.
+        assert!(matches!(roster.finished(1), Next::Rest));
         assert!(matches!(roster.finished(1), Next::Rest));
         roster.dismiss();
         roster.close();
         roster.dismiss();
-        assert!(roster.rest());
+        assert!(roster.rest() && roster.rest());
+    }
+
+    /// A roster of which one thread runs a call, and the other has another, for which a third should poll.
+    fn without_a_third_thread(calls: usize) -> Roster<u32> {
+        let roster = roster(3, calls);
+        let now = Instant::now();
+        assert_eq!(name(roster.arrived(1, LONG, now)), "run");
+        assert!(roster.rest(), "it was called");
+        assert_eq!(name(roster.arrived(2, LONG, now)), "run and spawn");
+        roster
+    }
+
+    #[test]
+    fn a_call_waits_for_a_thread_that_cannot_be_started() {
+        let roster = without_a_third_thread(2);
+        assert_eq!(name(roster.spawn_failed(2, LONG)), "queued to hire");
+        // In their order.
+        let later = [3, 4].map(|call| name(roster.arrived(call, LONG, Instant::now())));
+        assert_eq!(later, ["queued to hire", "refused"]);
+        assert_eq!((roster.load().running, roster.load().waiting), (1, 2));
+        assert!(roster.hire());
+        roster.hire_failed();
+        assert!(roster.hire() && roster.hire());
+        assert!(!roster.hire(), "more than there may be workers");
+        assert!(matches!(roster.finished(1), Next::Run(2)));
+        assert!(matches!(roster.finished(1), Next::Run(3)));
+        assert!(matches!(roster.finished(1), Next::Rest));
+        assert!(!roster.hire(), "nothing waits");
+    }
+
+    #[test]
+    fn a_call_runs_though_no_thread_can_be_started_if_somebody_is_free_to_poll() {
+        let roster = without_a_third_thread(0);
+        assert!(matches!(roster.finished(1), Next::Rest));
+        assert_eq!(name(roster.spawn_failed(2, LONG)), "run");
+        assert!(roster.rest(), "it was called");
+
+        let roster = without_a_third_thread(0);
+        assert!(matches!(roster.finished(2), Next::Poll));
+        assert_eq!(name(roster.spawn_failed(2, LONG)), "run");
+        assert_eq!(
+            name(roster.arrived(3, LONG, Instant::now())),
+            "run and spawn"
+        );
     }
 
     #[test]
@@ -505,7 +584,7 @@ mod tests {
             let outlook = Outlook { bytes, ..LONG };
             name(roster.arrived(call, outlook, now))
         };
-        assert_eq!(arrive(1, 0), "run and spawn");
+        assert_eq!(arrive(1, 0), "run");
         // The first waits, whatever its size.
         assert_eq!(arrive(2, 20), "queued");
         assert_eq!(arrive(3, 1), "refused");

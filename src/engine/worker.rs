@@ -11,7 +11,7 @@ use super::call::{Call, Ending};
 use super::memory::Usage;
 use super::queue::{Check, Event};
 use super::requests::Arrival;
-use super::roster::{Decision, Next, Outlook};
+use super::roster::{Beginning, Decision, Next, Outlook};
 use super::stack::Thread;
 use super::symbols;
 use super::{
@@ -155,7 +155,7 @@ pub(super) fn stacks(seats: &[Arc<Seat>], deadline: Instant) -> Vec<String> {
 const CORKED: (u32, Duration) = (32, Duration::from_micros(300));
 
 /// Polls, and runs what comes, until the queue is at its end, or the roster lets the thread end.
-pub(super) fn run(shared: &Arc<Shared>) {
+pub(super) fn run(shared: &Arc<Shared>, beginning: Beginning) {
     let mut worker = Worker {
         shared,
         seat: Arc::new(Seat::new()),
@@ -163,7 +163,12 @@ pub(super) fn run(shared: &Arc<Shared>) {
         usage: Usage::default(),
     };
     shared.seats.lock().push(Arc::clone(&worker.seat));
-    loop {
+    let mut goes_on = match beginning {
+        Beginning::Poll => true,
+        Beginning::Rest => shared.roster.rest(),
+        Beginning::Finished => worker.go_on(),
+    };
+    while goes_on {
         match worker.next() {
             Event::Operation { call, operation } => call.completed(operation),
             Event::Request {
@@ -172,11 +177,8 @@ pub(super) fn run(shared: &Arc<Shared>) {
             } => {
                 let arrival = slot.take(shared);
                 slot.lay_out(shared);
-                let goes_on = worker.arrived(arrival);
+                goes_on = worker.arrived(arrival);
                 slot_is_done_with(shared);
-                if !goes_on {
-                    break;
-                }
             }
             Event::Request { filled: false, .. } => slot_is_done_with(shared),
             Event::Check(Check(answer)) => answer(),
@@ -293,13 +295,12 @@ impl Worker<'_> {
         };
         let mut decision = shared.roster.arrived(job, outlook, now);
         if let Decision::RunAndSpawn(job) = decision {
-            decision = match shared.spawn_worker() {
-                Ok(()) => Decision::Run(job),
-                Err(error) => {
-                    log::error!("cannot start another worker: {error}");
-                    shared.roster.spawn_failed(job, outlook)
-                }
+            decision = match shared.spawn_worker(Beginning::Poll) {
+                true => Decision::Run(job),
+                false => shared.roster.spawn_failed(job, outlook),
             };
+            // It has a burst to note, and perhaps the watch to begin.
+            shared.wake.wake();
         }
         if may_cork {
             self.cork(now);
@@ -313,6 +314,7 @@ impl Worker<'_> {
                 return self.work(job, now);
             }
             Decision::Queued => {}
+            Decision::QueuedToHire => shared.wake.wake(),
             Decision::RunAndSpawn(job) | Decision::Refused(job) => {
                 shared.log_refusal(job.call.path(), now);
                 let why = "all workers are busy and the backlog is full";
@@ -339,32 +341,20 @@ impl Worker<'_> {
     }
 
     /// Runs a call, then what waits for a worker. False if the thread is to end after that.
-    fn work(&mut self, mut job: Job, mut now: Instant) -> bool {
+    fn work(&mut self, job: Job, now: Instant) -> bool {
+        self.run(job, now);
+        self.go_on()
+    }
+
+    /// Runs what waits for a worker, then does what is to be done. False if the thread is to end.
+    fn go_on(&mut self) -> bool {
         let shared = self.shared;
         let goes_on = loop {
-            let Job {
-                call,
-                message,
-                queued,
-            } = job;
-            // From here on whoever ends calls in a drain finds this one.
-            *self.seat.at.lock() = Some((Arc::clone(&call), now));
-            match reason_not_to_run(shared, &call, queued) {
-                Some(ending) => refuse(shared, &call, ending),
-                None => self.run(&call, message, now),
-            }
-            // A thread that rests must not keep a call, which would keep its connection.
-            drop(call);
-            // Dropped after the lock.
-            let done = self.seat.at.lock().take();
-            drop(done);
             match shared.roster.finished(shared.pollers(shared.is_crowded())) {
-                Next::Run(next) => {
-                    now = Instant::now();
-                    job = Job {
-                        queued: true,
-                        ..next
-                    };
+                Next::Run(job) => {
+                    self.uncork();
+                    let queued = true;
+                    self.run(Job { queued, ..job }, Instant::now());
                 }
                 Next::Poll => break true,
                 Next::Rest => {
@@ -372,13 +362,32 @@ impl Worker<'_> {
                     break shared.roster.rest();
                 }
             }
-            self.uncork();
         };
         shut_queue_down_if_idle(shared);
         goes_on
     }
 
-    fn run(&self, call: &Arc<Call>, message: Option<Message>, now: Instant) {
+    fn run(&self, job: Job, now: Instant) {
+        let shared = self.shared;
+        let Job {
+            call,
+            message,
+            queued,
+        } = job;
+        // From here on whoever ends calls in a drain finds this one.
+        *self.seat.at.lock() = Some((Arc::clone(&call), now));
+        match reason_not_to_run(shared, &call, queued) {
+            Some(ending) => refuse(shared, &call, ending),
+            None => self.handle(&call, message, now),
+        }
+        // A thread that rests must not keep a call, which would keep its connection.
+        drop(call);
+        // Dropped after the lock.
+        let done = self.seat.at.lock().take();
+        drop(done);
+    }
+
+    fn handle(&self, call: &Arc<Call>, message: Option<Message>, now: Instant) {
         let shared = self.shared;
         if call.is_draining() {
             call.watch();
@@ -400,7 +409,7 @@ fn slot_is_done_with(shared: &Shared) {
 /// Something may be begun on a call as long as its handler runs, and on one whose arrival
 /// somebody is at work on; and nothing may once the queue is shut down. To be called after
 /// everything that may have been the last to wait for.
-fn shut_queue_down_if_idle(shared: &Shared) {
+pub(super) fn shut_queue_down_if_idle(shared: &Shared) {
     // The roster is closed only when the engine stops.
     if shared.stopping.load(Ordering::SeqCst)
         && shared.roster.is_closed_and_idle()

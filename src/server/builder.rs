@@ -155,7 +155,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets how many handlers may run at a time. Each needs a thread; one more polls.
+    /// Sets how many handlers may run at a time. Each needs a thread; one more polls. Threads are started when calls need
+    /// them, and end when there was little to do for some 20 s; then what handlers keep in thread-local values is dropped.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self

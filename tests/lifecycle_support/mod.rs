@@ -3,8 +3,10 @@
 // Each test file uses a part of this.
 #![allow(dead_code)]
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -162,6 +164,23 @@ pub struct End {
     pub stderr: String,
 }
 
+/// What each thread of a process is at: its name, its state, its signals, and where it waits in the kernel.
+fn threads_of(pid: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+    let describe = |task: PathBuf| {
+        let status = read(task.join("status"));
+        let wanted = ["Name:", "State:", "SigPnd:", "ShdPnd:", "SigBlk:"];
+        let known = status
+            .lines()
+            .filter(|line| wanted.iter().any(|it| line.starts_with(it)));
+        let known: Vec<_> = known.map(|it| it.replace('\t', " ")).collect();
+        let waits = ["wchan", "syscall"].map(|it| read(task.join(it)));
+        format!("{}, {}", known.join(", "), waits.join(", ").trim_end())
+    };
+    tasks.map(|task| describe(task.unwrap().path())).collect()
+}
+
 impl Process {
     pub fn start(test: &str) -> Self {
         Self::start_as("1", test)
@@ -265,8 +284,11 @@ impl Process {
                 break status;
             }
             if start.elapsed() > LIMIT {
+                let threads = threads_of(self.child.id());
                 self.child.kill().unwrap();
-                panic!("the child does not end");
+                let mut stdout = String::new();
+                let _ = self.stdout.read_to_string(&mut stdout);
+                panic!("the child does not end; its threads: {threads:#?}; it said last: {stdout}");
             }
             thread::sleep(Duration::from_millis(2));
         };

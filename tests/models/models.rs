@@ -337,6 +337,10 @@ pub const MODELS: &[Model] = &[
                         "",
                     ),
                     (
+                        "(state.resting - state.called).saturating_sub(1)",
+                        "state.resting",
+                    ),
+                    (
                         "        if state.called > 0 {\n            // Whoever",
                         "        if state.called > 0 && state.dismissed == 0 {\n            // Whoever",
                     ),
@@ -345,7 +349,31 @@ pub const MODELS: &[Model] = &[
             Bug {
                 name: "one_too_many_runs",
                 file: "roster.rs",
-                edits: &[("if state.running == self.workers {", "if state.running > self.workers {")],
+                edits: &[(
+                    "if state.running == self.workers || ",
+                    "if state.running > self.workers || ",
+                )],
+            },
+            Bug {
+                name: "what_comes_later_is_run_first",
+                file: "roster.rs",
+                edits: &[(
+                    "if state.running == self.workers || !state.waiting.is_empty() {",
+                    "if state.running == self.workers {",
+                )],
+            },
+            Bug {
+                name: "nobody_hires",
+                file: "roster.rs",
+                edits: &[(
+                    "!state.waiting.is_empty() && state.running < self.workers",
+                    "false && state.running < self.workers",
+                )],
+            },
+            Bug {
+                name: "who_was_not_hired_counts",
+                file: "roster.rs",
+                edits: &[("self.state.lock().running -= 1;", "")],
             },
         ],
     },

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::roster::{Backlog, Decision, Next, Outlook, Roster, Watched, TICK};
+use super::roster::{Backlog, Beginning, Decision, Next, Outlook, Roster, Watched, TICK};
 use crate::sync::{thread, Arc, Condvar, Instant, Mutex};
 
 struct Site {
@@ -26,6 +26,8 @@ struct Site {
     /// What a handler waits for.
     handler: fn(&Site, u32),
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    /// How often no thread can be started.
+    failures: Mutex<usize>,
     keeper: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
@@ -83,18 +85,27 @@ impl Site {
             wake: Condvar::new(),
             handler,
             threads: Mutex::new(Vec::new()),
+            failures: Mutex::new(0),
             keeper: Mutex::new(None),
         });
-        site.spawn(Site::work);
+        assert!(site.spawn(Beginning::Rest) && site.spawn(Beginning::Poll));
         let keeper = Arc::clone(&site);
         *site.keeper.lock() = Some(thread::spawn(move || keeper.keep_house()));
         site
     }
 
-    fn spawn(self: &Arc<Self>, run: fn(&Arc<Site>)) {
+    /// False if there can be no thread.
+    fn spawn(self: &Arc<Self>, beginning: Beginning) -> bool {
+        let mut failures = self.failures.lock();
+        if *failures > 0 {
+            *failures -= 1;
+            return false;
+        }
+        drop(failures);
         let site = Arc::clone(self);
-        let thread = thread::spawn(move || run(&site));
+        let thread = thread::spawn(move || site.work(beginning));
         self.threads.lock().push(thread);
+        true
     }
 
     fn arrive(&self, call: u32) {
@@ -136,8 +147,12 @@ impl Site {
     }
 
     /// What `worker::run` does.
-    fn work(self: &Arc<Self>) {
-        let mut goes_on = true;
+    fn work(self: &Arc<Self>, beginning: Beginning) {
+        let mut goes_on = match beginning {
+            Beginning::Poll => true,
+            Beginning::Rest => self.roster.rest(),
+            Beginning::Finished => self.go_on(),
+        };
         while goes_on {
             match self.poll() {
                 Some(Event::Call(call)) => goes_on = self.arrived(call),
@@ -173,38 +188,56 @@ impl Site {
             pollers: self.pollers,
             bytes: 1,
         };
-        match self.roster.arrived(call, outlook, Instant::now()) {
+        let mut decision = self.roster.arrived(call, outlook, Instant::now());
+        if let Decision::RunAndSpawn(call) = decision {
+            decision = match self.spawn(Beginning::Poll) {
+                true => Decision::Run(call),
+                false => self.roster.spawn_failed(call, outlook),
+            };
+            self.wake_housekeeper();
+        }
+        match decision {
             Decision::Run(call) => return self.run(call),
             Decision::RunAndWatch(call) => {
                 self.wake_housekeeper();
                 return self.run(call);
             }
-            Decision::RunAndSpawn(call) => {
-                self.spawn(Site::work);
-                return self.run(call);
-            }
             Decision::Queued => self.note(|log| log.queued += 1),
-            Decision::Refused(call) => self.note(|log| log.refused.push(call)),
+            Decision::QueuedToHire => {
+                self.note(|log| log.queued += 1);
+                self.wake_housekeeper();
+            }
+            Decision::RunAndSpawn(call) | Decision::Refused(call) => {
+                self.note(|log| log.refused.push(call));
+            }
         }
         true
     }
 
-    fn run(&self, mut call: u32) -> bool {
+    fn run(&self, call: u32) -> bool {
+        self.run_one(call);
+        self.go_on()
+    }
+
+    fn go_on(&self) -> bool {
         let goes_on = loop {
-            self.note(|log| log.running += 1);
-            (self.handler)(self, call);
-            self.note(|log| {
-                log.running -= 1;
-                log.done.push(call);
-            });
             match self.roster.finished(self.pollers) {
-                Next::Run(next) => call = next,
+                Next::Run(call) => self.run_one(call),
                 Next::Poll => break true,
                 Next::Rest => break self.roster.rest(),
             }
         };
         self.shut_queue_down_if_idle();
         goes_on
+    }
+
+    fn run_one(&self, call: u32) {
+        self.note(|log| log.running += 1);
+        (self.handler)(self, call);
+        self.note(|log| {
+            log.running -= 1;
+            log.done.push(call);
+        });
     }
 
     fn shut_queue_down_if_idle(&self) {
@@ -219,17 +252,23 @@ impl Site {
         self.wake.notify_one();
     }
 
-    /// What `Housekeeper::watch_workers` does.
+    /// What `Housekeeper::watch_workers` and `Housekeeper::hire` do.
     fn keep_house(self: &Arc<Self>) {
         loop {
-            let until = match self.roster.watch(Instant::now()) {
-                Watched::Off => None,
-                Watched::On => Some(Instant::now() + TICK),
-                Watched::Spawn => {
-                    self.spawn(Site::work);
-                    Some(Instant::now() + TICK)
+            let now = Instant::now();
+            let watched = self.roster.watch(now);
+            if matches!(watched, Watched::Spawn) && !self.spawn(Beginning::Poll) {
+                self.roster.watch_failed(now);
+            }
+            let mut until = (!matches!(watched, Watched::Off)).then(|| now + TICK);
+            while self.roster.hire() {
+                if !self.spawn(Beginning::Finished) {
+                    self.roster.hire_failed();
+                    self.shut_queue_down_if_idle();
+                    until = Some(now + TICK);
+                    break;
                 }
-            };
+            }
             let mut woken = self.woken.lock();
             if woken.over {
                 return;
@@ -310,18 +349,48 @@ pub fn a_call_that_is_suddenly_long_is_watched() {
     site.end(CALLS);
 }
 
-/// Those who rest are let go again and again, while calls arrive of which some wait for later ones.
+/// Those who rest after calls that came together are let go, while calls arrive of which some wait for later ones.
 pub fn threads_are_let_go_while_calls_arrive() {
-    const CALLS: usize = 4;
+    const CALLS: usize = 6;
     fn handler(site: &Site, call: u32) {
-        if call % 2 == 0 {
+        if call % 3 < 2 {
             site.until(|log| log.taken.contains(&(call + 1)));
         }
     }
-    let site = Site::new(2, 8, 1, false, handler);
+    let site = Site::new(3, 8, 1, false, handler);
+    (0..3).for_each(|call| site.arrive(call));
+    site.until(|log| log.done.len() == 3);
     let dismissing = Arc::clone(&site);
-    let dismisser = thread::spawn(move || (0..3).for_each(|_| dismissing.roster.dismiss()));
-    (0..CALLS as u32).for_each(|call| site.arrive(call));
+    let dismisser = thread::spawn(move || (0..2).for_each(|_| dismissing.roster.dismiss()));
+    (3..CALLS as u32).for_each(|call| site.arrive(call));
     dismisser.join().unwrap();
+    site.end(CALLS);
+}
+
+/// No thread can be started for a while, and calls wait for the end of later ones.
+pub fn calls_wait_for_threads_that_cannot_be_started() {
+    const CALLS: usize = 4;
+    fn handler(site: &Site, call: u32) {
+        if call % 2 == 0 {
+            site.until(|log| log.done.contains(&(call + 1)));
+        }
+    }
+    let site = Site::new(2, 8, 1, false, handler);
+    *site.failures.lock() = 2;
+    (0..CALLS as u32).for_each(|call| site.arrive(call));
+    site.end(CALLS);
+}
+
+/// As before, and short calls that are not short.
+pub fn the_watch_waits_for_threads_that_cannot_be_started() {
+    const CALLS: usize = 5;
+    fn handler(site: &Site, call: u32) {
+        if call == 3 {
+            site.until(|log| log.done.contains(&4));
+        }
+    }
+    let site = Site::new(2, 8, 1, true, handler);
+    *site.failures.lock() = 2;
+    (0..CALLS as u32).for_each(|call| site.arrive(call));
     site.end(CALLS);
 }

@@ -60,3 +60,20 @@ fn threads_are_let_go_while_calls_arrive() {
         "deadlock",
     );
 }
+
+#[test]
+fn calls_wait_for_threads_that_cannot_be_started() {
+    passes(real::scenarios::calls_wait_for_threads_that_cannot_be_started);
+    for wrong in [
+        what_comes_later_is_run_first::scenarios::calls_wait_for_threads_that_cannot_be_started,
+        nobody_hires::scenarios::calls_wait_for_threads_that_cannot_be_started,
+        who_was_not_hired_counts::scenarios::calls_wait_for_threads_that_cannot_be_started,
+    ] {
+        fails(wrong, "deadlock");
+    }
+}
+
+#[test]
+fn the_watch_waits_for_threads_that_cannot_be_started() {
+    passes(real::scenarios::the_watch_waits_for_threads_that_cannot_be_started);
+}
