@@ -1,23 +1,21 @@
 // C-core's own threads, as few as can be, and none that wakes for nothing.
 //
 // By itself C-core 1.56.2 starts seven threads, two of which wake every second for
-// timers that are not there. Here one thread, `td-core`, does what these do: it runs
-// C-core's timers (`grpc_timer`) and everything that C-core asks of its event
-// engine. It is started with the first work that there is, sleeps until the next
-// deadline, without end if there is none, and ends with C-core. In a server the first
-// work is a connection's keepalive.
+// timers that are not there, and up to two more for each processor when it has much to do. Here one thread,
+// `td-core`, does what these do: it runs C-core's timers (`grpc_timer`), everything that C-core asks of its event
+// engine, and what is for its executors. It is started with C-core, sleeps until the next
+// deadline, without end if there is none, and ends with C-core.
 //
 // One thread is enough, because nothing that is run there waits: read in 1.56.2,
 // these are the ends of timers (keepalive, pings held back, handshakes, deadlines and
-// reconnects of clients), and closures that were to leave their caller's stack. What
-// meets another thread in a connection's combiner is handed to C-core's executor.
+// reconnects of clients), closures that were to leave their caller's stack, and combiners that two threads met in:
+// without a thread for these, the one that came first would do the others' work for
+// as long as more of it comes, and not return to its own call.
 //
 // What is left of C-core's threads:
-// - `default-executo`, one thread which sleeps until a combiner in use by two threads is
-//   handed to it. Without it, the thread that came first would do the others' work for
-//   as long as more of it comes, and not return to its own call.
+// - `default-executo`, which sleeps: without it, C-core would not offer its work.
 // - `resolver-execu`, only if GRPC_DNS_RESOLVER asks for the native resolver, which
-//   blocks in getaddrinfo. The default, c-ares, does not use it.
+//   blocks in getaddrinfo; then executors do their own work. The default, c-ares, does not use it.
 // - `grpc_global_tim`, only in a program that has nothing of touchdown's but grpcio's
 //   channels: it sleeps without end.
 //
@@ -157,6 +155,21 @@ class Worker {
     WakeFor(std::numeric_limits<int64_t>::min());
   }
 
+  // Returns false, and does nothing, without a thread.
+  bool TryRun(Task task) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!Has()) return false;
+    ready_.push_back(std::move(task));
+    WakeFor(std::numeric_limits<int64_t>::min());
+    return true;
+  }
+
+  // While there is certainly room for one.
+  void StartNow() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Has();
+  }
+
   EventEngine::TaskHandle RunAt(int64_t at, Task task) {
     std::lock_guard<std::mutex> lock(mutex_);
     const uint32_t index = Add(at, std::move(task));
@@ -287,6 +300,11 @@ class Worker {
   }
 
   bool IsDone() const { return ready_.empty() && order_.empty(); }
+
+  bool Has() {
+    if (thread_ == nullptr) Start();
+    return thread_ != nullptr;
+  }
 
   void WakeFor(int64_t at) {
     if (thread_ == nullptr) {
@@ -522,10 +540,26 @@ grpc_timer_vtable g_timers = {TimerInit,     TimerCancel,       TimerCheck,
 
 grpc_event_engine_vtable g_epoll;
 
+// C-core offers here what is for its executors. These start up to two threads for each processor when there is much
+// to do, and if one of them cannot be started, what was to run on it never does.
+bool RunInBackground(grpc_closure* closure, grpc_error_handle error) {
+  if (ResolverBlocks()) return false;
+  return Worker::Get().TryRun(OfFunction([closure, error] {
+    // As the executor has them, and done before the context ends: in another one, or one that ends, a combiner
+    // that is contended is offered again, without end.
+    ApplicationCallbackExecCtx callback_exec_ctx(
+        GRPC_APP_CALLBACK_EXEC_CTX_FLAG_IS_INTERNAL_THREAD);
+    ExecCtx exec_ctx(GRPC_EXEC_CTX_FLAG_IS_INTERNAL_THREAD);
+    ExecCtx::Run(DEBUG_LOCATION, closure, error);
+    exec_ctx.Flush();
+  }));
+}
+
 // C-core's own, which cannot be copied earlier, without the backup poller.
 bool CheckEpoll(bool explicit_request) {
   g_epoll = grpc_ev_epoll1_posix;
   g_epoll.run_in_background = true;
+  g_epoll.add_closure_to_background_poller = RunInBackground;
   return grpc_ev_epoll1_posix.check_engine_available(explicit_request);
 }
 
@@ -544,5 +578,7 @@ const bool g_installed = [] {
 }  // namespace
 
 void touchdown_end_spare_threads(void) {
-  if (g_installed) grpc_timer_manager_set_threading(false);
+  if (!g_installed) return;
+  grpc_timer_manager_set_threading(false);
+  Worker::Get().StartNow();
 }
