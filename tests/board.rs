@@ -11,27 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use lifecycle_support::{bound, is_child, say as tell, Process};
+use lifecycle_support::{bound, is_child, limit_address_space, say as tell, Process};
 use touchdown::client::CallOptions;
 use touchdown::{Code, Server};
 
 /// The least that is allowed.
 const SMALL_STACK: usize = 128 << 10;
-
-/// Leaves the process this much more address space than it has already.
-fn limit_address_space(more: u64) {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
-    // SAFETY: a system call without memory, and one that reads a struct of integers.
-    unsafe {
-        let page = libc::sysconf(libc::_SC_PAGESIZE) as u64;
-        let limit = libc::rlimit {
-            rlim_cur: (pages * page + more) as libc::rlim_t,
-            rlim_max: libc::RLIM_INFINITY,
-        };
-        assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &limit), 0);
-    }
-}
 
 /// As many calls at once as there are workers.
 fn call_all_workers(server: &Server, workers: usize) {

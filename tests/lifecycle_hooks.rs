@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, never, Sender};
-use lifecycle_support::bound;
+use lifecycle_support::{bound, is_child, limit_address_space, say, Process};
 use touchdown::lifecycle::{
     exit_code, BuildError, Builder, Hook, HookError, Lifecycle, Outcome, Participant, Plan, Report,
 };
@@ -273,4 +273,31 @@ fn a_participant_that_hangs_as_it_closes_leaves_half_of_the_time_to_the_hooks() 
     assert_eq!(report.hooks[0].outcome, Outcome::Overran);
     assert_eq!(report.hooks[1].outcome, Outcome::Done);
     assert_eq!(report.abandoned, ["close hangs"]);
+}
+
+#[test]
+fn hooks_run_where_no_thread_can_be_started() {
+    let _bound = bound();
+    if is_child() {
+        let log = Log::default();
+        let fails = || Err("disk full".into());
+        let builder = Lifecycle::builder()
+            .hook(log.hook("last").after("fails"))
+            .hook(Hook::new("fails", fails).after("first"))
+            .hook(log.hook("first"));
+        let lifecycle = builder.build().unwrap();
+        lifecycle.serving().unwrap();
+        limit_address_space(1 << 20);
+        assert!(thread::Builder::new().spawn(|| ()).is_err());
+        lifecycle.shutdown("test");
+        let report = lifecycle.wait();
+        assert!(log.place("first") < log.place("last"));
+        let outcomes: Vec<_> = report.hooks.into_iter().map(|it| it.outcome).collect();
+        let failed = Outcome::Failed("disk full".to_owned());
+        assert_eq!(outcomes, [Outcome::Done, failed, Outcome::Done]);
+        return say("closed");
+    }
+    let mut child = Process::start("hooks_run_where_no_thread_can_be_started");
+    child.hear("closed");
+    child.end();
 }

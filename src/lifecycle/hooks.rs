@@ -2,7 +2,8 @@
 //!
 //! Flush the journal, close the database, park the motor. Each hook runs on a thread of its own,
 //! so that one which overruns its time limit can be left behind. Hooks may run at the same time;
-//! where the order matters, [`Hook::after`] says so.
+//! where the order matters, [`Hook::after`] says so. If the system gives no more threads, hooks run
+//! one after the other on that of the lifecycle, and only the hard deadline can end them.
 
 use std::collections::HashMap;
 use std::error::Error;

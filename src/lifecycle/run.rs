@@ -1,4 +1,5 @@
-//! Runs hooks: each on a thread of its own, at its turn, and never longer than its time.
+//! Runs hooks: each on a thread of its own, at its turn, and never longer than its time. Only where there can be
+//! no thread it is the calling one that runs a closing hook, which is better than not to close.
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
@@ -7,7 +8,7 @@ use std::time::Duration;
 use super::hooks::{Failure, Hook, Work};
 use super::plan::{self, is_over};
 use super::report::{HookReport, Outcome};
-use crate::sync::{thread, unbounded, Instant, Mutex, Receiver, RecvTimeoutError, Sender};
+use crate::sync::{thread, unbounded, Arc, Instant, Mutex, Receiver, RecvTimeoutError, Sender};
 
 /// One run of a set of hooks.
 pub(super) struct Run<'a> {
@@ -16,6 +17,7 @@ pub(super) struct Run<'a> {
     states: Vec<State>,
     deadline: Option<Instant>,
     running: &'a Mutex<Vec<String>>,
+    needs_threads: bool,
     may_start: &'a dyn Fn() -> bool,
     ended: &'a dyn Fn(&str, &Outcome),
 }
@@ -59,17 +61,20 @@ impl<'a> Run<'a> {
             states,
             deadline,
             running,
+            needs_threads: false,
             may_start: &|| true,
             ended: &|_, _| {},
         }
     }
 
-    /// Asks before each hook whether it may start, and tells how each that did has ended, at once.
+    /// Asks before each hook whether it may start, and tells how each that did has ended, at once. One for which
+    /// there can be no thread has failed.
     pub(super) fn supervised(
         mut self,
         may_start: &'a dyn Fn() -> bool,
         ended: &'a dyn Fn(&str, &Outcome),
     ) -> Self {
+        self.needs_threads = true;
         (self.may_start, self.ended) = (may_start, ended);
         self
     }
@@ -122,19 +127,21 @@ impl<'a> Run<'a> {
                 until: limit_of(now, limit, self.deadline),
             };
             let sender = sender.clone();
+            let work = Arc::new(Mutex::new(Some(work)));
+            let handed_over = Arc::clone(&work);
             let spawned = thread::Builder::new()
                 .name(thread_name(&self.names[place]))
                 .spawn(move || {
-                    let outcome = run_caught(work);
+                    let outcome = run_once(&handed_over);
                     // Nobody listens any more if the hook overran.
                     let _ = sender.send(News::Ended(place, outcome));
                 });
             if let Err(error) = spawned {
-                self.finish(
-                    place,
-                    Outcome::Failed(format!("no thread to run on: {error}")),
-                    now,
-                );
+                let outcome = match self.needs_threads {
+                    true => Outcome::Failed(format!("no thread to run on: {error}")),
+                    false => run_once(&work),
+                };
+                self.finish(place, outcome, Instant::now());
             }
         }
     }
@@ -213,6 +220,11 @@ impl<'a> Run<'a> {
 /// When a hook that starts now is out of time: at its own limit or at the end of the phase.
 fn limit_of(now: Instant, limit: Duration, phase: Option<Instant>) -> Option<Instant> {
     plan::earlier(plan::after(now, limit), phase)
+}
+
+fn run_once(work: &Mutex<Option<Work>>) -> Outcome {
+    let work = work.lock().take();
+    work.map_or(Outcome::NotRun, run_caught)
 }
 
 /// Does a piece of work of the program, and says how it ended.

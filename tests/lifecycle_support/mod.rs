@@ -164,6 +164,21 @@ pub struct End {
     pub stderr: String,
 }
 
+/// Leaves the process this much more address space than it has already.
+pub fn limit_address_space(more: u64) {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    // SAFETY: a system call without memory, and one that reads a struct of integers.
+    unsafe {
+        let page = libc::sysconf(libc::_SC_PAGESIZE) as u64;
+        let limit = libc::rlimit {
+            rlim_cur: (pages * page + more) as libc::rlim_t,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &limit), 0);
+    }
+}
+
 /// What each thread of a process is at: its name, its state, its signals, and where it waits in the kernel.
 fn threads_of(pid: u32) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
