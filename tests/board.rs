@@ -11,12 +11,27 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use lifecycle_support::{bound, is_child, limit_address_space, say as tell, Process};
+use lifecycle_support::{allow_threads, bound, is_child, say as tell, Process};
 use touchdown::client::CallOptions;
 use touchdown::{Code, Server};
 
 /// The least that is allowed.
 const SMALL_STACK: usize = 128 << 10;
+
+/// Leaves the process this much more address space than it has already.
+fn limit_address_space(more: u64) {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    // SAFETY: a system call without memory, and one that reads a struct of integers.
+    unsafe {
+        let page = libc::sysconf(libc::_SC_PAGESIZE) as u64;
+        let limit = libc::rlimit {
+            rlim_cur: (pages * page + more) as libc::rlim_t,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &limit), 0);
+    }
+}
 
 /// As many calls at once as there are workers.
 fn call_all_workers(server: &Server, workers: usize) {
@@ -143,8 +158,7 @@ fn calls_are_served_when_no_thread_can_be_started() {
             }
             Ok(request)
         });
-        // Larger stacks than those of threads that have ended, which glibc keeps.
-        let server = builder(service).stack_size(64 << 20).start().unwrap();
+        let server = builder(service).start().unwrap();
         let client = client(&server);
         let say = |sent| say_with(&client, sent, CallOptions::default().timeout(LONG));
         assert_eq!(say("one").unwrap(), "one");
@@ -157,7 +171,7 @@ fn calls_are_served_when_no_thread_can_be_started() {
                     assert_eq!(say(both).unwrap(), both);
                 })
             });
-            limit_address_space(32 << 20);
+            allow_threads(false);
             (0..2).for_each(|_| go.send(()).unwrap());
             // One runs and waits for the other, which waits for a thread, and so does who comes later.
             eventually("a call runs", || BEGUN.load(Ordering::SeqCst) > 0);
@@ -165,7 +179,7 @@ fn calls_are_served_when_no_thread_can_be_started() {
             let late = say_with(&client, "late", options).unwrap_err();
             assert_eq!(late.code(), Code::DeadlineExceeded);
             assert_eq!(BEGUN.load(Ordering::SeqCst), 1);
-            limit_address_space(1 << 30);
+            allow_threads(true);
             callers.into_iter().for_each(|it| it.join().unwrap());
         });
         assert_eq!(say("last").unwrap(), "last");

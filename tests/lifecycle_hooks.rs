@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, never, Sender};
-use lifecycle_support::{bound, is_child, limit_address_space, say, Process};
+use lifecycle_support::{allow_threads, bound, is_child, say, Process};
 use touchdown::lifecycle::{
     exit_code, BuildError, Builder, Hook, HookError, Lifecycle, Outcome, Participant, Plan, Report,
 };
@@ -287,7 +287,7 @@ fn hooks_run_where_no_thread_can_be_started() {
             .hook(log.hook("first"));
         let lifecycle = builder.build().unwrap();
         lifecycle.serving().unwrap();
-        limit_address_space(1 << 20);
+        allow_threads(false);
         assert!(thread::Builder::new().spawn(|| ()).is_err());
         lifecycle.shutdown("test");
         let report = lifecycle.wait();
