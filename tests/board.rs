@@ -4,6 +4,8 @@
 mod common;
 mod lifecycle_support;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
@@ -72,11 +74,19 @@ fn handlers_run_on_small_stacks_and_panic_there() {
     assert_eq!(server.shutdown().exit_code(), 0);
 }
 
-/// Of all servers of this process.
-fn workers() -> usize {
+/// The ids of the threads of this name, of all servers of this process.
+fn threads(name: &str) -> BTreeSet<OsString> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.filter(|name| name == "td-worker\n").count()
+    let named = tasks.filter_map(|task| {
+        let task = task.ok()?;
+        let comm = fs::read_to_string(task.path().join("comm")).ok()?;
+        (comm.trim_end() == name).then(|| task.file_name())
+    });
+    named.collect()
+}
+
+fn workers() -> usize {
+    threads("td-worker").len()
 }
 
 #[test]
@@ -96,12 +106,62 @@ fn threads_that_a_burst_needed_end_and_others_come_with_the_next() {
     for _ in 0..(WORKERS + 1) * 256 {
         assert_eq!(say(&client, "short").unwrap(), "short");
     }
+    let before = ["td-worker", "td-core"].map(threads);
     // There has to be a rest of 10 s, and the first look may find the end of the burst.
     let some_rests = Duration::from_secs(20) + LONG;
     eventually_within(some_rests, "those that rest end", || workers() <= 2);
+    // Others are in the place of those that are needed at all times.
+    eventually("all are renewed", || {
+        let now = ["td-worker", "td-core"].map(threads);
+        let mut both = now.iter().zip(&before);
+        both.all(|(now, before)| !now.is_empty() && now.is_disjoint(before))
+    });
     call_all_workers(&server, WORKERS);
     assert!(workers() >= WORKERS);
     assert_eq!(server.shutdown().exit_code(), 0);
+}
+
+/// How many heaps malloc has. On 32-bit machines glibc decides how many there may be when it makes the third, which is
+/// that of a thread of the tests.
+#[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
+fn arenas() -> usize {
+    let (mut text, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: a stream that is closed before its text is read, which ends with a zero and is freed then.
+    unsafe {
+        let stream = libc::open_memstream(&mut text, &mut size);
+        assert!(!stream.is_null() && libc::malloc_info(0, stream) == 0);
+        libc::fclose(stream);
+        let info = std::ffi::CStr::from_ptr(text).to_string_lossy();
+        let arenas = info.matches("<heap nr=").count();
+        libc::free(text.cast());
+        arenas
+    }
+}
+
+#[test]
+#[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
+fn there_are_no_more_arenas_than_processors() {
+    const WORKERS: usize = 8;
+    let _bound = bound();
+    if is_child() {
+        // Those of this test's own threads.
+        let before = arenas();
+        let together = Barrier::new(WORKERS);
+        let service = unary(move |_, request| {
+            together.wait();
+            Ok(request)
+        });
+        let server = builder(service).workers(WORKERS).start().unwrap();
+        call_all_workers(&server, WORKERS);
+        let processors = thread::available_parallelism().unwrap().get();
+        let (now, most) = (arenas(), before.max(processors));
+        assert!(now <= most, "{now} arenas instead of {most}");
+        assert_eq!(server.shutdown().exit_code(), 0);
+        return tell("counted");
+    }
+    let mut child = Process::start("there_are_no_more_arenas_than_processors");
+    child.hear("counted");
+    child.end();
 }
 
 /// What a thread keeps, whose end takes as long as it is held up.

@@ -120,7 +120,7 @@ impl Housekeeper<'_> {
         at(self.hire(now));
         match self.memory.due(&self.shared.heap, now) {
             Due::Nothing => {}
-            Due::Dismissal => self.shared.roster.dismiss(),
+            Due::Dismissal => self.shared.renew_threads(),
             Due::GiveBack => {
                 self.shared.join_ended();
                 memory::give_back();

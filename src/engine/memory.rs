@@ -164,8 +164,8 @@ fn default_stack_size() -> usize {
 }
 
 /// Has the threads of this process share as many arenas as there are processors, unless its environment says
-/// how many. Arenas that are there already stay.
-pub(super) fn bound_arenas() {
+/// how many. Arenas that are there already stay, so it is to be called before threads are started.
+pub(crate) fn bound_arenas() {
     static BOUND: Once = Once::new();
     BOUND.call_once(|| {
         let tunables = std::env::var_os("GLIBC_TUNABLES").unwrap_or_default();

@@ -56,6 +56,7 @@ pub(crate) use self::inherited::close_unused;
 pub(crate) use self::inherited::{drop_inherited, inherit, take_socket, Inherited};
 pub use self::listener::Address;
 pub(crate) use self::listener::{ListenOptions, Listener, TcpKeepalive};
+pub(crate) use self::memory::bound_arenas;
 pub use self::peer::PeerCredentials;
 pub(crate) use self::server::quarter_of_memory;
 pub(crate) use self::spawn::spawn;
@@ -355,6 +356,22 @@ impl Shared {
         true
     }
 
+    /// Lets workers end that rest, and puts others in the place of those that are needed at all times: with a thread
+    /// goes what malloc keeps free for it, in small pieces all over the heap.
+    fn renew_threads(self: &Arc<Self>) {
+        shim::touchdown_renew_threads();
+        self.queue.renew();
+        if !self.start_replacement(Beginning::Relieve) {
+            self.roster.dismiss();
+        }
+    }
+
+    /// Starts a worker in the place of another. False if there can be no thread, and then the other one stays.
+    fn start_replacement(self: &Arc<Self>, beginning: Beginning) -> bool {
+        let started = self.start_worker(beginning);
+        started.inspect_err(|error| log::debug!("{error}")).is_ok()
+    }
+
     fn start_worker(self: &Arc<Self>, beginning: Beginning) -> io::Result<()> {
         let mut thread = std::thread::Builder::new().name("td-worker".to_owned());
         if let Some(size) = self.stack_size {
@@ -563,6 +580,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Starts to serve.
     pub(crate) fn start(mut config: Config, host: Arc<dyn Host>) -> io::Result<Engine> {
+        bound_arenas();
         memory::check_room_for_core()?;
         let wake = Arc::new(Wake::new()?);
         let queue = Queue::new();

@@ -25,6 +25,8 @@ pub(super) enum Event {
     },
     /// Somebody wants to see that the queue is polled.
     Check(Check),
+    /// Another thread is to take this one's place, if there can be one.
+    Renewal,
     /// The server is shut down.
     ServerStopped,
     /// The queue is shut down and empty: there will be no more events.
@@ -39,6 +41,7 @@ pub(super) struct Check(pub(super) Box<dyn FnOnce() + Send>);
 /// what it points at. `Slot`, `Call` and `Check` are aligned to 16 bytes.
 const KIND_MASK: usize = 0xf;
 const KIND_SLOT: usize = 0;
+const KIND_RENEWAL: usize = 0xd;
 const KIND_CHECK: usize = 0xe;
 const KIND_SERVER: usize = 0xf;
 
@@ -135,6 +138,7 @@ impl Queue {
         let succeeded = event.success != 0;
         Some(match event.tag.addr() & KIND_MASK {
             KIND_SERVER => Event::ServerStopped,
+            KIND_RENEWAL => Event::Renewal,
             KIND_SLOT => Event::Request {
                 // SAFETY: from `slot_tag`, and each tag comes back once.
                 slot: unsafe { Box::from_raw(event.tag.cast::<Slot>()) },
@@ -160,6 +164,13 @@ impl Queue {
             // SAFETY: made just now, and C-core does not have it.
             drop(unsafe { Box::from_raw(untagged::<Check>(tag.cast())) });
         }
+    }
+
+    /// Has whichever thread polls next let another take its place.
+    pub(super) fn renew(&self) {
+        let tag = ptr::without_provenance_mut(KIND_RENEWAL);
+        // SAFETY: the queue is alive. If it is shut down nothing is posted, and nothing wanted.
+        let _ = unsafe { touchdown_queue_post(self.raw, tag) };
     }
 
     /// Lets `next` say [`Event::QueueStopped`] once nothing is outstanding.

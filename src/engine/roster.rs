@@ -127,6 +127,8 @@ pub(super) enum Beginning {
     Poll,
     /// [`Roster::rest`].
     Rest,
+    /// [`Roster::relieve`].
+    Relieve,
     /// [`Roster::finished`].
     Finished,
 }
@@ -298,6 +300,21 @@ impl<T> Roster<T> {
             state.becomes_poller();
         }
         true
+    }
+
+    /// Rests in the place of all who rest now: they end. As [`rest`](Self::rest) otherwise, of which it is the beginning.
+    pub(super) fn relieve(&self) -> bool {
+        let mut state = self.state.lock();
+        let others = state.resting - state.called;
+        state.resting += 1;
+        if !state.closed {
+            state.dismissed = others;
+            self.called.notify_all();
+            // That was for those who waited before.
+            self.called.wait(&mut state);
+        }
+        drop(state);
+        self.rest()
     }
 
     /// Lets the threads that rest now end, but for one: should no other be had, calls are run.
@@ -530,6 +547,29 @@ mod tests {
         roster.close();
         roster.dismiss();
         assert!(roster.rest() && roster.rest());
+    }
+
+    #[test]
+    fn who_relieves_the_others_rests_in_their_place() {
+        let roster = roster(3, 0);
+        let now = Instant::now();
+        let runs = [1, 2, 3].map(|call| name(roster.arrived(call, LONG, now)));
+        assert_eq!(runs, ["run", "run and spawn", "run and spawn"]);
+        assert!(roster.rest(), "it was called");
+        let rests = [(); 3].map(|()| matches!(roster.finished(1), Next::Rest));
+        assert_eq!(rests, [true; 3]);
+        std::thread::scope(|scope| {
+            let others = [(); 3].map(|()| scope.spawn(|| roster.rest()));
+            let goes_on = scope.spawn(|| roster.relieve());
+            assert_eq!(others.map(|it| it.join().unwrap()), [false; 3]);
+            // The only one to be called.
+            assert_eq!(name(roster.arrived(4, LONG, now)), "run");
+            assert!(goes_on.join().unwrap());
+            assert_eq!(name(roster.arrived(5, LONG, now)), "run and spawn");
+        });
+        roster.close();
+        // Too late to wait.
+        assert!(roster.relieve());
     }
 
     /// A roster of which one thread runs a call, and the other has another, for which a third should poll.

@@ -125,6 +125,10 @@ void touchdown_uncork_old(const touchdown_arguments* arguments);
 // threads.cc. To be called after `grpc_init`, any number of times.
 void touchdown_end_spare_threads(void);
 
+// Lets a new thread take the place of the one that does C-core's work, if that one sleeps: with
+// a thread ends what malloc keeps for it. May be called at any time.
+void touchdown_renew_threads(void);
+
 // Puts an event with this tag on the queue, for whichever thread polls it. Returns 0,
 // and puts nothing there, if the queue is shut down.
 int touchdown_queue_post(grpc_completion_queue* queue, void* tag);

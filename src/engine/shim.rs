@@ -75,6 +75,7 @@ unsafe extern "C" {
     pub(super) fn touchdown_uncork(arguments: *const Arguments);
     pub(super) fn touchdown_uncork_old(arguments: *const Arguments);
     pub(super) fn touchdown_end_spare_threads();
+    pub(super) safe fn touchdown_renew_threads();
     pub(super) fn touchdown_queue_post(
         queue: *mut grpc_completion_queue,
         tag: *mut c_void,

@@ -276,11 +276,7 @@ fn shortened(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    const LONG: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_mapping_may_have_a_path_with_spaces_or_none() {
@@ -332,7 +328,8 @@ mod tests {
     fn the_programs_own_functions_and_those_of_its_libraries_have_names() {
         let ours = describe as *const () as usize;
         let theirs = libc::malloc as *const () as usize;
-        let lines = describe(&[ours + 1, 1, theirs + 1], Instant::now() + LONG);
+        let in_time = Instant::now() + std::time::Duration::from_secs(60);
+        let lines = describe(&[ours + 1, 1, theirs + 1], in_time);
         assert!(
             lines[0].starts_with("touchdown::engine::symbols::describe (touchdown-"),
             "{lines:?}"

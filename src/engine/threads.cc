@@ -170,6 +170,22 @@ class Worker {
     Has();
   }
 
+  // Puts another thread in the place of one that sleeps, if there can be another.
+  void Renew() {
+    std::unique_ptr<Thread> old;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (thread_ == nullptr || !thread_->asleep) return;
+      old.reset(std::exchange(thread_, nullptr));
+      if (!Has()) {
+        thread_ = old.release();
+        return;
+      }
+      Dismiss(old.get());
+    }
+    pthread_join(old->id, nullptr);
+  }
+
   EventEngine::TaskHandle RunAt(int64_t at, Task task) {
     std::lock_guard<std::mutex> lock(mutex_);
     const uint32_t index = Add(at, std::move(task));
@@ -240,8 +256,7 @@ class Worker {
       in_use_ = false;
       if (thread_ == nullptr || !thread_->asleep || !IsDone()) return;
       idle.reset(std::exchange(thread_, nullptr));
-      idle->is_to_end = true;
-      pthread_cond_broadcast(&changed_);
+      Dismiss(idle.get());
     }
     pthread_join(idle->id, nullptr);
   }
@@ -297,6 +312,12 @@ class Worker {
     ++slot.generation;
     free_.push_back(index);
     return std::exchange(slot.task, Task());
+  }
+
+  // One that sleeps: it wakes, and does nothing any more but end.
+  void Dismiss(Thread* thread) {
+    thread->is_to_end = true;
+    pthread_cond_broadcast(&changed_);
   }
 
   bool IsDone() const { return ready_.empty() && order_.empty(); }
@@ -581,4 +602,8 @@ void touchdown_end_spare_threads(void) {
   if (!g_installed) return;
   grpc_timer_manager_set_threading(false);
   Worker::Get().StartNow();
+}
+
+void touchdown_renew_threads(void) {
+  if (g_installed) Worker::Get().Renew();
 }

@@ -166,6 +166,7 @@ pub(super) fn run(shared: &Arc<Shared>, beginning: Beginning) {
     let mut goes_on = match beginning {
         Beginning::Poll => true,
         Beginning::Rest => shared.roster.rest(),
+        Beginning::Relieve => shared.roster.relieve(),
         Beginning::Finished => worker.go_on(),
     };
     while goes_on {
@@ -182,6 +183,7 @@ pub(super) fn run(shared: &Arc<Shared>, beginning: Beginning) {
             }
             Event::Request { filled: false, .. } => slot_is_done_with(shared),
             Event::Check(Check(answer)) => answer(),
+            Event::Renewal => goes_on = !shared.start_replacement(Beginning::Poll),
             Event::ServerStopped => {
                 shared.roster.close();
                 shut_queue_down_if_idle(shared);

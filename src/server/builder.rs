@@ -355,6 +355,8 @@ impl ServerBuilder {
 
     /// Starts the server, or says why it did not start, and how its lifecycle ended.
     fn begin(mut self) -> Result<Server, (StartError, Box<Report>)> {
+        // The lifecycle has threads, which would have arenas of their own.
+        engine::bound_arenas();
         let lifecycle = std::mem::replace(&mut self.lifecycle, Lifecycle::builder());
         #[cfg(feature = "tls")]
         let lifecycle = self.reload_certificates(lifecycle);

@@ -347,6 +347,22 @@ pub const MODELS: &[Model] = &[
                 ],
             },
             Bug {
+                name: "who_relieves_is_not_counted",
+                file: "roster.rs",
+                edits: &[(
+                    "let others = state.resting - state.called;\n        state.resting += 1;",
+                    "let others = state.resting - state.called;",
+                )],
+            },
+            Bug {
+                name: "who_relieves_does_not_see_the_end",
+                file: "roster.rs",
+                edits: &[(
+                    "        if !state.closed {\n            state.dismissed = others;",
+                    "        {\n            state.dismissed = others;",
+                )],
+            },
+            Bug {
                 name: "one_too_many_runs",
                 file: "roster.rs",
                 edits: &[(

@@ -34,6 +34,7 @@ struct Site {
 #[derive(Default)]
 struct Events {
     calls: VecDeque<u32>,
+    renewal: bool,
     stopping: bool,
     over: bool,
 }
@@ -55,6 +56,7 @@ struct Woken {
 
 enum Event {
     Call(u32),
+    Renewal,
     Stopping,
 }
 
@@ -151,11 +153,13 @@ impl Site {
         let mut goes_on = match beginning {
             Beginning::Poll => true,
             Beginning::Rest => self.roster.rest(),
+            Beginning::Relieve => self.roster.relieve(),
             Beginning::Finished => self.go_on(),
         };
         while goes_on {
             match self.poll() {
                 Some(Event::Call(call)) => goes_on = self.arrived(call),
+                Some(Event::Renewal) => goes_on = !self.spawn(Beginning::Poll),
                 Some(Event::Stopping) => {
                     self.roster.close();
                     self.shut_queue_down_if_idle();
@@ -170,6 +174,9 @@ impl Site {
         loop {
             if let Some(call) = events.calls.pop_front() {
                 return Some(Event::Call(call));
+            }
+            if std::mem::take(&mut events.renewal) {
+                return Some(Event::Renewal);
             }
             if events.over {
                 return None;
@@ -283,6 +290,15 @@ impl Site {
         }
     }
 
+    /// What `Shared::renew_threads` does.
+    fn renew_threads(self: &Arc<Self>) {
+        self.events.lock().renewal = true;
+        self.happened.notify_one();
+        if !self.spawn(Beginning::Relieve) {
+            self.roster.dismiss();
+        }
+    }
+
     fn note(&self, note: impl FnOnce(&mut Log)) {
         let mut log = self.log.lock();
         note(&mut log);
@@ -349,8 +365,9 @@ pub fn a_call_that_is_suddenly_long_is_watched() {
     site.end(CALLS);
 }
 
-/// Those who rest after calls that came together are let go, while calls arrive of which some wait for later ones.
-pub fn threads_are_let_go_while_calls_arrive() {
+/// After calls that came together something is done with those who rest, while calls arrive of which some wait for
+/// later ones.
+fn calls_arrive_during(what: impl FnOnce(Arc<Site>) + Send + 'static) {
     const CALLS: usize = 6;
     fn handler(site: &Site, call: u32) {
         if call % 3 < 2 {
@@ -360,11 +377,26 @@ pub fn threads_are_let_go_while_calls_arrive() {
     let site = Site::new(3, 8, 1, false, handler);
     (0..3).for_each(|call| site.arrive(call));
     site.until(|log| log.done.len() == 3);
-    let dismissing = Arc::clone(&site);
-    let dismisser = thread::spawn(move || (0..2).for_each(|_| dismissing.roster.dismiss()));
+    let with = Arc::clone(&site);
+    let doing = thread::spawn(move || what(with));
     (3..CALLS as u32).for_each(|call| site.arrive(call));
-    dismisser.join().unwrap();
+    doing.join().unwrap();
     site.end(CALLS);
+}
+
+pub fn threads_are_let_go_while_calls_arrive() {
+    calls_arrive_during(|site| (0..2).for_each(|_| site.roster.dismiss()));
+}
+
+pub fn threads_are_renewed_while_calls_arrive() {
+    calls_arrive_during(|site| (0..2).for_each(|_| site.renew_threads()));
+}
+
+pub fn threads_are_renewed_of_which_some_cannot_be_started() {
+    calls_arrive_during(|site| {
+        *site.failures.lock() = 1;
+        site.renew_threads();
+    });
 }
 
 /// No thread can be started for a while, and calls wait for the end of later ones.

@@ -62,6 +62,20 @@ fn threads_are_let_go_while_calls_arrive() {
 }
 
 #[test]
+fn threads_are_renewed_while_calls_arrive() {
+    passes(real::scenarios::threads_are_renewed_while_calls_arrive);
+    passes(real::scenarios::threads_are_renewed_of_which_some_cannot_be_started);
+    fails(
+        who_relieves_is_not_counted::scenarios::threads_are_renewed_while_calls_arrive,
+        "overflow",
+    );
+    fails(
+        who_relieves_does_not_see_the_end::scenarios::threads_are_renewed_while_calls_arrive,
+        "deadlock",
+    );
+}
+
+#[test]
 fn calls_wait_for_threads_that_cannot_be_started() {
     passes(real::scenarios::calls_wait_for_threads_that_cannot_be_started);
     for wrong in [
