@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use common::*;
 use lifecycle_support::{role, say as tell, End, Process};
+use nix::sys::signal::{SigSet, Signal};
 use touchdown::client::{CallOptions, Client};
 use touchdown::lifecycle::{exit_code, Hook, Lifecycle, Phase, Plan, Report, Signals};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
@@ -101,6 +102,7 @@ fn play(story: Story, address: &str) -> Report {
         builder = builder.hook(Hook::new("journal", || Err("disk full".into())));
     }
     if let Story::StartUp | Story::Taken = story {
+        sigterm().thread_unblock().unwrap();
         tell("starting");
         return builder.serve();
     }
@@ -108,6 +110,10 @@ fn play(story: Story, address: &str) -> Report {
     observe(server.lifecycle(), story);
     tell(&format!("listening at {}", server.address()));
     server.wait()
+}
+
+fn sigterm() -> SigSet {
+    SigSet::from(Signal::SIGTERM)
 }
 
 fn observe(lifecycle: &Lifecycle, story: Story) {
@@ -125,13 +131,19 @@ fn observe(lifecycle: &Lifecycle, story: Story) {
 fn tell_story(story: Story, chance: u64, test: &str) -> End {
     // Up to 32 ms; spread, and the same in each run.
     let moment = Duration::from_micros(chance.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 49);
-    let mut child = Process::start_as(&format!("{story:?} 127.0.0.1:0"), test);
+    let start = || Process::start_as(&format!("{story:?} 127.0.0.1:0"), test);
     if let Story::StartUp = story {
+        // The test's harness has started a thread before, and until a lifecycle has taken signals over none may get
+        // one but that which builds it. What is held back here is so in the child.
+        sigterm().thread_block().unwrap();
+        let mut child = start();
+        sigterm().thread_unblock().unwrap();
         child.hear("starting");
         thread::sleep(moment / 4);
         child.signal("TERM");
         return child.end();
     }
+    let mut child = start();
     let heard = child.hear("listening at");
     let client = Client::new(&channel_to(heard.rsplit(' ').next().unwrap()));
     match story {

@@ -511,11 +511,18 @@ mod tests {
         }
     }
 
+    #[inline(never)]
+    fn calls_what_spins(stop: &AtomicBool) {
+        spins_here(stop);
+        // So that it is not left before.
+        std::hint::black_box(stop);
+    }
+
     /// A thread that spins until the flag is set.
     fn spinning() -> (Thread, JoinHandle<()>, Arc<AtomicBool>) {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
-        let (thread, handle) = start(move || spins_here(&flag));
+        let (thread, handle) = start(move || calls_what_spins(&flag));
         (thread, handle, stop)
     }
 
@@ -526,7 +533,7 @@ mod tests {
         stop.store(true, Ordering::Relaxed);
         handle.join().unwrap();
         // What called it is there as well.
-        assert!(text.contains("stack::tests::spinning"), "{text}");
+        assert!(text.contains("stack::tests::calls_what_spins"), "{text}");
         assert!(thread.to_string().starts_with("asked (thread "));
     }
 
