@@ -121,6 +121,13 @@ pub(super) enum Next<T> {
     Rest,
 }
 
+/// What a thread does that is not needed to poll.
+pub(super) enum Leaving {
+    End,
+    /// [`Roster::rest`].
+    Rest,
+}
+
 /// What a thread begins with.
 #[derive(Clone, Copy)]
 pub(super) enum Beginning {
@@ -303,9 +310,13 @@ impl<T> Roster<T> {
     }
 
     /// Rests in the place of all who rest now: they end. As [`rest`](Self::rest) otherwise, of which it is the beginning.
+    /// Where nobody rests, there is nothing to do.
     pub(super) fn relieve(&self) -> bool {
         let mut state = self.state.lock();
         let others = state.resting - state.called;
+        if others == 0 && !state.closed {
+            return false;
+        }
         state.resting += 1;
         if !state.closed {
             state.dismissed = others;
@@ -315,6 +326,21 @@ impl<T> Roster<T> {
         }
         drop(state);
         self.rest()
+    }
+
+    /// A polling thread could end now: others poll as well, of whom there were many at once. `None` if it
+    /// is the only one; else it polls no more, and this is what it does instead, so that somebody rests.
+    pub(super) fn leave_poll(&self) -> Option<Leaving> {
+        let mut state = self.state.lock();
+        if state.polling == 1 || state.closed {
+            return None;
+        }
+        state.polling -= 1;
+        if state.resting > state.called {
+            return Some(Leaving::End);
+        }
+        state.resting += 1;
+        Some(Leaving::Rest)
     }
 
     /// Lets the threads that rest now end, but for one: should no other be had, calls are run.
@@ -563,13 +589,42 @@ mod tests {
             let goes_on = scope.spawn(|| roster.relieve());
             assert_eq!(others.map(|it| it.join().unwrap()), [false; 3]);
             // The only one to be called.
-            assert_eq!(name(roster.arrived(4, LONG, now)), "run");
+            let first = name(roster.arrived(4, LONG, now));
+            let second = name(roster.arrived(5, LONG, now));
+            roster.close();
             assert!(goes_on.join().unwrap());
-            assert_eq!(name(roster.arrived(5, LONG, now)), "run and spawn");
+            assert_eq!([first, second], ["run", "run and spawn"]);
         });
-        roster.close();
         // Too late to wait.
         assert!(roster.relieve());
+    }
+
+    #[test]
+    fn nobody_is_relieved_where_nobody_rests() {
+        let roster = roster(1, 0);
+        assert_eq!(name(roster.arrived(1, LONG, Instant::now())), "run");
+        // It is about to poll.
+        assert!(!roster.relieve());
+        assert!(roster.rest());
+    }
+
+    #[test]
+    fn of_many_who_poll_one_goes_on_and_one_rests() {
+        let roster = roster(3, 0);
+        let now = Instant::now();
+        let runs = [1, 2, 3].map(|call| name(roster.arrived(call, LONG, now)));
+        assert_eq!(runs, ["run", "run and spawn", "run and spawn"]);
+        assert!(roster.rest(), "it was called");
+        // Four poll.
+        let polls = [(); 3].map(|()| matches!(roster.finished(4), Next::Poll));
+        assert_eq!(polls, [true; 3]);
+        assert!(matches!(roster.leave_poll(), Some(Leaving::Rest)));
+        assert!(matches!(roster.leave_poll(), Some(Leaving::End)));
+        assert!(matches!(roster.leave_poll(), Some(Leaving::End)));
+        assert!(roster.leave_poll().is_none());
+        // Nobody has to be started for the next.
+        assert_eq!(name(roster.arrived(4, LONG, now)), "run");
+        assert!(roster.rest());
     }
 
     /// A roster of which one thread runs a call, and the other has another, for which a third should poll.

@@ -177,7 +177,7 @@ class Worker {
       std::lock_guard<std::mutex> lock(mutex_);
       if (thread_ == nullptr || !thread_->asleep) return;
       old.reset(std::exchange(thread_, nullptr));
-      if (!Has()) {
+      if (Start() != 0) {
         thread_ = old.release();
         return;
       }
@@ -322,22 +322,25 @@ class Worker {
 
   bool IsDone() const { return ready_.empty() && order_.empty(); }
 
+  // If there can be no thread now, the next work tries again.
   bool Has() {
-    if (thread_ == nullptr) Start();
-    return thread_ != nullptr;
+    if (thread_ != nullptr) return true;
+    const int error = Start();
+    if (error != 0) gpr_log(GPR_ERROR, "no thread for timers: %s", strerror(error));
+    return error == 0;
   }
 
   void WakeFor(int64_t at) {
     if (thread_ == nullptr) {
-      Start();
+      Has();
     } else if (thread_->asleep && at < thread_->asleep_until) {
       thread_->asleep_until = at;
       pthread_cond_broadcast(&changed_);
     }
   }
 
-  // If there can be no thread now, the next work tries again.
-  void Start() {
+  // Returns an error number.
+  int Start() {
     std::unique_ptr<Thread> thread(new Thread{this, pthread_t()});
     // Signals are for the program's threads.
     sigset_t all, before;
@@ -345,11 +348,8 @@ class Worker {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     const int error = pthread_create(&thread->id, nullptr, Main, thread.get());
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (error != 0) {
-      gpr_log(GPR_ERROR, "no thread for timers: %s", strerror(error));
-      return;
-    }
-    thread_ = thread.release();
+    if (error == 0) thread_ = thread.release();
+    return error;
   }
 
   static void* Main(void* arg) {

@@ -11,7 +11,7 @@ use super::call::{Call, Ending};
 use super::memory::Usage;
 use super::queue::{Check, Event};
 use super::requests::Arrival;
-use super::roster::{Beginning, Decision, Next, Outlook};
+use super::roster::{Beginning, Decision, Leaving, Next, Outlook};
 use super::stack::Thread;
 use super::symbols;
 use super::{
@@ -183,7 +183,7 @@ pub(super) fn run(shared: &Arc<Shared>, beginning: Beginning) {
             }
             Event::Request { filled: false, .. } => slot_is_done_with(shared),
             Event::Check(Check(answer)) => answer(),
-            Event::Renewal => goes_on = !shared.start_replacement(Beginning::Poll),
+            Event::Renewal => goes_on = renew(shared),
             Event::ServerStopped => {
                 shared.roster.close();
                 shut_queue_down_if_idle(shared);
@@ -196,6 +196,17 @@ pub(super) fn run(shared: &Arc<Shared>, beginning: Beginning) {
         .seats
         .lock()
         .retain(|it| !Arc::ptr_eq(it, &worker.seat));
+}
+
+/// Lets another thread poll in the place of this one, or of whoever else polls. False if this one is to end.
+fn renew(shared: &Arc<Shared>) -> bool {
+    match shared.roster.leave_poll() {
+        None => !shared.start_replacement(Beginning::Poll),
+        Some(leaving) => {
+            shared.queue.renew();
+            matches!(leaving, Leaving::Rest) && shared.roster.rest()
+        }
+    }
 }
 
 struct Worker<'a> {

@@ -350,8 +350,8 @@ pub const MODELS: &[Model] = &[
                 name: "who_relieves_is_not_counted",
                 file: "roster.rs",
                 edits: &[(
-                    "let others = state.resting - state.called;\n        state.resting += 1;",
-                    "let others = state.resting - state.called;",
+                    "            return false;\n        }\n        state.resting += 1;",
+                    "            return false;\n        }",
                 )],
             },
             Bug {
@@ -361,6 +361,11 @@ pub const MODELS: &[Model] = &[
                     "        if !state.closed {\n            state.dismissed = others;",
                     "        {\n            state.dismissed = others;",
                 )],
+            },
+            Bug {
+                name: "the_last_one_leaves",
+                file: "roster.rs",
+                edits: &[("if state.polling == 1 || state.closed {", "if state.polling == 0 || state.closed {")],
             },
             Bug {
                 name: "one_too_many_runs",

@@ -7,7 +7,9 @@
 
 use std::collections::VecDeque;
 
-use super::roster::{Backlog, Beginning, Decision, Next, Outlook, Roster, Watched, TICK};
+use super::roster::{
+    Backlog, Beginning, Decision, Leaving, Next, Outlook, Roster, Watched, TICK,
+};
 use crate::sync::{thread, Arc, Condvar, Instant, Mutex};
 
 struct Site {
@@ -159,7 +161,7 @@ impl Site {
         while goes_on {
             match self.poll() {
                 Some(Event::Call(call)) => goes_on = self.arrived(call),
-                Some(Event::Renewal) => goes_on = !self.spawn(Beginning::Poll),
+                Some(Event::Renewal) => goes_on = self.renew(),
                 Some(Event::Stopping) => {
                     self.roster.close();
                     self.shut_queue_down_if_idle();
@@ -290,10 +292,25 @@ impl Site {
         }
     }
 
-    /// What `Shared::renew_threads` does.
-    fn renew_threads(self: &Arc<Self>) {
+    /// What `worker::renew` does.
+    fn renew(self: &Arc<Self>) -> bool {
+        match self.roster.leave_poll() {
+            None => !self.spawn(Beginning::Poll),
+            Some(leaving) => {
+                self.post_renewal();
+                matches!(leaving, Leaving::Rest) && self.roster.rest()
+            }
+        }
+    }
+
+    fn post_renewal(&self) {
         self.events.lock().renewal = true;
         self.happened.notify_one();
+    }
+
+    /// What `Shared::renew_threads` does.
+    fn renew_threads(self: &Arc<Self>) {
+        self.post_renewal();
         if !self.spawn(Beginning::Relieve) {
             self.roster.dismiss();
         }
@@ -367,14 +384,14 @@ pub fn a_call_that_is_suddenly_long_is_watched() {
 
 /// After calls that came together something is done with those who rest, while calls arrive of which some wait for
 /// later ones.
-fn calls_arrive_during(what: impl FnOnce(Arc<Site>) + Send + 'static) {
+fn calls_arrive_during(pollers: usize, what: impl FnOnce(Arc<Site>) + Send + 'static) {
     const CALLS: usize = 6;
     fn handler(site: &Site, call: u32) {
         if call % 3 < 2 {
             site.until(|log| log.taken.contains(&(call + 1)));
         }
     }
-    let site = Site::new(3, 8, 1, false, handler);
+    let site = Site::new(3, 8, pollers, false, handler);
     (0..3).for_each(|call| site.arrive(call));
     site.until(|log| log.done.len() == 3);
     let with = Arc::clone(&site);
@@ -385,15 +402,19 @@ fn calls_arrive_during(what: impl FnOnce(Arc<Site>) + Send + 'static) {
 }
 
 pub fn threads_are_let_go_while_calls_arrive() {
-    calls_arrive_during(|site| (0..2).for_each(|_| site.roster.dismiss()));
+    calls_arrive_during(1, |site| (0..2).for_each(|_| site.roster.dismiss()));
 }
 
 pub fn threads_are_renewed_while_calls_arrive() {
-    calls_arrive_during(|site| (0..2).for_each(|_| site.renew_threads()));
+    calls_arrive_during(1, |site| (0..2).for_each(|_| site.renew_threads()));
+}
+
+pub fn threads_are_renewed_of_which_several_poll() {
+    calls_arrive_during(3, |site| (0..2).for_each(|_| site.renew_threads()));
 }
 
 pub fn threads_are_renewed_of_which_some_cannot_be_started() {
-    calls_arrive_during(|site| {
+    calls_arrive_during(1, |site| {
         *site.failures.lock() = 1;
         site.renew_threads();
     });

@@ -64,6 +64,7 @@ fn threads_are_let_go_while_calls_arrive() {
 #[test]
 fn threads_are_renewed_while_calls_arrive() {
     passes(real::scenarios::threads_are_renewed_while_calls_arrive);
+    passes(real::scenarios::threads_are_renewed_of_which_several_poll);
     passes(real::scenarios::threads_are_renewed_of_which_some_cannot_be_started);
     fails(
         who_relieves_is_not_counted::scenarios::threads_are_renewed_while_calls_arrive,
@@ -71,6 +72,10 @@ fn threads_are_renewed_while_calls_arrive() {
     );
     fails(
         who_relieves_does_not_see_the_end::scenarios::threads_are_renewed_while_calls_arrive,
+        "deadlock",
+    );
+    fails(
+        the_last_one_leaves::scenarios::threads_are_renewed_of_which_several_poll,
         "deadlock",
     );
 }
