@@ -28,7 +28,7 @@ help:
 	@echo "make cross TARGET=armv7-unknown-linux-gnueabihf    the greeter_server for a board; docs/cross.md lists targets"
 	@echo "             FEATURES=server,tls for others than server; CRATE=FOLDER builds the crate in a folder instead"
 	@echo "make arm     ARM under QEMU: the lifecycle's tests, and a server for boards"
-	@echo "make test-arm     all tests of both ARM targets under QEMU (1 h and more)"
+	@echo "make test-arm     all tests of both ARM targets under QEMU (20 min after the builds)"
 	@echo "make test-long    make test, and what takes longer: every part below, 1 h or more"
 	@echo
 	@echo "Parts of make test-long: subscribers properties leaks processes ledger models-long asan tsan tsan-server miri"

@@ -546,7 +546,9 @@ fn who_is_not_ready_in_time_is_ended() {
 fn there_is_one_upgrade_at_a_time() {
     play_if_child();
     let _bound = bound();
-    let patience = [(READY_WITHIN, "2000")];
+    // The second upgrade has to be ready by then.
+    let seconds = if SLOW { 10 } else { 2 };
+    let patience = [(READY_WITHIN, &*format!("{seconds}000"))];
     let stage = Stage::with("there_is_one_upgrade_at_a_time", &patience);
     eventually("it serves", || stage.pid().is_some());
     stage.fault("is slow");
@@ -556,7 +558,8 @@ fn there_is_one_upgrade_at_a_time() {
     });
     assert_eq!(stage.fail_to_upgrade(), "another upgrade is under way");
     eventually("the first is over", || {
-        stage.log().contains("not ready within 2s")
+        let why = format!("not ready within {seconds}s");
+        stage.log().contains(&why)
     });
     stage.fault("");
     stage.upgrade();
