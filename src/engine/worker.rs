@@ -183,7 +183,7 @@ pub(super) fn run(shared: &Arc<Shared>, beginning: Beginning) {
             }
             Event::Request { filled: false, .. } => slot_is_done_with(shared),
             Event::Check(Check(answer)) => answer(),
-            Event::Renewal => goes_on = renew(shared),
+            Event::Renewal => goes_on = worker.renew(),
             Event::ServerStopped => {
                 shared.roster.close();
                 shut_queue_down_if_idle(shared);
@@ -196,17 +196,6 @@ pub(super) fn run(shared: &Arc<Shared>, beginning: Beginning) {
         .seats
         .lock()
         .retain(|it| !Arc::ptr_eq(it, &worker.seat));
-}
-
-/// Lets another thread poll in the place of this one, or of whoever else polls. False if this one is to end.
-fn renew(shared: &Arc<Shared>) -> bool {
-    match shared.roster.leave_poll() {
-        None => !shared.start_replacement(Beginning::Poll),
-        Some(leaving) => {
-            shared.queue.renew();
-            matches!(leaving, Leaving::Rest) && shared.roster.rest()
-        }
-    }
 }
 
 struct Worker<'a> {
@@ -252,6 +241,19 @@ impl Worker<'_> {
     fn uncork(&mut self) {
         if self.corked.take().is_some() {
             self.shared.server.uncork();
+        }
+    }
+
+    /// Lets another thread poll in the place of this one, or of whoever else polls. False if this one is to end.
+    fn renew(&mut self) -> bool {
+        // Nobody is to wait for a reply while this thread rests.
+        self.uncork();
+        match self.shared.roster.leave_poll() {
+            None => !self.shared.start_replacement(Beginning::Poll),
+            Some(leaving) => {
+                self.shared.queue.renew();
+                matches!(leaving, Leaving::Rest) && self.shared.roster.rest()
+            }
         }
     }
 

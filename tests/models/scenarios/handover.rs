@@ -292,7 +292,7 @@ impl Site {
         }
     }
 
-    /// What `worker::renew` does.
+    /// What `Worker::renew` does.
     fn renew(self: &Arc<Self>) -> bool {
         match self.roster.leave_poll() {
             None => !self.spawn(Beginning::Poll),
