@@ -85,6 +85,15 @@ def build(target):
     return built
 
 
+def huge_pages():
+    """When the kernel gives memory in pages of 2 MiB: always, to those who ask for it (madvise), or never."""
+    try:
+        chosen = re.search(r"\[(\w+)\]", Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text())
+    except OSError:
+        return "never"
+    return chosen[1]
+
+
 def grpc_sources():
     import json
 
@@ -222,8 +231,8 @@ def page(built, results, missing, load):
         "",
         "What touchdown takes of a small machine: size, memory, threads, and the time to start. Written by"
         f" `make footprint`, {time.strftime('%Y-%m-%d')}; {machine['cpu']}, {machine['cores']} cores,"
-        f" {machine['memory']}, {machine['system']}, Linux {machine['kernel']}; load average {load:.1f} before"
-        " it began. Profile `edge`, feature `server`, default settings: 16 workers. [For a board](cross.md) has the build,"
+        f" {machine['memory']}, {machine['system']}, Linux {machine['kernel']}, transparent huge pages: {huge_pages()};"
+        f" load average {load:.1f} before it began. Profile `edge`, feature `server`, default settings: 16 workers. [For a board](cross.md) has the build,"
         " [Small machines](small-machines.md) what was done, and what there is to set.",
         "",
         "## What was aimed at",

@@ -311,16 +311,26 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::process::Command;
 
-    use crossbeam_channel::{unbounded, Sender};
+    use crossbeam_channel::{unbounded, Receiver, Sender};
 
     use super::wire::{Control, Message};
     use super::*;
     use crate::lifecycle::Lifecycle;
 
-    /// Says whether the program is ready when it may accept connections.
-    struct Opened(Sender<bool>, Box<dyn Fn() -> bool + Send + Sync>);
+    /// What a part is told, and whether the program was ready then, and in charge.
+    #[derive(Debug, PartialEq)]
+    enum Told {
+        Open { ready: bool, in_charge: bool },
+        TakeCharge { in_charge: bool },
+    }
 
-    impl Part for Opened {
+    struct Listens {
+        told: Sender<Told>,
+        is_ready: Box<dyn Fn() -> bool + Send + Sync>,
+        in_charge: Token,
+    }
+
+    impl Part for Listens {
         fn hand_over(&self) -> io::Result<Vec<Inherited>> {
             Ok(Vec::new())
         }
@@ -329,31 +339,93 @@ mod tests {
             Ok(())
         }
         fn open(&self) {
-            self.0.send((self.1)()).unwrap();
+            let (ready, in_charge) = ((self.is_ready)(), self.in_charge.is_cancelled());
+            self.told.send(Told::Open { ready, in_charge }).unwrap();
         }
-        fn take_charge(&self) {}
+        fn take_charge(&self) {
+            let in_charge = self.in_charge.is_cancelled();
+            self.told.send(Told::TakeCharge { in_charge }).unwrap();
+        }
+    }
+
+    /// A program that is to replace another: its lifecycle, its side of the conversation and the other, and a part of it
+    /// with what that is told.
+    struct New {
+        lifecycle: Lifecycle,
+        candidate: Candidate,
+        old: Control,
+        part: Arc<dyn Part>,
+        told: Receiver<Told>,
+    }
+
+    impl New {
+        fn start() -> New {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let control = Control::new(ours).unwrap();
+            let old = Control::new(theirs).unwrap();
+            let builder = Lifecycle::builder().upgrade(Upgrade::new());
+            let lifecycle = builder.build().unwrap();
+            let (sender, told) = unbounded();
+            let part = Arc::new(Listens {
+                told: sender,
+                is_ready: Box::new(lifecycle.is_ready()),
+                in_charge: lifecycle.in_charge().clone(),
+            });
+            New {
+                lifecycle,
+                candidate: Candidate { control },
+                old,
+                part,
+                told,
+            }
+        }
     }
 
     #[test]
-    fn who_connects_to_the_new_process_finds_it_ready() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let old = Control::new(theirs).unwrap();
-        let builder = Lifecycle::builder().upgrade(Upgrade::new());
-        let lifecycle = builder.build().unwrap();
-        let upgrades = lifecycle.upgrades().unwrap();
+    fn the_new_process_is_ready_before_it_serves_and_owns_its_paths_before_it_is_in_charge() {
+        let new = New::start();
+        let upgrades = new.lifecycle.upgrades().unwrap();
         upgrades.parts.lock().are_open = false;
-        let control = Control::new(ours).unwrap();
-        *upgrades.candidate.lock() = Some(Candidate { control });
-        let (sender, opened) = unbounded();
-        let part: Arc<dyn Part> = Arc::new(Opened(sender, Box::new(lifecycle.is_ready())));
-        upgrades.add(Arc::clone(&part));
-        old.say(&Message::Serve).unwrap();
-        lifecycle.serving().unwrap();
-        assert_eq!(old.heard().recv(), Ok(Message::Ready));
-        assert_eq!(opened.recv(), Ok(true));
-        assert!(!lifecycle.in_charge().is_cancelled());
-        old.say(&Message::TakeOver).unwrap();
-        lifecycle.in_charge().wait();
+        *upgrades.candidate.lock() = Some(new.candidate);
+        upgrades.add(Arc::clone(&new.part));
+        new.old.say(&Message::Serve).unwrap();
+        new.lifecycle.serving().unwrap();
+        assert_eq!(new.old.heard().recv(), Ok(Message::Ready));
+        let (ready, in_charge) = (true, false);
+        assert_eq!(new.told.recv(), Ok(Told::Open { ready, in_charge }));
+        new.old.say(&Message::TakeOver).unwrap();
+        assert_eq!(new.told.recv(), Ok(Told::TakeCharge { in_charge }));
+        new.lifecycle.in_charge().wait();
+    }
+
+    #[test]
+    fn a_stop_that_comes_with_the_charge_does_not_hide_it() {
+        // Whoever hears two things at once takes either first.
+        for _ in 0..20 {
+            let new = New::start();
+            new.old.say(&Message::TakeOver).unwrap();
+            while new.candidate.control.heard().is_empty() {
+                std::thread::yield_now();
+            }
+            new.lifecycle.shutdown("no need of it");
+            let remote = new.lifecycle.remote();
+            new.candidate
+                .await_charge(&remote, &[Arc::clone(&new.part)]);
+            let in_charge = false;
+            assert_eq!(new.told.try_recv(), Ok(Told::TakeCharge { in_charge }));
+            assert!(new.lifecycle.in_charge().is_cancelled());
+        }
+    }
+
+    #[test]
+    fn who_is_stopped_before_it_is_in_charge_is_not() {
+        let new = New::start();
+        new.lifecycle.shutdown("no need of it");
+        let remote = new.lifecycle.remote();
+        new.candidate
+            .await_charge(&remote, &[Arc::clone(&new.part)]);
+        assert!(new.told.is_empty());
+        assert!(!new.lifecycle.in_charge().is_cancelled());
     }
 
     #[test]

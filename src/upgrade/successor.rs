@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, OnceLock};
 
-use crossbeam_channel::select;
+use crossbeam_channel::{select, RecvError, TryRecvError};
 use parking_lot::Mutex;
 
 use super::wire::{Control, Message, Passed, VARIABLE};
@@ -82,23 +82,29 @@ impl Candidate {
     }
 
     /// Waits until the old process has begun to stop.
-    fn await_charge(&self, program: &Remote, parts: &[Arc<dyn Part>]) {
-        select! {
-            recv(self.control.heard()) -> message => match message {
-                Ok(Message::TakeOver) => log::info!("in charge: the old process stops"),
-                Ok(Message::Leave) => {
-                    let why = "not to take over: the old process stops, or goes on without this one";
-                    return program.shutdown(why.to_owned());
-                }
-                Ok(other) => {
-                    return program.shutdown(format!("the old process said {other:?}"));
-                }
-                Err(_) => log::warn!("in charge: the old process is gone"),
+    pub(super) fn await_charge(&self, program: &Remote, parts: &[Arc<dyn Part>]) {
+        let heard = select! {
+            recv(self.control.heard()) -> message => message,
+            recv(program.stopping().receiver()) -> _ => match self.control.heard().try_recv() {
+                Err(TryRecvError::Empty) => return,
+                // What was said before holds: the old process has left its paths to this one, which removes them.
+                message => message.map_err(|_| RecvError),
             },
-            recv(program.stopping().receiver()) -> _ => return,
+        };
+        match heard {
+            Ok(Message::TakeOver) => log::info!("in charge: the old process stops"),
+            Ok(Message::Leave) => {
+                let why = "not to take over: the old process stops, or goes on without this one";
+                return program.shutdown(why.to_owned());
+            }
+            Ok(other) => {
+                return program.shutdown(format!("the old process said {other:?}"));
+            }
+            Err(_) => log::warn!("in charge: the old process is gone"),
         }
-        program.take_charge();
+        // First: whoever is told who is in charge may stop this process, which removes what is its own.
         parts.iter().for_each(|part| part.take_charge());
+        program.take_charge();
     }
 
     pub(super) fn give_up(&self, why: &str) {
