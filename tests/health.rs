@@ -572,6 +572,25 @@ fn a_watcher_may_have_a_deadline() {
 }
 
 #[test]
+fn a_deadline_is_the_last_that_a_watcher_hears() {
+    let server = builder(echo()).max_connections(1).start().unwrap();
+    let client = client(&server);
+    for _ in 0..3 {
+        let options = CallOptions::default().timeout(Duration::from_millis(200));
+        let mut watcher = watch_with(&client, "", options);
+        let before = watcher.next().unwrap();
+        server.health().set("", NotServing);
+        // What arrives meanwhile, nobody takes, and then it is over.
+        thread::sleep(Duration::from_millis(400));
+        let told: Vec<_> = [before].into_iter().chain(watcher).collect();
+        let ended = told.iter().position(|it| it.is_err());
+        assert_eq!(ended, Some(told.len() - 1), "{told:?}");
+        server.health().set("", Serving);
+    }
+    assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
+}
+
+#[test]
 fn a_request_that_is_too_long_is_refused() {
     let server = start(echo());
     let client = client(&server);

@@ -18,6 +18,7 @@
 //! ```
 
 use std::fmt;
+use std::iter::FusedIterator;
 use std::time::Duration;
 
 use futures_executor::block_on;
@@ -83,7 +84,7 @@ impl Client {
             .client
             .server_streaming(&method, request, options)
             .map_err(status)?;
-        Ok(Replies(Receiver::OfMany(receiver)))
+        Ok(Replies::new(Receiver::OfMany(receiver)))
     }
 
     /// A stream of requests, one reply.
@@ -119,7 +120,8 @@ impl Client {
             .client
             .duplex_streaming(&method, options)
             .map_err(status)?;
-        Ok((Requests { sender }, Replies(Receiver::OfBoth(receiver))))
+        let replies = Replies::new(Receiver::OfBoth(receiver));
+        Ok((Requests { sender }, replies))
     }
 }
 
@@ -135,15 +137,25 @@ pub fn deadline(after: Duration) -> CallOptions {
 }
 
 /// The replies of a call, as they come. Dropped before its end, it cancels the call.
-pub struct Replies<R>(Receiver<R>);
+pub struct Replies<R> {
+    receiver: Receiver<R>,
+    ended: bool,
+}
 
 enum Receiver<R> {
     OfMany(ClientSStreamReceiver<R>),
     OfBoth(ClientDuplexReceiver<R>),
 }
 
-/// Blocks until there is one. An `Err` is the status with which the call ended; success ends the
-/// iteration.
+impl<R> Replies<R> {
+    fn new(receiver: Receiver<R>) -> Self {
+        let ended = false;
+        Self { receiver, ended }
+    }
+}
+
+/// Blocks until there is one. An `Err` is the status with which the call ended, and the last; success ends the
+/// iteration. A deadline that passes may overtake a reply that has arrived: that is lost then.
 impl<R: Message> Iterator for Replies<R> {
     type Item = Result<R, Status>;
 
@@ -153,12 +165,20 @@ impl<R: Message> Iterator for Replies<R> {
         ) -> Option<Result<R, Status>> {
             block_on(stream.next()).map(|it| it.map_err(status))
         }
-        match &mut self.0 {
+        if self.ended {
+            return None;
+        }
+        let reply = match &mut self.receiver {
             Receiver::OfMany(stream) => next(stream),
             Receiver::OfBoth(stream) => next(stream),
-        }
+        };
+        // `grpcio` would go on with what the status has overtaken.
+        self.ended = !matches!(reply, Some(Ok(_)));
+        reply
     }
 }
+
+impl<R: Message> FusedIterator for Replies<R> {}
 
 impl<R> fmt::Debug for Replies<R> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
