@@ -397,7 +397,7 @@ impl Lifecycle {
             #[cfg(feature = "server")]
             if let (Readiness::Proven(it), Some(upgrades)) = (readiness, &shared.upgrades) {
                 // Only now: who connects finds the program ready.
-                let served = it.serve(upgrades, &Remote(Arc::clone(shared)));
+                let served = it.serve(upgrades, &self.remote());
                 served.unwrap_or_else(|why| shared.begin_stop(Reason::StartFailed(why)));
             }
         }
@@ -412,7 +412,7 @@ impl Lifecycle {
         let Some(upgrades) = &shared.upgrades else {
             return Readiness::InCharge;
         };
-        let readiness = upgrades.prove_ready(&Remote(Arc::clone(shared)));
+        let readiness = upgrades.prove_ready(&self.remote());
         readiness.unwrap_or_else(|why| {
             shared.begin_stop(Reason::StartFailed(why));
             Readiness::Nobody
@@ -441,7 +441,7 @@ impl Lifecycle {
     }
 
     /// What holds on to the program without counting as a handle.
-    #[cfg(feature = "admin")]
+    #[cfg(feature = "server")]
     pub(crate) fn remote(&self) -> Remote {
         Remote(Arc::clone(self.shared()))
     }
