@@ -18,6 +18,10 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (path, order, rest) = match *arguments {
+        ["--help"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
         [path, order, ref rest @ ..] if !order.is_empty() => (path, order, rest),
         _ => {
             eprintln!("{USAGE}");

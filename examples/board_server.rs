@@ -67,6 +67,10 @@ impl Options {
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    if std::env::args().any(|it| it == "--help") {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
     let Some(options) = Options::read(std::env::args().skip(1)) else {
         eprintln!("{HELP}");
         return ExitCode::from(2);

@@ -11,10 +11,29 @@ use greeter::{GreeterClient, HelloRequest, ManyHellosRequest};
 use touchdown::client::{deadline, ChannelBuilder, Environment};
 use touchdown::Status;
 
+const USAGE: &str = "usage: greeter_client [ADDRESS [NAME...]]
+
+ADDRESS is HOST:PORT or unix:PATH; 127.0.0.1:50051 without it.";
+
+/// Says how the program is called: because it is asked, or because it was called otherwise.
+fn usage(arguments: &[String]) -> ! {
+    if arguments.iter().any(|it| it == "--help") {
+        println!("{USAGE}");
+        std::process::exit(0);
+    }
+    eprintln!("{USAGE}");
+    std::process::exit(2);
+}
+
 fn main() -> Result<(), Status> {
-    let mut arguments = std::env::args().skip(1);
-    let address = arguments.next().unwrap_or("127.0.0.1:50051".to_owned());
-    let mut names: Vec<String> = arguments.collect();
+    let mut names: Vec<String> = std::env::args().skip(1).collect();
+    if names.iter().any(|it| it.starts_with('-')) {
+        usage(&names);
+    }
+    let address = match names.is_empty() {
+        true => "127.0.0.1:50051".to_owned(),
+        false => names.remove(0),
+    };
     if names.is_empty() {
         names = vec!["Ada".to_owned(), "Grace".to_owned()];
     }

@@ -13,6 +13,10 @@ use greeter::{greeter_service, Greeter, HelloReply, HelloRequest, ManyHellosRequ
 use touchdown::lifecycle::{Lifecycle, Report, Signals};
 use touchdown::{Call, Replies, Requests, Server, Status, Upgrade};
 
+const USAGE: &str = "usage: greeter_server [ADDRESS]
+
+ADDRESS is HOST:PORT or unix:PATH; 127.0.0.1:50051 without it.";
+
 struct Polite;
 
 impl Greeter for Polite {
@@ -61,11 +65,24 @@ fn hello(name: &str) -> HelloReply {
     }
 }
 
+/// Says how the program is called: because it is asked, or because it was called otherwise.
+fn usage(arguments: &[String]) -> ! {
+    if arguments.iter().any(|it| it == "--help") {
+        println!("{USAGE}");
+        std::process::exit(0);
+    }
+    eprintln!("{USAGE}");
+    std::process::exit(2);
+}
+
 fn main() -> Result<Report, Box<dyn std::error::Error>> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    let address = std::env::args()
-        .nth(1)
-        .unwrap_or("127.0.0.1:50051".to_owned());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let address = match arguments.as_slice() {
+        [] => "127.0.0.1:50051",
+        [address] if !address.starts_with('-') => address,
+        _ => usage(&arguments),
+    };
 
     // `serve()` instead of `start_with()` does all of this, but for printing the address.
     let lifecycle = Lifecycle::builder()

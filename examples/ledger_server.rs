@@ -17,6 +17,11 @@ use rusqlite::Connection;
 use touchdown::lifecycle::{Hook, Plan, Report};
 use touchdown::{Call, Server, Status};
 
+const USAGE: &str = "usage: ledger_server [ADDRESS [DATABASE [GRACE_MS]]]
+
+ADDRESS is HOST:PORT or unix:PATH; 127.0.0.1:50051 without it. DATABASE is a file; ledger.sqlite. GRACE_MS is how long \
+a drain may take, in milliseconds; 10000.";
+
 // With FULL a commit returns when it is on the disk; with NORMAL a power cut may take it back. The
 // checkpoint does the same for commits of a process that was killed before they were on the disk.
 const OPEN: &str = "
@@ -101,13 +106,26 @@ fn failed(error: rusqlite::Error) -> Status {
     Status::internal(format!("the database: {error}"))
 }
 
+/// Says how the program is called: because it is asked, or because it was called otherwise.
+fn usage(arguments: &[String]) -> ! {
+    if arguments.iter().any(|it| it == "--help") {
+        println!("{USAGE}");
+        std::process::exit(0);
+    }
+    eprintln!("{USAGE}");
+    std::process::exit(2);
+}
+
 fn main() -> Result<Report, Box<dyn Error>> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    let mut arguments = std::env::args().skip(1);
-    let address = arguments.next().unwrap_or("127.0.0.1:50051".to_owned());
-    let connection = Connection::open(arguments.next().unwrap_or("ledger.sqlite".to_owned()))?;
-    let grace = arguments.next().unwrap_or("10000".to_owned()); // milliseconds
-    let grace = Duration::from_millis(grace.parse()?);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.len() > 3 || arguments.iter().any(|it| it.starts_with('-')) {
+        usage(&arguments);
+    }
+    let argument = |number: usize, default| arguments.get(number).map_or(default, String::as_str);
+    let address = argument(0, "127.0.0.1:50051");
+    let grace = Duration::from_millis(argument(2, "10000").parse()?);
+    let connection = Connection::open(argument(1, "ledger.sqlite"))?;
 
     connection.execute_batch(OPEN)?;
     let accounts = Arc::new(Accounts(Mutex::new(Some(connection))));

@@ -12,6 +12,10 @@ use news::{news_service, Item, News, Subscription};
 use touchdown::lifecycle::{Lifecycle, Report, Signals};
 use touchdown::{Call, DetachedReplies, Replies, SendError, Server, Status};
 
+const USAGE: &str = "usage: news_server [ADDRESS]
+
+ADDRESS is HOST:PORT or unix:PATH; 127.0.0.1:50051 without it.";
+
 /// `None` once the last item has been published.
 type Subscribers = Option<Vec<DetachedReplies<Item>>>;
 
@@ -56,11 +60,24 @@ impl Desk {
     }
 }
 
+/// Says how the program is called: because it is asked, or because it was called otherwise.
+fn usage(arguments: &[String]) -> ! {
+    if arguments.iter().any(|it| it == "--help") {
+        println!("{USAGE}");
+        std::process::exit(0);
+    }
+    eprintln!("{USAGE}");
+    std::process::exit(2);
+}
+
 fn main() -> Result<Report, Box<dyn std::error::Error>> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    let address = std::env::args()
-        .nth(1)
-        .unwrap_or("127.0.0.1:50051".to_owned());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let address = match arguments.as_slice() {
+        [] => "127.0.0.1:50051",
+        [address] if !address.starts_with('-') => address,
+        _ => usage(&arguments),
+    };
 
     let lifecycle = Lifecycle::builder().signals(Signals::process()).build()?;
     let subscribers = Arc::new(Mutex::new(Some(Vec::new())));
