@@ -121,11 +121,17 @@ fn play(folder: &Path) -> ! {
         }
     };
     fs::write(folder.join(ADDRESS), server.address().to_string()).unwrap();
-    let crashes = fault == "crashes";
-    lifecycle.observe(move |transition| {
-        if crashes && transition.to == Phase::Serving {
-            std::process::exit(11);
+    let (crashes, lingers) = (fault == "crashes", fault == "lingers");
+    let (gate, lame_duck) = (folder.join(GATE), folder.join("lame duck"));
+    lifecycle.observe(move |transition| match transition.to {
+        Phase::Serving if crashes => std::process::exit(11),
+        Phase::LameDuck if lingers => {
+            fs::write(&lame_duck, "").unwrap();
+            while !gate.exists() {
+                thread::sleep(Duration::from_millis(1));
+            }
         }
+        _ => {}
     });
     let _ = lifecycle.serving();
     let report = server.wait();
@@ -677,6 +683,40 @@ fn a_new_process_that_stops_while_both_serve_keeps_its_calls_and_is_no_zombie() 
     eventually("no child is left", || children(old).is_empty());
     assert_eq!(stage.pid(), Some(old));
     stage.stop();
+}
+
+/// Between the old one's decision to stop and the new one's charge.
+#[test]
+fn a_new_process_that_ends_before_it_takes_over_leaves_all_to_the_old_one() {
+    play_if_child();
+    let _bound = bound();
+    let test = "a_new_process_that_ends_before_it_takes_over_leaves_all_to_the_old_one";
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let stage = Stage::with(test, &[(FAULT, "lingers")]);
+        eventually("it serves", || stage.pid().is_some());
+        let old = stage.pid().unwrap();
+        stage.fault("");
+        stage.signal(Signal::SIGUSR2);
+        eventually("the old one is about to go", || {
+            stage.folder.join("lame duck").exists()
+        });
+        let new = children(old)[0];
+        send(new, signal);
+        eventually("the new one ends", || has_ended(new));
+        let served_by = say(&stage.client_at_path(), "process").unwrap();
+        assert_eq!(served_by, old.to_string(), "until it has to go");
+        fs::write(stage.folder.join(GATE), "").unwrap();
+        eventually("the old one ends", || has_ended(old));
+        let log = stage.log();
+        let why = format!(
+            "(exit 0): requested: to be replaced by process {new}, which ended before it took over"
+        );
+        assert!(log.contains(&why), "{log}");
+        assert!(!log.contains("in charge"), "{log}");
+        for file in [SOCKET, PID] {
+            assert!(!stage.folder.join(file).exists(), "{file}: {log}");
+        }
+    }
 }
 
 #[test]

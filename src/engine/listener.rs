@@ -18,7 +18,7 @@ use super::peer::{PeerCredentials, PeerInfo};
 use super::socket_options;
 #[cfg(feature = "tls")]
 use super::tls::Encryption;
-use super::unix_path::{self, Access, Identity};
+use super::unix_path::{self, Access, SocketPath};
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -114,7 +114,7 @@ pub(crate) struct Listener {
     is_inherited: bool,
     tcp: TcpOptions,
     /// What lies at the path of a unix socket, so that only this socket's is ever removed.
-    identity: Option<Identity>,
+    path: Option<SocketPath>,
     /// Whether the end of the listener is the end of the path.
     owns_path: bool,
     /// Whether the path is somebody else's for ever; see [`Inherited::path_stays`].
@@ -263,7 +263,7 @@ impl Listener {
             }
         };
         let listener = Listener {
-            identity: identity(&address),
+            path: socket_path(&address),
             socket,
             address,
             name: options.address.clone(),
@@ -304,7 +304,7 @@ impl Listener {
                 Address::Tcp(_) => Socket::Tcp(socket.into()),
                 Address::Unix(_) | Address::Abstract(_) => Socket::Unix(socket.into()),
             },
-            identity: identity(&address),
+            path: socket_path(&address),
             address,
             // It may have had another, and goes by this one from now on.
             name: options.address.clone(),
@@ -373,6 +373,12 @@ impl Listener {
         self.owns_path = false;
     }
 
+    /// Ends listening. Returns the path that is left to somebody else, who may not come.
+    pub(super) fn end(self) -> Option<SocketPath> {
+        let is_left = !self.owns_path && !self.path_stays;
+        self.path.clone().filter(|_| is_left)
+    }
+
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
@@ -417,12 +423,8 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let Address::Unix(path) = &self.address else {
-            return;
-        };
-        // A successor may listen there already.
-        if self.owns_path && self.identity.is_some() && identity(&self.address) == self.identity {
-            let _ = std::fs::remove_file(path);
+        if let (true, Some(path)) = (self.owns_path, self.path.take()) {
+            path.remove();
         }
     }
 }
@@ -479,7 +481,7 @@ fn fits(local: &Address, wanted: &Address) -> bool {
             local.ip() == wanted.ip() && (wanted.port() == 0 || local.port() == wanted.port())
         }
         // Nobody can reach it if its path is gone.
-        (Address::Unix(_), _) if identity(local).is_none() => false,
+        (Address::Unix(_), _) if socket_path(local).is_none() => false,
         (local, wanted) => local == wanted,
     }
 }
@@ -502,10 +504,10 @@ fn invalid(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
-/// Of the socket at the address's path, if it has one and it is there.
-fn identity(address: &Address) -> Option<Identity> {
+/// The socket at the address's path, if it has one and it is there.
+fn socket_path(address: &Address) -> Option<SocketPath> {
     match address {
-        Address::Unix(path) => unix_path::identity(path),
+        Address::Unix(path) => SocketPath::of(path),
         Address::Tcp(_) | Address::Abstract(_) => None,
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use super::inherited::Inherited;
 use super::listener::{Accepted, Listener};
+use super::unix_path::SocketPath;
 
 pub(super) struct Listening {
     listeners: Vec<Listener>,
@@ -16,6 +17,8 @@ pub(super) struct Listening {
     /// Connections that the program has made by [`connect`](Self::connect).
     given: Vec<Accepted>,
     closed: bool,
+    /// What was left to somebody else as this server ended to listen.
+    left: Vec<SocketPath>,
 }
 
 impl Listening {
@@ -26,6 +29,7 @@ impl Listening {
             handed_over: false,
             given: Vec::new(),
             closed: false,
+            left: Vec::new(),
         };
         if accepting {
             listening.accept();
@@ -39,9 +43,11 @@ impl Listening {
         self.accepting = true;
     }
 
-    /// From now on the paths of unix sockets are this server's.
+    /// From now on the paths of unix sockets are this server's, which removes them if it has ended to
+    /// listen.
     pub(super) fn own_paths(&mut self) {
         self.listeners.iter_mut().for_each(Listener::own_path);
+        self.left.drain(..).for_each(SocketPath::remove);
     }
 
     /// The sockets for a successor. Nothing changes for this server.
@@ -121,7 +127,8 @@ impl Listening {
     /// Ends listening, for good. Returns the connections that were given and not yet taken.
     pub(super) fn close(&mut self) -> Vec<Accepted> {
         self.closed = true;
-        self.listeners.clear();
+        let listeners = self.listeners.drain(..);
+        self.left.extend(listeners.filter_map(Listener::end));
         self.take_given()
     }
 }
@@ -270,5 +277,27 @@ mod tests {
         assert_eq!(listening.waited_for().count(), 0);
         listening.set_handed_over(false);
         assert_eq!(listening.own_queues(), 1, "it came back");
+    }
+
+    #[test]
+    fn a_path_that_was_left_to_nobody_goes_after_the_end_of_listening() {
+        let name = format!("touchdown-{}-left.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let address = format!("unix:{}", path.display());
+        let left = || {
+            let mut listening = super::Listening::new(listen(&address), true);
+            listening.set_handed_over(true);
+            listening.close();
+            assert!(path.exists());
+            listening
+        };
+        left().set_handed_over(false);
+        assert!(!path.exists());
+        let mut old = left();
+        let others = super::Listening::new(listen(&address), true);
+        old.set_handed_over(false);
+        assert!(path.exists(), "somebody else listens there by now");
+        drop(others);
+        assert!(!path.exists());
     }
 }

@@ -21,17 +21,42 @@ pub(crate) struct Access {
     pub(crate) owner: Option<(u32, u32)>,
 }
 
+/// A socket at a path.
+#[derive(Clone, Debug)]
+pub(super) struct SocketPath {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl SocketPath {
+    /// `None` if no socket is there.
+    pub(super) fn of(path: &Path) -> Option<SocketPath> {
+        let identity = identity(path)?;
+        Some(SocketPath {
+            path: path.into(),
+            identity,
+        })
+    }
+
+    /// Does nothing if another socket has been put there since.
+    pub(super) fn remove(self) {
+        if identity(&self.path) == Some(self.identity) {
+            let _ = fs::remove_file(self.path);
+        }
+    }
+}
+
 /// What lies at a path. File systems give the inode of what was removed to what is created next, so
 /// the number alone does not tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+struct Identity {
     device: u64,
     inode: u64,
     created: Option<SystemTime>,
 }
 
 /// Of the socket at the path; `None` if none is there.
-pub(super) fn identity(path: &Path) -> Option<Identity> {
+fn identity(path: &Path) -> Option<Identity> {
     let metadata = fs::symlink_metadata(path).ok()?;
     metadata.file_type().is_socket().then(|| Identity {
         device: metadata.dev(),

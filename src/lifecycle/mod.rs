@@ -493,7 +493,7 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// [`UpgradeError`](crate::UpgradeError), and then the program goes on as before.
+    /// [`UpgradeError`](crate::UpgradeError), and then the program goes on as before; or is stopping.
     #[cfg(feature = "server")]
     pub fn upgrade(&self) -> Result<u32, crate::UpgradeError> {
         upgrade(self.shared())
@@ -602,6 +602,16 @@ impl Remote {
     /// Begins to stop, in favour of this process. Says false if another stop has begun already.
     pub(crate) fn begin_replaced(&self, id: u32) -> bool {
         self.0.try_begin_stop(Reason::Replaced(id))
+    }
+
+    /// The process in favour of which this one stops has ended before it was in charge.
+    pub(crate) fn successor_is_gone(&self, id: u32) {
+        let why = format!("to be replaced by process {id}, which ended before it took over");
+        self.0.control.lock().reason = Some(Reason::Requested(why));
+    }
+
+    pub(crate) fn upgrades(&self) -> Option<&crate::upgrade::Upgrades> {
+        self.0.upgrades.as_ref()
     }
 
     /// The process that this one replaces is about to go.

@@ -281,6 +281,8 @@ impl Walk {
         if let Some(upgrades) = &shared.upgrades {
             upgrades.settle_all();
         }
+        // Of a process that was to be replaced, it may be another by now.
+        let reason = shared.control.lock().reason.clone().unwrap_or(reason);
         let mut abandoned = drained.abandoned;
         let all_hooks = self.startup.iter().chain(&hooks);
         let overran = all_hooks.filter(|hook| hook.outcome == Outcome::Overran);

@@ -104,7 +104,7 @@ impl Default for Upgrade {
     }
 }
 
-/// Why the program was not replaced. It goes on as before.
+/// Why the program was not replaced. It goes on as before, unless it is [stopping](Self::Stopping).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UpgradeError {
@@ -112,7 +112,7 @@ pub enum UpgradeError {
     NotConfigured,
     /// The program has not come to Serving yet.
     Starting,
-    /// The program is stopping.
+    /// The program is stopping. Or it had begun to, in favour of a new process that ended before it took over.
     Stopping,
     /// Another upgrade is under way.
     UnderWay,
@@ -168,8 +168,8 @@ pub(crate) struct Upgrades {
     config: Upgrade,
     /// Where the process was started from, before anybody could replace the file.
     program: io::Result<PathBuf>,
-    under_way: Mutex<bool>,
-    /// Goes with `under_way`: it is over.
+    busy: Mutex<Busy>,
+    /// Goes with `busy`: something is over.
     over: Condvar,
     parts: Mutex<Parts>,
     /// Whether this process was started to replace another.
@@ -177,12 +177,21 @@ pub(crate) struct Upgrades {
     candidate: Mutex<Option<Candidate>>,
 }
 
+/// What the end of the program waits for; see [`Upgrades::settle_all`].
+#[derive(Default)]
+struct Busy {
+    /// An upgrade.
+    upgrade: bool,
+    /// This process serves, and is not in charge yet.
+    awaits_charge: bool,
+}
+
 /// An upgrade; dropped when it is over.
 struct UnderWay<'a>(&'a Upgrades);
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        *self.0.under_way.lock() = false;
+        self.0.busy.lock().upgrade = false;
         self.0.over.notify_all();
     }
 }
@@ -219,7 +228,7 @@ impl Upgrades {
         Upgrades {
             config,
             program: started_from(),
-            under_way: Mutex::new(false),
+            busy: Mutex::default(),
             over: Condvar::new(),
             parts: Mutex::new(Parts {
                 are_open: candidate.is_none(),
@@ -259,7 +268,7 @@ impl Upgrades {
 
     /// Replaces the program, and returns the new process's id; or says why not.
     pub(crate) fn replace(&self, program: &Remote) -> Result<u32, UpgradeError> {
-        if std::mem::replace(&mut *self.under_way.lock(), true) {
+        if std::mem::replace(&mut self.busy.lock().upgrade, true) {
             return Err(UpgradeError::UnderWay);
         }
         let _under_way = UnderWay(self);
@@ -268,11 +277,12 @@ impl Upgrades {
     }
 
     /// The program is about to end: waits until a new process that is not to take over has been told
-    /// so, and one that is, too.
+    /// so, and one that is, too; and until it is clear whether this one has taken over from another. Then
+    /// everybody knows what is his to remove.
     pub(crate) fn settle_all(&self) {
-        let mut under_way = self.under_way.lock();
-        while *under_way {
-            self.over.wait(&mut under_way);
+        let mut busy = self.busy.lock();
+        while busy.upgrade || busy.awaits_charge {
+            self.over.wait(&mut busy);
         }
     }
 
@@ -426,6 +436,24 @@ mod tests {
             .await_charge(&remote, &[Arc::clone(&new.part)]);
         assert!(new.told.is_empty());
         assert!(!new.lifecycle.in_charge().is_cancelled());
+        assert!(new.old.say(&Message::TakeOver).is_err());
+    }
+
+    #[test]
+    fn the_charge_is_never_with_both_nor_with_nobody() {
+        for _ in 0..100 {
+            let new = New::start();
+            let remote = new.lifecycle.remote();
+            let (part, candidate) = (Arc::clone(&new.part), new.candidate);
+            let waits = std::thread::spawn(move || candidate.await_charge(&remote, &[part]));
+            let old = new.old;
+            let says = std::thread::spawn(move || old.say(&Message::TakeOver).is_ok());
+            new.lifecycle.shutdown("no need of it");
+            waits.join().unwrap();
+            let has_come = says.join().unwrap();
+            assert_eq!(new.lifecycle.in_charge().is_cancelled(), has_come);
+            assert_eq!(new.told.len(), usize::from(has_come));
+        }
     }
 
     #[test]

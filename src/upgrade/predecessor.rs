@@ -50,9 +50,16 @@ pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, Upgr
         return Err(UpgradeError::Stopping);
     }
     log::info!("upgrade: process {id} takes over");
-    // By then whoever has to know who is in charge was told.
-    program.draining().wait();
-    let _ = successor.control.say(&Message::TakeOver);
+    if !successor.take_over(program) {
+        // It has been stopped together with this process, or has crashed.
+        parts.iter().for_each(|part| part.set_handed_over(false));
+        program.successor_is_gone(id);
+        log::error!(
+            "upgrade: {}; this process stops all the same",
+            successor.ended("before it took over")
+        );
+        return Err(UpgradeError::Stopping);
+    }
     // Its standing is no longer this process's business; the system takes care of it.
     Ok(id)
 }
@@ -173,6 +180,19 @@ impl Successor {
             recv(program.stopping().receiver()) -> _ => Err(UpgradeError::Stopping),
             recv(after(upgrades.config.settle)) -> _ => Ok(()),
         }
+    }
+
+    /// Puts the new process in charge once whoever has to know who that is was told. Says false if it is gone.
+    fn take_over(&self, program: &Remote) -> bool {
+        loop {
+            select! {
+                recv(self.control.heard()) -> message => if message.is_err() {
+                    return false;
+                },
+                recv(program.draining().receiver()) -> _ => break,
+            }
+        }
+        self.control.say(&Message::TakeOver).is_ok()
     }
 
     /// The new process has closed its socket, so it has ended or is about to.

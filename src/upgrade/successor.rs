@@ -85,9 +85,13 @@ impl Candidate {
     pub(super) fn await_charge(&self, program: &Remote, parts: &[Arc<dyn Part>]) {
         let heard = select! {
             recv(self.control.heard()) -> message => message,
+            // What was said before holds: the old process has left its paths to this one, which removes them. What
+            // it says afterwards fails, and it removes them itself.
             recv(program.stopping().receiver()) -> _ => match self.control.heard().try_recv() {
-                Err(TryRecvError::Empty) => return,
-                // What was said before holds: the old process has left its paths to this one, which removes them.
+                Err(TryRecvError::Empty) => match self.control.end_hearing().next() {
+                    Some(message) => Ok(message),
+                    None => return,
+                },
                 message => message.map_err(|_| RecvError),
             },
         };
@@ -122,11 +126,24 @@ impl Proven {
         for name in engine::drop_inherited() {
             log::warn!("no server listens at {name} any more: closed the inherited socket");
         }
-        let program = program.clone();
         let parts = upgrades.parts();
-        let wait = move || self.0.await_charge(&program, &parts);
+        upgrades.busy.lock().awaits_charge = true;
+        let awaits = AwaitsCharge(program.clone());
+        let wait = move || self.0.await_charge(&awaits.0, &parts);
         let thread = std::thread::Builder::new().name("td-successor".to_owned());
         thread.spawn(wait).map(drop).map_err(|it| it.to_string())
+    }
+}
+
+/// Dropped when it is clear whether this process is in charge.
+struct AwaitsCharge(Remote);
+
+impl Drop for AwaitsCharge {
+    fn drop(&mut self) {
+        if let Some(upgrades) = self.0.upgrades() {
+            upgrades.busy.lock().awaits_charge = false;
+            upgrades.over.notify_all();
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 
@@ -151,12 +152,20 @@ impl Control {
     pub(super) fn heard(&self) -> &Receiver<Message> {
         &self.heard
     }
+
+    /// Nothing more is heard: `say` fails at the other end from now on, so that each of the two knows whether the last
+    /// word has come over. Returns what was not heard yet.
+    pub(super) fn end_hearing(&self) -> impl Iterator<Item = Message> + '_ {
+        // What has come is read yet; then the thread that reads is at the end.
+        let _ = self.socket.shutdown(Shutdown::Read);
+        self.heard.iter()
+    }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
         // Ends the thread that reads.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
