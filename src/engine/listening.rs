@@ -142,8 +142,10 @@ fn closed() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{Read, Write};
     use std::net::TcpStream;
+    use std::os::unix::fs::OpenOptionsExt;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
@@ -294,6 +296,12 @@ mod tests {
         left().set_handed_over(false);
         assert!(!path.exists());
         let mut old = left();
+        // So that the next one has another inode.
+        let _first = File::options()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+            .open(&path)
+            .unwrap();
         let others = super::Listening::new(listen(&address), true);
         old.set_handed_over(false);
         assert!(path.exists(), "somebody else listens there by now");

@@ -1,9 +1,10 @@
-//! Starts a program that gets descriptors of this one.
+//! Starts a program that gets descriptors of this one, and speaks to it.
 
 use std::ffi::{c_char, CString, OsString};
-use std::io;
-use std::os::fd::RawFd;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -81,6 +82,23 @@ impl Strings {
 
     fn as_ptr(&self) -> *const *const c_char {
         self.pointers.as_ptr()
+    }
+}
+
+/// Writes to a socket whose other end may be gone: an error says so, and not SIGPIPE, which the standard library does
+/// without only in later versions than the one that this crate needs.
+pub(crate) struct WithoutSignal<'a>(pub(crate) &'a UnixStream);
+
+impl Write for WithoutSignal<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let (socket, start) = (self.0.as_raw_fd(), data.as_ptr().cast());
+        // SAFETY: a system call on a socket that is open, with memory that is borrowed for it.
+        let sent = unsafe { libc::send(socket, start, data.len(), libc::MSG_NOSIGNAL) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

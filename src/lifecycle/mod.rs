@@ -397,7 +397,7 @@ impl Lifecycle {
             #[cfg(feature = "server")]
             if let (Readiness::Proven(it), Some(upgrades)) = (readiness, &shared.upgrades) {
                 // Only now: who connects finds the program ready.
-                let served = it.serve(upgrades, &self.remote());
+                let served = it.serve(upgrades);
                 served.unwrap_or_else(|why| shared.begin_stop(Reason::StartFailed(why)));
             }
         }

@@ -164,6 +164,8 @@ impl Part for Running {
 
     fn set_handed_over(&self, handed_over: bool) {
         self.engine.set_handed_over(handed_over);
+        // Should it have come back, nobody goes on for this process.
+        self.dispatch.health.tell(None);
     }
 
     fn smoke_test(&self, stopping: &Token) -> Result<(), String> {

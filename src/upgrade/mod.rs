@@ -174,7 +174,7 @@ pub(crate) struct Upgrades {
     parts: Mutex<Parts>,
     /// Whether this process was started to replace another.
     has_predecessor: bool,
-    candidate: Mutex<Option<Candidate>>,
+    candidate: Mutex<Option<Result<Candidate, String>>>,
 }
 
 /// What the end of the program waits for; see [`Upgrades::settle_all`].
@@ -296,7 +296,7 @@ impl Upgrades {
                 false => Readiness::InCharge,
             });
         };
-        let proven = candidate.prove_ready(self, program)?;
+        let proven = candidate?.prove_ready(self, program)?;
         Ok(proven.map_or(Readiness::Nobody, Readiness::Proven))
     }
 
@@ -309,7 +309,7 @@ impl Upgrades {
     /// The program has failed to start. Tells the process that it was to replace, if it was.
     pub(crate) fn tell_failure(&self, why: &str) {
         // Whoever holds the lock is at it already.
-        if let Some(candidate) = self.candidate.try_lock().and_then(|mut it| it.take()) {
+        if let Some(Ok(candidate)) = self.candidate.try_lock().and_then(|mut it| it.take()) {
             candidate.give_up(why);
         }
     }
@@ -325,7 +325,7 @@ mod tests {
 
     use super::wire::{Control, Message};
     use super::*;
-    use crate::lifecycle::Lifecycle;
+    use crate::lifecycle::{Lifecycle, Reason};
 
     /// What a part is told, and whether the program was ready then, and in charge.
     #[derive(Debug, PartialEq)]
@@ -396,7 +396,7 @@ mod tests {
         let new = New::start();
         let upgrades = new.lifecycle.upgrades().unwrap();
         upgrades.parts.lock().are_open = false;
-        *upgrades.candidate.lock() = Some(new.candidate);
+        *upgrades.candidate.lock() = Some(Ok(new.candidate));
         upgrades.add(Arc::clone(&new.part));
         new.old.say(&Message::Serve).unwrap();
         new.lifecycle.serving().unwrap();
@@ -437,6 +437,49 @@ mod tests {
         assert!(new.told.is_empty());
         assert!(!new.lifecycle.in_charge().is_cancelled());
         assert!(new.old.say(&Message::TakeOver).is_err());
+    }
+
+    #[test]
+    fn who_is_stopped_on_its_way_to_serving_is_in_charge_if_it_was_told_so() {
+        for is_told in [true, false] {
+            let New {
+                lifecycle,
+                candidate,
+                old,
+                part,
+                told,
+            } = New::start();
+            let upgrades = lifecycle.upgrades().unwrap();
+            upgrades.parts.lock().are_open = false;
+            upgrades.add(Arc::clone(&part));
+            let remote = lifecycle.remote();
+            old.say(&Message::Serve).unwrap();
+            let proven = candidate.prove_ready(upgrades, &remote).unwrap();
+            if is_told {
+                old.say(&Message::TakeOver).unwrap();
+            }
+            lifecycle.shutdown("no need of it");
+            assert!(upgrades.busy.lock().awaits_charge);
+            drop(proven);
+            assert!(!upgrades.busy.lock().awaits_charge);
+            assert_eq!(lifecycle.in_charge().is_cancelled(), is_told);
+            assert_eq!(told.len(), usize::from(is_told));
+            assert!(old.say(&Message::TakeOver).is_err());
+        }
+    }
+
+    #[test]
+    fn who_cannot_speak_to_the_old_process_does_not_start() {
+        let New {
+            lifecycle, told, ..
+        } = New::start();
+        let upgrades = lifecycle.upgrades().unwrap();
+        *upgrades.candidate.lock() = Some(Err("no descriptor".to_owned()));
+        lifecycle.serving().unwrap_err();
+        let reason = Reason::StartFailed("no descriptor".to_owned());
+        assert_eq!(lifecycle.wait().reason, reason);
+        assert!(told.is_empty());
+        assert!(!lifecycle.in_charge().is_cancelled());
     }
 
     #[test]

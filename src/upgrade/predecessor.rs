@@ -1,14 +1,14 @@
 //! The old process's side.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, ErrorKind::BrokenPipe, ErrorKind::ConnectionReset};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{after, at, select, RecvTimeoutError};
+use crossbeam_channel::{after, at, select, RecvTimeoutError, TryRecvError};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
@@ -52,8 +52,8 @@ pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, Upgr
     log::info!("upgrade: process {id} takes over");
     if !successor.take_over(program) {
         // It has been stopped together with this process, or has crashed.
-        parts.iter().for_each(|part| part.set_handed_over(false));
         program.successor_is_gone(id);
+        parts.iter().for_each(|part| part.set_handed_over(false));
         log::error!(
             "upgrade: {}; this process stops all the same",
             successor.ended("before it took over")
@@ -176,13 +176,20 @@ impl Successor {
     fn settle(&mut self, upgrades: &Upgrades, program: &Remote) -> Result<(), UpgradeError> {
         // None of the two says more until this is over.
         select! {
-            recv(self.control.heard()) -> _ => Err(self.ended("soon after it was ready")),
-            recv(program.stopping().receiver()) -> _ => Err(UpgradeError::Stopping),
-            recv(after(upgrades.config.settle)) -> _ => Ok(()),
+            recv(self.control.heard()) -> _ => {}
+            recv(program.stopping().receiver()) -> _ => return Err(UpgradeError::Stopping),
+            // Of two things at once, either comes first.
+            recv(after(upgrades.config.settle)) -> _ => {
+                if self.control.heard().try_recv() == Err(TryRecvError::Empty) {
+                    return Ok(());
+                }
+            }
         }
+        Err(self.ended("soon after it was ready"))
     }
 
-    /// Puts the new process in charge once whoever has to know who that is was told. Says false if it is gone.
+    /// Puts the new process in charge once whoever has to know who that is was told. Says false if it is gone. If it
+    /// cannot be told for another reason, the end of the conversation tells it as much.
     fn take_over(&self, program: &Remote) -> bool {
         loop {
             select! {
@@ -192,7 +199,10 @@ impl Successor {
                 recv(program.draining().receiver()) -> _ => break,
             }
         }
-        self.control.say(&Message::TakeOver).is_ok()
+        match self.control.say(&Message::TakeOver) {
+            Err(error) => !matches!(error.kind(), BrokenPipe | ConnectionReset),
+            Ok(()) => true,
+        }
     }
 
     /// The new process has closed its socket, so it has ended or is about to.

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, OnceLock};
 
-use crossbeam_channel::{select, RecvError, TryRecvError};
+use crossbeam_channel::{select, TryRecvError};
 use parking_lot::Mutex;
 
 use super::wire::{Control, Message, Passed, VARIABLE};
@@ -19,14 +19,14 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// The one that this process is, once.
-    pub(super) fn of_process() -> Option<Candidate> {
-        static OF_PROCESS: OnceLock<Mutex<Option<Candidate>>> = OnceLock::new();
+    /// The one that this process is, once; or why it cannot be the one that it is to be.
+    pub(super) fn of_process() -> Option<Result<Candidate, String>> {
+        static OF_PROCESS: OnceLock<Mutex<Option<Result<Candidate, String>>>> = OnceLock::new();
         let of_process = OF_PROCESS.get_or_init(|| Mutex::new(Candidate::find()));
         of_process.lock().take()
     }
 
-    fn find() -> Option<Candidate> {
+    fn find() -> Option<Result<Candidate, String>> {
         let passed = std::env::var(VARIABLE).ok()?;
         let Some(passed) = Passed::decode(&passed) else {
             log::warn!("{VARIABLE} is not understood: this process replaces no other");
@@ -42,13 +42,10 @@ impl Candidate {
                 listener.of_unit,
             );
         }
-        match Control::new(UnixStream::from(control)) {
-            Ok(control) => Some(Candidate { control }),
-            Err(error) => {
-                log::error!("cannot speak to the process to replace: {error}");
-                None
-            }
-        }
+        let candidate = Control::new(UnixStream::from(control))
+            .map(|control| Candidate { control })
+            .map_err(|error| format!("cannot speak to the process to replace: {error}"));
+        Some(candidate)
     }
 
     /// Shows that this process works, and waits until it may serve. Returns nothing if it stops.
@@ -67,6 +64,7 @@ impl Candidate {
                 return Err(why);
             }
         }
+        let awaits = AwaitsCharge::begin(upgrades, program);
         // If the old process is gone, so is the one who could say no.
         let _ = self.control.say(&Message::Ready);
         select! {
@@ -76,24 +74,19 @@ impl Candidate {
                 Err(_) => log::warn!("the process to replace is gone already"),
             },
             // Whoever comes to Serving is told.
-            recv(program.stopping().receiver()) -> _ => return Ok(None),
+            recv(program.stopping().receiver()) -> _ => {
+                self.leave(program, &upgrades.parts());
+                return Ok(None);
+            }
         }
-        Ok(Some(Proven(self)))
+        Ok(Some(Proven(Some((self, awaits)))))
     }
 
     /// Waits until the old process has begun to stop.
     pub(super) fn await_charge(&self, program: &Remote, parts: &[Arc<dyn Part>]) {
         let heard = select! {
             recv(self.control.heard()) -> message => message,
-            // What was said before holds: the old process has left its paths to this one, which removes them. What
-            // it says afterwards fails, and it removes them itself.
-            recv(program.stopping().receiver()) -> _ => match self.control.heard().try_recv() {
-                Err(TryRecvError::Empty) => match self.control.end_hearing().next() {
-                    Some(message) => Ok(message),
-                    None => return,
-                },
-                message => message.map_err(|_| RecvError),
-            },
+            recv(program.stopping().receiver()) -> _ => return self.leave(program, parts),
         };
         match heard {
             Ok(Message::TakeOver) => log::info!("in charge: the old process stops"),
@@ -106,9 +99,27 @@ impl Candidate {
             }
             Err(_) => log::warn!("in charge: the old process is gone"),
         }
-        // First: whoever is told who is in charge may stop this process, which removes what is its own.
-        parts.iter().for_each(|part| part.take_charge());
-        program.take_charge();
+        take_charge(program, parts);
+    }
+
+    /// This process stops. If it was told to take over, the old one has left its paths to it. If not, it will not be:
+    /// to tell it fails from now on, and the old one keeps what it has.
+    fn leave(&self, program: &Remote, parts: &[Arc<dyn Part>]) {
+        let is_in_charge = loop {
+            match self.control.heard().try_recv() {
+                Ok(Message::TakeOver) => break true,
+                Ok(Message::Leave) => break false,
+                Ok(_) => {}
+                Err(TryRecvError::Disconnected) => break true,
+                Err(TryRecvError::Empty) => {
+                    break self.control.end_hearing().any(|it| it == Message::TakeOver);
+                }
+            }
+        };
+        if is_in_charge {
+            log::info!("in charge, and about to stop");
+            take_charge(program, parts);
+        }
     }
 
     pub(super) fn give_up(&self, why: &str) {
@@ -116,27 +127,50 @@ impl Candidate {
     }
 }
 
-/// A process that may serve beside the one that it is to replace.
-pub(crate) struct Proven(Candidate);
+/// Whoever is told who is in charge may stop this process, which removes what is its own by then.
+fn take_charge(program: &Remote, parts: &[Arc<dyn Part>]) {
+    parts.iter().for_each(|part| part.take_charge());
+    program.take_charge();
+}
+
+/// A process that may serve beside the one that it is to replace. If it is dropped, it is about to stop.
+pub(crate) struct Proven(Option<(Candidate, AwaitsCharge)>);
 
 impl Proven {
     /// The program is in Serving: accepts connections, and takes over later.
-    pub(crate) fn serve(self, upgrades: &Upgrades, program: &Remote) -> Result<(), String> {
+    pub(crate) fn serve(mut self, upgrades: &Upgrades) -> Result<(), String> {
         upgrades.open();
         for name in engine::drop_inherited() {
             log::warn!("no server listens at {name} any more: closed the inherited socket");
         }
+        let Some((candidate, awaits)) = self.0.take() else {
+            return Ok(());
+        };
         let parts = upgrades.parts();
-        upgrades.busy.lock().awaits_charge = true;
-        let awaits = AwaitsCharge(program.clone());
-        let wait = move || self.0.await_charge(&awaits.0, &parts);
+        let wait = move || candidate.await_charge(&awaits.0, &parts);
         let thread = std::thread::Builder::new().name("td-successor".to_owned());
         thread.spawn(wait).map(drop).map_err(|it| it.to_string())
     }
 }
 
+impl Drop for Proven {
+    fn drop(&mut self) {
+        if let Some((candidate, AwaitsCharge(program))) = &self.0 {
+            let parts = program.upgrades().map(Upgrades::parts);
+            candidate.leave(program, &parts.unwrap_or_default());
+        }
+    }
+}
+
 /// Dropped when it is clear whether this process is in charge.
 struct AwaitsCharge(Remote);
+
+impl AwaitsCharge {
+    fn begin(upgrades: &Upgrades, program: &Remote) -> AwaitsCharge {
+        upgrades.busy.lock().awaits_charge = true;
+        AwaitsCharge(program.clone())
+    }
+}
 
 impl Drop for AwaitsCharge {
     fn drop(&mut self) {

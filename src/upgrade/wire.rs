@@ -11,6 +11,8 @@ use std::os::unix::net::UnixStream;
 
 use crossbeam_channel::{unbounded, Receiver};
 
+use crate::engine;
+
 /// Its first line is `1 FD INODE`, the socket to speak on; then comes `FD FLAGS NAME` for each
 /// listening socket, the flags being `s` for one whose path is not the program's to remove, `u` for one that is of a
 /// socket unit of systemd, or `-`. The inode tells the one who was meant from its own children, who find
@@ -146,7 +148,7 @@ impl Control {
 
     /// Fails if the other end is gone, and then `heard` says so as well.
     pub(super) fn say(&self, message: &Message) -> io::Result<()> {
-        (&self.socket).write_all(message.encode().as_bytes())
+        engine::WithoutSignal(&self.socket).write_all(message.encode().as_bytes())
     }
 
     pub(super) fn heard(&self) -> &Receiver<Message> {
