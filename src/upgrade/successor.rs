@@ -65,6 +65,11 @@ impl Candidate {
             }
         }
         let awaits = AwaitsCharge::begin(upgrades, program);
+        // The end of a stop that has not begun by now waits for what comes of this.
+        if program.stopping().is_cancelled() {
+            self.give_up("the program is stopping");
+            return Ok(None);
+        }
         // If the old process is gone, so is the one who could say no.
         let _ = self.control.say(&Message::Ready);
         select! {
@@ -138,18 +143,21 @@ pub(crate) struct Proven(Option<(Candidate, AwaitsCharge)>);
 
 impl Proven {
     /// The program is in Serving: accepts connections, and takes over later.
-    pub(crate) fn serve(mut self, upgrades: &Upgrades) -> Result<(), String> {
+    pub(crate) fn serve(self, upgrades: &Upgrades) -> Result<(), String> {
         upgrades.open();
         for name in engine::drop_inherited() {
             log::warn!("no server listens at {name} any more: closed the inherited socket");
         }
-        let Some((candidate, awaits)) = self.0.take() else {
-            return Ok(());
-        };
         let parts = upgrades.parts();
-        let wait = move || candidate.await_charge(&awaits.0, &parts);
+        let wait = move || self.await_charge(&parts);
         let thread = std::thread::Builder::new().name("td-successor".to_owned());
         thread.spawn(wait).map(drop).map_err(|it| it.to_string())
+    }
+
+    fn await_charge(mut self, parts: &[Arc<dyn Part>]) {
+        if let Some((candidate, awaits)) = self.0.take() {
+            candidate.await_charge(&awaits.0, parts);
+        }
     }
 }
 
