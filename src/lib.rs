@@ -89,6 +89,7 @@ pub mod client;
 mod engine;
 pub mod lifecycle;
 #[cfg(feature = "server")]
+mod running_time;
 mod server;
 mod sync;
 #[cfg(feature = "systemd")]
