@@ -110,7 +110,7 @@ const REFUSED: u32 = 1 << 16;
 const CUT: u32 = 1 << 17;
 /// The handler of a stream has returned, whatever became of the call.
 const RETURNED: u32 = 1 << 18;
-/// The end of the call is the server's, and its connection was told so.
+/// A drain does not wait for the call, and its connection was told so.
 const GIVEN_UP: u32 = 1 << 20;
 /// The message that was read last came compressed.
 const COMPRESSED: u32 = 1 << 19;
@@ -555,7 +555,7 @@ impl Call {
             return false;
         }
         if self.is_draining() && self.shared.is_prompt(self) {
-            self.give_up();
+            self.end_without_answer();
         }
         let (mut headers, mut trailers) = (Vec::new(), Vec::new());
         if lock.is_none() && before & (WATCHED | HAS_METADATA) != 0 {
@@ -685,6 +685,7 @@ impl Call {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
         abandoned.is_ok() && {
             self.give_up();
+            self.end_without_answer();
             // A stop during start-up has told nobody before.
             self.cancel(TOLD);
             true
@@ -697,6 +698,7 @@ impl Call {
         let was_open = self.finish_as(None, ending, Handled::NotYet, CUT | TOLD);
         if was_open {
             self.give_up();
+            self.end_without_answer();
             self.cancel(TOLD);
             self.let_go_of_detached();
         }
@@ -752,12 +754,21 @@ impl Call {
             }
     }
 
-    /// The server has ended the call: what its connection has of it is not the answer of a handler that counts.
-    fn give_up(&self) {
+    /// The call is not waited for in a drain any more, or never was: it is one that nobody counts, or the server has
+    /// ended it over its handler's head.
+    pub(super) fn give_up(&self) {
+        self.note_connection();
         if let Some(number) = self.connection.get() {
             if self.flags.fetch_or(GIVEN_UP, Ordering::AcqRel) & (GIVEN_UP | WRITTEN) == 0 {
                 self.shared.connections.gave_up(*number);
             }
+        }
+    }
+
+    /// The end that goes out is no answer of a handler that counts.
+    fn end_without_answer(&self) {
+        if let Some(number) = self.connection.get() {
+            self.shared.connections.end_without_answer(*number);
         }
     }
 

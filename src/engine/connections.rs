@@ -388,7 +388,14 @@ impl Connections {
         !self.open.lock().cut.is_empty()
     }
 
-    /// The server has ended a call on the connection, over its handler's head.
+    /// A call on the connection ends without a handler's answer.
+    pub(super) fn end_without_answer(&self, number: u64) {
+        if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
+            socket.watch.end_without_answer();
+        }
+    }
+
+    /// A call on the connection is not waited for in a drain.
     pub(super) fn gave_up(&self, number: u64) {
         if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
             socket.watch.gave_up();

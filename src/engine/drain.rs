@@ -9,7 +9,7 @@
 //! |---|---|
 //! | has no HTTP/2 on it yet, or never had a call and its peer's kernel has acknowledged everything | [`Patience::strangers`] |
 //! | has a call on it, or a part of one, or an answer that the peer's kernel has not acknowledged | until [`Patience::end`] |
-//! | has only calls on it that the server has ended because their time was over, and the peer takes nothing | [`NOT_TAKEN`] |
+//! | has only calls on it that are not waited for, such as health checks and those that the server has ended because their time was over, and the peer takes nothing | [`NOT_TAKEN`] |
 //! | had calls, and its peer's kernel answers, but GOAWAY is not acknowledged | until [`Patience::end`]; but who goes on to begin calls for [`HEEDLESS`] after GOAWAY has reached its kernel is told the last one |
 //! | had calls, and nothing of its peer is heard, not even of its kernel | [`Patience::silence`] |
 //! | was told the last call, and has none left | [`LAST_WORDS`] without a sign of life, or half of [`Patience::strangers`] if it never had any |
@@ -25,8 +25,8 @@ use super::shim::ConnectionView as View;
 /// reads as it writes; one of gRPC acknowledges at once.
 pub(super) const HEEDLESS: Duration = Duration::from_secs(1);
 
-/// How long a caller may take nothing of the end of a call that the server has cut: as long as one may take to close
-/// its connection.
+/// How long a caller may take nothing of the end of a call that is not waited for: as long as one may take to close its
+/// connection.
 const NOT_TAKEN: Duration = Duration::from_secs(5);
 
 /// How long a connection may stay without a sign of life when the last has been said on it: a round trip, and a lost
@@ -102,9 +102,10 @@ pub(super) struct Watch {
     calls_at_arrival: Option<u64>,
     /// When the last call was told.
     finished: Option<Duration>,
-    /// How many of its calls the server has ended itself, and of how many of them the kernel has not taken the end.
+    /// How many calls are on it that are not waited for.
     given_up: u32,
-    not_taken: u32,
+    /// How many calls have ended on it without an answer that counts.
+    not_answers: u32,
 }
 
 impl Watch {
@@ -115,18 +116,22 @@ impl Watch {
 
     /// How many ends of calls were no answers of handlers.
     pub(super) fn not_answers(&self) -> u32 {
-        self.given_up
+        self.not_answers
     }
 
-    /// The server has ended a call itself.
+    /// A call ends without an answer of a handler that counts.
+    pub(super) fn end_without_answer(&mut self) {
+        self.not_answers += 1;
+    }
+
+    /// A call is not waited for.
     pub(super) fn gave_up(&mut self) {
         self.given_up += 1;
-        self.not_taken += 1;
     }
 
     /// The kernel has taken the end of such a call, or never will.
     pub(super) fn took(&mut self) {
-        self.not_taken = self.not_taken.saturating_sub(1);
+        self.given_up = self.given_up.saturating_sub(1);
     }
 
     /// Since when there was no sign of life.
@@ -148,7 +153,7 @@ impl Watch {
     ) -> Step {
         let alive = self.look(view, now);
         let is_all_there = view.unacknowledged == 0 && view.unread == 0;
-        let is_of_calls = view.open > self.not_taken || view.mid_frame || view.undelivered > 0;
+        let is_of_calls = view.open > self.given_up || view.mid_frame || view.undelivered > 0;
         if patience.hurry.is_some() && matches!(stage, Stage::Refused | Stage::Lingering) {
             self.finished(now);
         }
@@ -170,7 +175,7 @@ impl Watch {
             }
             Stage::Refused => alive + patience.strangers,
             Stage::Ready | Stage::Lingering if is_of_calls => patience.end,
-            // The drain owes nothing to who does not even take that its call was cut.
+            // The drain owes nothing to who does not even take the end of such a call.
             Stage::Ready if view.open > 0 => (alive + NOT_TAKEN).min(patience.end),
             Stage::Lingering => silence,
             Stage::Ready if self.is_heedless(view, now) => now,
