@@ -352,8 +352,8 @@ impl Housekeeper<'_> {
                 };
                 given.into_iter().for_each(|it| self.admit(it));
                 shared.server.send_goaways();
-                let strangers = (shared.connections.longest_round_trip() * 4)
-                    .clamp(STRANGERS.0, STRANGERS.1);
+                let strangers =
+                    (shared.connections.longest_round_trip() * 4).clamp(STRANGERS.0, STRANGERS.1);
                 // Two round trips of the four, more or less.
                 self.clients_know_at = Some(now + strangers / 4);
                 let times = shared.drain_times.get().copied().unwrap_or_default();

@@ -51,8 +51,8 @@ use grpcio::{Channel, ChannelBuilder, Environment};
 use parking_lot::{Condvar, Mutex};
 
 pub(crate) use self::bytes::{Compression, Message, Outgoing};
-pub(crate) use self::drain::Times as DrainTimes;
 pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, SendError, Wait};
+pub(crate) use self::drain::Times as DrainTimes;
 #[cfg(feature = "systemd")]
 pub(crate) use self::inherited::close_unused;
 pub(crate) use self::inherited::{drop_inherited, inherit, take_socket, Inherited};

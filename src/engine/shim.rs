@@ -86,10 +86,7 @@ unsafe extern "C" {
     ) -> c_int;
     pub(super) fn touchdown_connection_reference(connection: *mut Connection);
     pub(super) fn touchdown_connection_release(connection: *mut Connection);
-    pub(super) fn touchdown_connection_look(
-        connection: *mut Connection,
-        view: *mut ConnectionView,
-    );
+    pub(super) fn touchdown_connection_look(connection: *mut Connection, view: *mut ConnectionView);
     pub(super) fn touchdown_connection_finish(connection: *mut Connection) -> c_int;
     pub(super) fn touchdown_server_send_goaways(
         server: *mut grpc_server,

@@ -250,9 +250,7 @@ impl Host for Dispatch {
     }
 
     fn cut(&self, connections: u64, answers: u64) {
-        self.counts
-            .undelivered
-            .fetch_add(answers, Ordering::SeqCst);
+        self.counts.undelivered.fetch_add(answers, Ordering::SeqCst);
         self.connections_cut
             .fetch_add(connections, Ordering::SeqCst);
     }
