@@ -63,6 +63,7 @@ class Connection:
         self.goaways = []  # the last streams that they name
         self.pings = []  # not yet acknowledged
         self.closed = None  # why
+        self.is_agreed = False  # the server has acknowledged the settings
         self._authority = authority
         self._is_tls = isinstance(connected, ssl.SSLSocket)
         self._hands_are_shaken = not self._is_tls
@@ -221,6 +222,8 @@ class Connection:
             content = content[5:]
         if kind == _SETTINGS and not flags & _ACK:
             self._take_settings(content)
+        elif kind == _SETTINGS:
+            self.is_agreed = True
         elif kind == _PING and not flags & _ACK:
             self.pings.append(content)
         elif kind == _GOAWAY:

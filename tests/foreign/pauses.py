@@ -57,8 +57,9 @@ def run_one(options):
             said |= verdict(result)
     except Skipped as why:
         said |= {"well": True, "skipped": str(why)}
-    except (CannotRun, OSError) as error:
-        said |= {"cannot": f"{error}", "trace": traceback.format_exc()}
+    except Exception as error:
+        trace = "" if isinstance(error, CannotRun) else traceback.format_exc()
+        said |= {"cannot": f"{error}", "trace": trace}
     print(json.dumps(said), flush=True)
     # A thread that still waits for a process is not waited for.
     os._exit(0)
@@ -67,25 +68,23 @@ def run_one(options):
 def verdict(result):
     outcome, stage = result.outcome, result.stage
     wrong = list(miscounted(result))
-    problems = [f"{count} × {problem}" for problem, count in outcome.problems.most_common(5)]
-    problems += [words for _, words in wrong]
+    problems = [words for _, words in wrong]
     if result.limit_s is not None and stage.took_s > result.limit_s:
         problems.append(f"the stop may take {result.limit_s:g} s")
-    lost = outcome.lost - result.gone
-    if lost < 0:
-        problems.append(f"{outcome.lost} calls did not land, but {result.gone} were to")
     if not result.gone and any(stage.exit_codes):
         problems.append("a server did not exit with 0")
+    # Those whose clients are gone had nobody to land at.
+    lost = max(outcome.lost - result.gone, 0)
     return {
-        "well": not problems if not outcome.excluded else not (lost or wrong),
+        "well": not lost and not problems,
         "calls": outcome.calls,
         "landed": outcome.landed,
         "excluded": outcome.excluded,
-        "lost": max(lost, 0),
-        "gone": result.gone,
+        "lost": lost,
         "miscounted": sum(count for count, _ in wrong),
         "exits": stage.exit_codes,
         "took_s": stage.took_s,
+        "examples": [f"{count} × {problem}" for problem, count in outcome.problems.most_common(5)],
         "problems": problems,
         "reports": [report.line for report in stage.reports()],
     }
@@ -111,14 +110,14 @@ def show(said):
     if "skipped" in said:
         print(f"{name:34} skipped: {said['skipped']}", flush=True)
     elif "cannot" in said:
-        print(f"{name:34} cannot run: {said['cannot']}\n{said.get('trace', '')}", flush=True)
+        print(f"{name:34} cannot run: {said['cannot']} {said.get('trace', '')}", flush=True)
     else:
         exits = "+".join(map(str, said["exits"]))
         numbers = (f"{said[column]:6}" for column in ("calls", "landed", "excluded", "lost"))
         mark = "" if said["well"] else "  FAILED"
         print(f"{name:34} {' '.join(numbers)} {said['miscounted']:10} {exits:>8} {said['took_s']:6.2f} s{mark}")
         if not said["well"]:
-            for line in (*said["problems"], *said["reports"]):
+            for line in (*said["examples"], *said["problems"], *said["reports"]):
                 print(f"    {line}")
         sys.stdout.flush()
 

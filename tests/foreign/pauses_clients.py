@@ -56,7 +56,7 @@ class LibraryCallers:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
-            env={**os.environ, "TOUCHDOWN_NODE_MODULES": options.node_modules},
+            env={**os.environ, "TOUCHDOWN_NODE_MODULES": options.node_modules, "NODE_NO_WARNINGS": "1"},
         )
         self.count = count
         cleanup.callback(self._close)
@@ -101,6 +101,13 @@ class RawCallers:
     def __init__(self, stage, count, **how):
         self.connections = [Connection(stage.connect(), **how) for _ in range(count)]
         self.count = count
+
+    def open(self):
+        """Agrees upon settings, and makes no call."""
+        for connection in self.connections:
+            connection.open()
+        agreed = lambda: all(it.is_agreed for it in self.connections)
+        await_condition(agreed, "the settings are agreed upon", meanwhile=self.live)
 
     def connect(self):
         for connection in self.connections:
@@ -150,28 +157,36 @@ class RawCallers:
     def thaw(self):
         self.set(reads=True, acknowledges=True)
 
-    def finish(self):
+    def await_end(self):
+        """Waits until nothing more can become of any call."""
         self.thaw()
         end = time.monotonic() + PATIENCE_S
         is_over = lambda: all(it.is_over(call) for it in self.connections for call in it.calls)
         while not is_over() and time.monotonic() < end:
             self.live()
+
+    def finish(self):
+        self.await_end()
         outcome = self.outcome()
         self.close()
         return outcome
 
-    def outcome(self):
-        outcome = Outcome()
+    def outcome(self, with_unsent=False):
+        """Calls that have never left are none, except `with_unsent`: then they are lost."""
+        became = collections.Counter()
+        problems = []
         for connection in self.connections:
             for call in connection.calls:
-                became = connection.became_of(call)
-                if became == "unsent":
-                    continue
-                problem = f"{became}, connection closed: {connection.closed}; GOAWAY {connection.goaways[-1:]}"
-                problem += f"; status {call.headers.get('grpc-status')}; {len(call.received)} bytes"
-                is_landed, is_excluded = became == "landed", became == "excluded"
-                outcome += Outcome(1, int(is_landed), int(is_excluded), [] if is_landed else [problem])
-        return outcome
+                fate = connection.became_of(call)
+                became[fate] += 1
+                if fate == "lost" or fate == "unsent" and with_unsent:
+                    goaway = f"GOAWAY {connection.goaways[-1]}" if connection.goaways else "no GOAWAY"
+                    status = call.headers.get("grpc-status", "none")
+                    problems.append(
+                        f"{fate}: connection closed: {connection.closed}; {goaway}; {len(call.received)} bytes, status {status}"
+                    )
+        landed, excluded = became["landed"], became["excluded"]
+        return Outcome(landed + excluded + len(problems), landed, excluded, problems)
 
     def close(self):
         for connection in self.connections:

@@ -6,12 +6,11 @@ never comes back. There the question is what it costs the stop.
 
 import contextlib
 import os
-import re
 import signal
 import time
 
-from pauses_clients import LibraryCallers, Outcome, RawCallers
-from pauses_stage import DRAINS, Freezer, Stage, await_condition, freeze, thaw
+from pauses_clients import LibraryCallers, RawCallers
+from pauses_stage import LOOK_S, Freezer, Stage, await_condition, freeze, thaw
 
 # A name that makes an answer of 3.9 MB, just below the limit of 4 MiB; and one of which 64 make as much.
 LARGE = 3_900_000
@@ -41,13 +40,13 @@ class Run:
         stage.start_server(prepare)
         return stage
 
-    def callers(self, stage, client, count, **how):
+    def callers(self, stage, client, count, used=True, **how):
         if client == "raw":
             callers = RawCallers(stage, count, **how)
             self.cleanup.callback(callers.close)
         else:
-            callers = LibraryCallers(self.options, self.cleanup, stage, client, count)
-        callers.connect()
+            callers = LibraryCallers(self.options, self.cleanup, stage, client, count, **how)
+        callers.connect() if used else callers.open()
         return callers
 
 
@@ -58,11 +57,12 @@ def sizes(client, large):
     return (30, 4) if client == "raw" else (6, 20)
 
 
-def gap(run, client, by, gap_s, transport="tcp", delay_ms=0, large=False, before=False):
-    """The network holds its packets. The calls are sent in the gap; or `before` it, and the answers are held."""
+def gap(run, client, by, gap_s, transport="tcp", delay_ms=0, large=False, before=False, unused=False):
+    """The network holds its packets. The calls are sent in the gap; or `before` it, and the answers are held. Or the
+    connections are `unused`: those calls are their first."""
     stage = run.stage(transport, wire=True, delay_ms=delay_ms)
     count, each = sizes(client, large)
-    callers = run.callers(stage, client, count)
+    callers = run.callers(stage, client, count, **({"used": False} if unused else {}))
     length = LARGE if large else 0
     if before:
         callers.call(each, think_ms=1000, length=length)
@@ -128,12 +128,12 @@ def frozen_before(run, client, seconds, transport="tcp"):
 def frozen_client(run, client, by, seconds, transport="tcp", large=False, stream=False):
     """The client is frozen while handlers run, and takes nothing of what they answer."""
     stage = run.stage(transport)
-    count, each = (4, 1) if large or stream else sizes(client, False)
+    count, each = sizes(client, large or stream)
     callers = run.callers(stage, client, count, **({"window": None} if client == "raw" else {}))
     if stream:
         callers.call(each, length=PART, answers=PARTS)
     else:
-        callers.call(each, think_ms=1000, length=LARGE if large else 0)
+        callers.call(each, think_ms=1000 if large else 300, length=LARGE if large else 0)
         stage.await_running(min(16, count * each), callers.live)
     callers.freeze()
     stage.begin(by, again=client != "raw")
@@ -179,7 +179,10 @@ def frozen_handshake(run, seconds, transport="tcp"):
     callers.call(1)
     time.sleep(seconds)
     thaw(stage.process)
-    outcome = callers.finish()
+    callers.await_end()
+    # What has not left because the server cut the connection before TLS was agreed upon is lost, too.
+    outcome = callers.outcome(with_unsent=True)
+    callers.close()
     stage.signal(signal.SIGTERM)
     stage.end()
     return Result(stage, outcome)
@@ -188,10 +191,10 @@ def frozen_handshake(run, seconds, transport="tcp"):
 def frozen_successor(run, client, seconds=None):
     """The new process is frozen when it has just begun to serve, for some seconds or for ever. Callers see nothing of it."""
     stage = run.stage("tcp")
-    before = run.callers(stage, client, 4)
+    before = run.callers(stage, client, 4, deadline_s=20)
     stage.signal(signal.SIGUSR2)
     successor = int(stage.await_log(r"process (\d+) is ready")[1])
-    run.cleanup.callback(contextlib.suppress(OSError)(os.kill), successor, signal.SIGKILL)
+    run.cleanup.callback(end_at_once, successor)
     # In the middle of the time for which both serve.
     time.sleep(0.2)
     freeze(successor)
@@ -208,7 +211,12 @@ def frozen_successor(run, client, seconds=None):
     return Result(stage, outcome)
 
 
-def no_acknowledgement(run, seconds=8):
+def end_at_once(process):
+    with contextlib.suppress(OSError):
+        os.kill(process, signal.SIGKILL)
+
+
+def no_acknowledgement(run, seconds=25):
     """A client never acknowledges the PING behind GOAWAY, but goes on calling. It loses nothing, and delays nobody."""
     stage = run.stage("tcp")
     callers = run.callers(stage, "raw", 4)
@@ -242,8 +250,9 @@ def silent(run, how, transport="tcp"):
         callers.live(0.3)
     stage.await_connections(20, callers.live)
     lives = how in ("settings acknowledged", "used")
-    stage.begin("term", meanwhile=callers.live if lives else lambda: time.sleep(0.002))
-    await_condition(lambda: stage.first in stage.exits, "it ends", meanwhile=callers.live if lives else lambda: time.sleep(0.002))
+    meanwhile = callers.live if lives else lambda: time.sleep(LOOK_S)
+    stage.begin("term", meanwhile=meanwhile)
+    await_condition(lambda: stage.first in stage.exits, "the server ends", meanwhile=meanwhile)
     stage.end()
     return Result(stage, callers.outcome(), limit_s=AT_ONCE_S)
 
@@ -310,6 +319,7 @@ def _scenarios():
         yield add(f"gap-3-term-large-{client}", gap, client, "term", 3, large=True)
         yield add(f"gap-8-term-answers-{client}", gap, client, "term", 8, large=True, before=True)
         yield add(f"gap-8-upgrade-answers-{client}", gap, client, "upgrade", 8, large=True, before=True)
+    yield add("gap-3-term-unused-raw", gap, "raw", "term", 3, unused=True)
     yield add("gap-20-term-tls-python", gap, "python", "term", 20, transport="tls")
     yield add("gap-8-term-answers-tls-python", gap, "python", "term", 8, transport="tls", large=True, before=True)
 

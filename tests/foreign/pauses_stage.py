@@ -240,14 +240,15 @@ class Stage:
             raise CannotRun(f"the wire has dropped {self.wire.dropped()} packets")
 
     def end_all(self, successor):
-        """Ends both processes, whichever is in charge, and waits for the one that can end."""
+        """Ends both processes, whichever is in charge and whether the new one is frozen or not."""
         for process in (self.first, successor):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)
         await_condition(lambda: self.first in self.exits, "the server ends")
-        thaw(successor)
-        gone = lambda: not os.path.exists(f"/proc/{successor}/task") or network.is_zombie(successor)
-        await_condition(gone, "the new process ends")
+        with contextlib.suppress(ProcessLookupError):
+            thaw(successor)
+            with open(os.pidfd_open(successor)) as end:
+                await_condition(lambda: select.select([end], [], [], 0)[0], "the new process ends")
 
     @property
     def took_s(self):
