@@ -31,6 +31,7 @@ import network
 from pauses_scenarios import SCENARIOS, Run
 from pauses_stage import CannotRun, Skipped
 
+COUNTED = ("calls", "landed", "excluded", "lost", "miscounted")
 HEAD = f"{'scenario':34} {'calls':>6} {'landed':>6} {'excl.':>6} {'lost':>6} {'miscounted':>10} {'exit':>8} {'stop':>8}"
 
 
@@ -51,10 +52,12 @@ def miscounted(result):
 def run_one(options):
     """Runs one scenario and writes what came of it, as JSON."""
     said = {"name": options.run, "well": False}
+    scenario, rounds = SCENARIOS[options.run], []
     try:
-        with contextlib.ExitStack() as cleanup:
-            result = SCENARIOS[options.run](Run(options, cleanup))
-            said |= verdict(result)
+        for number in range(scenario.times):
+            with contextlib.ExitStack() as cleanup:
+                rounds.append(verdict(scenario(Run(options, cleanup, f"{scenario.name}-{number + 1}"))))
+        said |= together(rounds)
     except Skipped as why:
         said |= {"well": True, "skipped": str(why)}
     except Exception as error:
@@ -84,9 +87,22 @@ def verdict(result):
         "miscounted": sum(count for count, _ in wrong),
         "exits": stage.exit_codes,
         "took_s": stage.took_s,
-        "examples": [f"{count} × {problem}" for problem, count in outcome.problems.most_common(5)],
-        "problems": problems,
-        "reports": [report.line for report in stage.reports()],
+        "details": [
+            *(f"{count} × {problem}" for problem, count in outcome.problems.most_common(5)),
+            *problems,
+            *(report.line for report in stage.reports()),
+        ],
+    }
+
+
+def together(rounds):
+    """The verdict on all rounds of a scenario. Its time is the longest, its details those of what failed."""
+    sums = {column: sum(it[column] for it in rounds) for column in COUNTED}
+    return sums | {
+        "well": all(it["well"] for it in rounds),
+        "exits": [code for it in rounds for code in it["exits"]],
+        "took_s": max(it["took_s"] for it in rounds),
+        "details": [line for it in rounds if not it["well"] for line in it["details"]],
     }
 
 
@@ -112,12 +128,13 @@ def show(said):
     elif "cannot" in said:
         print(f"{name:34} cannot run: {said['cannot']} {said.get('trace', '')}", flush=True)
     else:
-        exits = "+".join(map(str, said["exits"]))
+        # One for each process, or one for all of them.
+        exits = "+".join(map(str, said["exits"] if len(set(said["exits"])) > 1 else said["exits"][:1]))
         numbers = (f"{said[column]:6}" for column in ("calls", "landed", "excluded", "lost"))
         mark = "" if said["well"] else "  FAILED"
         print(f"{name:34} {' '.join(numbers)} {said['miscounted']:10} {exits:>8} {said['took_s']:6.2f} s{mark}")
         if not said["well"]:
-            for line in (*said["examples"], *said["problems"], *said["reports"]):
+            for line in said["details"]:
                 print(f"    {line}")
         sys.stdout.flush()
 
@@ -145,7 +162,7 @@ def run_all(options):
             results.append(job.result())
             show(results[-1])
     ran = [it for it in results if "calls" in it]
-    sums = {column: sum(it[column] for it in ran) for column in ("calls", "landed", "excluded", "lost", "miscounted")}
+    sums = {column: sum(it[column] for it in ran) for column in COUNTED}
     print(
         f"{len(ran)} scenarios, {len(results) - len(ran)} skipped or failed to run: {sums['calls']} calls, "
         f"{sums['landed']} landed, {sums['excluded']} excluded, {sums['lost']} lost, {sums['miscounted']} miscounted"

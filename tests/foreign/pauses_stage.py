@@ -67,13 +67,13 @@ class Stage:
     loopback device.
     """
 
-    def __init__(self, options, cleanup, transport="tcp", wire=False, delay_ms=0):
+    def __init__(self, options, cleanup, name, transport="tcp", wire=False, delay_ms=0):
         self._cleanup = cleanup
         self._program = options.tls_server if transport == "tls" else options.server
         if not self._program:
             raise Skipped("needs --tls-server")
         self.folder = pathlib.Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="pauses-")))
-        self._log = pathlib.Path(options.logs or self.folder, f"{options.run}.log")
+        self._log = pathlib.Path(options.logs or self.folder, f"{name}.log")
         self._log.write_text("")
         self.transport, self.wire = transport, None
         self._namespace_of_server = self.namespace_of_client = None
