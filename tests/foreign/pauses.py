@@ -29,7 +29,7 @@ import traceback
 
 import network
 from pauses_scenarios import SCENARIOS, Run
-from pauses_stage import CannotRun, Skipped
+from pauses_stage import CannotRun, Skipped, end_descendants
 
 COUNTED = ("calls", "landed", "excluded", "lost", "miscounted")
 HEAD = f"{'scenario':34} {'calls':>6} {'landed':>6} {'excl.':>6} {'lost':>6} {'miscounted':>10} {'exit':>8} {'stop':>8}"
@@ -53,9 +53,11 @@ def run_one(options):
     """Runs one scenario and writes what came of it, as JSON."""
     said = {"name": options.run, "well": False}
     scenario, rounds = SCENARIOS[options.run], []
+    network.adopt_orphans()
     try:
         for number in range(scenario.times):
             with contextlib.ExitStack() as cleanup:
+                cleanup.callback(end_descendants)
                 rounds.append(verdict(scenario(Run(options, cleanup, f"{scenario.name}-{number + 1}"))))
         said |= together(rounds)
     except Skipped as why:
@@ -71,7 +73,7 @@ def run_one(options):
 def verdict(result):
     outcome, stage = result.outcome, result.stage
     wrong = list(miscounted(result))
-    problems = [words for _, words in wrong]
+    problems = [*result.problems, *(words for _, words in wrong)]
     if result.limit_s is not None and stage.took_s > result.limit_s:
         problems.append(f"the stop may take {result.limit_s:g} s")
     if not result.gone and any(stage.exit_codes):

@@ -6,11 +6,13 @@ never comes back. There the question is what it costs the stop.
 
 import contextlib
 import os
+import select
 import signal
 import time
 
+from hung_file import HungFile
 from pauses_clients import LibraryCallers, RawCallers
-from pauses_stage import LOOK_S, Freezer, Stage, await_condition, freeze, thaw
+from pauses_stage import LOOK_S, PATIENCE_S, CannotRun, Freezer, Skipped, Stage, await_condition, freeze, thaw
 
 # A name that makes an answer of 3.9 MB, just below the limit of 4 MiB; and one of which 64 make as much.
 LARGE = 3_900_000
@@ -23,8 +25,8 @@ GRACE_S = 30 + 5 + 3
 
 
 class Result:
-    def __init__(self, stage, outcome, limit_s=None, gone=0):
-        self.stage, self.outcome, self.limit_s = stage, outcome, limit_s
+    def __init__(self, stage, outcome, limit_s=None, gone=0, problems=()):
+        self.stage, self.outcome, self.limit_s, self.problems = stage, outcome, limit_s, problems
         # Calls that cannot land because their clients never come back.
         self.gone = gone
 
@@ -211,6 +213,53 @@ def frozen_successor(run, client, seconds=None):
     return Result(stage, outcome)
 
 
+def hung_program(run, until_given_up):
+    """The new process stands before its first instruction: its file does not answer. The stop does not wait for it, or the
+    upgrade is given up and can be had later. When the file answers at last, nobody must serve who is not wanted."""
+    stage = run.stage("tcp", own_program=True)
+    callers = run.callers(stage, "python", 4)
+    hung = hang(run, stage.program)
+    stage.signal(signal.SIGUSR2)
+    victim = os.pidfd_open(hung.await_victim(PATIENCE_S))
+    run.cleanup.callback(os.close, victim)
+    callers.call(5, think_ms=200)
+    if until_given_up:
+        # A line that is no information, and says "upgrade". The new process has 60 s to be ready.
+        try:
+            stage.await_log(r"(WARN|ERROR).*upgrade", patience_s=75)
+        except CannotRun as error:
+            hung.close()
+            outcome = callers.finish()
+            stage.end_all(int(stage.await_log(r"process (\d+) is ready")[1]))
+            return Result(stage, outcome, problems=[f"the upgrade is not given up: {error}"])
+        hung.close()
+        await_end(victim)
+        stage.upgrade()
+        return finish(stage, callers, "python", "upgrade")
+    outcome = callers.finish()
+    stage.signal(signal.SIGTERM)
+    stage.end()
+    hung.close()
+    problems = []
+    try:
+        await_end(victim, 10)
+    except CannotRun:
+        problems.append("the new process runs, though the service was stopped")
+        signal.pidfd_send_signal(victim, signal.SIGKILL)
+    return Result(stage, outcome, limit_s=10, problems=problems)
+
+
+def hang(run, program):
+    try:
+        return run.cleanup.enter_context(contextlib.closing(HungFile(program)))
+    except OSError as error:
+        raise Skipped(f"a file that hangs needs root and fanotify: {error}") from error
+
+
+def await_end(process, patience_s=PATIENCE_S):
+    await_condition(lambda: select.select([process], [], [], 0)[0], "the new process ends", patience_s)
+
+
 def end_at_once(process):
     with contextlib.suppress(OSError):
         os.kill(process, signal.SIGKILL)
@@ -372,6 +421,9 @@ def _scenarios():
     for client in ("python", "node"):
         yield add(f"successor-3-{client}", frozen_successor, client, 3)
         yield add(f"successor-for-ever-{client}", frozen_successor, client)
+
+    yield add("successor-hung-file-term", hung_program, False)
+    yield add("successor-hung-file-given-up", hung_program, True)
 
     # What a client costs that says nothing.
     yield add("no-acknowledgement", no_acknowledgement, short=True)

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import select
+import shutil
 import signal
 import socket
 import ssl
@@ -61,18 +62,20 @@ def reports(log):
 
 
 class Stage:
-    """Servers at one address, one after the other, and the way to them.
+    """Servers at one address, one after the other, and the way to them. With `own_program` they run a copy of the program.
 
     `transport` is "tcp", "unix" or "tls". With `wire`, TCP and TLS go over a wire that can hold packets; else over the
     loopback device.
     """
 
-    def __init__(self, options, cleanup, name, transport="tcp", wire=False, delay_ms=0):
+    def __init__(self, options, cleanup, name, transport="tcp", wire=False, delay_ms=0, own_program=False):
         self._cleanup = cleanup
-        self._program = options.tls_server if transport == "tls" else options.server
-        if not self._program:
+        self.program = options.tls_server if transport == "tls" else options.server
+        if not self.program:
             raise Skipped("needs --tls-server")
         self.folder = pathlib.Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="pauses-")))
+        if own_program:
+            self.program = shutil.copy(self.program, self.folder)
         self._log = pathlib.Path(options.logs or self.folder, f"{name}.log")
         self._log.write_text("")
         self.transport, self.wire = transport, None
@@ -88,7 +91,6 @@ class Stage:
         self.certificate = None
         if transport == "tls":
             self.certificate, self._key = make_certificate(self.folder, self.address.partition(":")[0])
-        network.adopt_orphans()
         # The kernel ends a server together with the thread that has started it, so those that do live as long as this.
         self._closing = threading.Event()
         cleanup.callback(self._closing.set)
@@ -121,7 +123,7 @@ class Stage:
         with open(self._log, "a") as log:
             # Kept: a Popen that is forgotten may be waited for by the next.
             child = subprocess.Popen(
-                [self._program, *certificate, self.address],
+                [self.program, *certificate, self.address],
                 preexec_fn=prepare_all,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -161,8 +163,9 @@ class Stage:
     def log(self):
         return self._log.read_text()
 
-    def await_log(self, pattern, meanwhile=lambda: time.sleep(LOOK_S)):
-        return await_condition(lambda: re.search(pattern, self.log()), f"the log says {pattern}", meanwhile=meanwhile)
+    def await_log(self, pattern, meanwhile=lambda: time.sleep(LOOK_S), patience_s=PATIENCE_S):
+        found = lambda: re.search(pattern, self.log())
+        return await_condition(found, f"the log says {pattern}", patience_s, meanwhile)
 
     def await_running(self, calls, meanwhile=lambda: time.sleep(0.02)):
         """Waits until the handlers of so many calls run."""
@@ -294,6 +297,28 @@ class Stage:
         context = ssl.create_default_context(cafile=self.certificate)
         context.set_alpn_protocols(["h2"])
         return context.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+
+
+def end_descendants():
+    """Ends all processes that were started here, and those that they have started, whatever state they are in."""
+
+    def ended():
+        children = [process for path in pathlib.Path("/proc/self/task").iterdir() for process in _children(path)]
+        for process in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process, os.WNOHANG)
+        return not children
+
+    await_condition(ended, "all processes end", 10)
+
+
+def _children(thread):
+    # A thread may end meanwhile.
+    with contextlib.suppress(OSError):
+        return list(map(int, (thread / "children").read_text().split()))
+    return []
 
 
 def freeze(process):
