@@ -106,7 +106,7 @@ class Connection:
         return min(self.goaways, default=_NO_LIMIT)
 
     def became_of(self, call):
-        """"landed"; "excluded" if the server has said that nobody acted on it; "unsent" if it never left; or "lost"."""
+        """Says "landed"; "excluded" if the server has said that nobody acted on it; "unsent" if it never left; or "lost"."""
         if call.landed:
             return "landed"
         if call.stream > self.last_taken or call.reset == _REFUSED_STREAM:

@@ -1,15 +1,17 @@
 """Stops and replaces servers while something pauses, and fails if one call is lost, or one is miscounted.
 
 What pauses is the network (a wire that holds its packets, and drops none), the server (SIGSTOP, and the freezer that
-`docker pause` uses), its clients (SIGSTOP), or the new process of an upgrade. The stop is SIGTERM, or an upgrade by SIGUSR2; the clients
-are grpcio for Python, grpc-js, and one that sends its own frames; the way is TCP, a unix socket, or TLS.
+`docker pause` uses), its clients (SIGSTOP), or the new process of an upgrade. The stop is SIGTERM, or an upgrade by
+SIGUSR2; the clients are grpcio for Python, grpc-js, and one that sends its own frames; the way is TCP, a unix socket, or
+TLS.
 
-A call is lost if a client has sent it on a connection that the server had accepted, and it ends in any way but as its handler
-says. It is not lost if the server's last GOAWAY excluded it: such a call is sent again, which the libraries do by themselves.
-It is miscounted if what the server says in its report does not agree with what the callers saw: more or fewer calls completed than
-answers came, callers who have left without having done so, or "cleanly" although something was lost.
+A call is lost if a client has sent it on a connection that the server had accepted, and it ends in any way but as its
+handler says. It is not lost if the server's last GOAWAY excluded it: such a call is sent again, which the libraries do by
+themselves. It is miscounted if what the server says in its report does not agree with what the callers saw: more or fewer
+calls completed than answers came, callers who have left without having done so, or "cleanly" although something was lost.
 
-Silent clients, who have not made a call or have nothing more to say, may not cost a stop a second.
+Silent clients, who have not made a call or have nothing more to say, may not cost a stop a second. The last column is
+what each stop took, from SIGTERM, or from the moment when the new process takes over, to the exit.
 
 Exit code: 0 if nothing was lost or miscounted, no stop took too long, and every server exited with 0; 1 if not; 2 if a
 scenario could not run. What this machine lacks the means for is skipped, and said so.

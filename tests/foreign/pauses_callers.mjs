@@ -53,8 +53,11 @@ function call(client, name, thinkMs, answers) {
       const stream = client.sayManyHellos({ name, count: answers }, metadata, options);
       stream.on('data', (reply) => { right += isRight(reply) ? 1 : 0; });
       stream.on('error', (error) => resolve(sentenceOf(error)));
-      stream.on('end', () => { if (right === answers) resolve(null); });
-      stream.on('status', (status) => resolve(status.code ? sentenceOf(status) : right === answers ? null : 'a wrong answer'));
+      // Comes after the last answer.
+      stream.on('status', (status) => {
+        if (status.code) resolve(sentenceOf(status));
+        else resolve(right === answers ? null : 'a wrong answer');
+      });
     } else {
       client.sayHello({ name, thinkMs }, metadata, options, (error, reply) => {
         resolve(error ? sentenceOf(error) : isRight(reply) ? null : 'a wrong answer');

@@ -182,9 +182,8 @@ class RawCallers:
                 if fate == "lost" or fate == "unsent" and with_unsent:
                     goaway = f"GOAWAY {connection.goaways[-1]}" if connection.goaways else "no GOAWAY"
                     status = call.headers.get("grpc-status", "none")
-                    problems.append(
-                        f"{fate}: connection closed: {connection.closed}; {goaway}; {len(call.received)} bytes, status {status}"
-                    )
+                    got = f"{goaway}; {len(call.received)} bytes, status {status}"
+                    problems.append(f"{fate}: connection closed: {connection.closed}; {got}")
         landed, excluded = became["landed"], became["excluded"]
         return Outcome(landed + excluded + len(problems), landed, excluded, problems)
 

@@ -134,6 +134,11 @@ def frozen_client(run, client, by, seconds, transport="tcp", large=False, stream
     callers = run.callers(stage, client, count, **({"window": None} if client == "raw" else {}))
     if stream:
         callers.call(each, length=PART, answers=PARTS)
+        if client == "raw":
+            callers.await_sent()
+        elif client == "python":
+            # It takes no answer before it is asked for it, so the handlers wait.
+            stage.await_running(count * each)
     else:
         callers.call(each, think_ms=1000 if large else 300, length=LARGE if large else 0)
         stage.await_running(min(16, count * each), callers.live)
@@ -365,36 +370,34 @@ def _scenarios():
         yield add(f"gap-7-upgrade-{client}", gap, client, "upgrade", 7, short=client == "python")
         yield add(f"gap-20-upgrade-{client}", gap, client, "upgrade", 20)
         yield add(f"gap-2-term-300ms-{client}", gap, client, "term", 2, delay_ms=300, short=client == "python")
-        yield add(f"gap-3-term-tls-{client}", gap, client, "term", 3, transport="tls")
-        yield add(f"gap-7-upgrade-tls-{client}", gap, client, "upgrade", 7, transport="tls")
+        yield add(f"gap-3-term-tls-{client}", gap, client, "term", 3, "tls")
+        yield add(f"gap-7-upgrade-tls-{client}", gap, client, "upgrade", 7, "tls")
         yield add(f"gap-3-term-large-{client}", gap, client, "term", 3, large=True)
         yield add(f"gap-8-term-answers-{client}", gap, client, "term", 8, large=True, before=True)
         yield add(f"gap-8-upgrade-answers-{client}", gap, client, "upgrade", 8, large=True, before=True)
     yield add("gap-3-term-unused-raw", gap, "raw", "term", 3, unused=True)
-    yield add("gap-20-term-tls-python", gap, "python", "term", 20, transport="tls")
-    yield add("gap-8-term-answers-tls-python", gap, "python", "term", 8, transport="tls", large=True, before=True)
+    yield add("gap-20-term-tls-python", gap, "python", "term", 20, "tls")
+    yield add("gap-8-term-answers-tls-python", gap, "python", "term", 8, "tls", large=True, before=True)
 
-    # A frozen server: a snapshot, `docker pause`, a debugger. Which of its threads wakes first is up to the kernel, and decides
-    # what is looked at first, the clock or the receive queues.
+    # A frozen server: a snapshot, `docker pause`, a debugger. Which of its threads wakes first is up to the kernel, and
+    # decides what is looked at first, the clock or the receive queues.
     often = {"times": 4}
-    for transport in ("tcp", "unix", "tls"):
-        yield add(f"server-1-term-{transport}-raw", frozen_server, "raw", "term", 1, transport=transport, short=True, **often)
-        yield add(f"server-11-term-{transport}-raw", frozen_server, "raw", "term", 11, transport=transport)
-        yield add(f"server-7-upgrade-{transport}-raw", frozen_server, "raw", "upgrade", 7, transport=transport, **often)
-        yield add(f"server-3-before-{transport}-python", frozen_before, "python", 3, transport=transport)
-        yield add(f"server-3-before-{transport}-raw", frozen_before, "raw", 3, transport=transport)
-        yield add(f"freezer-3-term-{transport}-raw", frozen_server, "raw", "term", 3, transport=transport, freezer=True, **often)
+    for way in ("tcp", "unix", "tls"):
+        yield add(f"server-1-term-{way}-raw", frozen_server, "raw", "term", 1, way, short=True, **often)
+        yield add(f"server-11-term-{way}-raw", frozen_server, "raw", "term", 11, way)
+        yield add(f"server-7-upgrade-{way}-raw", frozen_server, "raw", "upgrade", 7, way, **often)
+        yield add(f"server-3-before-{way}-python", frozen_before, "python", 3, way)
+        yield add(f"server-3-before-{way}-raw", frozen_before, "raw", 3, way)
+        yield add(f"server-11-handshake-{way}", frozen_handshake, 11, way, short=way == "tcp")
+        yield add(f"freezer-3-term-{way}-raw", frozen_server, "raw", "term", 3, way, freezer=True, **often)
     yield add("freezer-1-term-tcp-raw", frozen_server, "raw", "term", 1, freezer=True, short=True, **often)
     yield add("server-3-term-large-raw", frozen_server, "raw", "term", 3, large=True, **often)
     for client in ("python", "node"):
         yield add(f"server-1-term-tcp-{client}", frozen_server, client, "term", 1, **often)
-        yield add(f"server-3-term-tls-{client}", frozen_server, client, "term", 3, transport="tls", **often)
+        yield add(f"server-3-term-tls-{client}", frozen_server, client, "term", 3, "tls", **often)
         yield add(f"server-11-term-tcp-{client}", frozen_server, client, "term", 11)
         yield add(f"server-3-upgrade-tcp-{client}", frozen_server, client, "upgrade", 3, **often)
         yield add(f"freezer-3-term-tcp-{client}", frozen_server, client, "term", 3, freezer=True, **often)
-    yield add("server-11-handshake-tcp", frozen_handshake, 11, short=True)
-    yield add("server-11-handshake-unix", frozen_handshake, 11, transport="unix")
-    yield add("server-11-handshake-tls", frozen_handshake, 11, transport="tls")
 
     # A frozen client, and one that takes nothing.
     for client in ("python", "node", "raw"):
@@ -402,18 +405,18 @@ def _scenarios():
             yield add(f"client-{seconds}-term-large-{client}", frozen_client, client, "term", seconds, large=True)
         yield add(f"client-3-term-{client}", frozen_client, client, "term", 3, short=True)
         yield add(f"client-20-term-{client}", frozen_client, client, "term", 20)
-        yield add(f"client-8-term-unix-large-{client}", frozen_client, client, "term", 8, transport="unix", large=True)
-        yield add(f"client-8-term-tls-large-{client}", frozen_client, client, "term", 8, transport="tls", large=True)
+        yield add(f"client-8-term-unix-large-{client}", frozen_client, client, "term", 8, "unix", large=True)
+        yield add(f"client-8-term-tls-large-{client}", frozen_client, client, "term", 8, "tls", large=True)
         yield add(f"client-8-upgrade-large-{client}", frozen_client, client, "upgrade", 8, large=True)
         yield add(f"client-20-upgrade-{client}", frozen_client, client, "upgrade", 20)
         yield add(f"client-8-term-stream-{client}", frozen_client, client, "term", 8, stream=True)
     yield add("taken-8-term-tcp", taken_slowly, "term", 8, short=True)
-    yield add("taken-8-term-unix", taken_slowly, "term", 8, transport="unix")
-    yield add("taken-8-term-tls", taken_slowly, "term", 8, transport="tls")
+    yield add("taken-8-term-unix", taken_slowly, "term", 8, "unix")
+    yield add("taken-8-term-tls", taken_slowly, "term", 8, "tls")
     yield add("taken-20-upgrade-tcp", taken_slowly, "upgrade", 20)
-    for transport in ("tcp", "unix", "tls"):
-        yield add(f"half-1.5-term-{transport}", half_request, "term", 1.5, transport=transport, short=transport == "tcp")
-        yield add(f"half-5-term-{transport}", half_request, "term", 5, transport=transport)
+    for way in ("tcp", "unix", "tls"):
+        yield add(f"half-1.5-term-{way}", half_request, "term", 1.5, way, short=way == "tcp")
+        yield add(f"half-5-term-{way}", half_request, "term", 5, way)
     yield add("half-8-upgrade-tcp", half_request, "upgrade", 8)
     yield add("half-20-term-tcp", half_request, "term", 20)
 
@@ -428,12 +431,12 @@ def _scenarios():
     # What a client costs that says nothing.
     yield add("no-acknowledgement", no_acknowledgement, short=True)
     for how in ("no bytes", "half preface", "settings", "settings acknowledged", "used"):
-        for transport in ("tcp", "unix", "tls"):
-            name = f"silent-{how.replace(' ', '-')}-{transport}"
-            yield add(name, silent, how, transport=transport, short=transport == "tcp", alone=True)
+        for way in ("tcp", "unix", "tls"):
+            name = f"silent-{how.replace(' ', '-')}-{way}"
+            yield add(name, silent, how, way, short=way == "tcp", alone=True)
     for client in ("python", "node"):
-        for transport in ("tcp", "unix", "tls"):
-            yield add(f"idle-{transport}-{client}", idle, client, transport=transport, alone=True)
+        for way in ("tcp", "unix", "tls"):
+            yield add(f"idle-{way}-{client}", idle, client, way, alone=True)
     for how in ("used", "unreachable", "with an answer", "with half a request"):
         yield add(f"gone-{how.replace(' ', '-')}", gone, how)
 
