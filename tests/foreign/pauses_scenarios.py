@@ -14,9 +14,10 @@ from hung_file import HungFile
 from pauses_clients import LibraryCallers, RawCallers
 from pauses_stage import LOOK_S, PATIENCE_S, CannotRun, Freezer, Skipped, Stage, await_condition, freeze, thaw
 
-# A name that makes an answer of 3.9 MB, just below the limit of 4 MiB; and one of which 64 make as much.
+# A name that makes an answer of 3.9 MB, just below the limit of 4 MiB.
 LARGE = 3_900_000
-PART, PARTS = 61_000, 64
+# A stream of 31 MB, more than the buffers of two kernels and two libraries hold.
+PART, PARTS = 61_000, 512
 # What a silent client may cost, and what a client that was used and is silent may: 25 s by the plan.
 AT_ONCE_S = 1.0
 SILENT_LIMIT_S = 25 + 3
@@ -130,14 +131,16 @@ def frozen_before(run, client, seconds, transport="tcp"):
 def frozen_client(run, client, by, seconds, transport="tcp", large=False, stream=False):
     """The client is frozen while handlers run, and takes nothing of what they answer."""
     stage = run.stage(transport)
-    count, each = sizes(client, large or stream)
+    count, each = (4, 1) if stream else sizes(client, large)
     callers = run.callers(stage, client, count, **({"window": None} if client == "raw" else {}))
     if stream:
+        if client == "raw":
+            callers.set(reads=False)
         callers.call(each, length=PART, answers=PARTS)
         if client == "raw":
             callers.await_sent()
-        elif client == "python":
-            # It takes no answer before it is asked for it, so the handlers wait.
+        if client != "node":
+            # grpcio takes no answer before it is asked for it, so the handlers wait. grpc-js takes all that comes.
             stage.await_running(count * each)
     else:
         callers.call(each, think_ms=1000 if large else 300, length=LARGE if large else 0)
