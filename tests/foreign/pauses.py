@@ -78,7 +78,7 @@ def verdict(result):
     problems = [*result.problems, *(words for _, words in wrong)]
     if result.limit_s is not None and stage.took_s > result.limit_s:
         problems.append(f"the stop may take {result.limit_s:g} s")
-    if not result.gone and any(stage.exit_codes):
+    if not result.may_be_forced and any(stage.exit_codes):
         problems.append("a server did not exit with 0")
     # Those whose clients are gone had nobody to land at.
     lost = max(outcome.lost - result.gone, 0)

@@ -88,7 +88,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     begin(command.each, command.think_ms, command.bytes, command.answers);
   } else {
     said.problems = await problems();
-    clients.forEach((client) => client.close());
+    if (command.do === 'finish') clients.forEach((client) => client.close());
   }
   said.calls = calls.length;
   console.log(JSON.stringify(said));

@@ -4,6 +4,7 @@ It runs as a child of pauses.py. Each line of standard input is a command in JSO
 
     {"do": "connect"}                                            a call on each channel, and waits for the answers
     {"do": "call", "each": 5, "think_ms": 0, "bytes": 0, "answers": 1}   begins 5 calls on each channel
+    {"do": "wait"}                                               waits for all calls
     {"do": "finish"}                                             waits for all calls, says what became of them, and ends
 
 There is no retry policy. Transparent retries are on: a call is sent again only if no server can have acted on it. Calls wait
@@ -46,8 +47,15 @@ class Call:
             method = channel.unary_unary(GREETER + "SayHello")
             self._call = method.future(hello_request(name, think_ms), timeout=deadline_s, wait_for_ready=True)
 
+        self._problem = "not awaited"
+
     def outcome(self):
         """None if all is well, or what is not."""
+        if self._problem == "not awaited":
+            self._problem = self._await()
+        return self._problem
+
+    def _await(self):
         try:
             replies = list(self._call) if self._is_stream else [self._call.result()]
         except grpc.RpcError as error:

@@ -86,6 +86,9 @@ class LibraryCallers:
     def thaw(self):
         thaw(self._child.pid)
 
+    def await_end(self):
+        self._ask(do="wait")
+
     def finish(self):
         said = self._ask(do="finish")
         return Outcome(said["calls"], said["calls"] - len(said["problems"]), 0, said["problems"])
@@ -99,7 +102,7 @@ class RawCallers:
     """Connections of frames.py, which live only while this program does nothing else but `live` or `finish`."""
 
     def __init__(self, stage, count, **how):
-        self.connections = [Connection(stage.connect(), **how) for _ in range(count)]
+        self.connections = [Connection(it, **how) for it in stage.connect(count)]
         self.count = count
 
     def open(self):

@@ -269,34 +269,52 @@ class Stage:
 
     def await_received(self, connections):
         """Waits until there is something to read in the receive queues of so many connections of the first server."""
-        port = f":{int(self.address.rpartition(':')[2]):04X}"
 
         def unread():
-            rows = pathlib.Path(f"/proc/{self.first}/net/tcp").read_text().splitlines()[1:]
-            fields = (row.split() for row in rows)
-            return sum(it[1].endswith(port) and it[3] == "01" and int(it[4].split(":")[1], 16) > 0 for it in fields)
+            return sum(received > 0 for _, received in self._queues(self.first))
 
         await_condition(lambda: unread() >= connections, f"{connections} connections have something to read")
 
+    def await_acknowledged(self):
+        """Waits until the kernels of all clients have acknowledged all that the server has sent."""
+        await_condition(lambda: not any(sent for sent, _ in self._queues(self.process)), "all is acknowledged")
+
+    def _queues(self, process):
+        """For each TCP connection, how many bytes are sent and not acknowledged, and how many received and not read."""
+        port = f":{int(self.address.rpartition(':')[2]):04X}"
+        rows = pathlib.Path(f"/proc/{process}/net/tcp").read_text().splitlines()[1:]
+        for _, local, _, state, queues, *_ in (row.split() for row in rows):
+            if local.endswith(port) and state == "01":
+                sent, received = queues.split(":")
+                yield int(sent, 16), int(received, 16)
+
     # The way to the server
 
-    def connect(self):
-        """A socket that is connected to the server; with TLS, its handshake is not begun yet."""
+    def connect(self, count):
+        """Sockets that are connected to the server; with TLS, their handshakes are not begun yet."""
         if self.transport == "unix":
-            connected = socket.socket(socket.AF_UNIX)
-            connected.connect(self.address.removeprefix("unix:"))
-            return connected
+            sockets = [socket.socket(socket.AF_UNIX) for _ in range(count)]
+            for it in sockets:
+                it.connect(self.address.removeprefix("unix:"))
+            return sockets
         host, _, port = self.address.rpartition(":")
         inside = contextlib.nullcontext() if self.wire is None else network.inside(self.namespace_of_client)
         with inside:
-            connected = socket.socket()
-        connected.connect((host, int(port)))
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sockets = [socket.socket() for _ in range(count)]
+        # All at once: one after the other, the first would seem to be silent clients on a slow wire.
+        for it in sockets:
+            it.setblocking(False)
+            it.connect_ex((host, int(port)))
+        await_condition(lambda: len(select.select([], sockets, [], 0)[1]) == count, "all are connected")
+        for it in sockets:
+            # Raises if it is not.
+            it.getpeername()
+            it.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.certificate is None:
-            return connected
+            return sockets
         context = ssl.create_default_context(cafile=self.certificate)
         context.set_alpn_protocols(["h2"])
-        return context.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+        return [context.wrap_socket(it, server_hostname=host, do_handshake_on_connect=False) for it in sockets]
 
 
 def end_descendants():
