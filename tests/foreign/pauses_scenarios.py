@@ -18,9 +18,10 @@ from pauses_stage import LOOK_S, PATIENCE_S, CannotRun, Freezer, Skipped, Stage,
 LARGE = 3_900_000
 # A stream of 31 MB, more than the buffers of two kernels and two libraries hold.
 PART, PARTS = 61_000, 512
-# What a silent client may cost, and what a client that was used and is silent may: 25 s by the plan.
+# What a silent client may cost. And one that was used and is silent: 25 s since its last sign of life (`Plan::peer_silence`),
+# and a second for the last words; no longer than the grace period.
 AT_ONCE_S = 1.0
-SILENT_LIMIT_S = 25 + 5
+SILENT_LIMIT_S = 30 + 1
 # The grace period and the force period of the default plan.
 GRACE_S = 30 + 5 + 3
 
