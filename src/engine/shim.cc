@@ -331,7 +331,7 @@ class Connection {
       if (frames_.BeforeFirst()) {
         refused = true;
         // Behind TLS it could not be read, and into what is being written nothing may come.
-        if (!is_tls_ && write_callback_ == nullptr) {
+        if (!is_tls_ && goaway_written_ && write_callback_ == nullptr) {
           send(fd_, kNothingServed, sizeof(kNothingServed), MSG_DONTWAIT | MSG_NOSIGNAL);
         }
         shutdown(fd_, SHUT_WR);
@@ -621,7 +621,7 @@ class Connection {
     return DeliverHeld();
   }
 
-  // A write has ended: what was written is with the kernel.
+  // A write has ended: what was written is with the kernel. In a drain each is told; before, the next one tells.
   static void OnWritten(void* arg, grpc_error_handle error) {
     Connection* self = static_cast<Connection*>(arg);
     grpc_closure* callback;
@@ -764,13 +764,17 @@ class Connection {
     grpc_closure* acknowledged;
     {
       std::lock_guard<std::mutex> lock(self->mutex_);
+      // C-core begins a write when the one before has ended.
+      self->NoteWritten();
       acknowledged = self->FollowWritten(slices);
-      self->write_callback_ = callback;
+      if (self->common_->draining.load(std::memory_order_acquire)) {
+        self->write_callback_ = callback;
+        callback = &self->on_written_;
+      }
     }
     if (acknowledged != nullptr) {
       ExecCtx::Run(DEBUG_LOCATION, acknowledged, absl::OkStatus());
     }
-    callback = &self->on_written_;
     if (t_corked == self->common_.get()) {
       std::lock_guard<std::mutex> lock(self->common_->mutex);
       if (self->common_->epoch.load(std::memory_order_relaxed) - t_epoch < 2) {
@@ -854,7 +858,7 @@ class Connection {
   std::string released_;  // what C-core gets when it reads next
 
   // Of what C-core writes: the write under way, of which C-core hears by
-  // `write_callback_`, and all until its end.
+  // `write_callback_` in a drain, and all until its end.
   Frames written_frames_{/*of_client=*/false};
   grpc_closure* write_callback_ = nullptr;
   uint64_t written_ = 0;
