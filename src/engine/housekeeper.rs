@@ -105,6 +105,8 @@ enum Drain {
         /// When, in running time.
         since: Duration,
         patience: Patience,
+        /// Not to be looked at before: each connection that ends wakes this thread.
+        next_look: Duration,
     },
     Done,
 }
@@ -373,10 +375,22 @@ impl Housekeeper<'_> {
                     hurry: None,
                 };
                 let since = self.now;
-                self.drain = Drain::Under { since, patience };
+                self.drain = Drain::Under {
+                    since,
+                    patience,
+                    next_look: since,
+                };
                 Some(now)
             }
-            Drain::Under { since, patience } => {
+            Drain::Under {
+                since,
+                patience,
+                next_look,
+            } => {
+                if self.now < *next_look && shared.connections.count() > 0 {
+                    return Some(now + (*next_look - self.now));
+                }
+                *next_look = self.now + DELIVERY_CHECK.0;
                 if shared.told_to_stop.load(Ordering::SeqCst) {
                     patience.hurry = Some(match shared.host.in_flight() {
                         0 => Calls::None,
