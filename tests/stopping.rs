@@ -739,7 +739,10 @@ fn does_not_mind_goaway(acknowledges: bool) {
     };
     assert_eq!(first, i32::MAX as u32);
     assert!(last > 3, "calls behind GOAWAY are served");
-    assert!(u32::from(*sent.last().unwrap()) > last, "it has to go, after {last}");
+    assert!(
+        u32::from(*sent.last().unwrap()) > last,
+        "it has to go, after {last}"
+    );
     let mut served: Vec<u8> = sent
         .into_iter()
         .filter(|it| u32::from(*it) <= last)
