@@ -59,7 +59,7 @@ pub(crate) use self::listener::{ListenOptions, Listener, TcpKeepalive};
 pub(crate) use self::memory::bound_arenas;
 pub use self::peer::PeerCredentials;
 pub(crate) use self::server::quarter_of_memory;
-pub(crate) use self::spawn::{spawn, WithoutSignal};
+pub(crate) use self::spawn::{spawn, AtOnce, Child};
 #[cfg(feature = "systemd")]
 pub(crate) use self::stored::name_of as stored_name;
 #[cfg(feature = "tls")]

@@ -140,6 +140,8 @@ pub use self::startup::StartupHook;
 pub use self::state::Stopping;
 pub use self::workers::{SpawnError, Worker, WorkerGroup, WorkerResult};
 
+#[cfg(feature = "server")]
+use self::pid_file::PidFile;
 pub(crate) use self::report::one_line;
 #[cfg(feature = "server")]
 pub(crate) use self::run::message_of;
@@ -149,6 +151,11 @@ pub(crate) use self::view::{Progress, View};
 use crate::sync::{unbounded, Arc, Receiver};
 #[cfg(feature = "server")]
 use crate::upgrade::Readiness;
+
+/// How long after a pid file could not be written it is tried again: often enough for a script that looks for a minute,
+/// and seldom enough for a disk that is in trouble.
+#[cfg(feature = "server")]
+const PID_FILE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A handle on the life of the program. Clones are the same lifecycle.
 ///
@@ -614,10 +621,36 @@ impl Remote {
         self.0.upgrades.as_ref()
     }
 
-    /// The process that this one replaces is about to go.
-    pub(crate) fn take_charge(&self) {
-        if let Err(error) = self.0.take_charge() {
-            log::error!("{error}");
+    /// Does beforehand what could go wrong when this process takes over.
+    pub(crate) fn prepare_charge(&self) -> Result<(), String> {
+        self.0.with_pid_file(PidFile::prepare)
+    }
+
+    /// The process that this one replaces is about to go. Says false if the pid file does not say so yet.
+    pub(crate) fn take_charge(&self) -> bool {
+        // First: whoever reads the file may ask for an upgrade.
+        self.0.in_charge.cancel();
+        let published = self.0.with_pid_file(PidFile::publish);
+        if let Err(why) = &published {
+            log::error!("{why}; it names the process before this one, and is tried again");
+        }
+        published.is_ok()
+    }
+
+    /// Tries again to write the pid file, until it is written or the program stops.
+    pub(crate) fn insist_on_pid_file(&self) {
+        while !self.0.stopping.wait_timeout(PID_FILE_AGAIN) {
+            if self.0.with_pid_file(PidFile::publish).is_ok() {
+                log::warn!("the pid file is written at last");
+                return;
+            }
+        }
+    }
+
+    /// A process that was to replace this one, and has ended, leaves nothing.
+    pub(crate) fn tidy_up_after(&self, process: u32) {
+        if let Some(file) = &self.0.pid_file {
+            file.remove_prepared_by(process);
         }
     }
 }

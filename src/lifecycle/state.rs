@@ -8,6 +8,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::fs::File;
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
 
 use super::hooks::Hooks;
@@ -213,19 +214,25 @@ impl Shared {
         names
     }
 
-    /// This process has no other before it any more.
+    /// This process has no other before it.
     pub(super) fn take_charge(&self) -> Result<(), String> {
         // First: whoever reads the file may ask for an upgrade.
         self.in_charge.cancel();
-        match &self.pid_file {
-            None => Ok(()),
-            Some(file) => file.write().map_err(|error| {
-                format!(
-                    "cannot write the pid file {}: {error}",
-                    file.path().display()
-                )
-            }),
-        }
+        self.with_pid_file(PidFile::write)
+    }
+
+    /// Does this to the pid file, if there is one.
+    pub(super) fn with_pid_file(
+        &self,
+        act: impl FnOnce(&PidFile) -> io::Result<()>,
+    ) -> Result<(), String> {
+        let Some(file) = &self.pid_file else {
+            return Ok(());
+        };
+        act(file).map_err(|error| {
+            let path = file.path().display();
+            format!("cannot write the pid file {path}: {error}")
+        })
     }
 
     /// Lets the guard thread end.

@@ -157,6 +157,17 @@ impl fmt::Debug for Server {
     }
 }
 
+impl Running {
+    /// Runs this once a thread that polls has come to a check of the server's health.
+    fn check_engine(&self, passed: impl FnOnce() + Send + 'static) {
+        let dispatch = Arc::clone(&self.dispatch);
+        self.engine.check(move || {
+            dispatch.health.state("");
+            passed();
+        });
+    }
+}
+
 impl Part for Running {
     fn hand_over(&self) -> io::Result<Vec<Inherited>> {
         self.engine.hand_over()
@@ -178,6 +189,10 @@ impl Part for Running {
         if !self.in_charge_only {
             self.engine.accept();
         }
+    }
+
+    fn check(&self, answer: Box<dyn FnOnce() + Send>) {
+        self.check_engine(answer);
     }
 
     fn take_charge(&self) {
@@ -268,13 +283,8 @@ impl Participant for Running {
         self.dispatch.calls()
     }
 
-    /// Passed if a thread that polls has come to a check of the server's health.
     fn check(&self, check: Check) {
-        let dispatch = Arc::clone(&self.dispatch);
-        self.engine.check(move || {
-            dispatch.health.state("");
-            check.passed();
-        });
+        self.check_engine(|| check.passed());
     }
 }
 
