@@ -8,6 +8,7 @@
 mod patience;
 mod predecessor;
 mod successor;
+mod supervisor;
 mod wire;
 
 use std::ffi::{OsStr, OsString};
@@ -65,6 +66,7 @@ pub struct Upgrade {
     arguments: Option<Vec<OsString>>,
     ready_within: Duration,
     settle: Duration,
+    under_any_supervisor: bool,
 }
 
 impl Upgrade {
@@ -78,6 +80,7 @@ impl Upgrade {
             ready_within: Duration::from_secs(60),
             // What crashes with the first calls does so by then.
             settle: Duration::from_secs(1),
+            under_any_supervisor: false,
         }
     }
 
@@ -106,6 +109,14 @@ impl Upgrade {
         self.settle = time;
         self
     }
+
+    /// Allows it where it is [refused](UpgradeError::Supervisor) by default, because whoever looks after the process
+    /// waits for its end and would start a second copy. For those who know better: a service under procd
+    /// without `respawn`, say, or under runit with a `finish` script that waits for the process in the pid file.
+    pub fn under_any_supervisor(mut self) -> Self {
+        self.under_any_supervisor = true;
+        self
+    }
 }
 
 impl Default for Upgrade {
@@ -126,6 +137,9 @@ pub enum UpgradeError {
     Stopping,
     /// Another upgrade is under way.
     UnderWay,
+    /// Whoever looks after this process would not follow the new one: why, and what to do instead. Nothing was
+    /// started. See [`Upgrade::under_any_supervisor`].
+    Supervisor(String),
     /// The new process could not be started, or was not found fit to take over: why.
     Failed(String),
 }
@@ -137,7 +151,7 @@ impl fmt::Display for UpgradeError {
             Self::Starting => "the program is still starting",
             Self::Stopping => "the program is stopping",
             Self::UnderWay => "another upgrade is under way",
-            Self::Failed(why) => why,
+            Self::Supervisor(why) | Self::Failed(why) => why,
         })
     }
 }

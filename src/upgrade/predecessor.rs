@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use super::patience::Patience;
 use super::successor::inode;
 use super::wire::{Control, Listener, Message, Passed, VARIABLE};
-use super::{UpgradeError, Upgrades};
+use super::{supervisor, UpgradeError, Upgrades};
 use crate::engine::{self, Child};
 use crate::lifecycle::{is_hang_up_ignored, Remote};
 
@@ -39,6 +39,14 @@ const OF_THIS_PROCESS: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"
 pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, UpgradeError> {
     let failed = |why: String| UpgradeError::Failed(why);
     let file = self::program(upgrades).map_err(failed)?;
+    // Known by the program that runs, which the one to start need not be called like.
+    let own = upgrades.program.as_ref().unwrap_or(&file);
+    match supervisor::refusal(own) {
+        Some(why) if !upgrades.config.under_any_supervisor => {
+            return Err(UpgradeError::Supervisor(why));
+        }
+        _ => {}
+    }
     log::info!("upgrade: starting {}", file.display());
     let mut successor = Successor::start(upgrades, &file)
         .map_err(|error| failed(format!("cannot start {}: {error}", file.display())))?;

@@ -36,6 +36,8 @@ pub const ADDRESS: &str = "address";
 pub const READY_WITHIN: &str = "ready_within";
 pub const SETTLE: &str = "settle";
 pub const GATE: &str = "gate";
+/// There is an upgrade whoever looks after the process.
+pub const ANYWHERE: &str = "anywhere";
 
 /// Runs a server in this folder until it is stopped or replaced.
 pub fn play(folder: &Path) -> ! {
@@ -63,16 +65,18 @@ pub fn play(folder: &Path) -> ! {
         }
         _ => {}
     }
+    let mut upgrade = Upgrade::new()
+        .program(folder.join(PROGRAM))
+        .ready_within(time(folder, READY_WITHIN, 20_000))
+        .settle(time(folder, SETTLE, 100));
+    if folder.join(ANYWHERE).exists() {
+        upgrade = upgrade.under_any_supervisor();
+    }
     let mut lifecycle = Lifecycle::builder()
         .plan(quick_plan())
         .signals(Signals::process())
         .pid_file(pid_path(folder))
-        .upgrade(
-            Upgrade::new()
-                .program(folder.join(PROGRAM))
-                .ready_within(time(folder, READY_WITHIN, 20_000))
-                .settle(time(folder, SETTLE, 100)),
-        );
+        .upgrade(upgrade);
     if fault == "start fails" {
         let hook = StartupHook::new("sensor", || Err("does not answer".into()));
         lifecycle = lifecycle.startup(hook);
@@ -292,8 +296,13 @@ impl Stage {
 
     /// Waits until an upgrade has failed, and returns why.
     pub fn fail_to_upgrade(&self) -> String {
+        self.fail_to_upgrade_from(self.pid().unwrap())
+    }
+
+    /// As `fail_to_upgrade`, for a process that is known by another number here than where it is.
+    pub fn fail_to_upgrade_from(&self, process: u32) -> String {
         let before = self.failures();
-        self.signal(Signal::SIGUSR2);
+        send(process, Signal::SIGUSR2);
         eventually("it has failed", || self.failures() > before);
         let log = self.log();
         let last = log
