@@ -6,7 +6,6 @@ mod lifecycle_support;
 mod notify_support;
 mod thread_support;
 
-use std::fs;
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
