@@ -192,9 +192,12 @@ fn what_ends_with_its_child_is_refused_unless_it_is_said_to_cope() {
         let why = start(&[]).fail_to_upgrade();
         let expected = format!("{init} (process ");
         assert!(why.starts_with(&expected), "{why}");
-        let stage = start(&[(ANYWHERE, "")]);
-        stage.upgrade();
-        stage.stop();
+        // dumb-init sends TERM to all that is left when its child ends.
+        if init == "tini" {
+            let stage = start(&[(ANYWHERE, "")]);
+            stage.upgrade();
+            stage.stop();
+        }
     }
 }
 
