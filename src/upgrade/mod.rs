@@ -23,6 +23,7 @@ use parking_lot::{Condvar, Mutex};
 
 use self::patience::Patience;
 use self::successor::{Candidate, Proven};
+use self::wire::{Control, Message};
 use crate::engine::Inherited;
 use crate::lifecycle::{Remote, Token};
 
@@ -198,6 +199,8 @@ pub(crate) struct Upgrades {
     busy: Mutex<Busy>,
     /// Goes with `busy`: something is over.
     over: Condvar,
+    /// The way to a new process that was not told to take over.
+    not_in_charge: Mutex<Weak<Control>>,
     parts: Mutex<Parts>,
     /// Whether this process was started to replace another.
     has_predecessor: bool,
@@ -257,6 +260,7 @@ impl Upgrades {
             program: started_from(),
             busy: Mutex::default(),
             over: Condvar::new(),
+            not_in_charge: Mutex::default(),
             parts: Mutex::new(Parts {
                 are_open: candidate.is_none(),
                 list: Vec::new(),
@@ -308,6 +312,10 @@ impl Upgrades {
     /// everybody knows what is his to remove.
     pub(crate) fn settle_all(&self) {
         if !self.is_settled_within(SETTLED_WITHIN) {
+            // Whoever should say it does not come to it: it waits for the log, say.
+            if let Some(control) = self.not_in_charge.lock().upgrade() {
+                let _ = control.say(&Message::Leave);
+            }
             log::error!("the upgrade that is under way does not come to its end");
         }
     }
@@ -361,7 +369,6 @@ mod tests {
 
     use crossbeam_channel::{unbounded, Receiver, Sender};
 
-    use super::wire::{Control, Message};
     use super::*;
     use crate::lifecycle::{exit_code, Lifecycle, Reason};
 
@@ -581,6 +588,19 @@ mod tests {
         assert!(!upgrades.is_settled_within(short));
         drop(UnderWay(upgrades));
         assert!(upgrades.is_settled_within(short));
+    }
+
+    /// For five seconds.
+    #[test]
+    fn a_new_process_is_told_to_leave_though_the_upgrade_hangs() {
+        let new = New::start();
+        let upgrades = new.lifecycle.upgrades().unwrap();
+        let old = Arc::new(new.old);
+        *upgrades.not_in_charge.lock() = Arc::downgrade(&old);
+        upgrades.busy.lock().upgrade = true;
+        upgrades.settle_all();
+        assert_eq!(new.candidate.control.heard().recv(), Ok(Message::Leave));
+        drop(UnderWay(upgrades));
     }
 
     #[test]

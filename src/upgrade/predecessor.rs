@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, select, RecvTimeoutError, TryRecvError};
@@ -66,6 +67,8 @@ pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, Upgr
         successor.end(program);
         return Err(UpgradeError::Stopping);
     }
+    // Should this thread come no further, the end of this process gives it the charge.
+    *upgrades.not_in_charge.lock() = Weak::new();
     log::info!("upgrade: process {id} takes over");
     if !successor.take_over(program) {
         // It has been stopped together with this process, or has crashed.
@@ -118,7 +121,7 @@ fn environment(passed: &Passed) -> impl Iterator<Item = (OsString, OsString)> {
 struct Successor {
     file: PathBuf,
     child: Child,
-    control: Control,
+    control: Arc<Control>,
     standing: Standing,
     /// Whether it can be asked how it is.
     answers: bool,
@@ -164,7 +167,8 @@ impl Successor {
         };
         let listeners = passed.listeners.iter().map(|it| it.fd);
         let descriptors = listeners.chain([passed.control]).collect();
-        let control = Control::new(own)?;
+        let control = Arc::new(Control::new(own)?);
+        *upgrades.not_in_charge.lock() = Arc::downgrade(&control);
         let arguments = arguments(upgrades, file);
         let ignored = is_hang_up_ignored().then_some(Signal::SIGHUP as i32);
         let ignored = ignored.into_iter().collect();
