@@ -228,6 +228,54 @@ fn a_new_process_that_hangs_after_it_was_ready_does_not_get_charge() {
     stage.stop();
 }
 
+#[test]
+fn a_new_process_that_stands_still_before_it_is_ready_is_killed() {
+    play_if_child();
+    let _bound = bound();
+    let test = "a_new_process_that_stands_still_before_it_is_ready_is_killed";
+    let files = [(FAULT, "starts slowly"), (READY_WITHIN, "1000"), (GATE, "")];
+    let stage = Stage::with(test, &files);
+    eventually("it serves", || stage.pid().is_some());
+    let old = stage.pid().unwrap();
+    let starting = stage.folder.join("starting");
+    fs::remove_file(stage.folder.join(GATE)).unwrap();
+    fs::remove_file(&starting).unwrap();
+    stage.signal(Signal::SIGUSR2);
+    eventually("the new one starts", || starting.exists());
+    let new = child_of(old);
+    send(new, Signal::SIGSTOP);
+    eventually("it has failed", || stage.failures() == 1);
+    assert!(has_ended(new));
+    let log = stage.log();
+    assert!(log.contains("was not ready within 1s"), "{log}");
+    stage.stop();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_new_process_that_stands_still_and_ends_it_all_the_same() {
+    play_if_child();
+    let _bound = bound();
+    let test = "a_stop_does_not_wait_for_a_new_process_that_stands_still_and_ends_it_all_the_same";
+    let stage = Stage::with(test, &[(SETTLE, "50000")]);
+    eventually("it serves", || stage.pid().is_some());
+    let old = stage.pid().unwrap();
+    stage.signal(Signal::SIGUSR2);
+    eventually("the new one serves", || serving(&stage) == 2);
+    let new = child_of(old);
+    send(new, Signal::SIGSTOP);
+    stage.signal(Signal::SIGTERM);
+    eventually("the old one ends", || has_ended(old));
+    send(new, Signal::SIGCONT);
+    eventually("the new one ends", || has_ended(new));
+    let log = stage.log();
+    assert_eq!(log.matches("(exit 0): ").count(), 2, "{log}");
+    assert!(
+        log.contains("not to take over: the old process stops"),
+        "{log}"
+    );
+    assert!(!log.contains("in charge"), "{log}");
+}
+
 /// Not the whole process, but all of it that serves.
 #[test]
 fn a_new_process_that_does_not_poll_does_not_get_charge() {
