@@ -54,10 +54,11 @@ mod shim {
             "src/engine/tls.cc",
         ];
         const WITHOUT_CLIENT: &str = "src/engine/without_client.cc";
-        const HEADERS: [&str; 5] = [
+        const HEADERS: [&str; 6] = [
             "src/engine/closure.h",
             "src/engine/filters.h",
             "src/engine/shim.h",
+            "src/engine/threads.h",
             "src/engine/tls.h",
             "src/engine/without_client.h",
         ];

@@ -200,8 +200,9 @@ fn a_watcher_that_takes_nothing_costs_little_and_holds_no_drain() {
     }
     assert_eq!(say(&client(&server), "hello").unwrap(), "hello");
     let report = server.shutdown();
-    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
-    assert_eq!(report.calls.completed, 1, "{report}");
+    assert!(report.took < LONG, "{report}");
+    let lost = (report.calls.undelivered, report.connections_cut);
+    assert_eq!((report.calls.completed, lost), (1, (0, 1)), "{report}");
 }
 
 #[test]

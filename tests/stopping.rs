@@ -574,8 +574,9 @@ fn calls_in_the_backlog_are_not_run_when_time_is_up() {
 }
 
 #[test]
-fn a_client_that_takes_no_answer_delays_a_stop_for_a_short_time() {
-    let plan = quick_plan().grace_period(LONG);
+fn an_answer_that_nobody_takes_has_the_grace_period_and_is_counted() {
+    let grace = Duration::from_millis(800);
+    let plan = quick_plan().grace_period(grace);
     let server = builder(echo()).plan(plan).start().unwrap();
     let mut client = TcpStream::connect(server.address().to_string()).unwrap();
     client.write_all(PREFACE).unwrap();
@@ -588,8 +589,10 @@ fn a_client_that_takes_no_answer_delays_a_stop_for_a_short_time() {
         .unwrap();
     eventually("the call arrived", || server.in_flight() == 1);
     let report = server.shutdown();
-    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
-    assert!(report.took < LONG / 2, "{report}");
+    assert_eq!(report.exit_code(), exit_code::FORCED, "{report}");
+    assert!(report.took >= grace, "{report}");
+    let calls = (report.calls.completed, report.calls.undelivered);
+    assert_eq!((calls, report.connections_cut), ((0, 1), 1), "{report}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use std::{ptr, slice};
 
@@ -110,6 +110,8 @@ const REFUSED: u32 = 1 << 16;
 const CUT: u32 = 1 << 17;
 /// The handler of a stream has returned, whatever became of the call.
 const RETURNED: u32 = 1 << 18;
+/// A drain does not wait for the call, and its connection was told so.
+const GIVEN_UP: u32 = 1 << 20;
 /// The message that was read last came compressed.
 const COMPRESSED: u32 = 1 << 19;
 
@@ -173,6 +175,8 @@ pub(crate) struct Call {
     shared: Arc<Shared>,
     method: Option<u32>,
     streaming: bool,
+    /// The number of its connection, once it was noted.
+    connection: OnceLock<u64>,
     deadline: gpr_timespec,
     metadata: grpc_metadata_array,
     flags: AtomicU32,
@@ -256,6 +260,7 @@ impl Call {
             shared,
             method,
             streaming,
+            connection: OnceLock::new(),
             deadline,
             metadata,
             flags: AtomicU32::new(0),
@@ -295,6 +300,11 @@ impl Call {
         self.shared
             .connections
             .info(address_and_number(&numbered).1?)
+    }
+
+    /// The number of the call's connection.
+    pub(super) fn connection(&self) -> Option<u64> {
+        address_and_number(&self.numbered_peer()).1
     }
 
     fn numbered_peer(&self) -> String {
@@ -417,6 +427,7 @@ impl Call {
     /// The server begins to drain. From now on the caller is looked out for: nothing is to be
     /// waited for that nobody waits for.
     pub(super) fn tell_of_drain(self: &Arc<Self>) {
+        self.note_connection();
         let callbacks = std::mem::take(&mut self.stream.lock().on_drain);
         callbacks.into_iter().for_each(|callback| callback());
         self.watch();
@@ -525,6 +536,9 @@ impl Call {
         handled: Handled,
         mark: u32,
     ) -> bool {
+        if self.is_draining() {
+            self.note_connection();
+        }
         let mut lock = self.streaming.then(|| self.stream.lock());
         let done = match handled {
             Handled::Yes => HANDLED,
@@ -539,6 +553,9 @@ impl Call {
             drop(lock);
             self.handled(before, done);
             return false;
+        }
+        if self.is_draining() && self.shared.is_prompt(self) {
+            self.end_without_answer();
         }
         let (mut headers, mut trailers) = (Vec::new(), Vec::new());
         if lock.is_none() && before & (WATCHED | HAS_METADATA) != 0 {
@@ -658,6 +675,7 @@ impl Call {
     /// Ends the call over its handler's head, because the server does not wait for it any longer.
     /// Says whether somebody is still at work on it.
     pub(super) fn abandon(self: &Arc<Self>, ending: Ending<'_>) -> bool {
+        self.note_connection();
         self.finish_as(None, ending, Handled::NotYet, TOLD);
         // It may have been cut before. One that only its caller holds up is not abandoned.
         let end = self.end_of_work();
@@ -666,6 +684,8 @@ impl Call {
             .flags
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
         abandoned.is_ok() && {
+            self.give_up();
+            self.end_without_answer();
             // A stop during start-up has told nobody before.
             self.cancel(TOLD);
             true
@@ -677,6 +697,8 @@ impl Call {
     pub(super) fn cut(self: &Arc<Self>, ending: Ending<'_>) -> bool {
         let was_open = self.finish_as(None, ending, Handled::NotYet, CUT | TOLD);
         if was_open {
+            self.give_up();
+            self.end_without_answer();
             self.cancel(TOLD);
             self.let_go_of_detached();
         }
@@ -714,9 +736,48 @@ impl Call {
             () if is(REFUSED) => Landed::Refused,
             () if is(ABANDONED) => Landed::Abandoned,
             () if is(CUT) => Landed::Cut,
+            () if is(CALLER_LEFT) && self.was_cut_off() => Landed::Undelivered,
             () if is(CALLER_LEFT) => Landed::CallerLeft,
             () if is(TOLD) => Landed::ToldToStop,
             () => Landed::Completed,
+        }
+    }
+
+    /// Whether it was this server that has cut the connection. If nobody has noted in time which one it was, some
+    /// connection that was cut is taken for it.
+    fn was_cut_off(&self) -> bool {
+        let connections = &self.shared.connections;
+        self.is_draining()
+            && match self.connection.get() {
+                Some(number) => connections.was_cut(*number),
+                None => connections.were_some_cut(),
+            }
+    }
+
+    /// The call is not waited for in a drain any more, or never was: it is one that nobody counts, or the server has
+    /// ended it over its handler's head.
+    pub(super) fn give_up(&self) {
+        self.note_connection();
+        if let Some(number) = self.connection.get() {
+            if self.flags.fetch_or(GIVEN_UP, Ordering::AcqRel) & (GIVEN_UP | WRITTEN) == 0 {
+                self.shared.connections.gave_up(*number);
+            }
+        }
+    }
+
+    /// The end that goes out is no answer of a handler that counts.
+    fn end_without_answer(&self) {
+        if let Some(number) = self.connection.get() {
+            self.shared.connections.end_without_answer(*number);
+        }
+    }
+
+    /// Notes which connection the call is on: C-core forgets it when the connection ends.
+    fn note_connection(&self) {
+        if self.connection.get().is_none() {
+            if let Some(number) = self.connection() {
+                let _ = self.connection.set(number);
+            }
         }
     }
 
@@ -754,6 +815,9 @@ impl Call {
 
     fn written(self: &Arc<Self>) {
         let before = self.flags.fetch_or(WRITTEN, Ordering::AcqRel);
+        if let (true, Some(number)) = (before & GIVEN_UP != 0, self.connection.get()) {
+            self.shared.connections.took(*number);
+        }
         if before & DETACHED != 0 {
             self.leave_detached();
         }
@@ -1070,6 +1134,8 @@ pub(crate) enum Landed {
     Refused,
     /// The caller did not wait for it.
     CallerLeft,
+    /// It has ended, or could have, but its connection was cut before the answer had gone out.
+    Undelivered,
     Cut,
     ToldToStop,
     Abandoned,

@@ -1,29 +1,40 @@
 //! The open connections: how many there are, which of them have anybody at the
 //! other end, and the gentle or less gentle end of each.
 
-use std::collections::HashMap;
-use std::ffi::{c_void, CString};
+use std::collections::{HashMap, HashSet};
+use std::ffi::{c_int, c_void, CString};
+use std::ops::AddAssign;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 #[cfg(not(feature = "tls"))]
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::drain::{Patience, Stage, Step, Watch, LAST_WORDS};
 use super::listener::Accepted;
 use super::peer::{numbered, PeerInfo};
-use super::shim::{touchdown_server_add_connection, ConnectionEvents};
+use super::shim::{
+    self, touchdown_connection_finish, touchdown_connection_look, touchdown_connection_reference,
+    touchdown_connection_release, touchdown_server_add_connection, ConnectionEvents,
+    ConnectionView,
+};
 use super::socket_options;
 #[cfg(feature = "tls")]
 use super::tls;
 use super::wake::Wake;
-use super::Shared;
 
 /// How long a connection that is closing waits for its peer to close too, without
 /// a sign of life from there: the default of nginx's `lingering_timeout`.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How long C-core may take to let go of connections that were shut down.
+const CUT_TIME: Duration = Duration::from_millis(250);
+
+/// How soon to try again to tell a peer its last call, while something has come that was not read.
+const NOT_YET: Duration = Duration::from_millis(5);
 
 /// What is known of every open connection.
 pub(super) struct Connections {
@@ -41,39 +52,96 @@ pub(super) struct Connections {
 struct Open {
     sockets: HashMap<u64, Socket>,
     next: u64,
+    /// Those that were cut: what their callers do not get, the callers did not leave.
+    cut: HashSet<u64>,
 }
-
-/// How long a drain waits for a client that takes nothing of its answer, with nothing else to
-/// wait for: as long as for one that does not close.
-const STUCK: Duration = LINGER;
 
 struct Socket {
     /// Owned by C-core, which closes it right after it said `closed`; that
     /// removes it from here under the lock. So under the lock it is open.
     fd: RawFd,
-    state: State,
+    /// C-core's side of it, valid as long as `fd`; `None` until that has begun.
+    handle: Option<Handle>,
+    stage: Stage,
+    /// Until when somebody has to speak HTTP/2.
+    silent_until: Duration,
+    watch: Watch,
     info: Arc<PeerInfo>,
-    /// What the peer's kernel had not acknowledged when it was last looked at, and since when it
-    /// is that much.
-    unacknowledged: Option<(i32, Instant)>,
+    /// When it was shut down, in the drain.
+    shut_down: Option<Duration>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Nobody has spoken HTTP/2 yet; until when somebody has to.
-    Silent {
-        until: Instant,
-    },
-    Ready,
-    /// FIN is sent, to somebody who never was ready; until when the connection is kept, so
-    /// that what the peer was told gets there.
-    Refused {
-        until: Instant,
-    },
-    /// Everything is sent, and FIN; until when the peer has to close, at the least.
-    Lingering {
-        until: Instant,
-    },
+/// C-core's side of a connection.
+struct Handle(*mut shim::Connection);
+
+// SAFETY: its functions may be called on any thread.
+unsafe impl Send for Handle {}
+
+impl Handle {
+    /// Another reference to it.
+    ///
+    /// # Safety
+    /// The connection is valid: its socket is there, under the lock.
+    unsafe fn share(&self) -> Reference {
+        // SAFETY: as the caller promises.
+        unsafe { touchdown_connection_reference(self.0) };
+        Reference(self.0)
+    }
+}
+
+/// A reference to C-core's side of a connection, which may be over.
+struct Reference(*mut shim::Connection);
+
+impl Reference {
+    fn look(&self) -> ConnectionView {
+        let mut view = ConnectionView::default();
+        // SAFETY: there is a reference, and the memory is ours.
+        unsafe { touchdown_connection_look(self.0, &mut view) };
+        view
+    }
+
+    /// See `shim.h`.
+    fn finish(&self) -> c_int {
+        // SAFETY: there is a reference; no lock is held that is taken when C-core calls.
+        unsafe { touchdown_connection_finish(self.0) }
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        // SAFETY: the reference is ours.
+        unsafe { touchdown_connection_release(self.0) }
+    }
+}
+
+/// What was cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Connections on which something may have been lost.
+    pub(super) connections: u64,
+    /// Answers that were given to the kernel, and have not reached the peer's.
+    pub(super) answers: u64,
+}
+
+impl AddAssign for Cut {
+    fn add_assign(&mut self, other: Cut) {
+        self.connections += other.connections;
+        self.answers += other.answers;
+    }
+}
+
+/// What came of looking at all connections.
+#[derive(Default)]
+pub(super) struct Attended {
+    /// When to look again, at the latest.
+    pub(super) next: Option<Duration>,
+    /// How many are waited for.
+    pub(super) waited_for: usize,
+    /// How many of them have sent FIN and wait for it to arrive.
+    pub(super) lingering: usize,
+    /// How many were told which call is the last, since they did not answer.
+    pub(super) finished: usize,
+    pub(super) cut: Cut,
 }
 
 /// What C-core gets to tell one connection from another.
@@ -83,6 +151,7 @@ struct Ticket {
 }
 
 const EVENTS: ConnectionEvents = ConnectionEvents {
+    opened,
     ready,
     lingering,
     closed,
@@ -94,6 +163,7 @@ impl Connections {
             open: Mutex::new(Open {
                 sockets: HashMap::new(),
                 next: 0,
+                cut: HashSet::new(),
             }),
             count: AtomicUsize::new(0),
             descriptor_wanted: AtomicBool::new(false),
@@ -112,12 +182,12 @@ impl Connections {
     }
 
     /// Gives a socket to C-core, to serve HTTP/2 on. The peer has to speak it
-    /// before `silent_until`.
+    /// before `silent_until`, in the time of the thread that accepts.
     pub(super) fn add(
         self: &Arc<Self>,
-        shared: &Shared,
+        shared: &super::Shared,
         accepted: Accepted,
-        silent_until: Instant,
+        silent_until: Duration,
     ) {
         let unanswered = accepted.unanswered.unwrap_or(shared.unanswered_limit);
         limit_unanswered(&accepted.socket, unanswered);
@@ -128,14 +198,14 @@ impl Connections {
             let mut open = self.open.lock();
             open.next += 1;
             number = open.next;
-            let state = State::Silent {
-                until: silent_until,
-            };
             let socket = Socket {
                 fd,
-                state,
+                handle: None,
+                stage: Stage::Silent,
+                silent_until,
+                watch: Watch::default(),
                 info: Arc::clone(&info),
-                unacknowledged: None,
+                shut_down: None,
             };
             open.sockets.insert(number, socket);
             self.count.store(open.sockets.len(), Ordering::Relaxed);
@@ -169,19 +239,23 @@ impl Connections {
         }
     }
 
-    /// Shuts down every connection whose time is over. Returns when to come again.
-    pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
-        let open = self.open.lock();
-        let mut next: Option<Instant> = None;
-        for socket in open.sockets.values() {
-            let until = match socket.state {
-                State::Ready => continue,
-                State::Silent { until } | State::Refused { until } => until,
+    /// Shuts down every connection whose time is over, while nothing drains. Returns when to come again.
+    pub(super) fn sweep(&self, now: Duration) -> Option<Duration> {
+        let mut next: Option<Duration> = None;
+        for (number, handle) in self.of_stage(|stage| stage != Stage::Ready) {
+            let view = handle.look();
+            let mut open = self.open.lock();
+            let Some(socket) = open.sockets.get_mut(&number).filter(|_| !view.gone) else {
+                continue;
+            };
+            let alive = socket.watch.look(&view, now);
+            let until = match socket.stage {
+                Stage::Ready => continue,
+                // What has come is about to be read.
+                Stage::Silent if view.unread > 0 => socket.silent_until.max(now + LAST_WORDS),
+                Stage::Silent => socket.silent_until,
                 // As long as the last bytes are on their way to a slow peer.
-                State::Lingering { until } => {
-                    let left = silence(socket.fd).map(|it| LINGER.saturating_sub(it));
-                    left.map_or(until, |left| until.max(now + left))
-                }
+                Stage::Refused | Stage::Lingering => alive + LINGER,
             };
             if until <= now {
                 shut_down(socket.fd);
@@ -192,24 +266,66 @@ impl Connections {
         next
     }
 
-    /// Shuts down the connections that linger though their peer's kernel has
-    /// acknowledged every byte. Returns how many linger still.
-    pub(super) fn release_delivered(&self) -> usize {
-        let open = self.open.lock();
-        let mut lingering = 0;
-        for socket in open.sockets.values() {
-            if matches!(
-                socket.state,
-                State::Lingering { .. } | State::Refused { .. }
-            ) {
-                if unacknowledged(socket.fd) == 0 {
-                    shut_down(socket.fd);
-                } else {
-                    lingering += 1;
+    /// Goes on with a drain: looks at every connection, and does what its time has come for.
+    pub(super) fn attend(&self, now: Duration, patience: &Patience) -> Attended {
+        let mut attended = Attended::default();
+        for (number, handle) in self.of_stage(|_| true) {
+            let view = handle.look();
+            let step = {
+                let mut open = self.open.lock();
+                let Some(socket) = open.sockets.get_mut(&number) else {
+                    continue;
+                };
+                // C-core takes a moment, or somebody holds on to a call whose connection has ended.
+                let is_left = |since: Duration| now >= since + CUT_TIME;
+                if view.gone || view.over || socket.shut_down.is_some_and(is_left) {
+                    continue;
                 }
-            }
+                attended.waited_for += 1;
+                if matches!(socket.stage, Stage::Refused | Stage::Lingering) {
+                    attended.lingering += 1;
+                }
+                socket.watch.step(socket.stage, &view, now, patience)
+            };
+            let again = match step {
+                Step::Wait(until) => until,
+                Step::Release => {
+                    self.shut_down(number, now);
+                    now + CUT_TIME
+                }
+                Step::Finish => {
+                    let result = handle.finish();
+                    if result != shim::NOT_YET
+                        && (result == shim::FINISHED || patience.hurry.is_some())
+                    {
+                        attended.finished += 1;
+                        if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
+                            socket.watch.finished(now);
+                        }
+                    }
+                    now + NOT_YET
+                }
+                Step::Cut => {
+                    attended.cut += self.cut(number, &view);
+                    self.shut_down(number, now);
+                    now + CUT_TIME
+                }
+            };
+            attended.next = Some(attended.next.map_or(again, |next| next.min(again)));
         }
-        lingering
+        attended
+    }
+
+    /// The connections at such a stage.
+    fn of_stage(&self, is_meant: impl Fn(Stage) -> bool) -> Vec<(u64, Reference)> {
+        let open = self.open.lock();
+        let meant = open.sockets.iter().filter(|(_, it)| is_meant(it.stage));
+        let shared = meant.filter_map(|(number, socket)| {
+            // SAFETY: under the lock what is here is valid.
+            let handle = unsafe { socket.handle.as_ref()?.share() };
+            Some((*number, handle))
+        });
+        shared.collect()
     }
 
     /// The longest round trip that the kernel has measured among the open
@@ -220,62 +336,84 @@ impl Connections {
         round_trips.max().unwrap_or_default()
     }
 
-    /// Shuts down every connection on which nothing has come in for `patience`,
-    /// of which at least `waited` is over. Returns when to come again, if some are
-    /// left.
-    pub(super) fn cut_quiet(&self, patience: Duration, waited: Duration) -> Option<Duration> {
-        let open = self.open.lock();
-        let mut next: Option<Duration> = None;
-        for socket in open.sockets.values() {
-            // A request on its way is no call yet, so only the kernel knows of it.
-            let quiet = silence(socket.fd).map_or(waited, |it| it.min(waited));
-            if quiet >= patience {
-                shut_down(socket.fd);
-            } else {
-                let left = patience - quiet;
-                next = Some(next.map_or(left, |next| next.min(left)));
-            }
+    fn shut_down(&self, number: u64, now: Duration) {
+        if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
+            socket.shut_down.get_or_insert(now);
+            shut_down(socket.fd);
         }
-        next
     }
 
-    /// Shuts down the connections on which nothing has moved for some time: no sign of life from
-    /// the peer's kernel, or nothing taken of what it was sent. Returns how many.
-    pub(super) fn cut_stuck(&self, now: Instant) -> usize {
+    /// Notes that a connection is cut that looks like this, and says what may be lost with it.
+    fn cut(&self, number: u64, view: &ConnectionView) -> Cut {
         let mut open = self.open.lock();
-        let mut cut = 0;
-        for socket in open.sockets.values_mut() {
-            let bytes = unacknowledged(socket.fd);
-            let since = match socket.unacknowledged {
-                Some((before, since)) if before == bytes => since,
-                _ => now,
-            };
-            socket.unacknowledged = Some((bytes, since));
-            let mut still = now.saturating_duration_since(since);
-            if bytes == 0 {
-                still = silence(socket.fd).map_or(still, |it| it.min(still));
-            }
-            if still >= STUCK {
-                shut_down(socket.fd);
-                cut += 1;
-            }
+        let Some(socket) = open.sockets.get(&number) else {
+            return Cut::default();
+        };
+        let not_answers = socket.watch.not_answers();
+        let is_lost = view.unread > 0
+            || view.unacknowledged > 0
+            || view.open > 0
+            || view.mid_frame
+            || view.undelivered > 0;
+        match open.cut.insert(number) && is_lost {
+            true => Cut {
+                connections: 1,
+                answers: view.undelivered.saturating_sub(not_answers).into(),
+            },
+            false => Cut::default(),
         }
-        cut
     }
 
     /// Shuts down every connection.
-    pub(super) fn cut(&self) {
+    pub(super) fn cut_all(&self) -> Cut {
+        let mut sum = Cut::default();
+        for (number, handle) in self.of_stage(|_| true) {
+            let view = handle.look();
+            if !view.gone && !view.over {
+                sum += self.cut(number, &view);
+            }
+        }
         let open = self.open.lock();
-        let sockets = open.sockets.values();
-        sockets.for_each(|socket| shut_down(socket.fd));
+        open.sockets.values().for_each(|it| shut_down(it.fd));
+        sum
+    }
+
+    /// Whether the connection was cut.
+    pub(super) fn was_cut(&self, number: u64) -> bool {
+        self.open.lock().cut.contains(&number)
+    }
+
+    /// Whether any connection was cut.
+    pub(super) fn were_some_cut(&self) -> bool {
+        !self.open.lock().cut.is_empty()
+    }
+
+    /// A call on the connection ends without a handler's answer.
+    pub(super) fn end_without_answer(&self, number: u64) {
+        if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
+            socket.watch.end_without_answer();
+        }
+    }
+
+    /// A call on the connection is not waited for in a drain.
+    pub(super) fn gave_up(&self, number: u64) {
+        if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
+            socket.watch.gave_up();
+        }
+    }
+
+    /// The end of such a call is with the kernel, or was dropped.
+    pub(super) fn took(&self, number: u64) {
+        if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
+            socket.watch.took();
+        }
     }
 
     fn become_lingering(&self, number: u64) {
         if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
-            let until = Instant::now() + LINGER;
-            socket.state = match socket.state {
-                State::Silent { .. } => State::Refused { until },
-                _ => State::Lingering { until },
+            socket.stage = match socket.stage {
+                Stage::Silent | Stage::Refused => Stage::Refused,
+                Stage::Ready | Stage::Lingering => Stage::Lingering,
             };
         }
         self.wake.wake();
@@ -283,9 +421,15 @@ impl Connections {
 
     fn become_ready(&self, number: u64) {
         if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
-            if matches!(socket.state, State::Silent { .. }) {
-                socket.state = State::Ready;
+            if socket.stage == Stage::Silent {
+                socket.stage = Stage::Ready;
             }
+        }
+    }
+
+    fn opened(&self, number: u64, connection: *mut shim::Connection) {
+        if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
+            socket.handle = Some(Handle(connection));
         }
     }
 
@@ -320,6 +464,12 @@ unsafe fn ticket<'a>(arg: *mut c_void) -> &'a Ticket {
     unsafe { &*arg.cast::<Ticket>() }
 }
 
+unsafe extern "C" fn opened(arg: *mut c_void, connection: *mut shim::Connection) {
+    // SAFETY: C-core calls this before `closed`.
+    let ticket = unsafe { ticket(arg) };
+    ticket.connections.opened(ticket.number, connection);
+}
+
 unsafe extern "C" fn ready(arg: *mut c_void) {
     // SAFETY: C-core calls this before `closed`.
     let ticket = unsafe { ticket(arg) };
@@ -343,17 +493,6 @@ fn shut_down(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
 }
 
-/// The bytes (and FIN) that the peer's kernel has not acknowledged; for a unix
-/// socket, those that the peer has not read.
-fn unacknowledged(fd: RawFd) -> i32 {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: writes an int; SIOCOUTQ has the number of TIOCOUTQ.
-    match unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &mut bytes) } {
-        0 => bytes,
-        _ => 0,
-    }
-}
-
 /// Lets the kernel end the connection if the peer's does not acknowledge, or does not take, what it
 /// is sent. C-core's own pings cannot tell: they wait behind what the peer does not take. For a
 /// unix socket there is no such thing.
@@ -367,14 +506,6 @@ fn round_trip(fd: RawFd) -> Duration {
     tcp_info(fd).map_or(Duration::ZERO, |it| {
         Duration::from_micros(it.tcpi_rtt.into())
     })
-}
-
-/// How long the peer's kernel has sent neither data nor the acknowledgement of
-/// ours; `None` for a unix socket, where nobody knows.
-fn silence(fd: RawFd) -> Option<Duration> {
-    let info = tcp_info(fd)?;
-    let milliseconds = info.tcpi_last_data_recv.min(info.tcpi_last_ack_recv);
-    Some(Duration::from_millis(milliseconds.into()))
 }
 
 fn tcp_info(fd: RawFd) -> Option<libc::tcp_info> {

@@ -6,15 +6,19 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::connections::Cut;
+use super::drain::{Calls, Patience};
 use super::listener::{Accepted, QUEUE};
 use super::memory::{self, Due, Usage};
 use super::roster::{Beginning, Watched, TICK};
 use super::wake::Wake;
 use super::{worker, Shared};
+use crate::running_time::{RunningTime, SLICE};
 
 /// How often to look whether the peers' kernels have acknowledged the last
-/// bytes, when that is all there is to wait for. No event says so.
-const DELIVERY_CHECK: Duration = Duration::from_millis(1);
+/// bytes, when that is all there is to wait for. No event says so. The longer it takes, the less often: each
+/// time a sixteenth of what it has taken so far.
+const DELIVERY_CHECK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// How long to leave the listeners alone when no connection can be had from them, not even to be
 /// closed, unless a connection of this server ends earlier.
@@ -32,26 +36,24 @@ const ACCEPTED_AT_ONCE: usize = 64;
 /// How often, at the most, it is logged why connections are not served.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often to look for clients that do not take their answers. No event says so either.
-const STUCK_CHECK: Duration = Duration::from_millis(500);
-
-/// As `QUIET`, if a successor serves already, so that nobody waits for this drain's end.
-const QUIET_BESIDE_SUCCESSOR: Duration = Duration::from_secs(5);
-
-/// How long a drain waits for a connection on which nothing happens: four round
+/// How long a drain waits for a connection on which nobody ever made a call: four round
 /// trips (GOAWAY and ping, ack, final GOAWAY, FIN) as the kernel has measured
 /// them, but at least and at most this. The least is what a client on an overloaded machine
 /// was seen to take until it read anything.
-const QUIET: (Duration, Duration) = (Duration::from_millis(600), Duration::from_millis(2500));
+const STRANGERS: (Duration, Duration) = (Duration::from_millis(600), Duration::from_millis(2500));
 
-/// How long C-core may take to let go of connections that were cut.
-const CUT_TIME: Duration = Duration::from_millis(250);
+/// How long before the end of the grace period everybody is told the last call, so that they still hear it: a round
+/// trip on a slow link, but never more than a quarter of the grace period.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(shared: &Arc<Shared>, limit: usize, handshake: Duration) {
     let mut keeper = Housekeeper {
         shared,
         limit,
         handshake,
+        time: RunningTime::begin(Instant::now()),
+        now: Duration::ZERO,
+        meant: Duration::MAX,
         paused_until: None,
         drain: Drain::NotBegun,
         next_sweep: None,
@@ -67,21 +69,25 @@ pub(super) fn run(shared: &Arc<Shared>, limit: usize, handshake: Duration) {
         keeper.turn();
     }
     shared.listening.lock().close();
-    if !matches!(keeper.drain, Drain::Done) {
-        shared.connections.cut();
-    }
+    keeper.tell_of(shared.connections.cut_all());
     shared.server.shut_down(shared.queue.as_raw());
     shared.server.cancel_all_calls();
-    shared.connections.cut();
+    keeper.tell_of(shared.connections.cut_all());
 }
 
 struct Housekeeper<'a> {
     shared: &'a Arc<Shared>,
     limit: usize,
     handshake: Duration,
+    time: RunningTime,
+    /// The time of this turn, which counts only while the process runs.
+    now: Duration,
+    /// How long the last wait was to take.
+    meant: Duration,
     paused_until: Option<Instant>,
     drain: Drain,
-    next_sweep: Option<Instant>,
+    /// In running time.
+    next_sweep: Option<Duration>,
     /// In a drain.
     clients_know_at: Option<Instant>,
     /// A descriptor that can be given up to accept, and close, a connection when there is no other.
@@ -96,11 +102,9 @@ enum Drain {
     NotBegun,
     /// GOAWAY is sent.
     Under {
-        /// Since when no call is in flight.
-        quiet_since: Option<Instant>,
-        patience: Duration,
-        /// Since when every connection that is left has been cut.
-        cut_since: Option<Instant>,
+        /// When, in running time.
+        since: Duration,
+        patience: Patience,
     },
     Done,
 }
@@ -109,12 +113,18 @@ impl Housekeeper<'_> {
     /// Waits for something to do, and does it.
     fn turn(&mut self) {
         let now = Instant::now();
+        self.now = self.time.pass(now, self.meant);
         let mut until = self.shared.timers.run(now);
         let mut at = |time: Option<Instant>| until = [until, time].into_iter().flatten().min();
-        if self.next_sweep.is_some_and(|it| it <= now) {
-            self.next_sweep = self.shared.connections.sweep(now);
+        let is_draining = self.shared.leaving.load(Ordering::SeqCst);
+        if !is_draining && self.next_sweep.is_some_and(|it| it <= self.now) {
+            let next = self.shared.connections.sweep(self.now);
+            // Time is counted in slices while it matters.
+            self.next_sweep = next.map(|it| it.min(self.now.saturating_add(SLICE)));
         }
-        at(self.next_sweep);
+        if !is_draining {
+            at(self.next_sweep.map(|it| now + self.until(it)));
+        }
         at(self.paused_until);
         at(self.watch_workers(now));
         at(self.hire(now));
@@ -127,7 +137,7 @@ impl Housekeeper<'_> {
             }
         }
         at(self.memory.next_look());
-        if self.shared.leaving.load(Ordering::SeqCst) {
+        if is_draining {
             at(self.shared.cut_late_calls(now));
             at(self.go_on_draining(now));
             at(self.tell_when_clients_know(now));
@@ -164,6 +174,11 @@ impl Housekeeper<'_> {
         None
     }
 
+    /// How long until this running time, as far as may be waited at once.
+    fn until(&self, time: Duration) -> Duration {
+        time.saturating_sub(self.now).min(SLICE)
+    }
+
     fn wait(&mut self, until: Option<Instant>) {
         let paused = self.paused_until.is_some_and(|it| it > Instant::now());
         if !paused {
@@ -182,8 +197,9 @@ impl Housekeeper<'_> {
                 revents: 0,
             })
             .collect();
-        let timeout = until.map_or(-1, |until| {
-            let left = until.saturating_duration_since(Instant::now());
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        self.meant = left.unwrap_or(Duration::MAX);
+        let timeout = left.map_or(-1, |left| {
             // Rounded up: a poll that returns too early would spin.
             i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
         });
@@ -195,7 +211,7 @@ impl Housekeeper<'_> {
         if waited[0].revents != 0 {
             self.shared.wake.clear();
             // A connection may have begun to linger.
-            self.next_sweep = Some(Instant::now());
+            self.next_sweep = Some(self.now);
             self.take_given();
             if let Some(until) = &mut self.paused_until {
                 if self.shared.connections.has_one_closed() {
@@ -289,15 +305,27 @@ impl Housekeeper<'_> {
                 )
             });
         }
-        let silent_until = Instant::now() + self.handshake;
-        let sweep = self
-            .next_sweep
-            .map_or(silent_until, |it| it.min(silent_until));
-        self.next_sweep = Some(sweep);
+        let silent_until = self.now.saturating_add(self.handshake);
+        // Soon, since most have spoken by then, and nobody is looked after any more.
+        let sweep = silent_until.min(self.now.saturating_add(SLICE));
+        self.next_sweep = Some(self.next_sweep.map_or(sweep, |it| it.min(sweep)));
         // This thread looks before it waits again, so nobody has to wake it.
         let _ = self.usage.connection(&self.shared.heap);
         let connections = &self.shared.connections;
         connections.add(self.shared, accepted, silent_until);
+    }
+
+    /// Tells the host what was cut.
+    fn tell_of(&self, cut: Cut) {
+        if cut.connections > 0 {
+            log::warn!(
+                "cut {} connections whose clients did not take or acknowledge all that they were sent; \
+                 {} answers did not arrive",
+                cut.connections,
+                cut.answers
+            );
+            self.shared.host.cut(cut.connections, cut.answers);
+        }
     }
 
     /// Returns when to come again, if that is not over.
@@ -324,55 +352,58 @@ impl Housekeeper<'_> {
                 };
                 given.into_iter().for_each(|it| self.admit(it));
                 shared.server.send_goaways();
-                let mut patience =
-                    (shared.connections.longest_round_trip() * 4).clamp(QUIET.0, QUIET.1);
+                let strangers =
+                    (shared.connections.longest_round_trip() * 4).clamp(STRANGERS.0, STRANGERS.1);
                 // Two round trips of the four, more or less.
-                self.clients_know_at = Some(now + patience / 4);
-                if has_successor {
-                    patience = QUIET_BESIDE_SUCCESSOR;
-                }
-                self.drain = Drain::Under {
-                    quiet_since: None,
-                    patience,
-                    cut_since: None,
+                self.clients_know_at = Some(now + strangers / 4);
+                let times = shared.drain_times.get().copied().unwrap_or_default();
+                let grace = times.grace_period;
+                let end = self.now.saturating_add(grace - FAREWELL.min(grace / 4));
+                let patience = Patience {
+                    strangers,
+                    // Beside a successor nobody waits for this drain's end.
+                    silence: match has_successor {
+                        true => Duration::MAX,
+                        false => times.peer_silence,
+                    },
+                    end,
+                    hurry: None,
                 };
+                let since = self.now;
+                self.drain = Drain::Under { since, patience };
                 Some(now)
             }
-            Drain::Under {
-                quiet_since,
-                patience,
-                cut_since,
-            } => {
-                let lingering = shared.connections.release_delivered();
-                let soon = (lingering > 0).then(|| now + DELIVERY_CHECK);
-                if shared.host.in_flight() > 0 {
-                    *quiet_since = None;
-                    if shared.roster.busy() == 0 && shared.is_nothing_detached() {
-                        // Every handler has answered, so it is up to the clients.
-                        let cut = shared.connections.cut_stuck(now);
-                        if cut > 0 {
-                            log::warn!("cut {cut} connections whose clients took no answer");
-                        }
-                    }
-                    return Some(soon.unwrap_or(now + STUCK_CHECK));
-                }
-                let waited = now - *quiet_since.get_or_insert(now);
-                if shared.connections.count() > 0 {
-                    if let Some(left) = shared.connections.cut_quiet(*patience, waited) {
-                        return Some(soon.map_or(now + left, |it| it.min(now + left)));
-                    }
-                    // All are cut. C-core lets go of them in a moment.
-                    let cut_since = *cut_since.get_or_insert_with(|| {
-                        log::info!("cut the connections that did not answer");
-                        now
+            Drain::Under { since, patience } => {
+                if shared.told_to_stop.load(Ordering::SeqCst) {
+                    patience.hurry = Some(match shared.host.in_flight() {
+                        0 => Calls::None,
+                        _ => Calls::Running,
                     });
-                    if now < cut_since + CUT_TIME {
-                        return Some(cut_since + CUT_TIME);
-                    }
                 }
-                self.drain = Drain::Done;
-                shared.host.drained();
-                None
+                let attended = shared.connections.attend(self.now, patience);
+                if attended.finished > 0 {
+                    log::info!(
+                        "told {} clients that do not answer which of their calls is the last",
+                        attended.finished
+                    );
+                }
+                let (since, cut) = (*since, attended.cut);
+                self.tell_of(cut);
+                if attended.waited_for == 0 {
+                    if shared.host.in_flight() > 0 {
+                        // Whoever lands the last wakes this thread.
+                        return None;
+                    }
+                    self.drain = Drain::Done;
+                    shared.host.drained();
+                    return None;
+                }
+                let mut next = attended.next.map_or(SLICE, |it| self.until(it));
+                if attended.lingering > 0 {
+                    let (least, most) = DELIVERY_CHECK;
+                    next = next.min(((self.now - since) / 16).clamp(least, most));
+                }
+                Some(now + next)
             }
             Drain::Done => None,
         }

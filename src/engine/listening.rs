@@ -169,6 +169,7 @@ mod tests {
         }
         fn sent(&self, _: &Arc<Call>) {}
         fn clients_know(&self) {}
+        fn cut(&self, _: u64, _: u64) {}
         fn drained(&self) {
             let _ = self.0.send(());
         }
@@ -258,7 +259,11 @@ mod tests {
             at: None,
             cut: false,
         };
-        old.drain([limit]);
+        let times = crate::engine::DrainTimes {
+            grace_period: LONG,
+            peer_silence: LONG,
+        };
+        old.drain([limit], times);
         is_drained.recv_timeout(LONG).unwrap();
         stop(&old);
         assert!(is_served(

@@ -8,6 +8,7 @@
 mod bytes;
 mod call;
 mod connections;
+mod drain;
 mod housekeeper;
 mod inherited;
 mod library;
@@ -51,6 +52,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub(crate) use self::bytes::{Compression, Message, Outgoing};
 pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, SendError, Wait};
+pub(crate) use self::drain::Times as DrainTimes;
 #[cfg(feature = "systemd")]
 pub(crate) use self::inherited::close_unused;
 pub(crate) use self::inherited::{drop_inherited, inherit, take_socket, Inherited};
@@ -135,6 +137,10 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// The clients have had the time to hear of a drain, and to go.
     fn clients_know(&self);
+
+    /// So many connections were cut on which something may have been lost, with so many answers that had
+    /// been given to the kernel and have not reached the peer's. Their calls have landed already.
+    fn cut(&self, connections: u64, answers: u64);
 
     /// A drain is over: no connection is left that could bring a call.
     fn drained(&self);
@@ -297,6 +303,8 @@ struct Shared {
     /// A drain, or the stop, was asked for: whoever lands the last call, or ends
     /// a connection, has to wake the housekeeper.
     leaving: AtomicBool,
+    /// Set before `leaving`, for a drain.
+    drain_times: OnceLock<DrainTimes>,
     stopping: AtomicBool,
     refusals: Mutex<Refusals>,
     /// What the next client is told to wait, in milliseconds, before it tries elsewhere.
@@ -530,10 +538,6 @@ impl Shared {
         next
     }
 
-    fn is_nothing_detached(&self) -> bool {
-        self.detached_count.load(Ordering::Relaxed) == 0
-    }
-
     /// Whether many calls are in flight.
     fn is_crowded(&self) -> bool {
         self.host.in_flight() >= CROWD
@@ -628,6 +632,7 @@ impl Engine {
             threads: Mutex::default(),
             all_ended: Condvar::new(),
             leaving: AtomicBool::new(false),
+            drain_times: OnceLock::new(),
             stopping: AtomicBool::new(false),
             refusals: Mutex::default(),
             pushback: AtomicU32::new(0),
@@ -738,7 +743,8 @@ impl Engine {
 
     /// Stops listening, sends clients away, serves what is on the wire within the limits, one for
     /// each method; then says `Host::drained`. Returns at once.
-    pub(crate) fn drain(&self, limits: impl IntoIterator<Item = Limit>) {
+    pub(crate) fn drain(&self, limits: impl IntoIterator<Item = Limit>, times: DrainTimes) {
+        let _ = self.shared.drain_times.set(times);
         for (method, limit) in self.shared.methods.iter().zip(limits) {
             method.limit.get_or_init(|| limit);
         }
@@ -752,6 +758,7 @@ impl Engine {
     /// Tells every call that it has to end. Returns how many were told.
     pub(crate) fn tell_to_stop(&self) -> usize {
         self.shared.told_to_stop.store(true, Ordering::SeqCst);
+        self.shared.wake.wake();
         let dropped = self.refuse_waiting();
         let calls = self.shared.open_calls();
         dropped + calls.iter().filter(|call| call.tell_to_stop()).count()

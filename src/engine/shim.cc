@@ -7,11 +7,15 @@
 #include "shim.h"
 
 #include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -47,6 +51,7 @@
 #include "src/core/lib/transport/http2_errors.h"
 #include "src/core/lib/transport/metadata_batch.h"
 #include "src/core/lib/transport/transport.h"
+#include "threads.h"
 #include "tls.h"
 #ifndef TOUCHDOWN_CLIENT
 #include "without_client.h"
@@ -84,6 +89,7 @@ namespace {
 using grpc_core::Duration;
 using grpc_core::ExecCtx;
 using grpc_core::Timestamp;
+using grpc_event_engine::experimental::EventEngine;
 using touchdown::InitClosure;
 
 // How long nothing of a call may have come in before the ack of the drain's
@@ -92,6 +98,19 @@ using touchdown::InitClosure;
 // connection by themselves when told to go, and so do not wait for this.
 constexpr Duration kQuiet = Duration::Milliseconds(50);
 constexpr Duration kHeldAtLeast = Duration::Milliseconds(2);
+
+// How long it is waited for a connection to be quiet before its ack is believed all the
+// same. Whoever begins calls for so long after having acknowledged GOAWAY does not mind it,
+// and is told the last one that is served. What counts is the time that was to be waited:
+// the clock goes on while the process stands still.
+constexpr Duration kHeldAtMost = Duration::Seconds(1);
+
+// How many writes with answers are remembered before it is asked which of them have arrived.
+constexpr size_t kFewAnswers = 64;
+
+// Where `tcpi_bytes_acked` stands in what TCP_INFO gives, in words of 8 bytes. Linux has it since
+// 4.1 (include/uapi/linux/tcp.h); the C library's header does not.
+constexpr size_t kBytesAcked = 15;
 
 // How many bytes of acks are held back. One has 17, and there is hardly ever more
 // than one on its way.
@@ -105,9 +124,19 @@ constexpr size_t kMostHeld = 256;
 constexpr double kResetsAtOnce = 1000;
 constexpr double kResetsPerSecond = 500;
 
-// Follows the frames in what a client sends (RFC 9113, 3.4 and 4.1).
+// An acknowledged ping (RFC 9113, 6.7), but for its payload.
+constexpr uint8_t kPingAck[9] = {0, 0, 8, 6, 1, 0, 0, 0, 0};
+constexpr size_t kPingPayload = 8;
+
+// GOAWAY with 0 as the last stream, and no error (RFC 9113, 6.8).
+constexpr uint8_t kNothingServed[17] = {0, 0, 8, 7};
+
+// Follows the frames in what a side sends (RFC 9113, 3.4 and 4.1).
 class Frames {
  public:
+  // A client begins with a preface, a server does not.
+  explicit Frames(bool of_client) : preface_left_(of_client ? 24 : 0) {}
+
   // The bytes of a run that belong together: to one frame's header, to one
   // frame's payload, or to the preface.
   size_t Take(const uint8_t* bytes, size_t count) {
@@ -133,6 +162,10 @@ class Frames {
   }
 
   bool InPreface() const { return preface_left_ > 0; }
+  // Nothing but the preface, or a part of it.
+  bool BeforeFirst() const {
+    return InPreface() || (header_count_ == 0 && payload_left_ == 0);
+  }
   // Between two frames: nothing of the next has been seen.
   bool AtBoundary() const {
     return preface_left_ == 0 && payload_left_ == 0 &&
@@ -149,17 +182,79 @@ class Frames {
     return header_[0] == 0 && header_[1] == 0 && header_[2] == 8 &&
            header_[3] == 6 && (header_[4] & 1) != 0;
   }
+  bool IsPing() const { return header_[3] == 6 && (header_[4] & 1) == 0; }
+  bool IsGoaway() const { return header_[3] == 7; }
   bool IsReset() const { return header_[3] == 3; }
+  bool IsHeaders() const { return header_[3] == 1; }
+  // Of DATA and HEADERS: whether it is the last of its side.
+  bool IsEnd() const { return header_[3] <= 1 && (header_[4] & 1) != 0; }
+  uint32_t stream() const {
+    return (uint32_t{header_[5]} & 0x7f) << 24 | uint32_t{header_[6]} << 16 |
+           uint32_t{header_[7]} << 8 | uint32_t{header_[8]};
+  }
   // DATA, HEADERS or CONTINUATION.
   bool IsOfCall() const {
     return header_[3] == 0 || header_[3] == 1 || header_[3] == 9;
   }
 
  private:
-  size_t preface_left_ = 24;
+  size_t preface_left_;
   size_t payload_left_ = 0;
   size_t header_count_ = 0;
   uint8_t header_[9];
+};
+
+// The calls of a connection of which no side has sent the end: their streams, in order.
+class OpenCalls {
+ public:
+  void Begin(uint32_t stream) {
+    // What comes again with HEADERS are trailers; clients have no even streams.
+    if (stream <= last_ || stream % 2 == 0) return;
+    last_ = stream;
+    ++count_;
+    streams_.push_back(stream);
+  }
+  // Whether it was open.
+  bool End(uint32_t stream) {
+    const auto it = std::lower_bound(streams_.begin(), streams_.end(), stream);
+    if (it == streams_.end() || *it != stream) return false;
+    streams_.erase(it);
+    return true;
+  }
+  size_t open() const { return streams_.size(); }
+  uint64_t count() const { return count_; }
+
+ private:
+  std::vector<uint32_t> streams_;
+  uint32_t last_ = 0;
+  uint64_t count_ = 0;
+};
+
+// Which answers have reached the peer's kernel. A place is a number of bytes since the
+// connection began.
+class Answers {
+ public:
+  // A write that ends at `place` held so many ends of calls.
+  void Add(uint64_t place, uint32_t count) { written_.push_back({place, count}); }
+  // Everything up to `place` is there.
+  void Arrived(uint64_t place) {
+    while (!written_.empty() && written_.front().place <= place) written_.pop_front();
+    few_ = std::max(kFewAnswers, written_.size() * 2);
+  }
+  bool AreMany() const { return written_.size() >= few_; }
+  uint32_t count() const {
+    uint32_t count = 0;
+    for (const Write& write : written_) count += write.count;
+    return count;
+  }
+
+ private:
+  struct Write {
+    uint64_t place;
+    uint32_t count;
+  };
+  std::deque<Write> written_;
+  size_t few_ = kFewAnswers;
 };
 
 // A TCP endpoint that ends gently. C-core's own would lose calls, twice:
@@ -189,9 +284,69 @@ class Connection {
     Init(&on_ready_, OnReady);
     Init(&on_discard_, OnDiscard);
     Init(&on_timer_, OnTimer);
+    Init(&on_written_, OnWritten);
+    int domain = AF_UNIX;
+    socklen_t size = sizeof(domain);
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
+    is_tcp_ = domain != AF_UNIX;
   }
 
   grpc_endpoint* endpoint() { return &base_; }
+
+  void Reference() { references_.fetch_add(1, std::memory_order_relaxed); }
+
+  void Unreference() {
+    if (references_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    grpc_slice_buffer_destroy(&incoming_);
+    delete this;
+  }
+
+  void Look(touchdown_connection_view* view) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    *view = {};
+    view->gone = finished_;
+    if (finished_) return;
+    view->over = shut_down_ && ended_;
+    const uint64_t acked = Acked();
+    view->received = received_;
+    view->arrived = acked;
+    view->calls = calls_.count();
+    view->open = static_cast<uint32_t>(calls_.open());
+    view->unread = Left(FIONREAD);
+    view->unacknowledged = Left(TIOCOUTQ);
+    answers_.Arrived(acked);
+    view->undelivered = answers_.count();
+    view->mid_frame = !frames_.InPreface() && !frames_.AtBoundary();
+    view->acknowledged = acknowledged_;
+    view->ping_arrived = acknowledged_ || (goaway_place_ != 0 && acked >= goaway_place_);
+  }
+
+  touchdown_finish_result FinishCalls() {
+    grpc_closure* callback = nullptr;
+    bool refused = false;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (finished_ || shut_down_) return TOUCHDOWN_FINISHED;
+      if (Left(FIONREAD) > 0) return TOUCHDOWN_NOT_YET;
+      if (frames_.BeforeFirst()) {
+        refused = true;
+        // Behind TLS it could not be read, and into what is being written nothing may come.
+        if (!is_tls_ && write_callback_ == nullptr) {
+          send(fd_, kNothingServed, sizeof(kNothingServed), MSG_DONTWAIT | MSG_NOSIGNAL);
+        }
+        shutdown(fd_, SHUT_WR);
+      } else if (!frames_.AtBoundary()) {
+        return TOUCHDOWN_MID_FRAME;
+      } else {
+        final_ = true;
+        AcknowledgeForPeer();
+        callback = DeliverHeld();
+      }
+    }
+    if (refused) events_.lingering(arg_);
+    if (callback != nullptr) ExecCtx::Run(DEBUG_LOCATION, callback, absl::OkStatus());
+    return TOUCHDOWN_FINISHED;
+  }
 
   // Begins the write that has waited.
   void Uncork() {
@@ -203,7 +358,7 @@ class Connection {
   // The closure that C-core runs once, when the peer's settings are there or
   // the connection ended without them. It keeps the connection alive.
   grpc_closure* TakeReadyClosure() {
-    references_.fetch_add(1, std::memory_order_relaxed);
+    Reference();
     return &on_ready_;
   }
 
@@ -215,6 +370,27 @@ class Connection {
   static Connection* From(grpc_endpoint* endpoint) {
     static_assert(std::is_standard_layout<grpc_endpoint>::value, "");
     return reinterpret_cast<Connection*>(endpoint);
+  }
+
+  // What the kernel has of the socket, in bytes, as this request of ioctl(2) says.
+  int Left(unsigned long request) const {
+    int bytes = 0;
+    return ioctl(fd_, request, &bytes) == 0 ? bytes : 0;
+  }
+
+  // Up to which place everything that was written has reached the peer's kernel. With
+  // `mutex_`.
+  uint64_t Acked() const {
+    if (is_tcp_) {
+      uint64_t info[32];
+      socklen_t size = sizeof(info);
+      if (getsockopt(fd_, IPPROTO_TCP, TCP_INFO, info, &size) == 0 &&
+          size >= (kBytesAcked + 1) * sizeof(info[0])) {
+        return info[kBytesAcked];
+      }
+    }
+    const uint64_t left = static_cast<uint64_t>(Left(TIOCOUTQ));
+    return place_ - std::min(place_, left);
   }
 
   static void Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
@@ -253,6 +429,7 @@ class Connection {
       std::lock_guard<std::mutex> lock(self->mutex_);
       self->reading_ = false;
       self->ended_ = self->ended_ || self->HasEnded(error);
+      self->received_ += self->incoming_.length;
       if (self->shut_down_) {
         finished = self->ended_ && self->destroyed_;
         read_on = !self->ended_;
@@ -302,7 +479,11 @@ class Connection {
         const size_t taken = frames_.Take(bytes, left);
         if (was_header && frames_.HeaderComplete()) {
           of_call = of_call || frames_.IsOfCall();
-          if (frames_.IsReset()) ++resets;
+          if (frames_.IsHeaders()) calls_.Begin(frames_.stream());
+          if (frames_.IsReset()) {
+            ++resets;
+            calls_.End(frames_.stream());
+          }
         }
         if (draining) Sort(was_header, bytes, taken, &rest);
         bytes += taken;
@@ -343,6 +524,11 @@ class Connection {
     if (!was_header) {
       (holding_ ? held_ : *rest)
           .append(reinterpret_cast<const char*>(bytes), count);
+      if (holding_ && frames_.AtBoundary()) {
+        const char* payload = held_.data() + held_.size() - kPingPayload;
+        acknowledged_ = acknowledged_ || (goaway_ping_written_ &&
+                                          memcmp(payload, ping_, kPingPayload) == 0);
+      }
       return;
     }
     // A header is passed on when it is complete; of one that was under way when
@@ -374,9 +560,92 @@ class Connection {
     grpc_slice_buffer_reset_and_unref(&incoming_);
   }
 
+  // Gives C-core the acks that were held back. The callback is to be run, if there is one.
+  grpc_closure* DeliverHeld() {
+    held_for_ = Duration::Zero();
+    if (held_.empty()) return nullptr;
+    grpc_closure* callback = callback_;
+    callback_ = nullptr;
+    if (callback != nullptr) {
+      Put(&held_, slices_);
+    } else {
+      released_.append(held_);
+      held_.clear();
+    }
+    return callback;
+  }
+
+  // Acknowledges the ping that was sent last, which may have been acknowledged before.
+  void AcknowledgeForPeer() {
+    if (ping_count_ < kPingPayload) return;
+    held_.append(reinterpret_cast<const char*>(kPingAck), sizeof(kPingAck));
+    held_.append(ping_, kPingPayload);
+  }
+
+  // Follows the frames in what C-core writes. Returns a callback to be run, if there is one.
+  grpc_closure* FollowWritten(const grpc_slice_buffer* slices) {
+    bool pinged = false;
+    written_ += slices->length;
+    for (size_t i = 0; i < slices->count; ++i) {
+      const uint8_t* bytes = GRPC_SLICE_START_PTR(slices->slices[i]);
+      size_t left = GRPC_SLICE_LENGTH(slices->slices[i]);
+      while (left > 0) {
+        const bool was_header = written_frames_.AtHeader();
+        const size_t taken = written_frames_.Take(bytes, left);
+        if (!was_header) {
+          if (written_frames_.IsPing()) {
+            const size_t room = kPingPayload - ping_count_;
+            memcpy(ping_ + ping_count_, bytes, std::min(room, taken));
+            ping_count_ += std::min(room, taken);
+          }
+        } else if (written_frames_.HeaderComplete()) {
+          if (written_frames_.IsEnd()) {
+            answers_written_ += calls_.End(written_frames_.stream()) ? 1 : 0;
+          } else if (written_frames_.IsReset()) {
+            calls_.End(written_frames_.stream());
+          } else if (written_frames_.IsGoaway()) {
+            goaway_written_ = true;
+          } else if (written_frames_.IsPing()) {
+            ping_count_ = 0;
+            pinged = true;
+          }
+        }
+        bytes += taken;
+        left -= taken;
+      }
+    }
+    if (!pinged) return nullptr;
+    goaway_ping_written_ = goaway_written_;
+    if (!final_) return nullptr;
+    AcknowledgeForPeer();
+    return DeliverHeld();
+  }
+
+  // A write has ended: what was written is with the kernel.
+  static void OnWritten(void* arg, grpc_error_handle error) {
+    Connection* self = static_cast<Connection*>(arg);
+    grpc_closure* callback;
+    {
+      std::lock_guard<std::mutex> lock(self->mutex_);
+      callback = std::exchange(self->write_callback_, nullptr);
+      if (error.ok()) self->NoteWritten();
+    }
+    ExecCtx::Run(DEBUG_LOCATION, callback, error);
+  }
+
+  void NoteWritten() {
+    place_ = is_tls_ ? touchdown::Encrypted(inner_) : written_;
+    // What is written to a unix socket is with the peer.
+    if (answers_written_ > 0 && is_tcp_) answers_.Add(place_, answers_written_);
+    answers_written_ = 0;
+    if (goaway_ping_written_ && goaway_place_ == 0) goaway_place_ = place_;
+    if (answers_.AreMany()) answers_.Arrived(Acked());
+  }
+
   void SetTimer(Duration time) {
     timer_set_ = true;
-    references_.fetch_add(1, std::memory_order_relaxed);
+    held_for_ += time;
+    Reference();
     grpc_timer_init(&timer_, Timestamp::Now() + time, &on_timer_);
   }
 
@@ -389,15 +658,12 @@ class Connection {
       self->timer_set_ = false;
       if (!self->shut_down_ && !self->held_.empty()) {
         const Duration quiet = Timestamp::Now() - self->last_of_call_;
-        if (quiet < kQuiet || !self->frames_.AtBoundary()) {
-          self->SetTimer(std::max(Duration::Milliseconds(5), kQuiet - quiet));
-        } else if (self->callback_ != nullptr) {
-          callback = self->callback_;
-          self->callback_ = nullptr;
-          Put(&self->held_, self->slices_);
+        // After a pause of the process nothing may seem to have come for a long time.
+        const bool is_quiet = quiet >= kQuiet && self->Left(FIONREAD) == 0;
+        if (self->frames_.AtBoundary() && (is_quiet || self->held_for_ >= kHeldAtMost)) {
+          callback = self->DeliverHeld();
         } else {
-          self->released_.append(self->held_);
-          self->held_.clear();
+          self->SetTimer(std::max(Duration::Milliseconds(5), kQuiet - quiet));
         }
       }
     }
@@ -463,6 +729,10 @@ class Connection {
 
   // C-core has let go and no read is under way.
   void Finish() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      finished_ = true;
+    }
     events_.closed(arg_);
     grpc_endpoint_destroy(inner_);
     Unreference();
@@ -478,12 +748,6 @@ class Connection {
     self->Unreference();
   }
 
-  void Unreference() {
-    if (references_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-    grpc_slice_buffer_destroy(&incoming_);
-    delete this;
-  }
-
   static void AddToPollset(grpc_endpoint* endpoint, grpc_pollset* pollset) {
     grpc_endpoint_add_to_pollset(From(endpoint)->inner_, pollset);
   }
@@ -497,6 +761,16 @@ class Connection {
   static void Write(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
                     grpc_closure* callback, void* arg, int max_frame_size) {
     Connection* self = From(endpoint);
+    grpc_closure* acknowledged;
+    {
+      std::lock_guard<std::mutex> lock(self->mutex_);
+      acknowledged = self->FollowWritten(slices);
+      self->write_callback_ = callback;
+    }
+    if (acknowledged != nullptr) {
+      ExecCtx::Run(DEBUG_LOCATION, acknowledged, absl::OkStatus());
+    }
+    callback = &self->on_written_;
     if (t_corked == self->common_.get()) {
       std::lock_guard<std::mutex> lock(self->common_->mutex);
       if (self->common_->epoch.load(std::memory_order_relaxed) - t_epoch < 2) {
@@ -537,12 +811,14 @@ class Connection {
   const touchdown_connection_events events_;
   void* const arg_;
   // One for C-core and the read that outlives it, one for `on_ready_`, one for
-  // `on_timer_`.
+  // `on_timer_`, and those of `touchdown_connection_reference`.
   std::atomic<int> references_{1};
+  bool is_tcp_ = false;
   grpc_closure on_read_;
   grpc_closure on_ready_;
   grpc_closure on_discard_;
   grpc_closure on_timer_;
+  grpc_closure on_written_;
   grpc_timer timer_;
   // Belongs to the write under way.
   CorkedWrite corked_;
@@ -557,8 +833,11 @@ class Connection {
   bool ended_ = false;  // the peer closed, or the socket failed
   bool shut_down_ = false;
   bool destroyed_ = false;
+  bool finished_ = false;  // the socket is closed, or is about to be
 
-  Frames frames_;
+  Frames frames_{/*of_client=*/true};
+  OpenCalls calls_;
+  uint64_t received_ = 0;
   // When a frame of a call last came in. (`InfPast` cannot be reckoned with.)
   Timestamp last_of_call_ = Timestamp::ProcessEpoch();
   double resets_left_ = kResetsAtOnce;
@@ -568,8 +847,26 @@ class Connection {
   size_t header_delivered_ = 0;
   bool holding_ = false;  // the frame under way is an ack
   bool timer_set_ = false;
+  Duration held_for_ = Duration::Zero();
+  bool acknowledged_ = false;  // by the peer: the ping behind GOAWAY
+  bool final_ = false;         // the peer is not waited for any more
   std::string held_;      // acks of pings, waiting for the connection to be quiet
   std::string released_;  // what C-core gets when it reads next
+
+  // Of what C-core writes: the write under way, of which C-core hears by
+  // `write_callback_`, and all until its end.
+  Frames written_frames_{/*of_client=*/false};
+  grpc_closure* write_callback_ = nullptr;
+  uint64_t written_ = 0;
+  uint32_t answers_written_ = 0;
+  // What the socket has got, and which answers of it may not have arrived.
+  uint64_t place_ = 0;
+  Answers answers_;
+  char ping_[kPingPayload];  // the payload of the last ping
+  size_t ping_count_ = 0;
+  bool goaway_written_ = false;
+  bool goaway_ping_written_ = false;
+  uint64_t goaway_place_ = 0;  // behind that ping, once it is written
 };
 
 const grpc_endpoint_vtable Connection::kVtable = {
@@ -594,10 +891,12 @@ const bool kRegistered = [] {
 
 touchdown_arguments* touchdown_arguments_create(const grpc_channel_args* args) {
   grpc_core::ExecCtx exec_ctx;
-  return new touchdown_arguments{grpc_core::CoreConfiguration::Get()
+  grpc_core::ChannelArgs value = grpc_core::CoreConfiguration::Get()
                                      .channel_args_preconditioning()
-                                     .PreconditionChannelArgs(args),
-                                 std::make_shared<Common>()};
+                                     .PreconditionChannelArgs(args);
+  std::shared_ptr<EventEngine> engine = touchdown::ServerEventEngine();
+  if (engine != nullptr) value = value.SetObject(std::move(engine));
+  return new touchdown_arguments{std::move(value), std::make_shared<Common>()};
 }
 
 void touchdown_arguments_destroy(touchdown_arguments* arguments) {
@@ -623,6 +922,7 @@ int touchdown_server_add_connection(grpc_server* server,
   if (is_tls) inner = touchdown::NewTlsEndpoint(inner, *tls, session);
   Connection* connection =
       new Connection(inner, is_tls, fd, arguments->common, *events, arg);
+  events->opened(arg, reinterpret_cast<touchdown_connection*>(connection));
   grpc_transport* transport =
       grpc_create_chttp2_transport(args, connection->endpoint(), false);
   // A null pointer whose destructor, which would look at a reference count,
@@ -642,12 +942,40 @@ int touchdown_server_add_connection(grpc_server* server,
   return 1;
 }
 
+namespace {
+Connection* From(touchdown_connection* connection) {
+  return reinterpret_cast<Connection*>(connection);
+}
+}  // namespace
+
+void touchdown_connection_reference(touchdown_connection* connection) {
+  From(connection)->Reference();
+}
+
+void touchdown_connection_release(touchdown_connection* connection) {
+  grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
+  grpc_core::ExecCtx exec_ctx;
+  From(connection)->Unreference();
+}
+
+void touchdown_connection_look(touchdown_connection* connection,
+                               touchdown_connection_view* view) {
+  From(connection)->Look(view);
+}
+
+touchdown_finish_result touchdown_connection_finish(touchdown_connection* connection) {
+  grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
+  grpc_core::ExecCtx exec_ctx;
+  return From(connection)->FinishCalls();
+}
+
 void touchdown_server_send_goaways(grpc_server* server,
                                    const touchdown_arguments* arguments) {
   grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
   grpc_core::ExecCtx exec_ctx;
   // Before the first GOAWAY, so that no ack gets through.
   arguments->common->draining.store(true, std::memory_order_release);
+  touchdown::WaitForAcknowledgements();
   grpc_core::Server::FromC(server)->SendGoaways();
 }
 

@@ -18,7 +18,12 @@ extern "C" {
 // What happens to a connection. Each is called on a thread of C-core's
 // choosing, must not block, and must not call back into C-core. `arg` belongs
 // to the caller and is passed for the last time to `closed`.
+typedef struct touchdown_connection touchdown_connection;
+
 typedef struct touchdown_connection_events {
+  // The connection is there. It stays valid until `closed` is called, and longer for
+  // those who hold a reference.
+  void (*opened)(void* arg, touchdown_connection* connection);
   // The peer has sent its HTTP/2 settings: somebody who speaks HTTP/2 is there.
   void (*ready)(void* arg);
   // C-core is done with the connection. Everything was written, FIN was sent,
@@ -28,6 +33,62 @@ typedef struct touchdown_connection_events {
   // The socket is about to be closed.
   void (*closed)(void* arg);
 } touchdown_connection_events;
+
+// What is known of a connection at one moment.
+typedef struct touchdown_connection_view {
+  // The bytes that have been read of what the peer has sent; behind TLS, of what it
+  // means.
+  uint64_t received;
+  // The bytes that have reached the peer's kernel.
+  uint64_t arrived;
+  // The calls that the peer has begun.
+  uint64_t calls;
+  // Those of them of which neither side has sent the end.
+  uint32_t open;
+  // The calls whose end was given to the kernel, and has not reached the peer's. For a
+  // unix socket there are none: what is written is there.
+  uint32_t undelivered;
+  // The bytes that have come and were not read yet.
+  int32_t unread;
+  // The bytes, and FIN, that the peer's kernel has not acknowledged; for a unix socket,
+  // those that the peer has not read.
+  int32_t unacknowledged;
+  // Whether a part of a frame has come, and the rest not yet.
+  uint8_t mid_frame;
+  // Whether the peer has acknowledged the ping behind GOAWAY.
+  uint8_t acknowledged;
+  // Whether that ping has reached the peer's kernel.
+  uint8_t ping_arrived;
+  // Whether the connection is over on both sides: nothing can come any more. Somebody may hold
+  // on to a call of it still.
+  uint8_t over;
+  // Whether it is closed, and nothing else of this is true.
+  uint8_t gone;
+} touchdown_connection_view;
+
+// Another reference, to be had while the connection is valid; and its end. A thread may
+// let go of one at any time.
+void touchdown_connection_reference(touchdown_connection* connection);
+void touchdown_connection_release(touchdown_connection* connection);
+
+// Makes system calls, but does not block.
+void touchdown_connection_look(touchdown_connection* connection,
+                               touchdown_connection_view* view);
+
+typedef enum {
+  // The final GOAWAY, which names the last call that is served, is on its way; with
+  // the last call the connection ends.
+  TOUCHDOWN_FINISHED = 0,
+  // Something has come that was not read yet. It decides which call is the last.
+  TOUCHDOWN_NOT_YET = 1,
+  // A frame has come in part: C-core can be told nothing before it is whole.
+  TOUCHDOWN_MID_FRAME = 2,
+} touchdown_finish_result;
+
+// Ends the wait for the peer to acknowledge GOAWAY, after
+// `touchdown_server_send_goaways`. A peer that has not begun to speak HTTP/2 is told
+// that none of its calls is served, if it can be told, and gets FIN.
+touchdown_finish_result touchdown_connection_finish(touchdown_connection* connection);
 
 // The channel arguments of a server, in the form that a connection needs.
 typedef struct touchdown_arguments touchdown_arguments;
@@ -88,7 +149,8 @@ int touchdown_server_add_connection(grpc_server* server,
 
 // Sends the graceful, two-step GOAWAY on every connection. Calls that are
 // already on the wire are still served, and so is everything else. A connection
-// ends by itself once its client knows and its last call is over.
+// ends by itself once its client has acknowledged that and its last call is over; until
+// when that is waited for, nobody but the caller says (`touchdown_connection_finish`).
 void touchdown_server_send_goaways(grpc_server* server,
                                    const touchdown_arguments* arguments);
 

@@ -9,7 +9,34 @@ use grpcio_sys::{
 };
 
 #[repr(C)]
+pub(super) struct Connection {
+    _opaque: [u8; 0],
+}
+
+/// `touchdown_connection_view`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ConnectionView {
+    pub received: u64,
+    pub arrived: u64,
+    pub calls: u64,
+    pub open: u32,
+    pub undelivered: u32,
+    pub unread: i32,
+    pub unacknowledged: i32,
+    pub mid_frame: bool,
+    pub acknowledged: bool,
+    pub ping_arrived: bool,
+    pub over: bool,
+    pub gone: bool,
+}
+
+pub(super) const FINISHED: c_int = 0;
+pub(super) const NOT_YET: c_int = 1;
+
+#[repr(C)]
 pub(super) struct ConnectionEvents {
+    pub opened: unsafe extern "C" fn(*mut c_void, *mut Connection),
     pub ready: unsafe extern "C" fn(*mut c_void),
     pub lingering: unsafe extern "C" fn(*mut c_void),
     pub closed: unsafe extern "C" fn(*mut c_void),
@@ -57,6 +84,10 @@ unsafe extern "C" {
         tls: *const TlsFunctions,
         session: *mut TlsSession,
     ) -> c_int;
+    pub(super) fn touchdown_connection_reference(connection: *mut Connection);
+    pub(super) fn touchdown_connection_release(connection: *mut Connection);
+    pub(super) fn touchdown_connection_look(connection: *mut Connection, view: *mut ConnectionView);
+    pub(super) fn touchdown_connection_finish(connection: *mut Connection) -> c_int;
     pub(super) fn touchdown_server_send_goaways(
         server: *mut grpc_server,
         arguments: *const Arguments,

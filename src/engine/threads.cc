@@ -29,7 +29,7 @@
 // Like shim.cc, this is compiled without NDEBUG, and uses only what is the same with and
 // without. Of a `grpc_timer` that is what comes before the debugging field.
 
-#include "shim.h"
+#include "threads.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -38,6 +38,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <limits>
 #include <memory>
@@ -64,6 +65,7 @@
 #include "src/core/lib/iomgr/iomgr_internal.h"
 #include "src/core/lib/iomgr/timer.h"
 #include "src/core/lib/iomgr/timer_manager.h"
+#include "shim.h"
 
 #ifdef NDEBUG
 #error "threads.cc needs the larger layout of grpc_closure: compile it without NDEBUG"
@@ -81,6 +83,13 @@ using grpc_event_engine::experimental::EventEngine;
 // does, some seconds ahead of it.
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 constexpr int64_t kSecond = 1000 * 1000 * 1000;
+
+// A process that stood still (stopped, frozen, moved to another machine) finds that time has
+// passed, and what has come meanwhile unread. So whoever polls gets a head start: what has come
+// may be just what a timer waits for, such as the answer to a keepalive's ping. A thread that
+// wakes later than this stood still, or had to wait as long for its turn.
+constexpr int64_t kLate = 150 * 1000 * 1000;
+constexpr int64_t kHeadStart = 250 * 1000 * 1000;
 
 int64_t Nanoseconds(int64_t seconds, int64_t rest) {
   return seconds >= kNever / kSecond ? kNever : seconds * kSecond + rest;
@@ -383,7 +392,7 @@ class Worker {
   }
 
   bool Next(Task* task) {
-    if (!order_.empty() && order_.begin()->first <= Now()) {
+    if (!order_.empty() && std::max(order_.begin()->first, resume_at_) <= Now()) {
       *task = Remove(order_.begin()->second);
       if (task->timer != nullptr) task->timer->pending = false;
       return true;
@@ -395,7 +404,8 @@ class Worker {
   }
 
   void Sleep(Thread* self) {
-    const int64_t until = order_.empty() ? kNever : order_.begin()->first;
+    const int64_t until =
+        order_.empty() ? kNever : std::max(order_.begin()->first, resume_at_);
     self->asleep = true;
     self->asleep_until = until;
     if (until == kNever) {
@@ -403,6 +413,8 @@ class Worker {
     } else {
       const timespec time = SystemTime(until);
       pthread_cond_timedwait(&changed_, mutex_.native_handle(), &time);
+      const int64_t now = Now();
+      if (now > Later(until, kLate)) resume_at_ = Later(now, kHeadStart);
     }
     self->asleep = false;
   }
@@ -425,6 +437,8 @@ class Worker {
   std::deque<Task> ready_;
   // What is to be run later, in order of time, and where it is.
   std::set<std::pair<int64_t, uint32_t>> order_;
+  // Until when nothing of it is run, whatever its time: see `kHeadStart`.
+  int64_t resume_at_ = 0;
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_;
   // Whether C-core is.
@@ -432,7 +446,7 @@ class Worker {
   Thread* thread_ = nullptr;
 };
 
-class Engine final : public EventEngine {
+class Engine : public EventEngine {
  public:
   bool IsWorkerThread() override { return t_is_worker; }
 
@@ -479,6 +493,28 @@ class Engine final : public EventEngine {
  private:
   static absl::Status Missing() {
     return absl::UnimplementedError("the event engine has no sockets");
+  }
+};
+
+// How long C-core waits for the acknowledgement of the ping behind its GOAWAY
+// (chttp2_transport.cc, `GracefulGoaway`) before it sends the final one, on its own and by the
+// clock. How long it is to be waited is not C-core's to say here, so this time does not come to
+// an end; the wait does, with the acknowledgement or the connection.
+constexpr EventEngine::Duration kGoawayTime = std::chrono::seconds(20);
+constexpr EventEngine::Duration kNoEnd = std::chrono::hours(24 * 365);
+
+std::atomic<bool> g_goaways_sent{false};
+
+// For the connections of servers alone: a client's keepalive takes 20 s by default.
+class ServerEngine final : public Engine {
+ public:
+  using Engine::RunAfter;
+  TaskHandle RunAfter(Duration when,
+                      absl::AnyInvocable<void()> closure) override {
+    if (when == kGoawayTime && g_goaways_sent.load(std::memory_order_relaxed)) {
+      when = kNoEnd;
+    }
+    return Engine::RunAfter(when, std::move(closure));
   }
 };
 
@@ -597,6 +633,17 @@ const bool g_installed = [] {
 }();
 
 }  // namespace
+
+std::shared_ptr<EventEngine> touchdown::ServerEventEngine() {
+  if (!g_installed || NeedsSockets()) return nullptr;
+  static const std::shared_ptr<EventEngine>& engine =
+      *new std::shared_ptr<EventEngine>(new ServerEngine);
+  return engine;
+}
+
+void touchdown::WaitForAcknowledgements() {
+  g_goaways_sent.store(true, std::memory_order_relaxed);
+}
 
 void touchdown_end_spare_threads(void) {
   if (!g_installed) return;

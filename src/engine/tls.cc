@@ -101,6 +101,11 @@ class TlsEndpoint {
     return tcp_ended_ || shut_down_;
   }
 
+  uint64_t Encrypted() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return encrypted_;
+  }
+
   void SayGoodbye(int fd) {
     std::lock_guard<std::mutex> lock(mutex_);
     discarding_ = true;
@@ -283,6 +288,7 @@ class TlsEndpoint {
     functions_.take_out(session_, &outgoing_);
     if (outgoing_.length > 0) {
       writing_ = true;
+      encrypted_ += outgoing_.length;
       Reference();
       lock->unlock();
       grpc_endpoint_write(tcp_, &outgoing_, &on_write_, nullptr,
@@ -424,6 +430,7 @@ class TlsEndpoint {
   // Ciphertext that was taken in, of whose memory the next plaintext is made.
   grpc_slice_buffer room_;
   grpc_slice_buffer plaintext_;
+  uint64_t encrypted_ = 0;
   bool writing_ = false;
   bool tcp_ended_ = false;
   bool discarding_ = false;
@@ -449,6 +456,10 @@ grpc_endpoint* NewTlsEndpoint(grpc_endpoint* tcp,
 
 bool HasTcpEnded(grpc_endpoint* tls) {
   return TlsEndpoint::From(tls)->HasTcpEnded();
+}
+
+uint64_t Encrypted(grpc_endpoint* tls) {
+  return TlsEndpoint::From(tls)->Encrypted();
 }
 
 void SayGoodbye(grpc_endpoint* tls, int fd) {

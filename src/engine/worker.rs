@@ -342,6 +342,7 @@ impl Worker<'_> {
     /// Answers a call that waits for no worker.
     fn answer(&self, call: Arc<Call>, message: Option<Message>) {
         let shared = self.shared;
+        call.give_up();
         let open = shared.prompt_calls.fetch_add(1, Ordering::Relaxed);
         if message.is_none() {
             let why = "the request ended before its message";

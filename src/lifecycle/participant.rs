@@ -62,6 +62,13 @@ pub trait Participant: Send + Sync + 'static {
         Calls::default()
     }
 
+    /// How many connections it has cut on which something may have been lost: a part of a call had come, or
+    /// what was sent had not been acknowledged. One that its peer has closed is none, nor is one that could be
+    /// closed in order.
+    fn connections_cut(&self) -> u64 {
+        0
+    }
+
     /// Asked at intervals, if there is a watchdog: does it still work? It says so by
     /// [`Check::passed`], here or later, from the thread whose end or hang must not go unnoticed. Must
     /// not block. Not asked from [`Phase::Closing`](super::Phase::Closing) on.
@@ -118,6 +125,9 @@ pub struct Calls {
     pub refused: u64,
     /// Their callers did not wait for the end.
     pub caller_left: u64,
+    /// Ended, but their connection was cut before the answer had reached the peer: its kernel had not
+    /// acknowledged it, or it had not gone out at all, because the peer took nothing.
+    pub undelivered: u64,
     /// Ended before the grace period was over, because that is the policy for their kind.
     pub cut: u64,
     /// Told to give up when the grace period was over, and left.
@@ -134,6 +144,7 @@ impl Add for Calls {
             completed: self.completed.saturating_add(other.completed),
             refused: self.refused.saturating_add(other.refused),
             caller_left: self.caller_left.saturating_add(other.caller_left),
+            undelivered: self.undelivered.saturating_add(other.undelivered),
             cut: self.cut.saturating_add(other.cut),
             told_to_stop: self.told_to_stop.saturating_add(other.told_to_stop),
             abandoned: self.abandoned.saturating_add(other.abandoned),

@@ -23,6 +23,7 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// | Draining | [`grace_period`](Self::grace_period) | 30 s | what Kubernetes grants a pod; a third of what systemd grants a unit (90 s) |
 /// | Cancelling | [`force_period`](Self::force_period) | 5 s | time for a handler to notice that it was told |
 /// | Closing | [`closing`](Self::closing) | 10 s | two hooks at their default limit of 5 s, one after the other |
+/// | in Draining | [`peer_silence`](Self::peer_silence) | 25 s | longer than a link or a machine commonly pauses, shorter than the grace period |
 /// | all | [`hard_deadline`](Self::hard_deadline) | their sum and 5 s | so that it fires only if a phase did not end when it had to |
 ///
 /// If a supervisor kills the program some time after SIGTERM, let the hard deadline end before
@@ -41,6 +42,7 @@ pub struct Plan {
     grace_period: Duration,
     force_period: Duration,
     closing: Duration,
+    peer_silence: Duration,
     hard_deadline: Option<Duration>,
 }
 
@@ -52,6 +54,7 @@ impl Plan {
             grace_period: Duration::from_secs(30),
             force_period: Duration::from_secs(5),
             closing: Duration::from_secs(10),
+            peer_silence: Duration::from_secs(25),
             hard_deadline: None,
         }
     }
@@ -87,6 +90,26 @@ impl Plan {
         self
     }
 
+    /// Sets how long Draining waits for a connection that has had calls, has none now as far as can be known, and of
+    /// whose peer nothing is heard, not even an acknowledgement from its kernel; no longer than the grace period.
+    ///
+    /// A call may be on its way on it: a radio link that changes cells holds packets for seconds, and so does the
+    /// migration of a virtual machine. Calls that such a peer had sent within this time are served. When it is over,
+    /// the peer is sent the number of the last call that was served, so that a client of gRPC that comes back makes
+    /// the others again by itself; if it does not acknowledge that within a second either, the connection is cut, which the
+    /// [report](super::Report::connections_cut) says.
+    ///
+    /// What it costs: a stop takes so long if a client has vanished without a word shortly before (power, cable,
+    /// radio), as long as nobody has noticed: until the server's keepalive, 80 s after the last word by default.
+    /// Clients that close their connections, or acknowledge that they are told to go, are not waited for; nor are
+    /// those that never made a call. Beside a successor, to which new calls go, nobody is in a hurry, and the grace period
+    /// takes this one's place.
+    #[must_use]
+    pub const fn peer_silence(mut self, time: Duration) -> Self {
+        self.peer_silence = time;
+        self
+    }
+
     /// Sets the time after which the process exits whatever happens, counted from the moment when
     /// the stop was asked for. [`Duration::MAX`] means never.
     #[must_use]
@@ -113,6 +136,11 @@ impl Plan {
     /// The longest time of the closing phase.
     pub const fn get_closing(&self) -> Duration {
         self.closing
+    }
+
+    /// How long Draining waits for a silent peer.
+    pub const fn get_peer_silence(&self) -> Duration {
+        self.peer_silence
     }
 
     /// The hard deadline: as set, or the sum of the phases and 5 s.

@@ -20,7 +20,7 @@ pub mod exit_code {
     /// Nothing was told to stop before its end, and all hooks did their work.
     pub const CLEAN: u8 = 0;
     /// Something was in flight when the grace period ended, or when a second signal cut it short,
-    /// and was told to stop.
+    /// and was told to stop. Or a connection was cut on which something may have been lost.
     pub const FORCED: u8 = 3;
     /// The hard deadline passed. The process has written what was still running to its standard
     /// error, and has exited on the spot.
@@ -174,7 +174,11 @@ pub struct Report {
     pub phases: Vec<PhaseReport>,
     /// What became of the calls of all participants.
     pub calls: Calls,
-    /// Whether something in flight was told to stop before its end.
+    /// How many connections were cut on which something may have been lost; see
+    /// [`Participant::connections_cut`](super::Participant::connections_cut).
+    pub connections_cut: u64,
+    /// Whether something in flight was told to stop before its end, an answer did not arrive, or a connection was
+    /// cut on which something may have been lost.
     pub forced: bool,
     /// What was still in flight when the wait for it ended, and which hooks, workers and reloads were
     /// left behind.
@@ -194,6 +198,7 @@ impl Report {
             took: Duration::ZERO,
             phases: Vec::new(),
             calls: Calls::default(),
+            connections_cut: 0,
             forced: false,
             abandoned: Vec::new(),
             startup: Vec::new(),
@@ -247,6 +252,7 @@ impl Report {
             completed,
             refused,
             caller_left,
+            undelivered,
             cut,
             told_to_stop,
             abandoned,
@@ -254,9 +260,13 @@ impl Report {
         let _ = write!(
             out,
             ",\"calls\":{{\"completed\":{completed},\"refused\":{refused},\
-             \"caller_left\":{caller_left},\"cut\":{cut},\"told_to_stop\":{told_to_stop},\"abandoned\":{abandoned}}}"
+             \"caller_left\":{caller_left},\"undelivered\":{undelivered},\"cut\":{cut},\"told_to_stop\":{told_to_stop},\"abandoned\":{abandoned}}}"
         );
-        let _ = write!(out, ",\"forced\":{},\"abandoned\":", self.forced);
+        let _ = write!(
+            out,
+            ",\"connections_cut\":{},\"forced\":{},\"abandoned\":",
+            self.connections_cut, self.forced
+        );
         push_list(&mut out, &self.abandoned, |out, name| {
             push_string(out, name)
         });
@@ -289,15 +299,19 @@ impl fmt::Display for Report {
         }
         let _ = write!(
             line,
-            "; calls: {} completed, {} refused, {} left by their callers, {} cut, {} told to stop, \
-             {} abandoned",
+            "; calls: {} completed, {} refused, {} left by their callers, {} undelivered, {} cut, \
+             {} told to stop, {} abandoned",
             self.calls.completed,
             self.calls.refused,
             self.calls.caller_left,
+            self.calls.undelivered,
             self.calls.cut,
             self.calls.told_to_stop,
             self.calls.abandoned
         );
+        if self.connections_cut > 0 {
+            let _ = write!(line, "; connections cut: {}", self.connections_cut);
+        }
         for (kind, hooks) in [("start-up", &self.startup), ("hooks", &self.hooks)] {
             for (place, hook) in hooks.iter().enumerate() {
                 let between = if place == 0 { "; " } else { ", " };

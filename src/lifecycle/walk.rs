@@ -295,14 +295,19 @@ impl Walk {
         let reloads = shared.reloads.running().into_iter();
         abandoned.extend(reloads.map(|name| format!("reload {name}")));
         let calls = self.calls();
+        let connections_cut = self.connections_cut();
         let end = shared.enter(Phase::Stopped);
         let report = Report {
             reason,
             took: end.saturating_duration_since(*shared.began.get().unwrap_or(&end)),
             phases: phases(self.start, &shared.control.lock().history),
             calls,
+            connections_cut,
             // On a stop during start-up nothing is drained, and a server may have calls all the same.
-            forced: drained.forced || calls.abandoned > 0,
+            forced: drained.forced
+                || calls.abandoned > 0
+                || calls.undelivered > 0
+                || connections_cut > 0,
             abandoned,
             startup: self.startup.clone(),
             hooks,
@@ -340,6 +345,16 @@ impl Walk {
             sum + caught("participant, asked for its calls,", || participant.calls())
                 .unwrap_or_default()
         })
+    }
+
+    fn connections_cut(&self) -> u64 {
+        let participants = self.shared.participants();
+        let cut = participants.iter().filter_map(|participant| {
+            caught("participant, asked for its connections,", || {
+                participant.connections_cut()
+            })
+        });
+        cut.fold(0, u64::saturating_add)
     }
 
     /// Calls the observers for every transition that they have not been told of.

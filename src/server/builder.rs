@@ -500,6 +500,7 @@ impl ServerBuilder {
         let mut limits = DrainLimits {
             policies: Vec::new(),
             grace_period: lifecycle.plan().get_grace_period(),
+            peer_silence: lifecycle.plan().get_peer_silence(),
             cut_early_after: self.cut_early_after,
         };
         for service in self.services {

@@ -24,6 +24,7 @@ pub(super) struct Dispatch {
     message_limit: usize,
     pub(super) health: Arc<health::Board>,
     counts: Counts,
+    connections_cut: AtomicU64,
     /// Keeps the lifecycle from taking the drain for complete.
     draining: Mutex<Option<OwnedGuard>>,
 }
@@ -34,6 +35,8 @@ struct Counts {
     landed: AtomicU64,
     refused: AtomicU64,
     caller_left: AtomicU64,
+    /// Of those that landed, how many answers did not arrive.
+    undelivered: AtomicU64,
     cut: AtomicU64,
     told_to_stop: AtomicU64,
     abandoned: AtomicU64,
@@ -55,6 +58,7 @@ impl Dispatch {
             message_limit,
             health,
             counts: Counts::default(),
+            connections_cut: AtomicU64::new(0),
             draining: Mutex::new(Some(in_flight)),
         }
     }
@@ -65,6 +69,7 @@ impl Dispatch {
             completed: 0,
             refused: get(&self.counts.refused),
             caller_left: get(&self.counts.caller_left),
+            undelivered: get(&self.counts.undelivered),
             cut: get(&self.counts.cut),
             told_to_stop: get(&self.counts.told_to_stop),
             abandoned: get(&self.counts.abandoned),
@@ -73,6 +78,7 @@ impl Dispatch {
             // They land too, a moment later.
             counts.refused,
             counts.caller_left,
+            counts.undelivered,
             counts.cut,
             counts.told_to_stop,
             get(&self.counts.abandoned_landed),
@@ -82,6 +88,10 @@ impl Dispatch {
             completed: landed.saturating_sub(others.iter().sum()),
             ..counts
         }
+    }
+
+    pub(super) fn connections_cut(&self) -> u64 {
+        self.connections_cut.load(Ordering::SeqCst)
     }
 
     pub(super) fn add_abandoned(&self, count: usize) {
@@ -213,6 +223,7 @@ impl Host for Dispatch {
             // Most calls are counted once.
             Landed::Completed | Landed::Refused => None,
             Landed::CallerLeft => Some(&counts.caller_left),
+            Landed::Undelivered => Some(&counts.undelivered),
             Landed::Cut => Some(&counts.cut),
             Landed::ToldToStop => Some(&counts.told_to_stop),
             Landed::Abandoned => Some(&counts.abandoned_landed),
@@ -236,6 +247,12 @@ impl Host for Dispatch {
 
     fn clients_know(&self) {
         self.health.close();
+    }
+
+    fn cut(&self, connections: u64, answers: u64) {
+        self.counts.undelivered.fetch_add(answers, Ordering::SeqCst);
+        self.connections_cut
+            .fetch_add(connections, Ordering::SeqCst);
     }
 
     fn drained(&self) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::engine::{Address, Engine, Host, Inherited, Limit};
+use crate::engine::{Address, DrainTimes, Engine, Host, Inherited, Limit};
 use crate::lifecycle::{Calls, Check, Lifecycle, Participant, Report, Token};
 
 use super::dispatch::Dispatch;
@@ -45,6 +45,7 @@ pub(super) struct DrainLimits {
     /// In the order of the engine's list.
     pub(super) policies: Vec<DrainPolicy>,
     pub(super) grace_period: Duration,
+    pub(super) peer_silence: Duration,
     /// A share of the grace period.
     pub(super) cut_early_after: f64,
 }
@@ -218,7 +219,11 @@ impl Participant for Running {
         if !self.dispatch.health.is_ready() {
             self.dispatch.health.close();
         }
-        self.engine.drain(self.limits.begin(Instant::now()));
+        let times = DrainTimes {
+            grace_period: self.limits.grace_period,
+            peer_silence: self.limits.peer_silence,
+        };
+        self.engine.drain(self.limits.begin(Instant::now()), times);
     }
 
     fn cancel(&self) {
@@ -281,6 +286,10 @@ impl Participant for Running {
 
     fn calls(&self) -> Calls {
         self.dispatch.calls()
+    }
+
+    fn connections_cut(&self) -> u64 {
+        self.dispatch.connections_cut()
     }
 
     fn check(&self, check: Check) {
