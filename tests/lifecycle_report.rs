@@ -27,10 +27,12 @@ fn report() -> Report {
         completed: u64::MAX,
         refused: 1,
         caller_left: 4,
+        undelivered: 6,
         cut: 5,
         told_to_stop: 2,
         abandoned: 3,
     };
+    *part.connections_cut.lock().unwrap() = 7;
     lifecycle.enlist(part).unwrap();
     lifecycle.serving().unwrap();
     let _work = lifecycle.in_flight().enter_owned().unwrap();
@@ -47,8 +49,9 @@ fn it_prints_on_one_line() {
         "stopped by force in ",
         "(exit 3): requested: Überholung 🛬",
         "draining ",
-        "18446744073709551615 completed, 1 refused, 4 left by their callers, 5 cut, 2 told to stop, 3 abandoned",
+        "18446744073709551615 completed, 1 refused, 4 left by their callers, 6 undelivered, 5 cut, 2 told to stop, 3 abandoned",
         "a \"hook\" failed (line one line two  ) in ",
+        "connections cut: 7",
         "abandoned: part: C:\\pump",
     ] {
         assert!(line.contains(part), "no {part:?} in {line}");
@@ -65,7 +68,8 @@ assert r["reason"] == "requested" and r["detail"] == "Überholung 🛬\0", r
 assert r["exit_code"] == 3 and r["forced"] is True, r
 assert r["took_ms"] >= 0, r
 assert [p["phase"] for p in r["phases"]] == ["starting", "serving", "lame duck", "draining", "cancelling", "closing"], r
-assert r["calls"] == {"completed": 2**64 - 1, "refused": 1, "caller_left": 4, "cut": 5, "told_to_stop": 2, "abandoned": 3}, r
+assert r["calls"] == {"completed": 2**64 - 1, "refused": 1, "caller_left": 4, "undelivered": 6, "cut": 5, "told_to_stop": 2, "abandoned": 3}, r
+assert r["connections_cut"] == 7, r
 assert r["abandoned"] == ["part: C:\\pump"], r
 assert [(h["name"], h["outcome"], h["message"]) for h in r["hooks"]] == [
     ("close part", "done", None), ('a "hook"', "failed", "line one\nline two\t\a")], r

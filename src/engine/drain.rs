@@ -10,8 +10,8 @@
 //! | has no HTTP/2 on it yet, or never had a call and its peer's kernel has acknowledged everything | [`Patience::strangers`] |
 //! | has a call on it, or a part of one, or an answer that the peer's kernel has not acknowledged | until [`Patience::end`] |
 //! | has only calls on it that are not waited for, such as health checks and those that the server has ended because their time was over, and the peer takes nothing | [`NOT_TAKEN`] |
-//! | had calls, and its peer's kernel answers, but GOAWAY is not acknowledged | until [`Patience::end`]; but who goes on to begin calls for [`HEEDLESS`] after GOAWAY has reached its kernel is told the last one |
-//! | had calls, and nothing of its peer is heard, not even of its kernel | [`Patience::silence`] |
+//! | had calls, and its peer has not acknowledged GOAWAY | [`Patience::silence`] since the last sign of life, but not beyond [`Patience::end`] |
+//! | had calls, and goes on to begin some for [`HEEDLESS`] after GOAWAY has reached its peer's kernel | no longer |
 //! | was told the last call, and has none left | [`LAST_WORDS`] without a sign of life, or half of [`Patience::strangers`] if it never had any |
 //!
 //! What is written here decides from what it is given: what is seen of the connection, and the time, which counts only
@@ -50,7 +50,7 @@ pub(crate) struct Times {
 pub(super) struct Patience {
     /// For who never made a call.
     pub(super) strangers: Duration,
-    /// For who has made calls, and of whom nothing is heard.
+    /// For who has made calls, since anything was heard.
     pub(super) silence: Duration,
     /// When everybody is told the last call.
     pub(super) end: Duration,
@@ -182,7 +182,6 @@ impl Watch {
             Stage::Ready if view.calls == 0 && view.unacknowledged == 0 => {
                 alive + patience.strangers
             }
-            Stage::Ready if view.unacknowledged == 0 => patience.end,
             Stage::Ready => silence,
         };
         let until = match (patience.hurry, self.finished) {
@@ -213,5 +212,260 @@ impl Watch {
         }
         let (since, calls) = *self.heedless.get_or_insert((now, view.calls));
         view.calls > calls && now >= since + HEEDLESS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        strangers: Duration::from_millis(600),
+        silence: Duration::from_secs(25),
+        end: Duration::from_secs(29),
+        hurry: None,
+    };
+
+    const START: Duration = Duration::ZERO;
+
+    fn at(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// A client that has had calls and has sent everything of them, and whose kernel has everything.
+    fn idle() -> View {
+        View {
+            received: 100,
+            arrived: 200,
+            calls: 3,
+            ping_arrived: true,
+            ..View::default()
+        }
+    }
+
+    /// What is done first, and when, with a connection on which nothing changes.
+    fn first(stage: Stage, view: &View, patience: &Patience) -> (Step, Duration) {
+        let mut watch = Watch::default();
+        let mut now = START;
+        loop {
+            match watch.step(stage, view, now, patience) {
+                Step::Wait(until) => {
+                    assert!(until > now, "it would spin");
+                    now = until;
+                    if now > at(60.0) {
+                        return (Step::Wait(until), now);
+                    }
+                }
+                step => return (step, now),
+            }
+        }
+    }
+
+    #[test]
+    fn who_never_made_a_call_delays_nobody() {
+        let none = View { calls: 0, ..idle() };
+        let soon = (Step::Finish, PATIENCE.strangers);
+        assert_eq!(first(Stage::Silent, &none, &PATIENCE), soon);
+        assert_eq!(first(Stage::Ready, &none, &PATIENCE), soon);
+    }
+
+    #[test]
+    fn what_is_on_a_connection_has_the_grace_period() {
+        let half = View { open: 1, ..idle() };
+        let part = View {
+            mid_frame: true,
+            ..idle()
+        };
+        let not_there = View {
+            undelivered: 1,
+            unacknowledged: 9,
+            ..idle()
+        };
+        for view in [half, part, not_there] {
+            assert_eq!(
+                first(Stage::Ready, &view, &PATIENCE),
+                (Step::Finish, PATIENCE.end)
+            );
+        }
+        let (step, _) = first(Stage::Lingering, &not_there, &PATIENCE);
+        assert!(
+            matches!(step, Step::Wait(_)),
+            "{step:?}: it is for others to end it"
+        );
+    }
+
+    #[test]
+    fn who_is_silent_has_a_time_of_its_own_and_then_is_told_the_last_call_before_it_is_cut() {
+        let silent = View {
+            unacknowledged: 17,
+            ping_arrived: false,
+            ..idle()
+        };
+        // The program may stand still, and its kernel not.
+        let told = (Step::Finish, PATIENCE.silence);
+        assert_eq!(first(Stage::Ready, &idle(), &PATIENCE), told);
+        assert_eq!(
+            first(Stage::Ready, &silent, &PATIENCE),
+            (Step::Finish, PATIENCE.silence)
+        );
+        let mut watch = Watch::default();
+        watch.step(Stage::Ready, &silent, START, &PATIENCE);
+        watch.finished(PATIENCE.silence);
+        let step = |watch: &mut Watch, view, seconds| {
+            watch.step(Stage::Lingering, view, at(seconds), &PATIENCE)
+        };
+        assert_eq!(step(&mut watch, &silent, 25.5), Step::Wait(at(26.0)));
+        let mut heard = watch;
+        assert_eq!(step(&mut watch, &silent, 26.0), Step::Cut);
+        let arrived = View {
+            arrived: 217,
+            unacknowledged: 1,
+            ..silent
+        };
+        assert_eq!(step(&mut heard, &arrived, 26.0), Step::Wait(at(27.0)));
+        let all = View {
+            unacknowledged: 0,
+            ..arrived
+        };
+        assert_eq!(step(&mut heard, &all, 26.1), Step::Release);
+        let beside = Patience {
+            silence: Duration::MAX,
+            ..PATIENCE
+        };
+        assert_eq!(
+            first(Stage::Ready, &silent, &beside),
+            (Step::Finish, PATIENCE.end)
+        );
+    }
+
+    #[test]
+    fn who_goes_on_to_begin_calls_after_goaway_has_arrived_is_told_the_last() {
+        let mut watch = Watch::default();
+        let mut calls = 3;
+        let mut step = |seconds, more, ping_arrived, acknowledged| {
+            calls += more;
+            let view = View {
+                calls,
+                received: 100 + calls,
+                ping_arrived,
+                acknowledged,
+                ..idle()
+            };
+            watch.step(Stage::Ready, &view, at(seconds), &PATIENCE)
+        };
+        let waits = |since| Step::Wait(at(since) + PATIENCE.silence);
+        assert_eq!(step(0.1, 1, false, false), waits(0.1));
+        assert_eq!(step(0.2, 0, true, false), waits(0.1));
+        // What was on its way.
+        assert_eq!(step(0.3, 2, true, false), waits(0.3));
+        assert_eq!(step(1.2, 1, true, false), waits(1.2));
+        // A client that was stopped for ten seconds sends what it had begun.
+        assert_eq!(step(1.31, 0, true, false), Step::Finish);
+        let mut acknowledges = Watch::default();
+        for (seconds, calls) in [(0.1, 3), (0.2, 4), (5.0, 5)] {
+            let acknowledged = seconds > 0.3;
+            let view = View {
+                calls,
+                acknowledged,
+                ..idle()
+            };
+            let step = acknowledges.step(Stage::Ready, &view, at(seconds), &PATIENCE);
+            assert!(matches!(step, Step::Wait(_)), "{step:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_come_is_read_before_anything_is_decided() {
+        let unread = View {
+            unread: 1,
+            calls: 0,
+            ..idle()
+        };
+        for stage in [Stage::Silent, Stage::Ready] {
+            let (step, _) = first(stage, &unread, &PATIENCE);
+            assert!(matches!(step, Step::Wait(_)), "{step:?}");
+        }
+    }
+
+    #[test]
+    fn in_a_hurry_everybody_is_told_at_once_and_cut_once_nothing_runs() {
+        let hurry = |calls| Patience {
+            hurry: Some(calls),
+            ..PATIENCE
+        };
+        let half = View { open: 1, ..idle() };
+        let now = at(3.0);
+        let mut watch = Watch::default();
+        assert_eq!(
+            watch.step(Stage::Ready, &half, now, &hurry(Calls::Running)),
+            Step::Finish
+        );
+        watch.finished(now);
+        let later = at(9.0);
+        let step = watch.step(Stage::Ready, &half, later, &hurry(Calls::Running));
+        assert!(matches!(step, Step::Wait(_)), "{step:?}");
+        let step = watch.step(Stage::Ready, &half, later, &hurry(Calls::None));
+        assert_eq!(step, Step::Cut);
+    }
+
+    fn views() -> impl Strategy<Value = View> {
+        let numbers = (0..3_u64, 0..3_u64, 0..3_u64, 0..2_u32, 0..2_u32, 0..2, 0..2);
+        (numbers, any::<[bool; 3]>()).prop_map(
+            |((received, arrived, calls, open, undelivered, unread, unacknowledged), is)| View {
+                received,
+                arrived,
+                calls,
+                open: open.min(calls as u32),
+                undelivered,
+                unread,
+                unacknowledged,
+                mid_frame: is[0],
+                acknowledged: is[1],
+                ping_arrived: is[2],
+                over: false,
+                gone: false,
+            },
+        )
+    }
+
+    proptest! {
+        /// Whatever is seen, in whatever order: nobody is looked at without end at one moment, nobody is cut
+        /// who was not told the last call before, and what is on a connection is cut only in a hurry.
+        #[test]
+        fn nobody_is_cut_who_was_not_told(
+            seen in proptest::collection::vec((views(), 0..5_000_u64), 1..40),
+            stage in prop_oneof![Just(Stage::Silent), Just(Stage::Ready)],
+        ) {
+            let mut watch = Watch::default();
+            let mut stage = stage;
+            let mut now = START;
+            let mut told = false;
+            for (view, millis) in seen {
+                now += Duration::from_millis(millis);
+                match watch.step(stage, &view, now, &PATIENCE) {
+                    Step::Wait(until) => prop_assert!(until > now),
+                    Step::Finish => {
+                        prop_assert!(!told && view.unread == 0);
+                        told = true;
+                        watch.finished(now);
+                        stage = match stage {
+                            Stage::Silent => Stage::Refused,
+                            _ => Stage::Lingering,
+                        };
+                    }
+                    Step::Release => {
+                        prop_assert!(told && view.unread == 0 && view.unacknowledged == 0);
+                        break;
+                    }
+                    Step::Cut => {
+                        prop_assert!(told);
+                        prop_assert!(view.open == 0 && !view.mid_frame && view.undelivered == 0);
+                        break;
+                    }
+                }
+            }
+        }
     }
 }

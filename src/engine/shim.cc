@@ -313,7 +313,7 @@ class Connection {
     view->calls = calls_.count();
     view->open = static_cast<uint32_t>(calls_.open());
     view->unread = Left(FIONREAD);
-    view->unacknowledged = Left(TIOCOUTQ);
+    view->unacknowledged = is_tcp_ ? Left(TIOCOUTQ) : 0;
     answers_.Arrived(acked);
     view->undelivered = answers_.count();
     view->mid_frame = !frames_.InPreface() && !frames_.AtBoundary();

@@ -39,7 +39,8 @@ typedef struct touchdown_connection_view {
   // The bytes that have been read of what the peer has sent; behind TLS, of what it
   // means.
   uint64_t received;
-  // The bytes that have reached the peer's kernel.
+  // The bytes that have reached the peer's kernel; for a unix socket, those that the peer has
+  // read.
   uint64_t arrived;
   // The calls that the peer has begun.
   uint64_t calls;
@@ -50,8 +51,8 @@ typedef struct touchdown_connection_view {
   uint32_t undelivered;
   // The bytes that have come and were not read yet.
   int32_t unread;
-  // The bytes, and FIN, that the peer's kernel has not acknowledged; for a unix socket,
-  // those that the peer has not read.
+  // The bytes, and FIN, that the peer's kernel has not acknowledged. For a unix socket there are
+  // none, as above.
   int32_t unacknowledged;
   // Whether a part of a frame has come, and the rest not yet.
   uint8_t mid_frame;

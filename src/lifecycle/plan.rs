@@ -90,17 +90,17 @@ impl Plan {
         self
     }
 
-    /// Sets how long Draining waits for a connection that has had calls, has none now as far as can be known, and of
-    /// whose peer nothing is heard, not even an acknowledgement from its kernel; no longer than the grace period.
+    /// Sets how long after the last sign of life Draining waits for a connection that has had calls, has none now as
+    /// far as can be known, and whose peer does not acknowledge that it is told to go; no longer than the grace period.
     ///
     /// A call may be on its way on it: a radio link that changes cells holds packets for seconds, and so does the
-    /// migration of a virtual machine. Calls that such a peer had sent within this time are served. When it is over,
+    /// migration of a virtual machine. What such a peer has sent is served if it comes within this time. When it is over,
     /// the peer is sent the number of the last call that was served, so that a client of gRPC that comes back makes
     /// the others again by itself; if it does not acknowledge that within a second either, the connection is cut, which the
     /// [report](super::Report::connections_cut) says.
     ///
-    /// What it costs: a stop takes so long if a client has vanished without a word shortly before (power, cable,
-    /// radio), as long as nobody has noticed: until the server's keepalive, 80 s after the last word by default.
+    /// What it costs: a stop takes so long if a client hangs, or has vanished without a word shortly before (power, cable,
+    /// radio), and nobody has noticed: the server's keepalive does, 80 s after the last word by default.
     /// Clients that close their connections, or acknowledge that they are told to go, are not waited for; nor are
     /// those that never made a call. Beside a successor, to which new calls go, nobody is in a hurry, and the grace period
     /// takes this one's place.

@@ -442,6 +442,7 @@ mod tests {
                 completed: 5,
                 ..Calls::default()
             },
+            connections_cut: 0,
             forced: false,
             abandoned: Vec::new(),
             startup: Vec::new(),
@@ -460,8 +461,8 @@ mod tests {
             concat!(
                 r#"{"reason":"requested","detail":"a \"quoted\\\" word\n\u0001ü","exit_code":0,"#,
                 r#""took_ms":12.345,"phases":[{"phase":"lame duck","took_ms":0.007}],"#,
-                r#""calls":{"completed":5,"refused":0,"caller_left":0,"cut":0,"told_to_stop":0,"abandoned":0},"#,
-                r#""forced":false,"abandoned":[],"startup":[],"#,
+                r#""calls":{"completed":5,"refused":0,"caller_left":0,"undelivered":0,"cut":0,"told_to_stop":0,"abandoned":0},"#,
+                r#""connections_cut":0,"forced":false,"abandoned":[],"startup":[],"#,
                 r#""hooks":[{"name":"journal","outcome":"done","#,
                 r#""message":null,"took_ms":2.000}]}"#
             )

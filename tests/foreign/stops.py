@@ -171,7 +171,7 @@ def eight_calls_of_mixed_policy():
         check(abs(late_s) <= SLACK_S, method, request, late_s)
     check_equal(
         report["calls"],
-        {"completed": 3, "refused": 0, "caller_left": 1, "cut": 2, "told_to_stop": 1, "abandoned": 1},
+        {"completed": 3, "refused": 0, "caller_left": 1, "undelivered": 0, "cut": 2, "told_to_stop": 1, "abandoned": 1},
     )
     check_equal((code, report["exit_code"]), (3, 3))
     check(any("/test.Stops/Finish" in name for name in report["abandoned"]), report["abandoned"])

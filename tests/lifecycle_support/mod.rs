@@ -72,6 +72,7 @@ pub struct Part {
     pub log: Mutex<Vec<&'static str>>,
     pub running: Mutex<Vec<String>>,
     pub calls: Mutex<Calls>,
+    pub connections_cut: Mutex<u64>,
     pub work: Mutex<Option<OwnedGuard>>,
     pub lifecycle: Mutex<Option<Lifecycle>>,
     pub leaves_when_told: bool,
@@ -118,6 +119,10 @@ impl Participant for Part {
 
     fn calls(&self) -> Calls {
         *self.calls.lock().unwrap()
+    }
+
+    fn connections_cut(&self) -> u64 {
+        *self.connections_cut.lock().unwrap()
     }
 }
 
