@@ -205,6 +205,9 @@ impl Housekeeper<'_> {
         });
         // SAFETY: the array is ours, and so long.
         let ready = unsafe { libc::poll(waited.as_mut_ptr(), waited.len() as _, timeout) };
+        // What comes now has its time from now on, however long there was nothing to do.
+        self.now = self.time.pass(Instant::now(), self.meant);
+        self.meant = Duration::ZERO;
         if ready <= 0 {
             return;
         }
