@@ -5,6 +5,7 @@
 .PHONY: help demo bench test alone build format clippy docs licences core models quick-start clients tools
 .PHONY: cross arm test-arm footprint
 .PHONY: test-long subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
+.PHONY: pauses pauses-short
 
 CARGO ?= cargo
 armv7 := armv7-unknown-linux-gnueabihf
@@ -29,10 +30,13 @@ help:
 	@echo "             FEATURES=server,tls for others than server; CRATE=FOLDER builds the crate in a folder instead"
 	@echo "make arm     ARM under QEMU: the lifecycle's tests, and a server for boards"
 	@echo "make test-arm     all tests of both ARM targets under QEMU (20 min after the builds)"
+	@echo "make pauses  stops and upgrades while the network, a server or a client pauses: no call may be lost (10 min)"
+	@echo "             PAUSES='--only gap' passes options, PAUSES=--help lists them"
 	@echo "make test-long    make test, and what takes longer: every part below, 1 h or more"
 	@echo
-	@echo "Parts of make test-long: subscribers properties leaks processes ledger models-long asan tsan tsan-server miri"
-	@echo "Parts of make test: format build clippy docs licences core models quick-start clients"
+	@echo "Parts of make test-long: pauses subscribers properties leaks processes ledger models-long asan tsan tsan-server"
+	@echo "                         miri"
+	@echo "Parts of make test: format build clippy docs licences core models quick-start clients pauses-short"
 
 demo: tools
 	@.ci/watch release $(CARGO) build --release --example demo --example greeter_server
@@ -55,7 +59,7 @@ build: tools
 
 # The tests come last, so that the last lines are theirs. Tests marked `ignore` are for those who have
 # the clients, or a lot of time.
-test: format clients alone build clippy docs licences core models quick-start
+test: format clients alone build clippy docs licences core models quick-start pauses-short
 	$(CARGO) test --no-default-features --features systemd --no-fail-fast
 	$(CARGO) test --workspace --exclude touchdown-models --all-features --doc --no-fail-fast
 	$(if $(wildcard $(target)/foreign/node_modules),\
@@ -128,6 +132,16 @@ clients:
 		echo "Debian's golang packages are missing: grpc-go's interop client is skipped"; \
 	fi
 
+# See tests/foreign/pauses.py. The short form takes a minute.
+pauses-short: PAUSES := --short
+pauses pauses-short: clients build
+	@if test -d $(target)/foreign/node_modules; then \
+		$(target)/foreign/venv/bin/python -B tests/foreign/pauses.py $(PAUSES) \
+			--server $(target)/debug/examples/greeter_server --tls-server $(target)/debug/examples/board_server; \
+	else \
+		echo "python3 or npm is missing: no test of what pauses"; \
+	fi
+
 cross:
 	@.ci/cross $(TARGET) $(CRATE)
 
@@ -146,7 +160,7 @@ tools:
 	@.ci/install
 
 # What a nightly run has time for.
-test-long: test subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
+test-long: test pauses subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
 
 properties: tools
 	PROPTEST_CASES=10000 $(CARGO) test --lib --test properties --test properties_of_calls

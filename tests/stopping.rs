@@ -666,3 +666,148 @@ fn a_request_that_comes_slowly_is_served_though_the_server_drains() {
         "{report}"
     );
 }
+
+/// What a server has sent on a connection until it ended: the kinds of the frames, the last streams of GOAWAY, and
+/// which calls have their end.
+#[derive(Default)]
+struct Heard {
+    goaways: Vec<u32>,
+    ended: Vec<u8>,
+}
+
+/// Reads until the server closes. Acknowledges pings if that is wanted, and tells `begun` of each that has come.
+fn listen_to(mut client: TcpStream, acknowledges: bool, begun: mpsc::Sender<()>) -> Heard {
+    let mut heard = Heard::default();
+    let mut header = [0; 9];
+    client.set_read_timeout(Some(LONG)).unwrap();
+    while client.read_exact(&mut header).is_ok() {
+        let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+        let mut payload = vec![0; length as usize];
+        client.read_exact(&mut payload).unwrap();
+        match (header[3], header[4]) {
+            (6, 0) => {
+                if acknowledges {
+                    client.write_all(&frame(6, 1, 0, &payload)).unwrap();
+                }
+                let _ = begun.send(());
+            }
+            (7, _) => {
+                let last = u32::from_be_bytes(payload[..4].try_into().unwrap());
+                heard.goaways.push(last);
+            }
+            // HEADERS with END_STREAM: trailers.
+            (1, flags) if flags & 1 != 0 => heard.ended.push(header[8]),
+            _ => {}
+        }
+    }
+    heard
+}
+
+fn small_call(stream: u8) -> Vec<u8> {
+    let headers = frame(1, 4, stream, &call_headers("POST", "/test.Echo/Say"));
+    [headers, frame(0, 1, stream, b"\0\0\0\0\x03\x0a\x01x")].concat()
+}
+
+/// Makes calls without a pause, before the server's GOAWAY and after it, until the connection ends.
+fn does_not_mind_goaway(acknowledges: bool) {
+    let server = start(echo());
+    let mut client = TcpStream::connect(server.address().to_string()).unwrap();
+    client.write_all(PREFACE).unwrap();
+    client.write_all(&small_call(1)).unwrap();
+    eventually("it is served", || server.calls().completed == 1);
+    let (told, tells) = mpsc::channel();
+    let reader = client.try_clone().unwrap();
+    let reader = thread::spawn(move || listen_to(reader, acknowledges, told));
+    let lifecycle = server.lifecycle().clone();
+    let mut sent = vec![1];
+    for stream in (3..=255).step_by(2) {
+        if client.write_all(&small_call(stream)).is_err() {
+            break;
+        }
+        sent.push(stream);
+        if stream == 3 {
+            lifecycle.shutdown("test");
+            tells.recv_timeout(LONG).unwrap();
+        }
+        // Less than the server takes for a rest.
+        thread::sleep(Duration::from_millis(20));
+    }
+    let heard = reader.join().unwrap();
+    let report = server.wait();
+    let [first, last] = heard.goaways[..] else {
+        panic!("{:?}", heard.goaways);
+    };
+    assert_eq!(first, i32::MAX as u32);
+    assert!(last > 3, "calls behind GOAWAY are served");
+    assert!(
+        u32::from(*sent.last().unwrap()) > last,
+        "it has to go, after {last}"
+    );
+    let mut served: Vec<u8> = sent
+        .into_iter()
+        .filter(|it| u32::from(*it) <= last)
+        .collect();
+    served.sort_unstable();
+    let mut ended = heard.ended;
+    ended.sort_unstable();
+    assert_eq!(
+        ended, served,
+        "what is not excluded is answered, and nothing else"
+    );
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls.completed, served.len() as u64, "{report}");
+}
+
+#[test]
+fn a_client_that_acknowledges_goaway_and_goes_on_to_call_is_told_the_last_call() {
+    does_not_mind_goaway(true);
+}
+
+#[test]
+fn a_client_that_does_not_acknowledge_goaway_and_goes_on_to_call_is_told_the_last_call() {
+    does_not_mind_goaway(false);
+}
+
+#[test]
+fn a_client_that_is_silent_has_its_time_and_is_told_the_last_call() {
+    let silence = Duration::from_millis(1500);
+    let plan = quick_plan().grace_period(LONG).peer_silence(silence);
+    let server = builder(echo()).plan(plan).start().unwrap();
+    let mut client = TcpStream::connect(server.address().to_string()).unwrap();
+    client.write_all(PREFACE).unwrap();
+    client.write_all(&small_call(1)).unwrap();
+    eventually("it is served", || server.calls().completed == 1);
+    let report = server.shutdown();
+    assert!(report.took >= silence, "{report}");
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    // As a client finds it that was stopped meanwhile.
+    let heard = listen_to(client, false, mpsc::channel().0);
+    assert_eq!(
+        (heard.goaways, heard.ended),
+        (vec![i32::MAX as u32, 1], vec![1])
+    );
+}
+
+#[test]
+fn half_a_request_is_waited_for() {
+    let server = start(echo());
+    let mut client = TcpStream::connect(server.address().to_string()).unwrap();
+    client.write_all(PREFACE).unwrap();
+    let call = small_call(1);
+    let (half, rest) = call.split_at(call.len() - 5);
+    client.write_all(half).unwrap();
+    eventually("the connection is open", || server.connections() == 1);
+    let lifecycle = server.lifecycle().clone();
+    lifecycle.shutdown("test");
+    lifecycle.draining().wait();
+    // Longer than who has no call on the connection is waited for.
+    assert!(lifecycle
+        .wait_timeout(Duration::from_millis(1500))
+        .is_none());
+    client.write_all(rest).unwrap();
+    let heard = listen_to(client, true, mpsc::channel().0);
+    assert_eq!(heard.ended, [1]);
+    let report = server.wait();
+    let (code, completed) = (report.exit_code(), report.calls.completed);
+    assert_eq!((code, completed), (exit_code::CLEAN, 1), "{report}");
+}

@@ -174,11 +174,11 @@ impl Watch {
                 }
             }
             Stage::Refused => alive + patience.strangers,
+            Stage::Ready if self.is_heedless(view, now) => now,
             Stage::Ready | Stage::Lingering if is_of_calls => patience.end,
             // The drain owes nothing to who does not even take the end of such a call.
             Stage::Ready if view.open > 0 => (alive + NOT_TAKEN).min(patience.end),
             Stage::Lingering => silence,
-            Stage::Ready if self.is_heedless(view, now) => now,
             Stage::Ready if view.calls == 0 && view.unacknowledged == 0 => {
                 alive + patience.strangers
             }
@@ -363,6 +363,20 @@ mod tests {
         assert_eq!(step(1.2, 1, true, false), waits(1.2));
         // A client that was stopped for ten seconds sends what it had begun.
         assert_eq!(step(1.31, 0, true, false), Step::Finish);
+        // Though there is an answer on its way at every look.
+        let mut busy = Watch::default();
+        let mut step = |seconds, calls| {
+            let view = View {
+                calls,
+                undelivered: 1,
+                ..idle()
+            };
+            busy.step(Stage::Ready, &view, at(seconds), &PATIENCE)
+        };
+        for (seconds, calls) in [(0.1, 3), (0.2, 4), (1.1, 9)] {
+            assert_eq!(step(seconds, calls), Step::Wait(PATIENCE.end));
+        }
+        assert_eq!(step(1.2, 10), Step::Finish);
         let mut acknowledges = Watch::default();
         for (seconds, calls) in [(0.1, 3), (0.2, 4), (5.0, 5)] {
             let acknowledged = seconds > 0.3;

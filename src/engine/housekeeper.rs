@@ -82,7 +82,7 @@ struct Housekeeper<'a> {
     time: RunningTime,
     /// The time of this turn, which counts only while the process runs.
     now: Duration,
-    /// How long the last wait was to take.
+    /// How long it was meant to take what time has passed in since it was counted last: a wait, or nothing.
     meant: Duration,
     paused_until: Option<Instant>,
     drain: Drain,
@@ -205,7 +205,7 @@ impl Housekeeper<'_> {
         });
         // SAFETY: the array is ours, and so long.
         let ready = unsafe { libc::poll(waited.as_mut_ptr(), waited.len() as _, timeout) };
-        // What comes now has its time from now on, however long there was nothing to do.
+        // Before anybody is admitted, whose time begins now.
         self.now = self.time.pass(Instant::now(), self.meant);
         self.meant = Duration::ZERO;
         if ready <= 0 {

@@ -20,7 +20,8 @@ import time
 
 import grpc
 
-GREETER = "/greeter.Greeter/"
+from greetings import GREETER, hello_reply, hello_request, many_hellos_request
+
 # How many messages a stream has, and how long the large ones are.
 MESSAGES = 20
 LARGE = 64 << 10
@@ -34,28 +35,6 @@ HEALTH_CHECKS = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "healthCheckConfig": {"serviceName": "greeter.Greeter"},
 }
-
-
-def varint(number):
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-def string_field_1(text):
-    content = text.encode()
-    return b"\x0a" + varint(len(content)) + content
-
-
-def hello_request(name, think_ms):
-    return string_field_1(name) + (b"\x10" + varint(think_ms) if think_ms else b"")
-
-
-def hello_reply(name):
-    return string_field_1(f"Hello, {name}!")
 
 
 def hellos(channel, mix):
@@ -75,8 +54,8 @@ def hellos(channel, mix):
         return say_hello(name.ljust(LARGE, "x"), think_ms)
 
     def say_many_hellos(name, _):
-        request = string_field_1(name) + b"\x10" + varint(MESSAGES)
-        return list(from_server(request, timeout=DEADLINE_S)) == [hello_reply(name)] * MESSAGES
+        replies = from_server(many_hellos_request(name, MESSAGES), timeout=DEADLINE_S)
+        return list(replies) == [hello_reply(name)] * MESSAGES
 
     def greet_everybody(name, think_ms):
         requests = (hello_request(f"{name}{number}", think_ms) for number in range(MESSAGES))
