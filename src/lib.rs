@@ -88,8 +88,8 @@ pub mod client;
 #[deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 mod engine;
 pub mod lifecycle;
-#[cfg(feature = "server")]
 mod running_time;
+#[cfg(feature = "server")]
 mod server;
 mod sync;
 #[cfg(feature = "systemd")]
