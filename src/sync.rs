@@ -72,7 +72,8 @@ pub(crate) fn standard_error() -> io::Result<File> {
     io::stderr().as_fd().try_clone_to_owned().map(File::from)
 }
 
-/// While this lives, the calling thread is not interrupted by the signals it was made for: they wait.
+/// While this lives, the calling thread is not interrupted by the signals it was made for: they wait. Then it is as
+/// before.
 pub(crate) struct HeldSignals(SigSet);
 
 pub(crate) fn hold_signals(signals: &[i32]) -> io::Result<HeldSignals> {
@@ -81,6 +82,16 @@ pub(crate) fn hold_signals(signals: &[i32]) -> io::Result<HeldSignals> {
         held.add(Signal::try_from(*signal)?);
     }
     Ok(HeldSignals(held.thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
+}
+
+impl HeldSignals {
+    /// Ends this, and from now on these signals reach the thread, and what it starts, whether they did before or not.
+    pub(crate) fn let_in(mut self, signals: impl Iterator<Item = i32>) -> io::Result<()> {
+        for signal in signals {
+            self.0.remove(Signal::try_from(signal)?);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for HeldSignals {

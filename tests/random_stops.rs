@@ -329,7 +329,7 @@ fn fault(script: &Script, end: &End) -> Option<&'static str> {
     if code > 128 {
         let signal = code - 128;
         // Those that come together are not taken in their order.
-        return match stops.len() >= 3 && stops.contains(&signal) {
+        return match script.wishes() >= 3 && stops.contains(&signal) {
             true => lacks_words(script, end, "third signal ("),
             false => Some("this signal did not come as the third"),
         };

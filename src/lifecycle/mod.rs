@@ -22,6 +22,11 @@
 //! once, and when the plan's hard deadline passes the process writes what is still running to its
 //! standard error and exits.
 //!
+//! The times of a plan, and the limits of hooks, count only while the process runs: one that is stopped, frozen
+//! with its container or moved to another machine in the middle of a drain goes on afterwards where it was. So
+//! they are looked at four times a second during a stop, and a pause counts as a quarter of a second at the most, or, if it is
+//! too short to be told from a thread that was late, as what it was.
+//!
 //! # Start-up
 //!
 //! A [`StartupHook`] is a named piece of work to do before the program is ready, and may have an
@@ -100,6 +105,7 @@
 //! ```
 
 mod builder;
+mod clock;
 mod guard;
 mod hooks;
 mod in_flight;

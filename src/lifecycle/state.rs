@@ -9,13 +9,15 @@ use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
 
+use super::clock::Clock;
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
 use super::participant::{Calls, Check, Participant};
 use super::phase::{Phase, PhaseCell, Transition};
 use super::pid_file::PidFile;
-use super::plan::{self, Plan};
+use super::plan::Plan;
 use super::reload::{Reload, Reloads};
 use super::report::{Reason, Report};
 use super::run::{message_of, News};
@@ -64,6 +66,8 @@ pub(super) struct Shared {
     pub(super) news: Condvar,
     /// When the stop was asked for. Set once, with `control` held.
     pub(super) began: OnceLock<Instant>,
+    /// Begins with the stop.
+    pub(super) clock: Clock,
     /// The walk is over. The Release in `Walk::finish` pairs with the Acquire in the guard thread.
     pub(super) walked: AtomicBool,
     /// The hooks that run at this moment. Held for moments only.
@@ -127,6 +131,7 @@ impl Shared {
             }
             control.reason = Some(reason);
             self.began.get_or_init(Instant::now);
+            self.clock.begin();
         }
         self.stopping.cancel();
         self.news.notify_one();
@@ -173,9 +178,14 @@ impl Shared {
         transition.at
     }
 
-    /// When the process has to exit whatever happens; `None` while no stop has begun, or if never.
-    pub(super) fn hard_deadline(&self) -> Option<Instant> {
-        plan::after(*self.began.get()?, self.plan.get_hard_deadline())
+    /// For how long the process may run until it has to exit whatever happens; `None` while no stop has begun.
+    /// [`Duration::MAX`] means for ever.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        self.began.get()?;
+        Some(match self.plan.get_hard_deadline() {
+            Duration::MAX => Duration::MAX,
+            time => time.saturating_sub(self.clock.read()),
+        })
     }
 
     pub(super) fn participants(&self) -> Vec<Arc<dyn Participant>> {

@@ -158,17 +158,17 @@ pub const MODELS: &[Model] = &[
             Bug {
                 name: "the_wait_is_for_the_last_limit",
                 file: "run.rs",
-                edits: &[("limits.reduce(plan::earlier)", "limits.reduce(|one, other| one.max(other))")],
+                edits: &[("limits.reduce(Duration::min)", "limits.reduce(Duration::max)")],
             },
             Bug {
                 name: "all_are_left_behind_with_the_first",
                 file: "run.rs",
-                edits: &[("if hurry || is_over(now, until) {", "if hurry || true {")],
+                edits: &[("if hurry || now >= until {", "if hurry || true {")],
             },
             Bug {
                 name: "the_end_of_the_phase_is_no_limit",
                 file: "run.rs",
-                edits: &[("plan::earlier(plan::after(now, limit), phase)", "plan::after(now, limit)")],
+                edits: &[("now.saturating_add(limit).min(end)", "now.saturating_add(limit)")],
             },
         ],
     },

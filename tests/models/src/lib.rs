@@ -29,6 +29,8 @@
 
 mod explore;
 pub mod loom_sync;
+#[path = "../../../src/running_time.rs"]
+pub mod running_time;
 pub mod sync;
 
 pub use explore::{fails, fails_loom, passes, passes_loom};
