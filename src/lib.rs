@@ -88,6 +88,7 @@ pub mod client;
 #[deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 mod engine;
 pub mod lifecycle;
+mod logging;
 mod running_time;
 #[cfg(feature = "server")]
 mod server;

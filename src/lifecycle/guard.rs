@@ -17,6 +17,7 @@ use super::reload;
 use super::report::{exit_code, one_line, Reason};
 use super::signals::{signal_name, Listener, Wishes};
 use super::state::Shared;
+use crate::logging;
 use crate::running_time::SLICE;
 use crate::sync::atomic::Ordering;
 use crate::sync::{bounded, thread, Arc, Instant, Sleeper};
@@ -24,6 +25,9 @@ use crate::sync::{bounded, thread, Arc, Instant, Sleeper};
 /// How long the process may take to say what was running before it exits. Enough for thousands of
 /// lines to a slow console, and short beside any deadline.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
+
+/// How much of that may go to what the log has not taken yet. If it takes nothing, a quarter of it does.
+const LOG_TIME: Duration = Duration::from_millis(100);
 
 /// How much of that may go to saying where in the code it runs, which comes last, since it may take
 /// time or fail. A machine that is not overloaded needs some milliseconds.
@@ -111,6 +115,8 @@ impl Guard {
         let speaker = thread::Builder::new()
             .name("td-last-words".to_owned())
             .spawn(move || {
+                // What was said before goes first.
+                logging::flush(LOG_TIME);
                 let Some(stderr) = &shared.stderr else {
                     return;
                 };

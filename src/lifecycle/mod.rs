@@ -152,6 +152,8 @@ pub(crate) use self::run::message_of;
 use self::state::Shared;
 #[cfg(feature = "systemd")]
 pub(crate) use self::view::{Progress, View};
+#[cfg(feature = "server")]
+use crate::logging;
 use crate::sync::{unbounded, Arc, Receiver};
 #[cfg(feature = "server")]
 use crate::upgrade::Readiness;
@@ -537,10 +539,10 @@ fn upgrade(shared: &Arc<Shared>) -> Result<u32, crate::UpgradeError> {
     let result = upgrades.replace(&Remote(Arc::clone(shared)));
     match &result {
         Ok(_) => {}
-        Err(crate::UpgradeError::Stopping) => log::warn!("no upgrade: the program is stopping"),
+        Err(crate::UpgradeError::Stopping) => logging::warn!("no upgrade: the program is stopping"),
         Err(why) => {
             let line = format!("upgrade: {why}; this process goes on");
-            log::error!("{}", one_line(&line));
+            logging::error!("{}", one_line(&line));
         }
     }
     result
@@ -623,7 +625,7 @@ impl Remote {
     /// The process that this one replaces is about to go.
     pub(crate) fn take_charge(&self) {
         if let Err(error) = self.0.take_charge() {
-            log::error!("{error}");
+            logging::error!("{error}");
         }
     }
 }

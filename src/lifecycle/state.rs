@@ -25,6 +25,7 @@ use super::shutdown::Token;
 use super::startup::{Started, Startup};
 use super::turn::Turn;
 use super::workers::Seat;
+use crate::logging;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Bell, Condvar, Instant, Mutex, OnceLock, Sender};
 
@@ -249,7 +250,7 @@ impl Shared {
 /// Runs code of the program. A panic in it is logged and goes no further.
 pub(super) fn caught<T>(what: impl Display, run: impl FnOnce() -> T) -> Option<T> {
     panic::catch_unwind(AssertUnwindSafe(run))
-        .map_err(|panic| log::error!("{what} panicked: {}", message_of(panic)))
+        .map_err(|panic| logging::error!("{what} panicked: {}", message_of(panic)))
         .ok()
 }
 

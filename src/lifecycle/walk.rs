@@ -8,6 +8,7 @@ use super::phase::{Phase, Transition};
 use super::plan;
 use super::report::{one_line, some_of, HookReport, Outcome, PhaseReport, Reason, Report};
 use super::state::{caught, Shared};
+use crate::logging;
 use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant};
 
 /// How far away "never" is for an [`Instant`] that has to be passed on: 30 years.
@@ -47,7 +48,7 @@ impl Walk {
         self.skip_startup();
         // Whoever began the stop does so too, but may not have come to it yet.
         self.shared.stopping.cancel();
-        log::info!("stopping: {}", one_line(&reason.to_string()));
+        logging::info!("stopping: {}", one_line(&reason.to_string()));
         let drained = if self.shared.phase.get() == Phase::Starting {
             #[cfg(feature = "server")]
             if let Some(upgrades) = &self.shared.upgrades {
@@ -95,9 +96,9 @@ impl Walk {
         let ended = |name: &str, outcome: &Outcome| {
             let line = one_line(&format!("start-up hook {name:?} {outcome}"));
             if *outcome == Outcome::Done {
-                log::info!("{line}");
+                logging::info!("{line}");
             } else {
-                log::error!("{line}");
+                logging::error!("{line}");
                 shared.begin_stop(Reason::StartFailed(line));
             }
         };
@@ -160,7 +161,7 @@ impl Walk {
         if self.await_idle(began, end, || shared.hurried.is_cancelled()) {
             return Drained::default();
         }
-        log::warn!(
+        logging::warn!(
             "told to stop: {}",
             one_line(&some_of(&shared.in_flight_names()))
         );
@@ -184,7 +185,7 @@ impl Walk {
             return Vec::new();
         }
         let abandoned = shared.in_flight_names();
-        log::warn!("abandoned: {}", one_line(&some_of(&abandoned)));
+        logging::warn!("abandoned: {}", one_line(&some_of(&abandoned)));
         abandoned
     }
 
@@ -235,7 +236,7 @@ impl Walk {
         };
         let phase = self.shared.phase.get();
         let line = format!("{phase} for {waited:.0?}: {count} in flight, oldest: {oldest}");
-        log::info!("{}", one_line(&line));
+        logging::info!("{}", one_line(&line));
     }
 
     /// A stop during start-up: nothing was served, so nothing is waited for.
@@ -267,7 +268,7 @@ impl Walk {
         }
         for report in &reports {
             if report.outcome != Outcome::Done {
-                log::warn!(
+                logging::warn!(
                     "{}",
                     one_line(&format!("{}: {}", report.name, report.outcome))
                 );
@@ -336,7 +337,7 @@ impl Walk {
         if let (Some(file), false) = (&shared.pid_file, shared.is_replaced()) {
             file.remove();
         }
-        log::info!("{report}");
+        logging::info!("{report}");
 
         // What is let go may hold handles on this lifecycle, and must be dropped with no lock held.
         let released = {
@@ -352,8 +353,10 @@ impl Walk {
 
         shared.dismiss_guard();
         if self.guard.join().is_err() {
-            log::error!("the guard thread panicked");
+            logging::error!("the guard thread panicked");
         }
+        // Whoever waits for the end may exit at once.
+        logging::flush(logging::AT_THE_END);
         shared.report.get_or_init(|| report);
         shared.stopped.cancel();
     }
@@ -377,7 +380,7 @@ impl Walk {
                 };
                 (transition, control.observers[..count].to_vec())
             };
-            log::info!("{transition}");
+            logging::info!("{transition}");
             for observer in observers {
                 caught("observer", || observer(&transition));
             }

@@ -28,6 +28,8 @@
 #![allow(clippy::duplicate_mod)]
 
 mod explore;
+#[path = "../../../src/logging.rs"]
+pub mod logging;
 pub mod loom_sync;
 #[path = "../../../src/running_time.rs"]
 pub mod running_time;
