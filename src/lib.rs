@@ -83,6 +83,7 @@ extern crate self as touchdown;
 pub mod admin;
 #[cfg(feature = "server")]
 pub mod client;
+mod descriptors;
 #[cfg(feature = "server")]
 #[allow(unsafe_code)]
 #[deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::client::Channel;
+use crate::descriptors;
 use crate::engine::{self, Config, Engine, ListenOptions, Listener};
 use crate::lifecycle::{
     self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
@@ -523,6 +524,7 @@ impl ServerBuilder {
         }
         let wanted = self.listens.into_iter().map(Listen::into_options);
         let wanted: Vec<ListenOptions> = wanted.collect::<Result<_, _>>()?;
+        descriptors::check_room(wanted.len(), connections).map_err(StartError::Engine)?;
         let listeners = Listener::bind_all(&wanted)
             .map_err(|(address, source)| StartError::Listen { address, source })?;
         let name = match (self.name, listeners.first()) {

@@ -278,6 +278,20 @@ impl Process {
         }
     }
 
+    /// Reads until the child says a line that begins with one of these; `None` if it ends before.
+    pub fn hear_one_of(&mut self, beginnings: &[&str]) -> Option<String> {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if self.stdout.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            if beginnings.iter().any(|it| line.starts_with(it)) {
+                return Some(line.trim_end().to_owned());
+            }
+        }
+    }
+
     /// Reads until the child writes this line to its standard error.
     pub fn hear_error(&mut self, line: &str) {
         let stderr = self.stderr.as_mut().unwrap();
