@@ -215,6 +215,16 @@ pub const MODELS: &[Model] = &[
                 )],
             },
             Bug {
+                name: "limits_of_the_stop_are_asked_of_the_system_alone",
+                file: "clock.rs",
+                edits: &[("time.pass(Instant::now(), SLICE)", "time.pass(Instant::now(), Duration::MAX)")],
+            },
+            Bug {
+                name: "limits_of_hooks_are_asked_of_the_system_alone",
+                file: "run.rs",
+                edits: &[("time.pass(Instant::now(), SLICE)", "time.pass(Instant::now(), Duration::from_secs(60))")],
+            },
+            Bug {
                 name: "a_hurry_does_not_reach_the_start_up",
                 file: "state.rs",
                 edits: &[("let _ = startup.send(News::Hurry);", "")],
@@ -303,6 +313,14 @@ pub const MODELS: &[Model] = &[
                 name: "the_watch_does_not_know_since_when",
                 file: "roster.rs",
                 edits: &[("*unpolled_since = Some(now);\n                    *idle = 0;", "*idle = 0;")],
+            },
+            Bug {
+                name: "the_watch_takes_a_pause_for_a_mistake",
+                file: "roster.rs",
+                edits: &[(
+                    "Some(since) if now.saturating_duration_since(*since) >= TICK => {}",
+                    "Some(since) if (TICK..64 * TICK).contains(&now.saturating_duration_since(*since)) => {}",
+                )],
             },
             Bug {
                 name: "who_rests_does_not_look_whether_it_was_called",

@@ -7,6 +7,7 @@ use super::lifecycle::{
     Report, SignalSender, Signals, StartupHook, Token, Transition,
 };
 use crate::sync::{thread, time, Arc, Instant, Mutex};
+use shuttle::rand::{self, Rng};
 
 const TERM: i32 = 15;
 const INT: i32 = 2;
@@ -353,6 +354,61 @@ pub fn what_hangs_in_closing_is_left_behind() {
     released.cancel();
     server.released.cancel();
     join([signal]);
+}
+
+/// The process stands still so often, for longer than all limits together: at any moment of the first seconds.
+fn stand_still(times: usize) -> thread::JoinHandle<()> {
+    spawn(move || {
+        for _ in 0..times {
+            let quarters = rand::thread_rng().gen_range(0..6);
+            time::sleep(quarters * SECOND / 4 + quarters * SECOND / 100);
+            time::pass(LONG);
+        }
+    })
+}
+
+/// What takes a part of its time when the process runs has it also if the process stands still meanwhile.
+pub fn a_process_that_stands_still_goes_on_where_it_was() {
+    time::be_patient();
+    let part = SECOND / 4;
+    let (startup, hook) = (StartupHook::new("opens", move || Ok(time::sleep(part))), move || Ok(time::sleep(part)));
+    let observed = Observed::build(
+        Lifecycle::builder()
+            .plan(short())
+            .startup(startup.time_limit(SECOND))
+            .hook(Hook::new("flushes", hook).time_limit(SECOND)),
+    );
+    let pauses = stand_still(2);
+    let work = observed.lifecycle.in_flight().enter_owned().unwrap();
+    let worker = observed.with(move |lifecycle| {
+        lifecycle.draining().wait();
+        time::sleep(part);
+        drop(work);
+    });
+    let served = observed.lifecycle.serving();
+    assert!(served.is_ok(), "the start failed because of a pause");
+    let signal = observed.send(&[TERM]);
+    let report = observed.wait();
+    assert!(observed.exits.lock().is_empty(), "it exited because of a pause");
+    assert!(!report.forced, "what was in flight was told to leave because of a pause");
+    let done = report.hooks.iter().all(|it| it.outcome == Outcome::Done);
+    assert!(done, "a hook was left behind because of a pause");
+    join([pauses, worker, signal]);
+}
+
+/// And what takes more than its time does not have more of it than a slice for each pause.
+pub fn a_process_that_stands_still_keeps_its_limits() {
+    time::be_patient();
+    let observed = Observed::new(short().lame_duck(Duration::ZERO));
+    let server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
+    observed.lifecycle.serving().unwrap();
+    let pauses = stand_still(1);
+    let signal = observed.send(&[TERM]);
+    let report = observed.wait_in_time();
+    assert!(report.forced, "the grace period did not end");
+    assert!(report.took <= SECOND + LONG, "the grace period was longer");
+    drop(server);
+    join([pauses, signal]);
 }
 
 /// A start-up hook that notes what it does, and is undone.
