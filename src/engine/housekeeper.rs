@@ -11,6 +11,7 @@ use super::memory::{self, Due, Usage};
 use super::roster::{Beginning, Watched, TICK};
 use super::wake::Wake;
 use super::{worker, Shared};
+use crate::logging;
 
 /// How often to look whether the peers' kernels have acknowledged the last
 /// bytes, when that is all there is to wait for. No event says so.
@@ -222,7 +223,7 @@ impl Housekeeper<'_> {
                 Ok(Some(accepted)) => self.admit(accepted),
                 Ok(None) => return,
                 Err(error) if is_of_connection(&error) => {
-                    log::debug!("a connection failed while it was accepted: {error}");
+                    logging::debug!("a connection failed while it was accepted: {error}");
                 }
                 Err(error) if is_want_of_descriptors(&error) => match self.shed(index) {
                     Ok(true) => self.report(|| {
@@ -265,7 +266,7 @@ impl Housekeeper<'_> {
     fn report(&mut self, why: impl FnOnce() -> String) {
         let now = Instant::now();
         if self.reported.is_none_or(|it| now >= it + LOG_PAUSE) {
-            log::warn!("{}", why());
+            logging::warn!("{}", why());
             self.reported = Some(now);
         }
     }
@@ -351,7 +352,7 @@ impl Housekeeper<'_> {
                         // Every handler has answered, so it is up to the clients.
                         let cut = shared.connections.cut_stuck(now);
                         if cut > 0 {
-                            log::warn!("cut {cut} connections whose clients took no answer");
+                            logging::warn!("cut {cut} connections whose clients took no answer");
                         }
                     }
                     return Some(soon.unwrap_or(now + STUCK_CHECK));
@@ -363,7 +364,7 @@ impl Housekeeper<'_> {
                     }
                     // All are cut. C-core lets go of them in a moment.
                     let cut_since = *cut_since.get_or_insert_with(|| {
-                        log::info!("cut the connections that did not answer");
+                        logging::info!("cut the connections that did not answer");
                         now
                     });
                     if now < cut_since + CUT_TIME {

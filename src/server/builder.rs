@@ -18,6 +18,7 @@ use crate::lifecycle::{
 };
 
 #[cfg(feature = "systemd")]
+use crate::logging;
 use crate::systemd::Notify;
 use crate::upgrade::Upgrade;
 
@@ -338,7 +339,7 @@ impl ServerBuilder {
             Err((error, report)) => {
                 // What a stop has kept from starting did not fail.
                 if let Reason::StartFailed(_) = report.reason {
-                    log::error!("{error}");
+                    logging::error!("{error}");
                 }
                 *report
             }
@@ -396,7 +397,7 @@ impl ServerBuilder {
         if let (true, Some(notify)) = (stores, Notify::of(server.lifecycle())) {
             // It serves all the same.
             if let Err(error) = notify.store_listeners(&server) {
-                log::error!("cannot have systemd store the listening sockets: {error}");
+                logging::error!("cannot have systemd store the listening sockets: {error}");
             }
         }
         // A signal meanwhile has begun the stop, and `wait` will tell.
@@ -565,7 +566,7 @@ impl ServerBuilder {
             engine::keep_core();
         }
         for address in engine.addresses() {
-            log::info!("listening at {address}");
+            logging::info!("listening at {address}");
         }
         let running = Arc::new(Running {
             name,

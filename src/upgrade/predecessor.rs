@@ -17,6 +17,7 @@ use super::wire::{Control, Listener, Message, Passed, VARIABLE};
 use super::{UpgradeError, Upgrades};
 use crate::engine;
 use crate::lifecycle::{is_hang_up_ignored, Remote};
+use crate::logging;
 
 /// How long a new process that is not wanted any more may take to end by itself: seconds, and no more
 /// than the one that has begun if this process wants to stop.
@@ -31,7 +32,7 @@ const OF_THIS_PROCESS: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"
 pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, UpgradeError> {
     let failed = |why: String| UpgradeError::Failed(why);
     let file = self::program(upgrades).map_err(failed)?;
-    log::info!("upgrade: starting {}", file.display());
+    logging::info!("upgrade: starting {}", file.display());
     let mut successor = Successor::start(upgrades, &file)
         .map_err(|error| failed(format!("cannot start {}: {error}", file.display())))?;
     let id = successor.child.id();
@@ -49,12 +50,12 @@ pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, Upgr
         successor.end(program);
         return Err(UpgradeError::Stopping);
     }
-    log::info!("upgrade: process {id} takes over");
+    logging::info!("upgrade: process {id} takes over");
     if !successor.take_over(program) {
         // It has been stopped together with this process, or has crashed.
         program.successor_is_gone(id);
         parts.iter().for_each(|part| part.set_handed_over(false));
-        log::error!(
+        logging::error!(
             "upgrade: {}; this process stops all the same",
             successor.ended("before it took over")
         );
@@ -153,7 +154,7 @@ impl Successor {
         match heard {
             Some(Message::Ready) => {
                 let took = began.elapsed();
-                log::info!(
+                logging::info!(
                     "upgrade: process {} is ready after {took:.1?}",
                     self.child.id()
                 );
@@ -239,7 +240,7 @@ impl Successor {
                 break;
             }
         }
-        log::warn!("upgrade: killing process {id}");
+        logging::warn!("upgrade: killing process {id}");
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

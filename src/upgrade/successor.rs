@@ -12,6 +12,7 @@ use super::wire::{Control, Message, Passed, VARIABLE};
 use super::{Part, Upgrades};
 use crate::engine;
 use crate::lifecycle::{message_of, Remote};
+use crate::logging;
 
 /// A process that is to replace the one that has started it.
 pub(super) struct Candidate {
@@ -29,7 +30,7 @@ impl Candidate {
     fn find() -> Option<Result<Candidate, String>> {
         let passed = std::env::var(VARIABLE).ok()?;
         let Some(passed) = Passed::decode(&passed) else {
-            log::warn!("{VARIABLE} is not understood: this process replaces no other");
+            logging::warn!("{VARIABLE} is not understood: this process replaces no other");
             return None;
         };
         // A child of the process that was meant finds the variable, too, but not the sockets.
@@ -76,7 +77,7 @@ impl Candidate {
             recv(self.control.heard()) -> message => match message {
                 Ok(Message::Serve) => {}
                 Ok(other) => return Err(format!("the old process said {other:?}")),
-                Err(_) => log::warn!("the process to replace is gone already"),
+                Err(_) => logging::warn!("the process to replace is gone already"),
             },
             // Whoever comes to Serving is told.
             recv(program.stopping().receiver()) -> _ => {
@@ -94,7 +95,7 @@ impl Candidate {
             recv(program.stopping().receiver()) -> _ => return self.leave(program, parts),
         };
         match heard {
-            Ok(Message::TakeOver) => log::info!("in charge: the old process stops"),
+            Ok(Message::TakeOver) => logging::info!("in charge: the old process stops"),
             Ok(Message::Leave) => {
                 let why = "not to take over: the old process stops, or goes on without this one";
                 return program.shutdown(why.to_owned());
@@ -102,7 +103,7 @@ impl Candidate {
             Ok(other) => {
                 return program.shutdown(format!("the old process said {other:?}"));
             }
-            Err(_) => log::warn!("in charge: the old process is gone"),
+            Err(_) => logging::warn!("in charge: the old process is gone"),
         }
         take_charge(program, parts);
     }
@@ -122,7 +123,7 @@ impl Candidate {
             }
         };
         if is_in_charge {
-            log::info!("in charge, and about to stop");
+            logging::info!("in charge, and about to stop");
             take_charge(program, parts);
         }
     }
@@ -146,7 +147,7 @@ impl Proven {
     pub(crate) fn serve(self, upgrades: &Upgrades) -> Result<(), String> {
         upgrades.open();
         for name in engine::drop_inherited() {
-            log::warn!("no server listens at {name} any more: closed the inherited socket");
+            logging::warn!("no server listens at {name} any more: closed the inherited socket");
         }
         let parts = upgrades.parts();
         let wait = move || self.await_charge(&parts);
