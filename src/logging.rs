@@ -8,6 +8,7 @@
 //! A queue that is full takes no more. What is dropped is counted, and the log says how many lines it was once it
 //! takes lines again. Where no thread can be started, whoever says a line hands it over.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::panic;
 use std::thread;
@@ -34,7 +35,9 @@ macro_rules! line {
             $crate::logging::say($crate::logging::Line {
                 level,
                 target: module_path!(),
-                place: Some((module_path!(), file!(), ::std::line!())),
+                module: Some(module_path!()),
+                file: Some(file!().into()),
+                number: Some(::std::line!()),
                 text: format!($($text)+),
             });
         }
@@ -66,23 +69,24 @@ pub(crate) use {debug, error, info, line, warning as warn};
 pub(crate) struct Line {
     pub(crate) level: Level,
     pub(crate) target: &'static str,
-    /// The module, the file and the line of the source.
-    pub(crate) place: Option<(&'static str, &'static str, u32)>,
+    /// Where in the source it is said.
+    pub(crate) module: Option<&'static str>,
+    pub(crate) file: Option<Cow<'static, str>>,
+    pub(crate) number: Option<u32>,
     pub(crate) text: String,
 }
 
 impl Line {
     fn hand_over(&self) {
-        let place = self.place;
         // A logger that panics has nobody to tell.
         let _ = panic::catch_unwind(|| {
             log::logger().log(
                 &Record::builder()
                     .level(self.level)
                     .target(self.target)
-                    .module_path_static(place.map(|it| it.0))
-                    .file_static(place.map(|it| it.1))
-                    .line(place.map(|it| it.2))
+                    .module_path_static(self.module)
+                    .file(self.file.as_deref())
+                    .line(self.number)
                     .args(format_args!("{}", self.text))
                     .build(),
             );
@@ -138,7 +142,9 @@ impl Queue {
             self.lines.push_back(Line {
                 level: Level::Warn,
                 target: module_path!(),
-                place: None,
+                module: None,
+                file: None,
+                number: None,
                 text: format!("{dropped} lines were not logged: the log did not take them in time"),
             });
         }
@@ -221,7 +227,9 @@ mod tests {
         Line {
             level: Level::Info,
             target: "test",
-            place: None,
+            module: None,
+            file: None,
+            number: None,
             text: text.to_string(),
         }
     }
@@ -251,9 +259,30 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri reads no folders")]
+    fn no_line_of_the_crate_goes_past_the_queue() {
+        let macros = ["log", "error", "warn", "info", "debug", "trace"];
+        let mut folders = vec![std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                for name in macros {
+                    let said = text.match_indices(&format!("log::{name}!(")).next();
+                    assert!(said.is_none(), "{} says {said:?}", path.display());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_was_dropped_is_said_even_if_nothing_follows() {
         let mut queue = Queue::new();
-        (0..=LINES).for_each(|number| drop(queue.push(line(number))));
+        assert_eq!((0..=LINES).filter(|it| queue.push(line(it))).count(), LINES);
         let all = written(&mut queue);
         assert!(all[LINES].starts_with("1 lines were not logged"));
         assert_eq!(queue.said, all.len() as u64);

@@ -38,7 +38,8 @@ pub enum Streams {
     Full,
     /// Errors go to a pipe whose reader has left.
     Unread,
-    /// Errors go to a pipe that is full, and whose reader hangs: who logs does so, too.
+    /// Errors go to a pipe that is full, and whose reader hangs: who logs by himself does so, too, which is the first
+    /// start-up hook. What touchdown logs holds nobody up, and is not written.
     Clogged,
 }
 
@@ -169,8 +170,7 @@ impl Script {
     /// Whether something holds up the stop, so that nothing but the hard deadline or a third signal ends it.
     pub fn is_held_up(&self) -> bool {
         // A reload that runs keeps what clings from the walk.
-        let walk_hangs = self.fault == Fault::WalkHangs && !self.signals().any(|it| it == SIGHUP);
-        walk_hangs || self.streams == Streams::Clogged
+        self.fault == Fault::WalkHangs && !self.signals().any(|it| it == SIGHUP)
     }
 
     /// How many of the signals may count which stop the process: those that come together are one wish.
@@ -205,7 +205,10 @@ fn volleys(chance: &mut Chance, is_patient: bool) -> Vec<(Duration, Vec<i32>)> {
     let signals = [
         SIGTERM, SIGTERM, SIGTERM, SIGTERM, SIGINT, SIGINT, SIGHUP, SIGUSR1,
     ];
-    let count = 1 + chance.below(4);
+    let count = match is_patient {
+        true => 3 + chance.below(2),
+        false => 1 + chance.below(4),
+    };
     let mut volleys: Vec<(Duration, Vec<i32>)> = (0..count)
         .map(|_| {
             // At once, in the same phase, or at any moment up to the end.
