@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use signal_hook::low_level;
 
+use super::clock::Clock;
 use super::guard::Guard;
 use super::hooks::{Failure, Hook, HookError, Hooks};
 use super::in_flight::InFlight;
@@ -248,6 +249,7 @@ impl Builder {
             }),
             news: Condvar::new(),
             began: OnceLock::new(),
+            clock: Clock::default(),
             walked: AtomicBool::new(false),
             running_hooks: Mutex::default(),
             asked: Mutex::default(),

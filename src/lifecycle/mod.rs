@@ -22,6 +22,11 @@
 //! once, and when the plan's hard deadline passes the process writes what is still running to its
 //! standard error and exits.
 //!
+//! The times of a plan, and the limits of hooks, count only while the process runs: one that is stopped, frozen
+//! with its container or moved to another machine in the middle of a drain goes on afterwards where it was. So
+//! they are looked at four times a second during a stop, and a pause counts as a quarter of a second at the most, or, if it is
+//! too short to be told from a thread that was late, as what it was.
+//!
 //! # Start-up
 //!
 //! A [`StartupHook`] is a named piece of work to do before the program is ready, and may have an
@@ -100,6 +105,7 @@
 //! ```
 
 mod builder;
+mod clock;
 mod guard;
 mod hooks;
 mod in_flight;
@@ -148,6 +154,8 @@ pub(crate) use self::run::message_of;
 use self::state::Shared;
 #[cfg(feature = "systemd")]
 pub(crate) use self::view::{Progress, View};
+#[cfg(feature = "server")]
+use crate::logging;
 use crate::sync::{unbounded, Arc, Receiver};
 #[cfg(feature = "server")]
 use crate::upgrade::Readiness;
@@ -538,10 +546,10 @@ fn upgrade(shared: &Arc<Shared>) -> Result<u32, crate::UpgradeError> {
     let result = upgrades.replace(&Remote(Arc::clone(shared)));
     match &result {
         Ok(_) => {}
-        Err(crate::UpgradeError::Stopping) => log::warn!("no upgrade: the program is stopping"),
+        Err(crate::UpgradeError::Stopping) => logging::warn!("no upgrade: the program is stopping"),
         Err(why) => {
             let line = format!("upgrade: {why}; this process goes on");
-            log::error!("{}", one_line(&line));
+            logging::error!("{}", one_line(&line));
         }
     }
     result
@@ -632,7 +640,7 @@ impl Remote {
         self.0.in_charge.cancel();
         let published = self.0.with_pid_file(PidFile::publish);
         if let Err(why) = &published {
-            log::error!("{why}; it names the process before this one, and is tried again");
+            logging::error!("{why}; it names the process before this one, and is tried again");
         }
         published.is_ok()
     }
@@ -641,7 +649,7 @@ impl Remote {
     pub(crate) fn insist_on_pid_file(&self) {
         while !self.0.stopping.wait_timeout(PID_FILE_AGAIN) {
             if self.0.with_pid_file(PidFile::publish).is_ok() {
-                log::warn!("the pid file is written at last");
+                logging::warn!("the pid file is written at last");
                 return;
             }
         }

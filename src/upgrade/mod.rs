@@ -26,6 +26,7 @@ use self::successor::{Candidate, Proven};
 use self::wire::{Control, Message};
 use crate::engine::Inherited;
 use crate::lifecycle::{Remote, Token};
+use crate::logging;
 
 /// How long the end of the program waits for an upgrade to be over, which a stop ends: longer than anything that is
 /// waited for in its course.
@@ -316,7 +317,7 @@ impl Upgrades {
             if let Some(control) = self.not_in_charge.lock().upgrade() {
                 let _ = control.say(&Message::Leave);
             }
-            log::error!("the upgrade that is under way does not come to its end");
+            logging::error!("the upgrade that is under way does not come to its end");
         }
     }
 

@@ -18,6 +18,7 @@ use super::wire::{Control, Listener, Message, Passed, VARIABLE};
 use super::{supervisor, UpgradeError, Upgrades};
 use crate::engine::{self, Child};
 use crate::lifecycle::{is_hang_up_ignored, Remote};
+use crate::logging;
 
 /// How long a new process may take to answer once it has served for a while. As long as it had for the health check
 /// of its smoke test: what needs longer is in trouble.
@@ -48,7 +49,7 @@ pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, Upgr
         }
         _ => {}
     }
-    log::info!("upgrade: starting {}", file.display());
+    logging::info!("upgrade: starting {}", file.display());
     let mut successor = Successor::start(upgrades, &file)
         .map_err(|error| failed(format!("cannot start {}: {error}", file.display())))?;
     let id = successor.child.id();
@@ -69,13 +70,13 @@ pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, Upgr
     }
     // Should this thread come no further, the end of this process gives it the charge.
     *upgrades.not_in_charge.lock() = Weak::new();
-    log::info!("upgrade: process {id} takes over");
+    logging::info!("upgrade: process {id} takes over");
     if !successor.take_over(program) {
         // It has been stopped together with this process, or has crashed.
         program.successor_is_gone(id);
         program.tidy_up_after(id);
         parts.iter().for_each(|part| part.set_handed_over(false));
-        log::error!(
+        logging::error!(
             "upgrade: {}; this process stops all the same",
             successor.ended("before it took over")
         );
@@ -191,7 +192,7 @@ impl Successor {
             Heard::Said(Message::Ready { answers }) => {
                 let took = began.elapsed();
                 let id = self.child.id();
-                log::info!("upgrade: process {id} is ready after {took:.1?}");
+                logging::info!("upgrade: process {id} is ready after {took:.1?}");
                 self.answers = answers;
                 // If it is gone already, `settle` finds out.
                 let _ = self.control.say(&Message::Serve);
@@ -311,8 +312,8 @@ impl Successor {
         }
         let id = self.child.id();
         match self.child.begun() {
-            Some(_) => log::warn!("upgrade: killing process {id}"),
-            None => log::warn!(
+            Some(_) => logging::warn!("upgrade: killing process {id}"),
+            None => logging::warn!(
                 "upgrade: killing process {id}, which waits for {}",
                 self.file()
             ),
@@ -321,7 +322,7 @@ impl Successor {
         let is_stopping = program.stopping().is_cancelled();
         let time = if is_stopping { END_CHECK } else { KILL_TIME };
         if matches!(self.wait(time), Ok(None)) {
-            log::error!(
+            logging::error!(
                 "upgrade: process {id} does not end; it will once the system lets it go on"
             );
         }

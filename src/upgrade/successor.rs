@@ -12,6 +12,7 @@ use super::wire::{Control, Message, Passed, VARIABLE};
 use super::{Part, Upgrades};
 use crate::engine;
 use crate::lifecycle::{message_of, Remote};
+use crate::logging;
 
 /// Why a process stops that was told to leave.
 const NOT_WANTED: &str = "not to take over: the old process stops, or goes on without this one";
@@ -32,7 +33,7 @@ impl Candidate {
     fn find() -> Option<Result<Candidate, String>> {
         let passed = std::env::var(VARIABLE).ok()?;
         let Some(passed) = Passed::decode(&passed) else {
-            log::warn!("{VARIABLE} is not understood: this process replaces no other");
+            logging::warn!("{VARIABLE} is not understood: this process replaces no other");
             return None;
         };
         // A child of the process that was meant finds the variable, too, but not the sockets.
@@ -83,7 +84,7 @@ impl Candidate {
                 Ok(Message::Serve) => {}
                 Ok(Message::Leave) => return Err(NOT_WANTED.to_owned()),
                 Ok(other) => return Err(format!("the old process said {other:?}")),
-                Err(_) => log::warn!("the process to replace has crashed"),
+                Err(_) => logging::warn!("the process to replace has crashed"),
             },
             // Whoever comes to Serving is told.
             recv(program.stopping().receiver()) -> _ => {
@@ -118,11 +119,11 @@ impl Candidate {
         };
         let why = match heard {
             Ok(Message::TakeOver) => {
-                log::info!("in charge: the old process stops");
+                logging::info!("in charge: the old process stops");
                 return take_charge(program, parts);
             }
             Err(_) => {
-                log::warn!("in charge: the old process is gone");
+                logging::warn!("in charge: the old process is gone");
                 return take_charge(program, parts);
             }
             Ok(Message::Leave) => NOT_WANTED.to_owned(),
@@ -147,7 +148,7 @@ impl Candidate {
             }
         };
         if is_in_charge {
-            log::info!("in charge, and about to stop");
+            logging::info!("in charge, and about to stop");
             take_charge(program, parts);
         }
     }
@@ -215,7 +216,7 @@ impl Proven {
     pub(crate) fn serve(self, upgrades: &Upgrades) -> Result<(), String> {
         upgrades.open();
         for name in engine::drop_inherited() {
-            log::warn!("no server listens at {name} any more: closed the inherited socket");
+            logging::warn!("no server listens at {name} any more: closed the inherited socket");
         }
         let parts = upgrades.parts();
         let wait = move || self.await_charge(&parts);
