@@ -17,8 +17,8 @@ use crate::lifecycle::{
     self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
 };
 
-#[cfg(feature = "systemd")]
 use crate::logging;
+#[cfg(feature = "systemd")]
 use crate::systemd::Notify;
 use crate::upgrade::Upgrade;
 
