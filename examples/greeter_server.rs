@@ -75,7 +75,7 @@ fn usage(arguments: &[String]) -> ! {
     std::process::exit(2);
 }
 
-fn main() -> Result<Report, Box<dyn std::error::Error>> {
+fn main() -> Report {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let address = match arguments.as_slice() {
@@ -88,7 +88,11 @@ fn main() -> Result<Report, Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::builder()
         .signals(Signals::process())
         .upgrade(Upgrade::new())
-        .build()?;
+        .build();
+    let lifecycle = match lifecycle {
+        Ok(lifecycle) => lifecycle,
+        Err(error) => return Report::failed_start(error),
+    };
     let builder = Server::builder()
         .address(address)
         .service(greeter_service(Polite));
@@ -97,11 +101,11 @@ fn main() -> Result<Report, Box<dyn std::error::Error>> {
         Err(error) => {
             // Changes nothing if a signal has begun the stop already.
             lifecycle.fail(error);
-            return Ok(lifecycle.wait());
+            return lifecycle.wait();
         }
     };
     println!("listening at {}", server.address());
     // Refused if a signal has begun the stop already; then there is nothing to do but wait for it.
     let _ = lifecycle.serving();
-    Ok(server.wait())
+    server.wait()
 }

@@ -35,6 +35,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::lifecycle::{one_line, Hook, Lifecycle, Plan};
+use crate::logging;
 use crate::{
     Call, Code, Interceptor, Listen, Server, ServerBuilder, StartError, Status, UpgradeError,
 };
@@ -131,7 +132,7 @@ impl Interceptor for OnlyFor {
         match call.peer_credentials() {
             Some(caller) if self.0.contains(&caller.uid) => Ok(()),
             _ => {
-                log::warn!("admin: refused {} for {}", call.method(), Caller(call));
+                logging::warn!("admin: refused {} for {}", call.method(), Caller(call));
                 let why = "only root and the program's own user may do this";
                 Err(Status::permission_denied(why))
             }
@@ -172,7 +173,7 @@ impl AdminService for Operator {
         if !request.reason.is_empty() {
             why = format!("{} ({why})", request.reason);
         }
-        log::info!("admin: drain, {}", one_line(&why));
+        logging::info!("admin: drain, {}", one_line(&why));
         self.program.shutdown(why);
         Ok(DrainReply {
             reason: self.reason(),
@@ -181,7 +182,7 @@ impl AdminService for Operator {
     }
 
     fn upgrade(&self, call: &Call, _: UpgradeRequest) -> Result<UpgradeReply, Status> {
-        log::info!("admin: upgrade, by {}", Caller(call));
+        logging::info!("admin: upgrade, by {}", Caller(call));
         match self.program.upgrade() {
             Ok(process) => Ok(UpgradeReply {
                 process,

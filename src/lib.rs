@@ -83,13 +83,15 @@ extern crate self as touchdown;
 pub mod admin;
 #[cfg(feature = "server")]
 pub mod client;
+mod descriptors;
 #[cfg(feature = "server")]
 #[allow(unsafe_code)]
 #[deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 mod engine;
 pub mod lifecycle;
-#[cfg(feature = "server")]
+mod logging;
 mod running_time;
+#[cfg(feature = "server")]
 mod server;
 mod sync;
 #[cfg(feature = "systemd")]

@@ -17,7 +17,7 @@ pub(crate) const SLICE: Duration = Duration::from_millis(250);
 
 /// How much later than it was meant to a wait may end and be taken for one that was merely late. What is scheduled
 /// late on a machine with too much to do is hardly ever later than this; a pause that anybody notices is.
-const LATE: Duration = Duration::from_millis(150);
+pub(crate) const LATE: Duration = Duration::from_millis(150);
 
 /// Counts time.
 #[derive(Clone, Copy, Debug)]

@@ -12,6 +12,8 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
+use crate::descriptors::explained;
+
 pub(crate) use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
 pub(crate) use parking_lot::{Condvar, Mutex};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
@@ -34,7 +36,7 @@ pub(crate) struct Sleeper(UnixStream);
 
 /// A bell and who sleeps until it rings.
 pub(crate) fn bell() -> io::Result<(Bell, Sleeper)> {
-    let (bell, sleeper) = UnixStream::pair()?;
+    let (bell, sleeper) = UnixStream::pair().map_err(explained)?;
     // A full socket must not block who rings; a byte more would wake nobody anyway.
     bell.set_nonblocking(true)?;
     Ok((Bell(bell), Sleeper(sleeper)))
@@ -47,12 +49,13 @@ impl Bell {
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Bell> {
-        self.0.try_clone().map(Bell)
+        self.0.try_clone().map(Bell).map_err(explained)
     }
 
     /// Rings whenever `signal` arrives, until the registration is taken back.
     pub(crate) fn ring_on(&self, signal: i32) -> io::Result<signal_hook::SigId> {
-        signal_hook::low_level::pipe::register(signal, self.0.try_clone()?)
+        let socket = self.0.try_clone().map_err(explained)?;
+        signal_hook::low_level::pipe::register(signal, socket)
     }
 }
 
@@ -72,7 +75,8 @@ pub(crate) fn standard_error() -> io::Result<File> {
     io::stderr().as_fd().try_clone_to_owned().map(File::from)
 }
 
-/// While this lives, the calling thread is not interrupted by the signals it was made for: they wait.
+/// While this lives, the calling thread is not interrupted by the signals it was made for: they wait. Then it is as
+/// before.
 pub(crate) struct HeldSignals(SigSet);
 
 pub(crate) fn hold_signals(signals: &[i32]) -> io::Result<HeldSignals> {
@@ -81,6 +85,16 @@ pub(crate) fn hold_signals(signals: &[i32]) -> io::Result<HeldSignals> {
         held.add(Signal::try_from(*signal)?);
     }
     Ok(HeldSignals(held.thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
+}
+
+impl HeldSignals {
+    /// Ends this, and from now on these signals reach the thread, and what it starts, whether they did before or not.
+    pub(crate) fn let_in(mut self, signals: impl Iterator<Item = i32>) -> io::Result<()> {
+        for signal in signals {
+            self.0.remove(Signal::try_from(signal)?);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for HeldSignals {

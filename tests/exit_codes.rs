@@ -179,14 +179,16 @@ fn tell_story(story: Story, chance: u64, test: &str) -> End {
             child.hear("now draining");
             if let Story::TwoSignals | Story::ThreeSignals = story {
                 thread::sleep(moment / 2);
-                child.signal("INT");
-                child.hear("now cancelling");
+                child.insist("INT", "now cancelling");
             }
             if let Story::ThreeSignals = story {
                 thread::sleep(moment / 2);
-                child.signal(if chance % 3 == 0 { "INT" } else { "TERM" });
             }
-            let end = child.end();
+            let end = match story {
+                Story::ThreeSignals if chance % 3 == 0 => child.insist_until_the_end("INT"),
+                Story::ThreeSignals => child.insist_until_the_end("TERM"),
+                _ => child.end(),
+            };
             assert!(matches!(story, Story::TwoSignals) == call.join().unwrap().is_ok());
             return end;
         }

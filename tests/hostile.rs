@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use common::*;
-use touchdown::client::CallOptions;
+use touchdown::client::{CallOptions, Client};
 use touchdown::lifecycle::exit_code;
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{Call, Replies, Server, Service, ServingStatus};
@@ -43,6 +43,18 @@ fn read_until(client: &mut TcpStream, text: &str) {
         let count = client.read(&mut buffer).expect("the answer comes");
         assert!(count > 0, "closed before {text:?}");
         read.extend_from_slice(&buffer[..count]);
+    }
+}
+
+/// Who is new must not be given up for the time in which there was nobody.
+#[test]
+fn a_client_that_comes_after_a_rest_has_its_time_to_speak() {
+    let time = unhurried(1000);
+    let server = builder(echo()).handshake_timeout(time).start().unwrap();
+    for _ in 0..4 {
+        std::thread::sleep(time + time / 2);
+        let client = Client::new(&channel_to(&server.address().to_string()));
+        assert_eq!(say(&client, "hello"), Ok("hello".to_owned()));
     }
 }
 

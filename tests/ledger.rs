@@ -27,7 +27,7 @@ use ledger_support::caller::Caller;
 use ledger_support::check::{check, Faults, Known};
 use ledger_support::program::{example, Folder, Program};
 use ledger_support::wrong::{Mistake, WrongLedger};
-use lifecycle_support::{child_as, role};
+use lifecycle_support::{child_as, insisting, role};
 use rusqlite::Connection;
 use touchdown::lifecycle::exit_code;
 
@@ -202,11 +202,11 @@ impl Trial<'_> {
                     server.kill();
                     return stop;
                 }
-                server.signal("TERM");
-                server.hear("→ cancelling");
+                // The same wish twice would be one.
+                let process = server.id();
+                insisting(process, "TERM", || server.hear("→ cancelling"));
                 if stop == Stop::TermTermTerm {
-                    server.signal("TERM");
-                    server.end();
+                    insisting(process, "TERM", || server.end());
                 }
             }
         }

@@ -2,12 +2,14 @@
 
 mod lifecycle_support;
 
-use std::process;
+use std::process::{self, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{never, unbounded};
-use lifecycle_support::{bound, eventually, is_child, phases, say, Process};
+use lifecycle_support::{bound, eventually, is_child, phases, role, say, Process};
+use nix::sys::signal::{kill, SigSet, SigmaskHow, Signal};
+use nix::unistd::Pid;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::raise;
 use touchdown::lifecycle::{exit_code, Lifecycle, Phase, Plan, Reason, Report, Signals};
@@ -174,8 +176,10 @@ fn a_process_that_gets_sigint_twice_is_forced() {
     child.hear("ready");
     child.signal("INT");
     child.hear("draining");
-    child.signal("INT");
-    assert_eq!(child.end().code, Some(exit_code::FORCED.into()));
+    assert_eq!(
+        child.insist_until_the_end("INT").code,
+        Some(exit_code::FORCED.into())
+    );
 }
 
 #[test]
@@ -196,16 +200,97 @@ fn a_process_that_gets_three_signals_exits_with_the_third() {
     child.hear("ready");
     child.signal("INT");
     child.hear("draining");
-    child.signal("INT");
-    child.hear("cancelling");
-    child.signal("TERM");
-    let end = child.end();
+    child.insist("INT", "cancelling");
+    let end = child.insist_until_the_end("TERM");
     assert_eq!(end.code, Some(143), "{end:?}");
     assert!(
         end.stderr
             .contains("third signal (SIGTERM) while cancelling"),
         "{end:?}"
     );
+}
+
+/// A wrapper that hands on what the terminal has sent to both; a supervisor whose unit sends a TERM of its own.
+#[test]
+fn a_wish_that_is_heard_twice_within_a_moment_cuts_nothing() {
+    let _bound = bound();
+    const REPEATED: [(u64, &str); 5] = [
+        (0, "TERM"),
+        (0, "INT"),
+        (50, "TERM"),
+        (250, "INT"),
+        (0, "TERM"),
+    ];
+    if is_child() {
+        let lifecycle = listening();
+        lifecycle.serving().unwrap();
+        let work = lifecycle.in_flight().enter_owned().unwrap();
+        say("ready");
+        lifecycle.draining().wait();
+        // Until it has heard of all of them.
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).unwrap();
+        assert!(!lifecycle.cancelling().is_cancelled());
+        drop(work);
+        leave(lifecycle.wait());
+    }
+    let test = "a_wish_that_is_heard_twice_within_a_moment_cuts_nothing";
+    let run = "exec \"$0\" \"$@\"";
+    let mut child = Process::start_in_shell(run, Stdio::piped(), "1", test);
+    child.hear("ready");
+    for (after, signal) in REPEATED {
+        thread::sleep(Duration::from_millis(after));
+        child.signal(signal);
+    }
+    child.tell("heard");
+    let end = child.end();
+    assert_eq!(end.code, Some(0), "{end:?}");
+}
+
+/// Programs that wait for their own signals with sigwait or a signalfd start others so.
+#[test]
+fn signals_that_were_blocked_by_who_started_the_process_are_heard() {
+    let _bound = bound();
+    let heard = [
+        (Signal::SIGTERM, "SIGTERM"),
+        (Signal::SIGINT, "SIGINT"),
+        (Signal::SIGHUP, "SIGHUP"),
+    ];
+    if let Some(role) = role() {
+        let is_blocked = |signal: &Signal| SigSet::thread_get_mask().unwrap().contains(*signal);
+        assert!(heard.iter().all(|(signal, _)| is_blocked(signal)));
+        if role == "early" {
+            // It waits until somebody hears it.
+            kill(Pid::this(), Signal::SIGTERM).unwrap();
+        }
+        let lifecycle = listening();
+        if role == "late" {
+            lifecycle.serving().unwrap();
+            say("ready");
+        }
+        let report = lifecycle.wait();
+        say(&format!("stopped by {}", report.reason));
+        assert!(!heard.iter().any(|(signal, _)| is_blocked(signal)));
+        leave(report);
+    }
+    let test = "signals_that_were_blocked_by_who_started_the_process_are_heard";
+    let start = |role: &str| {
+        let blocked: SigSet = heard.iter().map(|(signal, _)| *signal).collect();
+        let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK).unwrap();
+        let child = Process::start_as(role, test);
+        before.thread_set_mask().unwrap();
+        child
+    };
+    for (signal, name) in heard {
+        let mut child = start("late");
+        child.hear("ready");
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        child.hear(&format!("stopped by {name}"));
+        assert_eq!(child.end().code, Some(0));
+    }
+    let mut child = start("early");
+    child.hear("stopped by SIGTERM");
+    assert_eq!(child.end().code, Some(0));
 }
 
 #[test]

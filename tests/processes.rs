@@ -4,14 +4,16 @@
 mod common;
 mod lifecycle_support;
 
-use std::process::ExitCode;
+use std::io::BufRead;
+use std::net::TcpStream;
+use std::process::{ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::*;
-use lifecycle_support::{bound, is_child, say as tell, Process};
+use lifecycle_support::{bound, eventually, is_child, say as tell, Process};
 use signal_hook::consts::SIGURG;
 use touchdown::client::{CallOptions, Client};
 use touchdown::lifecycle::{exit_code, Lifecycle, Phase, Report, Signals};
@@ -61,6 +63,47 @@ fn a_server_that_gets_sigterm_lands_its_calls_and_exits_cleanly() {
     let end = child.end();
     assert_eq!(end.code, Some(exit_code::CLEAN.into()), "{end:?}");
     assert!(end.stdout.contains("1 completed"), "{end:?}");
+}
+
+#[test]
+fn a_server_whose_log_nobody_reads_stops_at_once_and_lands_its_calls() {
+    let _bound = bound();
+    if is_child() {
+        env_logger::Builder::new().parse_filters("debug").init();
+        let go_on = std::io::stdin();
+        serve(unary(move |_, request| {
+            tell("begun");
+            let mut line = String::new();
+            go_on.lock().read_line(&mut line).unwrap();
+            Ok(request)
+        }));
+    }
+    // What a pipe holds by default (pipe(7)).
+    let clogged = "head -c 65536 /dev/zero >&2; exec \"$0\" \"$@\"";
+    let test = "a_server_whose_log_nobody_reads_stops_at_once_and_lands_its_calls";
+    for with_call in [false, true] {
+        let mut child = Process::start_in_shell(clogged, Stdio::piped(), "1", test);
+        let line = child.hear("listening at");
+        let address = line.rsplit(' ').next().unwrap().to_owned();
+        let client = Client::new(&channel_to(&address));
+        let call = with_call.then(|| thread::spawn(move || say(&client, "hello")));
+        if with_call {
+            child.hear("begun");
+        }
+        let began = Instant::now();
+        child.signal("TERM");
+        eventually("it listens no more", || {
+            TcpStream::connect(&address).is_err()
+        });
+        assert!(began.elapsed() < unhurried(1000));
+        if let Some(call) = call {
+            child.tell("go on");
+            assert_eq!(call.join().unwrap().unwrap(), "hello");
+        }
+        let end = child.end_unread();
+        assert_eq!(end.code, Some(exit_code::CLEAN.into()), "{end:?}");
+        assert!(began.elapsed() < unhurried(4000));
+    }
 }
 
 #[test]

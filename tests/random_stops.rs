@@ -329,13 +329,14 @@ fn fault(script: &Script, end: &End) -> Option<&'static str> {
     if code > 128 {
         let signal = code - 128;
         // Those that come together are not taken in their order.
-        return match stops.len() >= 3 && stops.contains(&signal) {
+        return match script.wishes() >= 3 && stops.contains(&signal) {
             true => lacks_words(script, end, "third signal ("),
             false => Some("this signal did not come as the third"),
         };
     }
     if code == exit_code::HARD_DEADLINE.into() {
-        if !script.is_held_up() && script.fault != Fault::WalkHangs {
+        let may_be = script.fault == Fault::WalkHangs || script.streams == Streams::Clogged;
+        if !may_be {
             return Some("nothing held it up until its hard deadline");
         }
         return match end.took >= hard_deadline(script) {
@@ -343,13 +344,17 @@ fn fault(script: &Script, end: &End) -> Option<&'static str> {
             false => Some("its deadline had not passed"),
         };
     }
+    let is_written = end.report.contains(&format!("\"exit_code\":{code},"));
+    if script.streams == Streams::Clogged {
+        // Its log says nothing.
+        return (!is_written).then_some("its report is not there");
+    }
     let Some(reported) = reported else {
         return Some("it did not log its report");
     };
     if code != reported.into() {
         return Some("it reported another code");
     }
-    let is_written = end.report.contains(&format!("\"exit_code\":{code},"));
     if script.streams != Streams::Full && !is_written {
         return Some("its report is not there");
     }

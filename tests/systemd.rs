@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, process, thread};
 
-use lifecycle_support::{bound, eventually, is_child, role, Process};
+use lifecycle_support::{bound, eventually, insisting, is_child, role, Process};
 use notify_support::{extension_of, order, shout, Manager};
 use touchdown::lifecycle::{
     exit_code, Builder, Hook, Lifecycle, Plan, Report, Signals, StartupHook,
@@ -272,11 +272,10 @@ fn a_lame_duck_is_given_its_whole_time() {
     manager.expect_extended(&["STOPPING=1", "STATUS=stopping: SIGTERM"]);
     let whole = manager.expect_status("lame duck: 0 calls left, ");
     assert_eq!(whole, Some(Duration::from_secs(40) + EXTENSION));
-    child.signal("TERM");
-    assert_eq!(
-        next_news(&manager, "draining: 0 calls left"),
-        Some(EXTENSION)
-    );
+    let drained = insisting(child.id(), "TERM", || {
+        next_news(&manager, "draining: 0 calls left")
+    });
+    assert_eq!(drained, Some(EXTENSION));
     manager.expect_status("closing");
     manager.expect(&["STATUS=stopped: SIGTERM"]);
 }

@@ -4,8 +4,8 @@
 mod common;
 mod lifecycle_support;
 mod notify_support;
+mod thread_support;
 
-use std::fs;
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use common::{channel_to, echo, eventually, say as call, unary, LONG};
 use lifecycle_support::{bound, is_child, role, say, Process};
 use notify_support::{extension_of, order, Manager};
+use thread_support::{threads, Stopped};
 use touchdown::client::Client;
 use touchdown::lifecycle::{exit_code, Plan, Signals};
 use touchdown::systemd::EXTENSION;
@@ -190,49 +191,6 @@ fn the_watchdog_is_not_fed_while_all_that_poll_hang() {
     call(&client, "hello").unwrap();
     child.signal("TERM");
     hear_of(&manager, "STATUS=stopped: SIGTERM");
-}
-
-/// The threads of a process that have this name.
-fn threads(process: u32, name: &str) -> Vec<libc::pid_t> {
-    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let paths = tasks.map(|it| it.unwrap().path());
-    paths
-        .filter(|it| fs::read_to_string(it.join("comm")).is_ok_and(|it| it.trim_end() == name))
-        .map(|it| it.file_name().unwrap().to_str().unwrap().parse().unwrap())
-        .collect()
-}
-
-/// One thread of another process, stopped until this is dropped, which has to happen on the thread that
-/// has stopped it.
-struct Stopped(libc::pid_t);
-
-impl Stopped {
-    fn stop(thread: libc::pid_t) -> std::io::Result<Stopped> {
-        let nothing = std::ptr::null_mut::<libc::c_void>;
-        // SAFETY: system calls that touch no memory of this process but `status`.
-        unsafe {
-            if libc::ptrace(libc::PTRACE_SEIZE, thread, nothing(), nothing()) == -1 {
-                return Err(std::io::Error::last_os_error());
-            }
-            let stopped = Stopped(thread);
-            let mut status = 0;
-            if libc::ptrace(libc::PTRACE_INTERRUPT, thread, nothing(), nothing()) == -1
-                || libc::waitpid(thread, &mut status, libc::__WALL) != thread
-            {
-                return Err(std::io::Error::last_os_error());
-            }
-            assert!(libc::WIFSTOPPED(status), "{status:x}");
-            Ok(stopped)
-        }
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let nothing = std::ptr::null_mut::<libc::c_void>;
-        // SAFETY: as above.
-        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, nothing(), nothing()) };
-    }
 }
 
 /// What a message brought with it: systemd would store it.

@@ -41,6 +41,7 @@ use super::shim::{
     Completion,
 };
 use super::{timers, Limit, Shared, CANCELLED};
+use crate::logging;
 
 /// What was begun on a call; its number travels in the low bits of the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -1101,7 +1102,7 @@ impl Call {
         }
         // SAFETY: C-core did not take the tag.
         unsafe { drop_call_tag(tag) };
-        log::error!(
+        logging::error!(
             "{}: C-core refused to begin {operation:?}: {error:?}",
             self.path()
         );

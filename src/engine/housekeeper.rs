@@ -13,6 +13,7 @@ use super::memory::{self, Due, Usage};
 use super::roster::{Beginning, Watched, TICK};
 use super::wake::Wake;
 use super::{worker, Shared};
+use crate::logging;
 use crate::running_time::{RunningTime, SLICE};
 
 /// How often to look whether the peers' kernels have acknowledged the last
@@ -243,7 +244,7 @@ impl Housekeeper<'_> {
                 Ok(Some(accepted)) => self.admit(accepted),
                 Ok(None) => return,
                 Err(error) if is_of_connection(&error) => {
-                    log::debug!("a connection failed while it was accepted: {error}");
+                    logging::debug!("a connection failed while it was accepted: {error}");
                 }
                 Err(error) if is_want_of_descriptors(&error) => match self.shed(index) {
                     Ok(true) => self.report(|| {
@@ -286,7 +287,7 @@ impl Housekeeper<'_> {
     fn report(&mut self, why: impl FnOnce() -> String) {
         let now = Instant::now();
         if self.reported.is_none_or(|it| now >= it + LOG_PAUSE) {
-            log::warn!("{}", why());
+            logging::warn!("{}", why());
             self.reported = Some(now);
         }
     }
@@ -323,7 +324,7 @@ impl Housekeeper<'_> {
     /// Tells the host what was cut.
     fn tell_of(&self, cut: Cut) {
         if cut.connections > 0 {
-            log::warn!(
+            logging::warn!(
                 "cut {} connections whose clients did not take or acknowledge all that they were sent; \
                  {} answers did not arrive",
                 cut.connections,
@@ -399,7 +400,7 @@ impl Housekeeper<'_> {
                 }
                 let attended = shared.connections.attend(self.now, patience);
                 if attended.finished > 0 {
-                    log::info!(
+                    logging::info!(
                         "told {} clients that do not answer which of their calls is the last",
                         attended.finished
                     );

@@ -18,6 +18,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::listener::Address;
 use super::socket_options;
 use super::stored;
+use crate::logging;
 
 /// How addresses begin that stand for what systemd has passed.
 pub(super) const SYSTEMD: &str = "systemd:";
@@ -75,7 +76,7 @@ pub(crate) fn take_socket(fd: RawFd, inode: u64) -> Option<OwnedFd> {
 /// with, and of which nobody else here knows.
 pub(crate) fn inherit(fd: RawFd, name: String, path_stays: bool, of_unit: bool) {
     if !close_on_exec(fd) {
-        log::error!("the socket of {name} was handed over as {fd}, which is not open");
+        logging::error!("the socket of {name} was handed over as {fd}, which is not open");
         return;
     }
     inherited().push(Inherited {
@@ -113,7 +114,7 @@ fn from_systemd() -> Vec<Inherited> {
     let mut sockets = Vec::new();
     for (fd, name) in passed {
         if !close_on_exec(fd) {
-            log::error!("LISTEN_FDS promises the descriptor {fd}, which is not open");
+            logging::error!("LISTEN_FDS promises the descriptor {fd}, which is not open");
             break;
         }
         let stored = stored::address_of(name);

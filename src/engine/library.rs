@@ -15,6 +15,7 @@ use log::{Level, LevelFilter};
 use parking_lot::Mutex;
 
 use super::{memory, shim};
+use crate::logging;
 
 /// Keeps C-core started.
 pub(super) struct Library(());
@@ -67,7 +68,7 @@ impl Drop for Library {
                 }
             }
             // C-core just stays.
-            Err(error) => log::debug!("no thread to end C-core on: {error}"),
+            Err(error) => logging::debug!("no thread to end C-core on: {error}"),
         }
     }
 }
@@ -105,6 +106,9 @@ impl LogLimit {
     }
 }
 
+/// What C-core says is told from what touchdown does.
+const TARGET: &str = "touchdown::core";
+
 unsafe extern "C" fn forward(args: *mut gpr_log_func_args) {
     // Most errors are what clients cause.
     static ERRORS: LogLimit = LogLimit::new();
@@ -126,19 +130,20 @@ unsafe extern "C" fn forward(args: *mut gpr_log_func_args) {
     // A panicking logger must not unwind into C++.
     let _ = std::panic::catch_unwind(|| {
         if skipped > 0 {
-            log::warn!("{skipped} more errors of C-core were not logged");
+            logging::warn!("{skipped} more errors of C-core were not logged");
+        }
+        if !log::log_enabled!(target: TARGET, level) {
+            return;
         }
         // SAFETY: strings of C-core, ended by a zero.
         let (file, message) = unsafe { (CStr::from_ptr(args.file), CStr::from_ptr(args.message)) };
-        let file = file.to_string_lossy();
-        log::logger().log(
-            &log::Record::builder()
-                .level(level)
-                .target("touchdown::core")
-                .file(Some(&file))
-                .line(u32::try_from(args.line).ok())
-                .args(format_args!("{}", message.to_string_lossy()))
-                .build(),
-        );
+        logging::say(logging::Line {
+            level,
+            target: TARGET,
+            module: None,
+            file: Some(file.to_string_lossy().into_owned().into()),
+            number: u32::try_from(args.line).ok(),
+            text: message.to_string_lossy().into_owned(),
+        });
     });
 }

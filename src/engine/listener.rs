@@ -19,6 +19,7 @@ use super::socket_options;
 #[cfg(feature = "tls")]
 use super::tls::Encryption;
 use super::unix_path::{self, Access, SocketPath};
+use crate::logging;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -348,7 +349,7 @@ impl Listener {
         self.owns_path = !self.path_stays;
         if let (Some(access), Address::Unix(path)) = (self.access_then.take(), &self.address) {
             if let Err(error) = unix_path::allow(path, access) {
-                log::error!(
+                logging::error!(
                     "who may connect to {} stays as it was: {error}",
                     self.address
                 );

@@ -61,7 +61,7 @@ pub(crate) use self::listener::{ListenOptions, Listener, TcpKeepalive};
 pub(crate) use self::memory::bound_arenas;
 pub use self::peer::PeerCredentials;
 pub(crate) use self::server::quarter_of_memory;
-pub(crate) use self::spawn::{spawn, WithoutSignal};
+pub(crate) use self::spawn::{spawn, AtOnce, Child};
 #[cfg(feature = "systemd")]
 pub(crate) use self::stored::name_of as stored_name;
 #[cfg(feature = "tls")]
@@ -80,6 +80,7 @@ use self::server::Server;
 use self::timers::Timers;
 use self::wake::Wake;
 use self::worker::{Job, Seat};
+use crate::logging;
 
 /// The status codes that the engine gives by itself.
 const CANCELLED: i32 = 1;
@@ -330,7 +331,7 @@ struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        log::error!("a thread of touchdown's engine panicked: aborting");
+        logging::error!("a thread of touchdown's engine panicked: aborting");
         std::process::abort();
     }
 }
@@ -356,7 +357,7 @@ impl Shared {
             Ok(()) => self.heap.use_much(),
             Err(error) => {
                 if LIMIT.admits().is_some() {
-                    log::error!("{error}");
+                    logging::error!("{error}");
                 }
                 return false;
             }
@@ -377,7 +378,9 @@ impl Shared {
     /// Starts a worker in the place of another. False if there can be no thread, and then the other one stays.
     fn start_replacement(self: &Arc<Self>, beginning: Beginning) -> bool {
         let started = self.start_worker(beginning);
-        started.inspect_err(|error| log::debug!("{error}")).is_ok()
+        started
+            .inspect_err(|error| logging::debug!("{error}"))
+            .is_ok()
     }
 
     fn start_worker(self: &Arc<Self>, beginning: Beginning) -> io::Result<()> {
@@ -438,7 +441,7 @@ impl Shared {
         refusals.since += 1;
         let last = refusals.last_logged;
         if last.is_none_or(|it| now.saturating_duration_since(it) >= Duration::from_secs(1)) {
-            log::warn!(
+            logging::warn!(
                 "{} calls refused, the last to {path}: all workers are busy and the backlog is full",
                 refusals.since
             );
@@ -532,7 +535,7 @@ impl Shared {
             let late = self.open_calls().into_iter().filter(|it| is_late(it));
             let cut = late.filter(|call| call.cut(SHUTTING_DOWN)).count();
             if cut > 0 {
-                log::info!("cut {cut} calls whose time in the drain is over");
+                logging::info!("cut {cut} calls whose time in the drain is over");
             }
         }
         next

@@ -21,6 +21,7 @@ use super::bytes::bytes_mut;
 use super::library::LogLimit;
 use super::peer::PeerInfo;
 use super::shim::{TlsFunctions, TlsSession};
+use crate::logging;
 
 /// How much encrypted data a session may hold before it is fetched: tls.cc fetches as much at once.
 const ENCRYPTED: usize = 64 << 10;
@@ -238,9 +239,9 @@ impl Session {
         static LIMIT: LogLimit = LogLimit::new();
         if let Some(skipped) = LIMIT.admits() {
             if skipped > 0 {
-                log::warn!("{skipped} more failures of TLS were not logged");
+                logging::warn!("{skipped} more failures of TLS were not logged");
             }
-            log::warn!("TLS with {} failed: {why}", self.peer);
+            logging::warn!("TLS with {} failed: {why}", self.peer);
         }
     }
 
@@ -283,7 +284,7 @@ impl Session {
         match self.stage {
             // Somebody who looks whether the port is open.
             Stage::New => {
-                log::debug!("{} came, and left without a word of TLS", self.peer);
+                logging::debug!("{} came, and left without a word of TLS", self.peer);
                 self.state = State::Failed;
             }
             _ => self.fail("the client left during the handshake, or its time was over"),

@@ -18,6 +18,7 @@ use super::{
     Method, Running, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, SHUTTING_DOWN,
     UNIMPLEMENTED,
 };
+use crate::logging;
 
 /// A call that is to be run.
 pub(super) struct Job {
@@ -275,21 +276,21 @@ impl Worker<'_> {
         }
         shared.host.arrived();
         if let Some(path) = unknown {
-            log::debug!("{path} is not implemented here");
+            logging::debug!("{path} is not implemented here");
             let why = format!("{path} is not implemented here");
             refuse(shared, &call, Ending::new(UNIMPLEMENTED, &why));
             return true;
         }
         if message.is_none() && !shared.expects_stream(&call) {
             // The caller left, or sent what C-core refuses, before its message was whole.
-            log::debug!("{}: ended without a request", call.path());
+            logging::debug!("{}: ended without a request", call.path());
             let why = "the request ended before its message";
             refuse(shared, &call, Ending::new(INTERNAL, why));
             return true;
         }
         let in_flight = shared.host.in_flight();
         if let Some(ending) = shared.reason_to_refuse(&call, in_flight) {
-            log::debug!("{}: refused: {}", call.path(), ending.message);
+            logging::debug!("{}: refused: {}", call.path(), ending.message);
             refuse(shared, &call, ending);
             return true;
         }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use signal_hook::low_level;
 
+use super::clock::Clock;
 use super::guard::Guard;
 use super::hooks::{Failure, Hook, HookError, Hooks};
 use super::in_flight::InFlight;
@@ -124,8 +125,11 @@ impl Builder {
     }
 
     /// Has this process's id written to a file when Serving begins, and the file removed at the end of a
-    /// stop, if it is this process's still. If it cannot be written, the start has failed. A process
-    /// that replaces another writes it when it takes over.
+    /// stop, if it is this process's still. If it cannot be written, the start has failed.
+    ///
+    /// A process that replaces another writes `PATH.ID` before it says that it is ready, so that a full disk fails
+    /// the upgrade and not the pid file, and renames it when it takes over. Should that fail, it is tried again every
+    /// second, and the log says so.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.pid_file = Some(PidFile::new(path.into()));
         self
@@ -245,6 +249,7 @@ impl Builder {
             }),
             news: Condvar::new(),
             began: OnceLock::new(),
+            clock: Clock::default(),
             walked: AtomicBool::new(false),
             running_hooks: Mutex::default(),
             asked: Mutex::default(),

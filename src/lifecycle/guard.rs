@@ -15,14 +15,19 @@ use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
 use super::participant::Check;
 use super::reload;
 use super::report::{exit_code, one_line, Reason};
-use super::signals::{signal_name, Listener};
+use super::signals::{signal_name, Listener, Wishes};
 use super::state::Shared;
+use crate::logging;
+use crate::running_time::SLICE;
 use crate::sync::atomic::Ordering;
 use crate::sync::{bounded, thread, Arc, Instant, Sleeper};
 
 /// How long the process may take to say what was running before it exits. Enough for thousands of
 /// lines to a slow console, and short beside any deadline.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
+
+/// How much of that may go to what the log has not taken yet. If it takes nothing, a quarter of it does.
+const LOG_TIME: Duration = Duration::from_millis(100);
 
 /// How much of that may go to saying where in the code it runs, which comes last, since it may take
 /// time or fail. A machine that is not overloaded needs some milliseconds.
@@ -42,7 +47,7 @@ pub(super) struct Guard {
 impl Guard {
     /// Runs until the walk is over.
     pub(super) fn run(self) {
-        let mut signals: u32 = 0;
+        let mut wishes = Wishes::default();
         let mut enforced = false;
         // Pairs with the Release in `Shared::dismiss_guard`.
         while !self.shared.walked.load(Ordering::Acquire) {
@@ -52,15 +57,16 @@ impl Guard {
                     SIGUSR1 => write_state(&self.shared),
                     SIGUSR2 => upgrade(&self.shared),
                     _ => {
-                        signals = signals.saturating_add(1);
-                        self.obey(signal, signals);
+                        let now = self.shared.clock.read();
+                        if let Some(nth) = wishes.count(now, self.listener.repeats()) {
+                            self.obey(signal, nth);
+                        }
                     }
                 }
             }
             let asked = std::mem::take(&mut *self.shared.asked.lock());
             asked.into_iter().for_each(Check::passed);
-            let deadline = self.shared.hard_deadline().filter(|_| !enforced);
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = self.shared.time_left().filter(|_| !enforced);
             if left == Some(Duration::ZERO) {
                 let time = self.shared.plan.get_hard_deadline();
                 self.exit(
@@ -71,7 +77,8 @@ impl Guard {
                 enforced = true;
                 continue;
             }
-            self.sleeper.sleep(left);
+            // As long as there is no stop, nothing but the bell wakes it.
+            self.sleeper.sleep(left.map(|left| left.min(SLICE)));
         }
     }
 
@@ -108,6 +115,8 @@ impl Guard {
         let speaker = thread::Builder::new()
             .name("td-last-words".to_owned())
             .spawn(move || {
+                // What was said before goes first.
+                logging::flush(LOG_TIME);
                 let Some(stderr) = &shared.stderr else {
                     return;
                 };

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::report::{HookReport, Outcome};
 use super::run::Run;
-use crate::sync::{Instant, Mutex};
+use crate::sync::Mutex;
 
 /// What the work of a hook may fail with.
 pub(super) type Failure = Box<dyn Error + Send + Sync>;
@@ -69,7 +69,7 @@ impl Hook {
     }
 
     /// Sets how long the hook may run before it is reported as overrun and left behind. What is
-    /// left of the closing phase limits it as well.
+    /// left of the closing phase limits it as well. Time in which the process stands still does not count.
     #[must_use]
     pub fn time_limit(mut self, time: Duration) -> Self {
         self.time_limit = time;
@@ -206,23 +206,15 @@ impl Hooks {
         ends.into_values().max().unwrap_or_default()
     }
 
-    /// Runs all, until `deadline` at the latest, and says how each ended. `running` always holds
+    /// Runs all, for `time` at the most, and says how each ended. `running` always holds
     /// the names of those that run, including those left behind.
-    pub(super) fn run(
-        self,
-        deadline: Option<Instant>,
-        running: &Mutex<Vec<String>>,
-    ) -> Vec<HookReport> {
-        self.prepare(deadline, running).run()
+    pub(super) fn run(self, time: Duration, running: &Mutex<Vec<String>>) -> Vec<HookReport> {
+        self.prepare(time, running).run()
     }
 
     /// The same, for who wants to have a say in it.
-    pub(super) fn prepare(
-        self,
-        deadline: Option<Instant>,
-        running: &Mutex<Vec<String>>,
-    ) -> Run<'_> {
-        Run::new(self.hooks, deadline, running)
+    pub(super) fn prepare(self, time: Duration, running: &Mutex<Vec<String>>) -> Run<'_> {
+        Run::new(self.hooks, time, running)
     }
 
     /// The reports of hooks whose turn never came.

@@ -22,6 +22,11 @@
 //! once, and when the plan's hard deadline passes the process writes what is still running to its
 //! standard error and exits.
 //!
+//! The times of a plan, and the limits of hooks, count only while the process runs: one that is stopped, frozen
+//! with its container or moved to another machine in the middle of a drain goes on afterwards where it was. So
+//! they are looked at four times a second during a stop, and a pause counts as a quarter of a second at the most, or, if it is
+//! too short to be told from a thread that was late, as what it was.
+//!
 //! # Start-up
 //!
 //! A [`StartupHook`] is a named piece of work to do before the program is ready, and may have an
@@ -100,6 +105,7 @@
 //! ```
 
 mod builder;
+mod clock;
 mod guard;
 mod hooks;
 mod in_flight;
@@ -140,15 +146,24 @@ pub use self::startup::StartupHook;
 pub use self::state::Stopping;
 pub use self::workers::{SpawnError, Worker, WorkerGroup, WorkerResult};
 
+#[cfg(feature = "server")]
+use self::pid_file::PidFile;
 pub(crate) use self::report::one_line;
 #[cfg(feature = "server")]
 pub(crate) use self::run::message_of;
 use self::state::Shared;
 #[cfg(feature = "systemd")]
 pub(crate) use self::view::{Progress, View};
+#[cfg(feature = "server")]
+use crate::logging;
 use crate::sync::{unbounded, Arc, Receiver};
 #[cfg(feature = "server")]
 use crate::upgrade::Readiness;
+
+/// How long after a pid file could not be written it is tried again: often enough for a script that looks for a minute,
+/// and seldom enough for a disk that is in trouble.
+#[cfg(feature = "server")]
+const PID_FILE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A handle on the life of the program. Clones are the same lifecycle.
 ///
@@ -531,10 +546,10 @@ fn upgrade(shared: &Arc<Shared>) -> Result<u32, crate::UpgradeError> {
     let result = upgrades.replace(&Remote(Arc::clone(shared)));
     match &result {
         Ok(_) => {}
-        Err(crate::UpgradeError::Stopping) => log::warn!("no upgrade: the program is stopping"),
+        Err(crate::UpgradeError::Stopping) => logging::warn!("no upgrade: the program is stopping"),
         Err(why) => {
             let line = format!("upgrade: {why}; this process goes on");
-            log::error!("{}", one_line(&line));
+            logging::error!("{}", one_line(&line));
         }
     }
     result
@@ -614,10 +629,36 @@ impl Remote {
         self.0.upgrades.as_ref()
     }
 
-    /// The process that this one replaces is about to go.
-    pub(crate) fn take_charge(&self) {
-        if let Err(error) = self.0.take_charge() {
-            log::error!("{error}");
+    /// Does beforehand what could go wrong when this process takes over.
+    pub(crate) fn prepare_charge(&self) -> Result<(), String> {
+        self.0.with_pid_file(PidFile::prepare)
+    }
+
+    /// The process that this one replaces is about to go. Says false if the pid file does not say so yet.
+    pub(crate) fn take_charge(&self) -> bool {
+        // First: whoever reads the file may ask for an upgrade.
+        self.0.in_charge.cancel();
+        let published = self.0.with_pid_file(PidFile::publish);
+        if let Err(why) = &published {
+            logging::error!("{why}; it names the process before this one, and is tried again");
+        }
+        published.is_ok()
+    }
+
+    /// Tries again to write the pid file, until it is written or the program stops.
+    pub(crate) fn insist_on_pid_file(&self) {
+        while !self.0.stopping.wait_timeout(PID_FILE_AGAIN) {
+            if self.0.with_pid_file(PidFile::publish).is_ok() {
+                logging::warn!("the pid file is written at last");
+                return;
+            }
+        }
+    }
+
+    /// A process that was to replace this one, and has ended, leaves nothing.
+    pub(crate) fn tidy_up_after(&self, process: u32) {
+        if let Some(file) = &self.0.pid_file {
+            file.remove_prepared_by(process);
         }
     }
 }

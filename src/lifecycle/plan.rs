@@ -15,7 +15,8 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// How long each phase of a stop may take.
 ///
 /// A phase ends as soon as its work is done; these are upper limits. Only the lame duck phase,
-/// which waits for others to turn away, always takes its whole time.
+/// which waits for others to turn away, always takes its whole time. All of them count only while the
+/// process runs: while it is stopped or frozen none of them passes.
 ///
 /// | phase | setter | default | why |
 /// |---|---|---|---|
@@ -217,19 +218,6 @@ impl Error for PlanError {}
 /// means never.
 pub(super) fn after(from: Instant, time: Duration) -> Option<Instant> {
     from.checked_add(time)
-}
-
-/// The earlier of two moments, of which either may never come.
-pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
-}
-
-/// Whether the moment has come.
-pub(super) fn is_over(now: Instant, deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| now >= deadline)
 }
 
 #[cfg(test)]

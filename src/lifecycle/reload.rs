@@ -9,6 +9,7 @@ use super::report::{one_line, Outcome};
 use super::run::run_caught;
 use super::state::Shared;
 use super::turn::Turn;
+use crate::logging;
 use crate::sync::{thread, Arc, Instant, Mutex, OnceLock};
 
 pub(super) type Callback = Box<dyn FnMut() -> Result<(), Failure> + Send>;
@@ -102,7 +103,7 @@ fn reload(shared: &Shared) {
         return;
     }
     drop(control);
-    log::info!("no reload any more: the program is stopping");
+    logging::info!("no reload any more: the program is stopping");
 }
 
 fn is_stopping(shared: &Shared) -> bool {
@@ -119,7 +120,7 @@ fn run(shared: &Shared, reload: &mut Reload) -> Option<String> {
     *shared.reloads.running.lock() = None;
     match outcome {
         Outcome::Done => {
-            log::info!(
+            logging::info!(
                 "{}",
                 one_line(&format!("reload {name}: done in {took:.1?}"))
             );
@@ -127,7 +128,7 @@ fn run(shared: &Shared, reload: &mut Reload) -> Option<String> {
         }
         outcome => {
             let failure = one_line(&format!("{name}: {outcome}; kept the old state"));
-            log::error!("reload {failure}");
+            logging::error!("reload {failure}");
             Some(failure)
         }
     }

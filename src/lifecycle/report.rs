@@ -8,6 +8,12 @@ use std::time::Duration;
 use super::participant::Calls;
 use super::phase::Phase;
 use super::signals::signal_name;
+use crate::logging;
+use crate::sync::{bounded, thread};
+
+/// How long a process that could not start waits for its standard error to take the reason: as long as for its last
+/// words.
+const ERROR_TIME: Duration = Duration::from_millis(500);
 
 pub mod exit_code {
     //! The codes with which a program exits, so that a supervisor can tell one end from another.
@@ -339,14 +345,29 @@ impl Termination for Report {
     /// has no logger would not learn it.
     fn report(self) -> ExitCode {
         if let Reason::StartFailed(why) | Reason::WorkerFailed(why) = &self.reason {
-            let _ = writeln!(io::stderr(), "Error: {why}");
+            write_error(format!("Error: {why}\n"));
         }
         self.into()
     }
 }
 
+/// Writes this to standard error, and does not wait for whoever does not read it.
+fn write_error(text: String) {
+    let (done, is_done) = bounded::<()>(0);
+    let write = move || {
+        let _ = io::stderr().write_all(text.as_bytes());
+        drop(done);
+    };
+    // Without a thread it is not worth the risk: the log has it as well.
+    if thread::Builder::new().spawn(write).is_ok() {
+        let _ = is_done.recv_timeout(ERROR_TIME);
+    }
+}
+
 impl From<Report> for ExitCode {
+    /// What was logged has been written then, or is not going to be.
     fn from(report: Report) -> Self {
+        logging::flush(logging::AT_THE_END);
         ExitCode::from(report.exit_code())
     }
 }

@@ -1,13 +1,15 @@
 //! Runs hooks: each on a thread of its own, at its turn, and never longer than its time. Only where there can be
 //! no thread it is the calling one that runs a closing hook, which is better than not to close.
+//!
+//! The limits count only while the process runs, see src/running_time.rs.
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use super::hooks::{Failure, Hook, Work};
-use super::plan::{self, is_over};
 use super::report::{HookReport, Outcome};
+use crate::running_time::{RunningTime, SLICE};
 use crate::sync::{thread, unbounded, Arc, Instant, Mutex, Receiver, RecvTimeoutError, Sender};
 
 /// One run of a set of hooks.
@@ -15,7 +17,9 @@ pub(super) struct Run<'a> {
     order: Vec<Vec<usize>>,
     names: Vec<String>,
     states: Vec<State>,
-    deadline: Option<Instant>,
+    /// When all are out of time; like every other time of a run it counts from the beginning of the run.
+    end: Duration,
+    time: RunningTime,
     running: &'a Mutex<Vec<String>>,
     needs_threads: bool,
     may_start: &'a dyn Fn() -> bool,
@@ -32,19 +36,13 @@ pub(super) enum News {
 
 enum State {
     Waiting(Duration, Work),
-    Running {
-        since: Instant,
-        until: Option<Instant>,
-    },
+    Running { since: Instant, until: Duration },
     Finished(Outcome, Duration),
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(
-        hooks: Vec<Hook>,
-        deadline: Option<Instant>,
-        running: &'a Mutex<Vec<String>>,
-    ) -> Self {
+    /// [`Duration::MAX`] is a time without an end.
+    pub(super) fn new(hooks: Vec<Hook>, time: Duration, running: &'a Mutex<Vec<String>>) -> Self {
         let place = |name: &String| hooks.iter().position(|hook| hook.name == *name);
         let order = hooks
             .iter()
@@ -59,7 +57,8 @@ impl<'a> Run<'a> {
             order,
             names,
             states,
-            deadline,
+            end: time,
+            time: RunningTime::begin(Instant::now()),
             running,
             needs_threads: false,
             may_start: &|| true,
@@ -96,35 +95,39 @@ impl<'a> Run<'a> {
                 break;
             };
             let result = match until {
-                Some(until) => news.recv_deadline(until),
-                None => news.recv().map_err(RecvTimeoutError::from),
+                Duration::MAX => news.recv().map_err(RecvTimeoutError::from),
+                until => news.recv_timeout(until.saturating_sub(self.now()).min(SLICE)),
             };
-            let now = Instant::now();
             match result {
-                Ok(News::Ended(place, outcome)) => self.finish(place, outcome, now),
-                Ok(News::Hurry) => self.leave_behind(news, now, true),
-                Err(_) => self.leave_behind(news, now, false),
+                Ok(News::Ended(place, outcome)) => self.finish(place, outcome),
+                Ok(News::Hurry) => self.leave_behind(news, true),
+                Err(_) => self.leave_behind(news, false),
             }
         }
         self.into_reports()
     }
 
+    /// How much time counts since the run began.
+    fn now(&mut self) -> Duration {
+        self.time.pass(Instant::now(), SLICE)
+    }
+
     /// Starts every hook whose prerequisites are finished.
     fn start_ready(&mut self, sender: &Sender<News>) {
         while let Some(place) = (0..self.states.len()).find(|place| self.is_ready(*place)) {
-            let now = Instant::now();
+            let now = self.now();
             let not_run = State::Finished(Outcome::NotRun, Duration::ZERO);
             let State::Waiting(limit, work) = std::mem::replace(&mut self.states[place], not_run)
             else {
                 unreachable!("only a waiting hook is ready");
             };
-            if is_over(now, self.deadline) || !(self.may_start)() {
+            if now >= self.end || !(self.may_start)() {
                 continue;
             }
             self.running.lock().push(self.names[place].clone());
             self.states[place] = State::Running {
-                since: now,
-                until: limit_of(now, limit, self.deadline),
+                since: Instant::now(),
+                until: limit_of(now, limit, self.end),
             };
             let sender = sender.clone();
             let work = Arc::new(Mutex::new(Some(work)));
@@ -141,7 +144,9 @@ impl<'a> Run<'a> {
                     true => Outcome::Failed(format!("no thread to run on: {error}")),
                     false => run_once(&work),
                 };
-                self.finish(place, outcome, Instant::now());
+                // That took as long as it took: nobody looked at the time meanwhile.
+                self.time.pass(Instant::now(), Duration::MAX);
+                self.finish(place, outcome);
             }
         }
     }
@@ -153,21 +158,21 @@ impl<'a> Run<'a> {
                 .all(|after| matches!(self.states[*after], State::Finished(..)))
     }
 
-    /// When the first running hook is out of time; `Some(None)` if none ever is, `None` if nothing
-    /// runs.
-    fn next_limit(&self) -> Option<Option<Instant>> {
+    /// When the first running hook is out of time; [`Duration::MAX`] if none ever is, `None` if nothing runs.
+    fn next_limit(&self) -> Option<Duration> {
         let limits = self.states.iter().filter_map(|state| match state {
             State::Running { until, .. } => Some(*until),
             _ => None,
         });
-        limits.reduce(plan::earlier)
+        limits.reduce(Duration::min)
     }
 
-    fn finish(&mut self, place: usize, outcome: Outcome, now: Instant) {
+    fn finish(&mut self, place: usize, outcome: Outcome) {
         let overran = matches!(outcome, Outcome::Overran);
         if let State::Running { since, .. } = self.states[place] {
             (self.ended)(&self.names[place], &outcome);
-            self.states[place] = State::Finished(outcome, now.saturating_duration_since(since));
+            let took = Instant::now().saturating_duration_since(since);
+            self.states[place] = State::Finished(outcome, took);
         }
         if !overran {
             let mut running = self.running.lock();
@@ -178,11 +183,12 @@ impl<'a> Run<'a> {
     }
 
     /// Gives up on all whose time is over, or in a hurry on all.
-    fn leave_behind(&mut self, news: &Receiver<News>, now: Instant, mut hurry: bool) {
+    fn leave_behind(&mut self, news: &Receiver<News>, mut hurry: bool) {
+        let now = self.now();
         // This thread may be late itself. Who has ended meanwhile has not overrun.
         for news in news.try_iter() {
             match news {
-                News::Ended(place, outcome) => self.finish(place, outcome, now),
+                News::Ended(place, outcome) => self.finish(place, outcome),
                 News::Hurry => hurry = true,
             }
         }
@@ -190,8 +196,8 @@ impl<'a> Run<'a> {
             let State::Running { until, .. } = self.states[place] else {
                 continue;
             };
-            if hurry || is_over(now, until) {
-                self.finish(place, Outcome::Overran, now);
+            if hurry || now >= until {
+                self.finish(place, Outcome::Overran);
             }
         }
     }
@@ -218,8 +224,8 @@ impl<'a> Run<'a> {
 }
 
 /// When a hook that starts now is out of time: at its own limit or at the end of the phase.
-fn limit_of(now: Instant, limit: Duration, phase: Option<Instant>) -> Option<Instant> {
-    plan::earlier(plan::after(now, limit), phase)
+fn limit_of(now: Duration, limit: Duration, end: Duration) -> Duration {
+    now.saturating_add(limit).min(end)
 }
 
 fn run_once(work: &Mutex<Option<Work>>) -> Outcome {
@@ -269,23 +275,17 @@ fn thread_name(hook: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use proptest::prelude::*;
-
     use super::super::hooks::Hooks;
     use super::*;
 
     #[test]
     fn a_hook_is_out_of_time_at_its_limit_or_at_the_end_of_the_phase() {
-        let now = Instant::now();
-        let (short, long) = (Duration::from_secs(1), Duration::from_secs(9));
-        assert_eq!(limit_of(now, short, Some(now + long)), Some(now + short));
-        assert_eq!(limit_of(now, long, Some(now + short)), Some(now + short));
-        assert_eq!(
-            limit_of(now, Duration::MAX, Some(now + short)),
-            Some(now + short)
-        );
-        assert_eq!(limit_of(now, short, None), Some(now + short));
-        assert_eq!(limit_of(now, Duration::MAX, None), None);
+        let [now, short, long] = [100, 1, 9].map(Duration::from_secs);
+        assert_eq!(limit_of(now, short, now + long), now + short);
+        assert_eq!(limit_of(now, long, now + short), now + short);
+        assert_eq!(limit_of(now, Duration::MAX, now + short), now + short);
+        assert_eq!(limit_of(now, short, Duration::MAX), now + short);
+        assert_eq!(limit_of(now, Duration::MAX, Duration::MAX), Duration::MAX);
     }
 
     #[test]
@@ -293,16 +293,15 @@ mod tests {
         let names = ["hangs", "ends"];
         let hooks = names.map(|name| Hook::new(name, || Ok(())));
         let running = Mutex::new(names.map(str::to_owned).to_vec());
-        let mut run = Run::new(hooks.into(), None, &running);
-        let since = Instant::now();
-        let until = Some(since);
+        let mut run = Run::new(hooks.into(), Duration::MAX, &running);
+        let (since, until) = (Instant::now(), Duration::ZERO);
         run.states = vec![
             State::Running { since, until },
             State::Running { since, until },
         ];
         let (sender, news) = unbounded();
         sender.send(News::Ended(1, Outcome::Done)).unwrap();
-        run.leave_behind(&news, since + Duration::from_secs(1), false);
+        run.leave_behind(&news, false);
         assert_eq!(*running.lock(), ["hangs"]);
         let outcomes = run.into_reports().into_iter().map(|report| report.outcome);
         assert!(outcomes.eq([Outcome::Overran, Outcome::Done]));
@@ -326,7 +325,7 @@ mod tests {
             hook("first", || Ok(())),
         ];
         let running = Mutex::default();
-        let reports = Hooks::new(hooks).unwrap().run(None, &running);
+        let reports = Hooks::new(hooks).unwrap().run(Duration::MAX, &running);
         let told: Vec<_> = reports
             .iter()
             .map(|it| (it.name.as_str(), it.outcome.clone()))
@@ -345,34 +344,11 @@ mod tests {
         assert!(running.lock().is_empty());
     }
 
-    proptest! {
-        #[test]
-        fn a_limit_is_the_nearer_of_both_and_never_only_if_both_are(
-            limit in any::<u64>(),
-            unit in 0..1_000_000_000_u32,
-            phase in proptest::option::of(0..u64::from(u32::MAX)),
-        ) {
-            let now = Instant::now();
-            for limit in [Duration::new(limit, unit), Duration::new(limit >> 34, unit)] {
-                let phase = phase.map(|it| now + Duration::from_millis(it));
-                let until = limit_of(now, limit, phase);
-                match now.checked_add(limit) {
-                    Some(own) => {
-                        prop_assert!(until.is_some_and(|it| it <= own && it >= now));
-                        prop_assert!(until == Some(own) || until == phase);
-                    }
-                    None => prop_assert_eq!(until, phase),
-                }
-                prop_assert!(phase.is_none_or(|phase| until.is_some_and(|it| it <= phase)));
-            }
-        }
-    }
-
     #[test]
     fn nothing_runs_once_the_phase_is_over() {
         let hooks = Hooks::new(vec![Hook::new("late", || panic!("must not run"))]).unwrap();
         let running = Mutex::default();
-        let reports = hooks.run(Some(Instant::now()), &running);
+        let reports = hooks.run(Duration::ZERO, &running);
         assert_eq!(reports[0].outcome, Outcome::NotRun);
         assert!(running.lock().is_empty());
     }

@@ -10,6 +10,17 @@
 //! Only TERM and INT are counted: after a stop that was begun by other means, HUP included, the
 //! first of them changes nothing.
 //!
+//! # The same wish twice
+//!
+//! TERM and INT are one wish, to stop, and the same wish twice is one wish: a TERM or an INT that comes
+//! within 1 s after the last one that counted does not count, so it neither cancels nor exits. A supervisor that sends
+//! TERM to a whole group of processes, a wrapper that hands on what the terminal sends to both, a unit's `ExecStop=kill`
+//! beside systemd's own signal: each of these says twice what somebody wants once, milliseconds apart. Who wants more
+//! than to stop has seen that it takes long, and that takes longer than a second. The second counts only while the
+//! process runs.
+//!
+//! What is [injected](Signals::injected) counts at any distance.
+//!
 //! HUP also comes when a terminal goes away, and must not cost a call then. A program that was
 //! started with HUP ignored, as `nohup` does, does not stop for it.
 //!
@@ -26,6 +37,11 @@
 //! lifecycle before you start any: the kernel may give a signal to each, and one that takes it in those
 //! microseconds loses it.
 //!
+//! A program may be started with these signals blocked, by one that waits for its own with `sigwait` or a `signalfd`
+//! and does not think of what it starts. They would never arrive, and nothing but SIGKILL would end the program. So the
+//! thread that builds the lifecycle unblocks those that are heard, for itself and for all that it starts from then on, the
+//! lifecycle's own threads first of all; one that waits already is heard at once.
+//!
 //! # After the stop
 //!
 //! Once the last lifecycle that listens has stopped, TERM, INT and HUP have their default action
@@ -41,6 +57,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level, SigId};
@@ -50,6 +67,10 @@ use crate::sync::{hold_signals, Arc, Bell, Mutex};
 /// The signals that are heard, in the order in which those are taken that came together. The last only
 /// by a program that can be replaced.
 const HEARD: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
+
+/// For how long after a TERM or INT that counted another is the same wish. What comes twice by itself comes
+/// within some milliseconds, on a busy machine within some hundred; somebody who loses patience takes longer.
+const SAME_WISH: Duration = Duration::from_secs(1);
 
 /// Where a lifecycle hears signals from.
 pub struct Signals(Source);
@@ -108,7 +129,7 @@ impl Signals {
         match self.0 {
             Source::None => {}
             Source::Process => {
-                let _held = hold_signals(&HEARD)?;
+                let held = hold_signals(&HEARD)?;
                 listener.hang_up_is_ignored = install_default_actions()?;
                 let heard = HEARD.into_iter();
                 for signal in heard.filter(|it| *it != SIGUSR2 || hears_upgrade) {
@@ -122,6 +143,7 @@ impl Signals {
                     listener.flags.push((signal, arrived));
                 }
                 listener.listening = Some(Listening::begin());
+                held.let_in(listener.flags.iter().map(|(signal, _)| *signal))?;
             }
             Source::Injected(injection) => {
                 injection.state.lock().wake = Some(wake.try_clone()?);
@@ -160,7 +182,7 @@ impl SignalSender {
     /// most machines.
     ///
     /// What is sent before the lifecycle is built reaches it then; what is sent after it stopped
-    /// is dropped. No two signals are merged, so that a test can count on each.
+    /// is dropped. No two signals are merged, and none is taken for a repeated wish, so that a test can count on each.
     pub fn send(&self, signal: i32) {
         let mut state = self.injection.state.lock();
         state.queue.push_back(signal);
@@ -213,6 +235,11 @@ impl Listener {
         arrived.map(|(signal, _)| *signal)
     }
 
+    /// Whether a wish may be heard twice that was meant once.
+    pub(super) fn repeats(&self) -> bool {
+        self.injection.is_none()
+    }
+
     /// Whether the process was started with HUP ignored, which is to stay so.
     pub(super) fn is_hang_up_ignored(&self) -> bool {
         self.hang_up_is_ignored
@@ -229,6 +256,28 @@ impl Drop for Listener {
         if let Some(injection) = &self.injection {
             *injection.state.lock() = Injected::default();
         }
+    }
+}
+
+/// Counts the signals that stop the program.
+#[derive(Default)]
+pub(super) struct Wishes {
+    counted: u32,
+    /// When the last one that counted came.
+    last: Option<Duration>,
+}
+
+impl Wishes {
+    /// One has come when the clock of the stop said `now`; zero if it is this one that begins the stop. Returns
+    /// which it is, unless it `repeats` the last one.
+    pub(super) fn count(&mut self, now: Duration, repeats: bool) -> Option<u32> {
+        let same = |last: Duration| now.saturating_sub(last) < SAME_WISH;
+        if repeats && self.last.is_some_and(same) {
+            return None;
+        }
+        self.counted = self.counted.saturating_add(1);
+        self.last = Some(now);
+        Some(self.counted)
     }
 }
 
@@ -303,4 +352,30 @@ impl Drop for Listening {
 /// The signal's name where it has one, else its number.
 pub(super) fn signal_name(signal: i32) -> String {
     low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(moments: &[u64], repeats: bool) -> Vec<Option<u32>> {
+        let mut wishes = Wishes::default();
+        let moments = moments.iter().copied().map(Duration::from_millis);
+        moments.map(|now| wishes.count(now, repeats)).collect()
+    }
+
+    #[test]
+    fn a_wish_within_a_second_of_the_last_one_that_counted_is_the_same() {
+        assert_eq!(
+            counted(&[0, 50, 300, 999, 1000, 1999, 2000], true),
+            [Some(1), None, None, None, Some(2), None, Some(3)]
+        );
+        // However often it is repeated, it does not put off the next one.
+        assert_eq!(counted(&[7, 900, 1800], true), [Some(1), None, Some(2)]);
+    }
+
+    #[test]
+    fn what_is_injected_counts_each_time() {
+        assert_eq!(counted(&[0, 0, 1], false), [Some(1), Some(2), Some(3)]);
+    }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::hooks::{Failure, Hook, Hooks};
 use super::report::one_line;
 use super::run::{run_caught, News};
+use crate::logging;
 use crate::sync::{Arc, Mutex, Sender};
 
 /// A named piece of work for [`Phase::Starting`](super::Phase::Starting), and what undoes it.
@@ -154,7 +155,7 @@ impl Started {
         };
         if let Some(Hook { name, work, .. }) = late {
             let outcome = run_caught(work);
-            log::warn!(
+            logging::warn!(
                 "{}",
                 one_line(&format!("{name}, of a start that came too late: {outcome}"))
             );

@@ -8,14 +8,17 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::fs::File;
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
 
+use super::clock::Clock;
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
 use super::participant::{Calls, Check, Participant};
 use super::phase::{Phase, PhaseCell, Transition};
 use super::pid_file::PidFile;
-use super::plan::{self, Plan};
+use super::plan::Plan;
 use super::reload::{Reload, Reloads};
 use super::report::{Reason, Report};
 use super::run::{message_of, News};
@@ -23,6 +26,7 @@ use super::shutdown::Token;
 use super::startup::{Started, Startup};
 use super::turn::Turn;
 use super::workers::Seat;
+use crate::logging;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Bell, Condvar, Instant, Mutex, OnceLock, Sender};
 
@@ -64,6 +68,8 @@ pub(super) struct Shared {
     pub(super) news: Condvar,
     /// When the stop was asked for. Set once, with `control` held.
     pub(super) began: OnceLock<Instant>,
+    /// Begins with the stop.
+    pub(super) clock: Clock,
     /// The walk is over. The Release in `Walk::finish` pairs with the Acquire in the guard thread.
     pub(super) walked: AtomicBool,
     /// The hooks that run at this moment. Held for moments only.
@@ -127,6 +133,7 @@ impl Shared {
             }
             control.reason = Some(reason);
             self.began.get_or_init(Instant::now);
+            self.clock.begin();
         }
         self.stopping.cancel();
         self.news.notify_one();
@@ -173,9 +180,14 @@ impl Shared {
         transition.at
     }
 
-    /// When the process has to exit whatever happens; `None` while no stop has begun, or if never.
-    pub(super) fn hard_deadline(&self) -> Option<Instant> {
-        plan::after(*self.began.get()?, self.plan.get_hard_deadline())
+    /// For how long the process may run until it has to exit whatever happens; `None` while no stop has begun.
+    /// [`Duration::MAX`] means for ever.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        self.began.get()?;
+        Some(match self.plan.get_hard_deadline() {
+            Duration::MAX => Duration::MAX,
+            time => time.saturating_sub(self.clock.read()),
+        })
     }
 
     pub(super) fn participants(&self) -> Vec<Arc<dyn Participant>> {
@@ -213,19 +225,25 @@ impl Shared {
         names
     }
 
-    /// This process has no other before it any more.
+    /// This process has no other before it.
     pub(super) fn take_charge(&self) -> Result<(), String> {
         // First: whoever reads the file may ask for an upgrade.
         self.in_charge.cancel();
-        match &self.pid_file {
-            None => Ok(()),
-            Some(file) => file.write().map_err(|error| {
-                format!(
-                    "cannot write the pid file {}: {error}",
-                    file.path().display()
-                )
-            }),
-        }
+        self.with_pid_file(PidFile::write)
+    }
+
+    /// Does this to the pid file, if there is one.
+    pub(super) fn with_pid_file(
+        &self,
+        act: impl FnOnce(&PidFile) -> io::Result<()>,
+    ) -> Result<(), String> {
+        let Some(file) = &self.pid_file else {
+            return Ok(());
+        };
+        act(file).map_err(|error| {
+            let path = file.path().display();
+            format!("cannot write the pid file {path}: {error}")
+        })
     }
 
     /// Lets the guard thread end.
@@ -239,7 +257,7 @@ impl Shared {
 /// Runs code of the program. A panic in it is logged and goes no further.
 pub(super) fn caught<T>(what: impl Display, run: impl FnOnce() -> T) -> Option<T> {
     panic::catch_unwind(AssertUnwindSafe(run))
-        .map_err(|panic| log::error!("{what} panicked: {}", message_of(panic)))
+        .map_err(|panic| logging::error!("{what} panicked: {}", message_of(panic)))
         .ok()
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::participant::{Calls, Check};
 use super::phase::{Phase, Transition};
-use super::plan::Plan;
+use super::plan::{self, Plan};
 use super::report::Reason;
 use super::shutdown::Token;
 use super::state::{caught, Shared};
@@ -63,9 +63,10 @@ impl View {
         self.0.control.lock().reason.clone()
     }
 
-    /// When the process exits whatever happens; `None` if no stop has begun, or if never.
+    /// When the process exits whatever happens, unless it stands still before; `None` if no stop has begun, or if
+    /// never.
     pub(crate) fn hard_deadline(&self) -> Option<Instant> {
-        self.0.hard_deadline()
+        plan::after(Instant::now(), self.0.time_left()?)
     }
 
     /// The longest time that the start-up hooks can take which have not begun to run. Zero if there are

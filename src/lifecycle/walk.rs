@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::hooks::{Hook, Hooks};
 use super::participant::Calls;
 use super::phase::{Phase, Transition};
-use super::plan::{self, is_over};
+use super::plan;
 use super::report::{one_line, some_of, HookReport, Outcome, PhaseReport, Reason, Report};
 use super::state::{caught, Shared};
+use crate::logging;
 use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant};
 
 /// How far away "never" is for an [`Instant`] that has to be passed on: 30 years.
@@ -47,7 +48,7 @@ impl Walk {
         self.skip_startup();
         // Whoever began the stop does so too, but may not have come to it yet.
         self.shared.stopping.cancel();
-        log::info!("stopping: {}", one_line(&reason.to_string()));
+        logging::info!("stopping: {}", one_line(&reason.to_string()));
         let drained = if self.shared.phase.get() == Phase::Starting {
             #[cfg(feature = "server")]
             if let Some(upgrades) = &self.shared.upgrades {
@@ -95,14 +96,14 @@ impl Walk {
         let ended = |name: &str, outcome: &Outcome| {
             let line = one_line(&format!("start-up hook {name:?} {outcome}"));
             if *outcome == Outcome::Done {
-                log::info!("{line}");
+                logging::info!("{line}");
             } else {
-                log::error!("{line}");
+                logging::error!("{line}");
                 shared.begin_stop(Reason::StartFailed(line));
             }
         };
         self.startup = hooks
-            .prepare(None, &shared.running_hooks)
+            .prepare(Duration::MAX, &shared.running_hooks)
             .supervised(&may_start, &ended)
             .run_with(sender, &news);
         shared.control.lock().startup.news = None;
@@ -118,26 +119,35 @@ impl Walk {
     }
 
     fn lame_duck(&self) {
-        let began = self.shared.enter(Phase::LameDuck);
+        let began = self.enter(Phase::LameDuck);
         self.tell();
         let time = self.shared.plan.get_lame_duck();
         // Who takes over serves at the same address: there is nobody to be told.
         if time.is_zero() || self.shared.is_replaced() {
             return;
         }
-        match plan::after(began, time) {
-            Some(end) => {
-                self.shared.hurried.wait_deadline(end);
+        let Some(end) = began.checked_add(time) else {
+            return self.shared.hurried.wait();
+        };
+        let clock = &self.shared.clock;
+        while let Some(slice) = clock.slice(Some(end)).filter(|it| !it.is_zero()) {
+            if self.shared.hurried.wait_timeout(slice) {
+                return;
             }
-            None => self.shared.hurried.wait(),
         }
+    }
+
+    /// Moves on to the next phase, and returns when, by the clock of the stop.
+    fn enter(&self, to: Phase) -> Duration {
+        self.shared.enter(to);
+        self.shared.clock.read()
     }
 
     /// Closes the gate and waits until all have left; tells them to leave if the plan, or a second
     /// signal, says so.
     fn drain(&self) -> Drained {
         let shared = &self.shared;
-        let began = shared.enter(Phase::Draining);
+        let began = self.enter(Phase::Draining);
         shared.draining.cancel();
         // Before the gate closes: a participant goes on serving what is already on the wire, under
         // a guard that it holds.
@@ -147,11 +157,11 @@ impl Walk {
         shared.hold_workers();
         shared.gate.close();
         self.tell();
-        let end = plan::after(began, shared.plan.get_grace_period());
+        let end = began.checked_add(shared.plan.get_grace_period());
         if self.await_idle(began, end, || shared.hurried.is_cancelled()) {
             return Drained::default();
         }
-        log::warn!(
+        logging::warn!(
             "told to stop: {}",
             one_line(&some_of(&shared.in_flight_names()))
         );
@@ -164,36 +174,46 @@ impl Walk {
     /// Tells all that remain to leave, and returns the names of those that did not.
     fn cancel(&self) -> Vec<String> {
         let shared = &self.shared;
-        let began = shared.enter(Phase::Cancelling);
+        let began = self.enter(Phase::Cancelling);
         shared.cancelling.cancel();
         for participant in shared.participants() {
             caught("participant, told to cancel,", || participant.cancel());
         }
         self.tell();
-        let end = plan::after(began, shared.plan.get_force_period());
+        let end = began.checked_add(shared.plan.get_force_period());
         if self.await_idle(began, end, || false) {
             return Vec::new();
         }
         let abandoned = shared.in_flight_names();
-        log::warn!("abandoned: {}", one_line(&some_of(&abandoned)));
+        logging::warn!("abandoned: {}", one_line(&some_of(&abandoned)));
         abandoned
     }
 
-    /// Waits until nothing is in flight, and meanwhile says now and then what is. Returns false at
-    /// `end`, or once it is to give up.
-    fn await_idle(&self, began: Instant, end: Option<Instant>, give_up: impl Fn() -> bool) -> bool {
-        let mut progress = plan::after(began, FIRST_PROGRESS);
+    /// Waits until nothing is in flight, and meanwhile says now and then what is. Returns false when the clock of
+    /// the stop says `end`, or once it is to give up.
+    fn await_idle(
+        &self,
+        began: Duration,
+        end: Option<Duration>,
+        give_up: impl Fn() -> bool,
+    ) -> bool {
+        let clock = &self.shared.clock;
+        let mut progress = began.saturating_add(FIRST_PROGRESS);
         loop {
-            let until = plan::earlier(end, progress);
+            let until = end.map_or(progress, |end| end.min(progress));
+            let slice = clock.slice(Some(until)).unwrap_or_default();
+            let until = plan::after(Instant::now(), slice);
             if self.shared.gate.wait_idle_unless(until, &give_up) {
                 return true;
             }
-            let now = Instant::now();
-            if give_up() || is_over(now, end) {
+            let now = clock.read();
+            if give_up() || end.is_some_and(|end| now >= end) {
                 return false;
             }
-            self.log_progress(now.saturating_duration_since(began));
-            progress = plan::after(Instant::now(), PROGRESS);
+            if now >= progress {
+                self.log_progress(now.saturating_sub(began));
+                progress = clock.read().saturating_add(PROGRESS);
+            }
         }
     }
 
@@ -216,7 +236,7 @@ impl Walk {
         };
         let phase = self.shared.phase.get();
         let line = format!("{phase} for {waited:.0?}: {count} in flight, oldest: {oldest}");
-        log::info!("{}", one_line(&line));
+        logging::info!("{}", one_line(&line));
     }
 
     /// A stop during start-up: nothing was served, so nothing is waited for.
@@ -229,7 +249,7 @@ impl Walk {
     /// have started.
     fn close(&self) -> Vec<HookReport> {
         let shared = &self.shared;
-        let began = shared.enter(Phase::Closing);
+        let began = self.enter(Phase::Closing);
         // Both have been cancelled already on a stop that went through their phases. On any other,
         // nobody must be left waiting for them.
         shared.draining.cancel();
@@ -240,15 +260,15 @@ impl Walk {
         // A participant that hangs as it closes must not take the time of the hooks as well.
         let is_all = hooks.is_empty() && shared.started.is_empty();
         let time_to_close = if is_all { time } else { time / 2 };
-        let deadline = plan::after(began, time);
-        let mut reports = self.close_participants(began, time_to_close);
-        reports.extend(hooks.run(deadline, &shared.running_hooks));
+        let left = || self.left_of(began, time);
+        let mut reports = self.close_participants(self.left_of(began, time_to_close));
+        reports.extend(hooks.run(left(), &shared.running_hooks));
         while let Some(undo) = shared.started.next() {
-            reports.extend(Hooks::unordered(vec![undo]).run(deadline, &shared.running_hooks));
+            reports.extend(Hooks::unordered(vec![undo]).run(left(), &shared.running_hooks));
         }
         for report in &reports {
             if report.outcome != Outcome::Done {
-                log::warn!(
+                logging::warn!(
                     "{}",
                     one_line(&format!("{}: {}", report.name, report.outcome))
                 );
@@ -257,11 +277,17 @@ impl Walk {
         reports
     }
 
-    fn close_participants(&self, began: Instant, time: Duration) -> Vec<HookReport> {
-        let deadline = plan::after(began, time);
-        let end = deadline
-            .or_else(|| plan::after(began, NEVER))
-            .unwrap_or(began);
+    /// What is left of a time that began when the clock of the stop said `began`. [`Duration::MAX`] lasts for ever.
+    fn left_of(&self, began: Duration, time: Duration) -> Duration {
+        match time {
+            Duration::MAX => time,
+            _ => time.saturating_sub(self.shared.clock.read().saturating_sub(began)),
+        }
+    }
+
+    fn close_participants(&self, time: Duration) -> Vec<HookReport> {
+        let now = Instant::now();
+        let end = plan::after(now, time.min(NEVER)).unwrap_or(now);
         let closing = self.shared.participants().into_iter().map(|participant| {
             let name = caught("participant, asked for its name,", || participant.name());
             let work = move || {
@@ -271,7 +297,7 @@ impl Walk {
             Hook::new(format!("close {}", name.unwrap_or_default()), work).time_limit(time)
         });
         let closing = closing.chain(self.shared.close_workers());
-        Hooks::unordered(closing.collect()).run(deadline, &self.shared.running_hooks)
+        Hooks::unordered(closing.collect()).run(time, &self.shared.running_hooks)
     }
 
     /// Enters the last phase, tells of it, and then lets everything go.
@@ -316,7 +342,7 @@ impl Walk {
         if let (Some(file), false) = (&shared.pid_file, shared.is_replaced()) {
             file.remove();
         }
-        log::info!("{report}");
+        logging::info!("{report}");
 
         // What is let go may hold handles on this lifecycle, and must be dropped with no lock held.
         let released = {
@@ -332,8 +358,10 @@ impl Walk {
 
         shared.dismiss_guard();
         if self.guard.join().is_err() {
-            log::error!("the guard thread panicked");
+            logging::error!("the guard thread panicked");
         }
+        // Whoever waits for the end may exit at once.
+        logging::flush(logging::AT_THE_END);
         shared.report.get_or_init(|| report);
         shared.stopped.cancel();
     }
@@ -367,7 +395,7 @@ impl Walk {
                 };
                 (transition, control.observers[..count].to_vec())
             };
-            log::info!("{transition}");
+            logging::info!("{transition}");
             for observer in observers {
                 caught("observer", || observer(&transition));
             }

@@ -34,6 +34,7 @@ use super::restart::{Restart, Restarts};
 use super::run::message_of;
 use super::shutdown::Token;
 use super::state::{Shared, Stopping};
+use crate::logging;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{thread, Arc, Instant, Mutex};
 
@@ -483,7 +484,7 @@ impl Post {
     }
 
     fn log(&self, what: &str) {
-        log::error!("{}", one_line(&format!("{} {what}", self.seat.name)));
+        logging::error!("{}", one_line(&format!("{} {what}", self.seat.name)));
     }
 }
 

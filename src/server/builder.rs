@@ -11,11 +11,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::client::Channel;
+use crate::descriptors;
 use crate::engine::{self, Config, Engine, ListenOptions, Listener};
 use crate::lifecycle::{
     self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
 };
 
+use crate::logging;
 #[cfg(feature = "systemd")]
 use crate::systemd::Notify;
 use crate::upgrade::Upgrade;
@@ -337,7 +339,7 @@ impl ServerBuilder {
             Err((error, report)) => {
                 // What a stop has kept from starting did not fail.
                 if let Reason::StartFailed(_) = report.reason {
-                    log::error!("{error}");
+                    logging::error!("{error}");
                 }
                 *report
             }
@@ -395,7 +397,7 @@ impl ServerBuilder {
         if let (true, Some(notify)) = (stores, Notify::of(server.lifecycle())) {
             // It serves all the same.
             if let Err(error) = notify.store_listeners(&server) {
-                log::error!("cannot have systemd store the listening sockets: {error}");
+                logging::error!("cannot have systemd store the listening sockets: {error}");
             }
         }
         // A signal meanwhile has begun the stop, and `wait` will tell.
@@ -524,6 +526,7 @@ impl ServerBuilder {
         }
         let wanted = self.listens.into_iter().map(Listen::into_options);
         let wanted: Vec<ListenOptions> = wanted.collect::<Result<_, _>>()?;
+        descriptors::check_room(wanted.len(), connections).map_err(StartError::Engine)?;
         let listeners = Listener::bind_all(&wanted)
             .map_err(|(address, source)| StartError::Listen { address, source })?;
         let name = match (self.name, listeners.first()) {
@@ -564,7 +567,7 @@ impl ServerBuilder {
             engine::keep_core();
         }
         for address in engine.addresses() {
-            log::info!("listening at {address}");
+            logging::info!("listening at {address}");
         }
         let running = Arc::new(Running {
             name,

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::engine::{self, Handled, Host, Landed, Message};
 use crate::lifecycle::{message_of, Calls, OwnedGuard};
+use crate::logging;
 
 use super::call::Call;
 use super::health;
@@ -113,7 +114,7 @@ impl Dispatch {
         let run = AssertUnwindSafe(|| (method.run)(call, message, self.message_limit));
         catch_unwind(run).unwrap_or_else(|panic| {
             let text = message_of(panic);
-            log::error!("{}: the handler panicked: {text}", call.method());
+            logging::error!("{}: the handler panicked: {text}", call.method());
             Outcome::Failed(Status::internal("the handler panicked"))
         })
     }
@@ -132,7 +133,7 @@ impl Dispatch {
             Ok(Err(status)) => Some(status),
             Err(panic) => {
                 let text = message_of(panic);
-                log::error!("{}: an interceptor panicked: {text}", call.method());
+                logging::error!("{}: an interceptor panicked: {text}", call.method());
                 Some(Status::internal("an interceptor panicked"))
             }
         };
@@ -176,7 +177,7 @@ fn run_after(interceptors: &[Box<dyn Interceptor>], call: &Call, status: &Status
         let after = AssertUnwindSafe(|| interceptor.after(call, status));
         if let Err(panic) = catch_unwind(after) {
             let text = message_of(panic);
-            log::error!("{}: an interceptor panicked: {text}", call.method());
+            logging::error!("{}: an interceptor panicked: {text}", call.method());
         }
     }
 }
@@ -205,7 +206,7 @@ impl Host for Dispatch {
             Outcome::Done => (None, &ok),
             Outcome::Reply(bytes) => (Some(bytes), &ok),
             Outcome::Failed(status) => {
-                log::debug!("{}: {status}", call.method());
+                logging::debug!("{}: {status}", call.method());
                 (None, status)
             }
         };

@@ -14,6 +14,7 @@ use super::dispatch::Dispatch;
 use super::health::Health;
 use super::service::DrainPolicy;
 use super::smoke_test::{self, SmokeTest};
+use crate::logging;
 use crate::upgrade::Part;
 
 /// How long the stacks of handlers that do not return are looked for: some milliseconds do,
@@ -158,6 +159,17 @@ impl fmt::Debug for Server {
     }
 }
 
+impl Running {
+    /// Runs this once a thread that polls has come to a check of the server's health.
+    fn check_engine(&self, passed: impl FnOnce() + Send + 'static) {
+        let dispatch = Arc::clone(&self.dispatch);
+        self.engine.check(move || {
+            dispatch.health.state("");
+            passed();
+        });
+    }
+}
+
 impl Part for Running {
     fn hand_over(&self) -> io::Result<Vec<Inherited>> {
         self.engine.hand_over()
@@ -181,6 +193,10 @@ impl Part for Running {
         }
     }
 
+    fn check(&self, answer: Box<dyn FnOnce() + Send>) {
+        self.check_engine(answer);
+    }
+
     fn take_charge(&self) {
         self.engine.accept();
         self.engine.own_paths();
@@ -193,7 +209,7 @@ impl Participant for Running {
     }
 
     fn drain(&self) {
-        log::info!(
+        logging::info!(
             "{}: draining {} calls on {} connections",
             self.name,
             self.dispatch.in_flight(),
@@ -213,14 +229,14 @@ impl Participant for Running {
 
     fn cancel(&self) {
         let told = self.engine.tell_to_stop();
-        log::warn!("{}: told {told} calls to stop", self.name);
+        logging::warn!("{}: told {told} calls to stop", self.name);
     }
 
     fn close(&self, deadline: Instant) {
         self.dispatch.health.cut();
         let abandoned = self.engine.abandon_calls();
         for method in &abandoned {
-            log::error!(
+            logging::error!(
                 "{}: {method} does not return; its caller got UNAVAILABLE",
                 self.name
             );
@@ -230,7 +246,7 @@ impl Participant for Running {
         if !abandoned.is_empty() {
             let half = deadline.saturating_duration_since(Instant::now()) / 2;
             for line in self.engine.stacks(Instant::now() + half.min(STACKS_TIME)) {
-                log::error!("{}: {line}", self.name);
+                logging::error!("{}: {line}", self.name);
             }
         }
         // Threads that run those handlers cannot be waited for.
@@ -239,7 +255,7 @@ impl Participant for Running {
             _ => deadline.min(Instant::now() + Duration::from_millis(200)),
         };
         if !self.engine.stop(patience) && abandoned.is_empty() {
-            log::error!("{}: the engine did not stop in time", self.name);
+            logging::error!("{}: the engine did not stop in time", self.name);
         }
     }
 
@@ -277,13 +293,8 @@ impl Participant for Running {
         self.dispatch.connections_cut()
     }
 
-    /// Passed if a thread that polls has come to a check of the server's health.
     fn check(&self, check: Check) {
-        let dispatch = Arc::clone(&self.dispatch);
-        self.engine.check(move || {
-            dispatch.health.state("");
-            check.passed();
-        });
+        self.check_engine(|| check.passed());
     }
 }
 

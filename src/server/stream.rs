@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use protobuf::Message as Protobuf;
 
 use crate::engine::{self, Ending, Handled, Received, Retry, SendError as CoreError, Wait};
+use crate::logging;
 
 use super::call::Call;
 use super::codec::{decode, encode};
@@ -78,7 +79,7 @@ impl<Q: Protobuf> Requests<Q> {
         self.core.note_compression(&message);
         let request = decode(&message, self.limit).inspect_err(|status| {
             self.ended = true;
-            log::debug!("{}: {status}", self.core.path());
+            logging::debug!("{}: {status}", self.core.path());
         });
         Some(Some(request))
     }

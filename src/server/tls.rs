@@ -18,6 +18,7 @@ use x509_cert::der::Decode;
 use x509_cert::Certificate;
 
 use crate::engine::{Encryption, HTTP2};
+use crate::logging;
 
 /// How many sessions are remembered, for clients to resume. One takes some 200 bytes.
 const SESSIONS: usize = 256;
@@ -220,7 +221,7 @@ impl Clients {
         let (_, ignored) = roots.add_parsable_certificates(certificates(path)?);
         if ignored > 0 {
             let path = path.display();
-            log::warn!("{path}: {ignored} certificates cannot be used as those of CAs");
+            logging::warn!("{path}: {ignored} certificates cannot be used as those of CAs");
         }
         let provider = Arc::clone(provider);
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
@@ -289,13 +290,13 @@ fn look_at_validity(
                 let path = path.to_owned();
                 return Err(TlsError::Expired { path, since });
             }
-            log::warn!(
+            logging::warn!(
                 "{}: the certificate of {subject} has expired at {since}",
                 path.display()
             );
         }
         if now < begin.to_unix_duration() {
-            log::warn!(
+            logging::warn!(
                 "{}: the certificate of {subject} is not valid before {}: clients will refuse it, \
                  unless this machine's clock is slow",
                 path.display(),

@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 use super::extension::{self, News, Pace};
 use super::watchdog::Watchdog;
 use crate::lifecycle::{Phase, Plan, Progress, Reason, Transition, View};
+use crate::logging;
 
 /// How much of a status is sent, in characters: what a line of a terminal can take, or two.
 const STATUS_LENGTH: usize = 200;
@@ -328,7 +329,7 @@ impl Messenger {
                 true => log::Level::Debug,
             };
             let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
-            log::log!(level, "cannot tell systemd at {socket:?}: {error}");
+            logging::line!(level, "cannot tell systemd at {socket:?}: {error}");
         }
         sent
     }

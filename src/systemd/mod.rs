@@ -86,6 +86,7 @@ use std::time::Duration;
 use crossbeam_channel::{bounded, unbounded, RecvTimeoutError, Sender};
 
 use crate::lifecycle::{Lifecycle, Phase, Reason, Transition, View};
+use crate::logging;
 
 pub use self::extension::{EXTENSION, MARGIN};
 use self::messenger::{Event, Messenger};
@@ -161,7 +162,7 @@ impl Notify {
             }
         };
         if let Err(error) = told {
-            log::warn!(
+            logging::warn!(
                 "systemd may not know that the program is {}: {error}",
                 transition.to
             );

@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 use super::messenger::{Event, Messenger};
 use super::Notify;
 use crate::engine::{close_unused, stored_name, Inherited};
+use crate::logging;
 use crate::Server;
 
 /// What is to change in the store.
@@ -45,7 +46,7 @@ impl Notify {
         }
         let mut change = Change::default();
         for unused in close_unused() {
-            log::warn!("nobody listens at {unused} any more: removing it from systemd's store");
+            logging::warn!("nobody listens at {unused} any more: removing it from systemd's store");
             change.remove.extend(stored_name(&unused));
         }
         for mut socket in server.sockets_to_store()? {

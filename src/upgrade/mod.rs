@@ -5,8 +5,10 @@
 //! so for a while does the old one stop, by its plan and without losing a call. Until then the old
 //! one serves as if nothing had happened, and whatever goes wrong with the new one leaves it so.
 
+mod patience;
 mod predecessor;
 mod successor;
+mod supervisor;
 mod wire;
 
 use std::ffi::{OsStr, OsString};
@@ -19,9 +21,16 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use self::patience::Patience;
 use self::successor::{Candidate, Proven};
+use self::wire::{Control, Message};
 use crate::engine::Inherited;
 use crate::lifecycle::{Remote, Token};
+use crate::logging;
+
+/// How long the end of the program waits for an upgrade to be over, which a stop ends: longer than anything that is
+/// waited for in its course.
+const SETTLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a program replaces itself by a new process, without refusing or losing a call.
 ///
@@ -35,19 +44,22 @@ use crate::lifecycle::{Remote, Token};
 ///    [smoke test](crate::ServerBuilder::smoke_test). It accepts no connection yet.
 /// 3. It says that it is ready, and both processes accept connections for the
 ///    [settling time](Self::settle).
-/// 4. This process stops by its plan. Clients on its connections are told to go, and reach the new
+/// 4. It is asked whether it still works. Within 5 s a thread that polls has to answer for each of its servers.
+/// 5. This process stops by its plan. Clients on its connections are told to go, and reach the new
 ///    process at the same address.
 ///
 /// If the new process cannot be started, exits, fails its smoke test, is not ready
-/// [in time](Self::ready_within), or ends within the settling time, it is ended, and this process
-/// goes on as if nothing had happened. The log says why.
+/// [in time](Self::ready_within), ends within the settling time, or does not answer after it, it is ended, and this
+/// process goes on as if nothing had happened. The log says why. Time in which this process stands still, because it was
+/// stopped or frozen, counts for none of these limits.
 ///
 /// | the new process gets | |
 /// |---|---|
 /// | file | the path from which this process was started, so that it may have been replaced meanwhile; or [`program`](Self::program) |
 /// | arguments | those of this process, or [`arguments`](Self::arguments) |
 /// | environment | that of this process, but for `TOUCHDOWN_UPGRADE`, which says what it has got, and without systemd's `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES` and `WATCHDOG_PID`, which are meant for this process |
-/// | working directory, user, limits, ignored signals | those of this process |
+/// | working directory, user, limits, ignored signals | those of this process; SIGPIPE has its default action |
+/// | blocked signals | none |
 /// | descriptors | the standard streams, the listening sockets, and a socket to the old process. No other, even if it was opened without `O_CLOEXEC` |
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing until a lifecycle or a server is built with it"]
@@ -56,6 +68,7 @@ pub struct Upgrade {
     arguments: Option<Vec<OsString>>,
     ready_within: Duration,
     settle: Duration,
+    under_any_supervisor: bool,
 }
 
 impl Upgrade {
@@ -69,6 +82,7 @@ impl Upgrade {
             ready_within: Duration::from_secs(60),
             // What crashes with the first calls does so by then.
             settle: Duration::from_secs(1),
+            under_any_supervisor: false,
         }
     }
 
@@ -84,16 +98,25 @@ impl Upgrade {
         self
     }
 
-    /// Sets how long the new process may take until it is ready, its smoke test included.
+    /// Sets how long the new process may take until it is ready, its smoke test included, and the time that the
+    /// system takes to come to its file.
     pub fn ready_within(mut self, time: Duration) -> Self {
         self.ready_within = time;
         self
     }
 
-    /// Sets how long both processes serve side by side before this one stops. If the new one ends
-    /// meanwhile, this one goes on.
+    /// Sets how long both processes serve side by side before this one asks the new one whether it works, and
+    /// stops. If the new one ends meanwhile, this one goes on.
     pub fn settle(mut self, time: Duration) -> Self {
         self.settle = time;
+        self
+    }
+
+    /// Allows it where it is [refused](UpgradeError::Supervisor) by default, because whoever looks after the process
+    /// waits for its end and would start a second copy. For those who know better: a service under procd
+    /// without `respawn`, say, or under runit with a `finish` script that waits for the process in the pid file.
+    pub fn under_any_supervisor(mut self) -> Self {
+        self.under_any_supervisor = true;
         self
     }
 }
@@ -116,6 +139,9 @@ pub enum UpgradeError {
     Stopping,
     /// Another upgrade is under way.
     UnderWay,
+    /// Whoever looks after this process would not follow the new one: why, and what to do instead. Nothing was
+    /// started. See [`Upgrade::under_any_supervisor`].
+    Supervisor(String),
     /// The new process could not be started, or was not found fit to take over: why.
     Failed(String),
 }
@@ -127,7 +153,7 @@ impl fmt::Display for UpgradeError {
             Self::Starting => "the program is still starting",
             Self::Stopping => "the program is stopping",
             Self::UnderWay => "another upgrade is under way",
-            Self::Failed(why) => why,
+            Self::Supervisor(why) | Self::Failed(why) => why,
         })
     }
 }
@@ -159,6 +185,9 @@ pub(crate) trait Part: Send + Sync + 'static {
     /// It may accept connections from now on.
     fn open(&self);
 
+    /// Has `answer` run by whoever has to go on for this part to work. Must not block.
+    fn check(&self, answer: Box<dyn FnOnce() + Send>);
+
     /// The process that had its sockets before is gone, or about to go.
     fn take_charge(&self);
 }
@@ -171,6 +200,8 @@ pub(crate) struct Upgrades {
     busy: Mutex<Busy>,
     /// Goes with `busy`: something is over.
     over: Condvar,
+    /// The way to a new process that was not told to take over.
+    not_in_charge: Mutex<Weak<Control>>,
     parts: Mutex<Parts>,
     /// Whether this process was started to replace another.
     has_predecessor: bool,
@@ -230,6 +261,7 @@ impl Upgrades {
             program: started_from(),
             busy: Mutex::default(),
             over: Condvar::new(),
+            not_in_charge: Mutex::default(),
             parts: Mutex::new(Parts {
                 are_open: candidate.is_none(),
                 list: Vec::new(),
@@ -280,10 +312,25 @@ impl Upgrades {
     /// so, and one that is, too; and until it is clear whether this one has taken over from another. Then
     /// everybody knows what is his to remove.
     pub(crate) fn settle_all(&self) {
+        if !self.is_settled_within(SETTLED_WITHIN) {
+            // Whoever should say it does not come to it: it waits for the log, say.
+            if let Some(control) = self.not_in_charge.lock().upgrade() {
+                let _ = control.say(&Message::Leave);
+            }
+            logging::error!("the upgrade that is under way does not come to its end");
+        }
+    }
+
+    fn is_settled_within(&self, limit: Duration) -> bool {
+        let mut patience = Patience::new(limit);
         let mut busy = self.busy.lock();
         while busy.upgrade || busy.awaits_charge {
-            self.over.wait(&mut busy);
+            let Some(time) = patience.next() else {
+                return false;
+            };
+            self.over.wait_for(&mut busy, time);
         }
+        true
     }
 
     /// If this process is to replace another: shows that it works, and waits until it may serve. Says who
@@ -323,9 +370,8 @@ mod tests {
 
     use crossbeam_channel::{unbounded, Receiver, Sender};
 
-    use super::wire::{Control, Message};
     use super::*;
-    use crate::lifecycle::{Lifecycle, Reason};
+    use crate::lifecycle::{exit_code, Lifecycle, Reason};
 
     /// What a part is told, and whether the program was ready then, and in charge.
     #[derive(Debug, PartialEq)]
@@ -336,6 +382,8 @@ mod tests {
 
     struct Listens {
         told: Sender<Told>,
+        /// Whether it works.
+        works: bool,
         is_ready: Box<dyn Fn() -> bool + Send + Sync>,
         in_charge: Token,
     }
@@ -347,6 +395,13 @@ mod tests {
         fn set_handed_over(&self, _: bool) {}
         fn smoke_test(&self, _: &Token) -> Result<(), String> {
             Ok(())
+        }
+        fn check(&self, answer: Box<dyn FnOnce() + Send>) {
+            match self.works {
+                true => answer(),
+                // It never comes to it.
+                false => std::mem::forget(answer),
+            }
         }
         fn open(&self) {
             let (ready, in_charge) = ((self.is_ready)(), self.in_charge.is_cancelled());
@@ -378,6 +433,7 @@ mod tests {
             let (sender, told) = unbounded();
             let part = Arc::new(Listens {
                 told: sender,
+                works: true,
                 is_ready: Box::new(lifecycle.is_ready()),
                 in_charge: lifecycle.in_charge().clone(),
             });
@@ -400,7 +456,8 @@ mod tests {
         upgrades.add(Arc::clone(&new.part));
         new.old.say(&Message::Serve).unwrap();
         new.lifecycle.serving().unwrap();
-        assert_eq!(new.old.heard().recv(), Ok(Message::Ready));
+        let answers = true;
+        assert_eq!(new.old.heard().recv(), Ok(Message::Ready { answers }));
         let (ready, in_charge) = (true, false);
         assert_eq!(new.told.recv(), Ok(Told::Open { ready, in_charge }));
         new.old.say(&Message::TakeOver).unwrap();
@@ -480,6 +537,71 @@ mod tests {
         assert_eq!(lifecycle.wait().reason, reason);
         assert!(told.is_empty());
         assert!(!lifecycle.in_charge().is_cancelled());
+    }
+
+    #[test]
+    fn who_is_told_to_leave_before_it_is_ready_has_failed_to_start() {
+        let new = New::start();
+        let upgrades = new.lifecycle.upgrades().unwrap();
+        *upgrades.candidate.lock() = Some(Ok(new.candidate));
+        new.old.say(&Message::Leave).unwrap();
+        // As its end is, by now.
+        drop(new.old);
+        new.lifecycle.serving().unwrap_err();
+        let report = new.lifecycle.wait();
+        let why = "not to take over: the old process stops, or goes on without this one";
+        assert_eq!(report.reason, Reason::StartFailed(why.to_owned()));
+        assert_eq!(report.exit_code(), exit_code::FAILED_START);
+        assert!(!new.lifecycle.in_charge().is_cancelled());
+    }
+
+    #[test]
+    fn the_new_process_says_that_it_is_well_once_every_part_of_it_works() {
+        for works in [true, false] {
+            let new = New::start();
+            let other: Arc<dyn Part> = Arc::new(Listens {
+                told: unbounded().0,
+                works,
+                is_ready: Box::new(|| true),
+                in_charge: Token::new(),
+            });
+            let parts = [Arc::clone(&new.part), other];
+            let (remote, candidate) = (new.lifecycle.remote(), new.candidate);
+            let waits = std::thread::spawn(move || candidate.await_charge(&remote, &parts));
+            new.old.say(&Message::Ask).unwrap();
+            if works {
+                assert_eq!(new.old.heard().recv(), Ok(Message::Well));
+            }
+            // It hears what it is told, whoever else does not answer.
+            new.old.say(&Message::Leave).unwrap();
+            assert_eq!(new.old.heard().recv().ok(), None);
+            waits.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_program_does_not_wait_for_ever() {
+        let new = New::start();
+        let upgrades = new.lifecycle.upgrades().unwrap();
+        let short = Duration::from_millis(10);
+        assert!(upgrades.is_settled_within(short));
+        upgrades.busy.lock().upgrade = true;
+        assert!(!upgrades.is_settled_within(short));
+        drop(UnderWay(upgrades));
+        assert!(upgrades.is_settled_within(short));
+    }
+
+    /// For five seconds.
+    #[test]
+    fn a_new_process_is_told_to_leave_though_the_upgrade_hangs() {
+        let new = New::start();
+        let upgrades = new.lifecycle.upgrades().unwrap();
+        let old = Arc::new(new.old);
+        *upgrades.not_in_charge.lock() = Arc::downgrade(&old);
+        upgrades.busy.lock().upgrade = true;
+        upgrades.settle_all();
+        assert_eq!(new.candidate.control.heard().recv(), Ok(Message::Leave));
+        drop(UnderWay(upgrades));
     }
 
     #[test]

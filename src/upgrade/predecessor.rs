@@ -5,22 +5,32 @@ use std::io::{self, ErrorKind::BrokenPipe, ErrorKind::ConnectionReset};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{after, at, select, RecvTimeoutError, TryRecvError};
-use nix::sys::signal::{kill, Signal};
-use nix::unistd::Pid;
+use crossbeam_channel::{after, select, RecvTimeoutError, TryRecvError};
+use nix::sys::signal::Signal;
 
+use super::patience::Patience;
 use super::successor::inode;
 use super::wire::{Control, Listener, Message, Passed, VARIABLE};
-use super::{UpgradeError, Upgrades};
-use crate::engine;
+use super::{supervisor, UpgradeError, Upgrades};
+use crate::engine::{self, Child};
 use crate::lifecycle::{is_hang_up_ignored, Remote};
+use crate::logging;
+
+/// How long a new process may take to answer once it has served for a while. As long as it had for the health check
+/// of its smoke test: what needs longer is in trouble.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// How long a new process that is not wanted any more may take to end by itself: seconds, and no more
 /// than the one that has begun if this process wants to stop.
 const END_TIME: u32 = 5;
+
+/// How long the system may take to end a process that is killed, before it is left to a thread of its own. If this
+/// process wants to stop, it is `END_CHECK`.
+const KILL_TIME: Duration = Duration::from_secs(1);
 
 /// How often to look whether it has, should it not close its socket.
 const END_CHECK: Duration = Duration::from_millis(50);
@@ -31,13 +41,22 @@ const OF_THIS_PROCESS: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"
 pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, UpgradeError> {
     let failed = |why: String| UpgradeError::Failed(why);
     let file = self::program(upgrades).map_err(failed)?;
-    log::info!("upgrade: starting {}", file.display());
+    // Known by the program that runs, which the one to start need not be called like.
+    let own = upgrades.program.as_ref().unwrap_or(&file);
+    match supervisor::refusal(own) {
+        Some(why) if !upgrades.config.under_any_supervisor => {
+            return Err(UpgradeError::Supervisor(why));
+        }
+        _ => {}
+    }
+    logging::info!("upgrade: starting {}", file.display());
     let mut successor = Successor::start(upgrades, &file)
         .map_err(|error| failed(format!("cannot start {}: {error}", file.display())))?;
     let id = successor.child.id();
     let result = successor
         .await_ready(upgrades, program)
-        .and_then(|()| successor.settle(upgrades, program));
+        .and_then(|()| successor.settle(upgrades, program))
+        .and_then(|()| successor.await_answer(program));
     if let Err(why) = result {
         successor.end(program);
         return Err(why);
@@ -49,12 +68,15 @@ pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, Upgr
         successor.end(program);
         return Err(UpgradeError::Stopping);
     }
-    log::info!("upgrade: process {id} takes over");
+    // Should this thread come no further, the end of this process gives it the charge.
+    *upgrades.not_in_charge.lock() = Weak::new();
+    logging::info!("upgrade: process {id} takes over");
     if !successor.take_over(program) {
         // It has been stopped together with this process, or has crashed.
         program.successor_is_gone(id);
+        program.tidy_up_after(id);
         parts.iter().for_each(|part| part.set_handed_over(false));
-        log::error!(
+        logging::error!(
             "upgrade: {}; this process stops all the same",
             successor.ended("before it took over")
         );
@@ -98,9 +120,30 @@ fn environment(passed: &Passed) -> impl Iterator<Item = (OsString, OsString)> {
 
 /// The new process, until it is in charge.
 struct Successor {
+    file: PathBuf,
     child: Child,
-    serves: bool,
-    control: Control,
+    control: Arc<Control>,
+    standing: Standing,
+    /// Whether it can be asked how it is.
+    answers: bool,
+}
+
+/// How far a new process has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Starts,
+    /// It accepts connections.
+    Serves,
+    /// It did, but does not answer.
+    Hangs,
+}
+
+/// What comes of listening to it for a while.
+enum Heard {
+    Said(Message),
+    /// It has closed its socket.
+    Gone,
+    Nothing,
 }
 
 impl Successor {
@@ -125,16 +168,19 @@ impl Successor {
         };
         let listeners = passed.listeners.iter().map(|it| it.fd);
         let descriptors = listeners.chain([passed.control]).collect();
-        let control = Control::new(own)?;
+        let control = Arc::new(Control::new(own)?);
+        *upgrades.not_in_charge.lock() = Arc::downgrade(&control);
         let arguments = arguments(upgrades, file);
         let ignored = is_hang_up_ignored().then_some(Signal::SIGHUP as i32);
         let ignored = ignored.into_iter().collect();
         let environment = environment(&passed);
         let child = engine::spawn(file, arguments, environment, descriptors, ignored)?;
         Ok(Successor {
+            file: file.to_owned(),
             child,
-            serves: false,
             control,
+            standing: Standing::Starts,
+            answers: false,
         })
     }
 
@@ -142,50 +188,78 @@ impl Successor {
     fn await_ready(&mut self, upgrades: &Upgrades, program: &Remote) -> Result<(), UpgradeError> {
         let limit = upgrades.config.ready_within;
         let began = Instant::now();
-        let heard = select! {
-            recv(self.control.heard()) -> message => message.ok(),
-            recv(program.stopping().receiver()) -> _ => return Err(UpgradeError::Stopping),
-            recv(after(limit)) -> _ => {
-                let why = format!("the new process was not ready within {limit:?}");
-                return Err(UpgradeError::Failed(why));
-            }
-        };
-        match heard {
-            Some(Message::Ready) => {
+        let why = match self.hear(program, limit)? {
+            Heard::Said(Message::Ready { answers }) => {
                 let took = began.elapsed();
-                log::info!(
-                    "upgrade: process {} is ready after {took:.1?}",
-                    self.child.id()
-                );
+                let id = self.child.id();
+                logging::info!("upgrade: process {id} is ready after {took:.1?}");
+                self.answers = answers;
                 // If it is gone already, `settle` finds out.
                 let _ = self.control.say(&Message::Serve);
-                self.serves = true;
-                Ok(())
+                self.standing = Standing::Serves;
+                return Ok(());
             }
-            Some(Message::Failed(why)) => Err(UpgradeError::Failed(format!(
-                "the new process could not start: {why}"
-            ))),
-            Some(other) => Err(UpgradeError::Failed(format!(
-                "the new process said {other:?} before it was ready"
-            ))),
-            None => Err(self.ended("before it was ready")),
-        }
+            Heard::Said(Message::Failed(why)) => format!("the new process could not start: {why}"),
+            Heard::Said(other) => {
+                format!("the new process said {other:?} before it was ready")
+            }
+            Heard::Nothing if self.child.begun().is_none() => {
+                format!("{} has not answered within {limit:?}", self.file())
+            }
+            Heard::Nothing => format!("the new process was not ready within {limit:?}"),
+            Heard::Gone => match self.child.begun() {
+                Some(Err(error)) => format!("cannot start {}: {error}", self.file()),
+                _ => return Err(self.ended("before it was ready")),
+            },
+        };
+        Err(UpgradeError::Failed(why))
     }
 
     /// Lets both processes serve for a while.
     fn settle(&mut self, upgrades: &Upgrades, program: &Remote) -> Result<(), UpgradeError> {
-        // None of the two says more until this is over.
-        select! {
-            recv(self.control.heard()) -> _ => {}
-            recv(program.stopping().receiver()) -> _ => return Err(UpgradeError::Stopping),
-            // Of two things at once, either comes first.
-            recv(after(upgrades.config.settle)) -> _ => {
-                if self.control.heard().try_recv() == Err(TryRecvError::Empty) {
-                    return Ok(());
-                }
+        match self.hear(program, upgrades.config.settle)? {
+            Heard::Nothing => Ok(()),
+            // None of the two says more until this is over.
+            Heard::Said(_) | Heard::Gone => Err(self.ended("soon after it was ready")),
+        }
+    }
+
+    /// Has the new process show that it still works.
+    fn await_answer(&mut self, program: &Remote) -> Result<(), UpgradeError> {
+        if !self.answers {
+            return Ok(());
+        }
+        // If it is gone, or stands still with a full socket, that is heard, or nothing is.
+        let _ = self.control.say(&Message::Ask);
+        match self.hear(program, ANSWER_TIME)? {
+            Heard::Said(Message::Well) => Ok(()),
+            Heard::Said(_) | Heard::Gone => Err(self.ended("soon after it was ready")),
+            Heard::Nothing => {
+                self.standing = Standing::Hangs;
+                let why = format!("the new process hangs: no answer within {ANSWER_TIME:?}");
+                Err(UpgradeError::Failed(why))
             }
         }
-        Err(self.ended("soon after it was ready"))
+    }
+
+    /// Waits for what the new process says next, unless this one begins to stop.
+    fn hear(&self, program: &Remote, limit: Duration) -> Result<Heard, UpgradeError> {
+        let mut patience = Patience::new(limit);
+        while let Some(time) = patience.next() {
+            select! {
+                recv(self.control.heard()) -> message => {
+                    return Ok(message.map_or(Heard::Gone, Heard::Said));
+                }
+                recv(program.stopping().receiver()) -> _ => return Err(UpgradeError::Stopping),
+                recv(after(time)) -> _ => {}
+            }
+        }
+        // Of two things at once, either comes first.
+        Ok(match self.control.heard().try_recv() {
+            Ok(message) => Heard::Said(message),
+            Err(TryRecvError::Disconnected) => Heard::Gone,
+            Err(TryRecvError::Empty) => Heard::Nothing,
+        })
     }
 
     /// Puts the new process in charge once whoever has to know who that is was told. Says false if it is gone. If it
@@ -215,59 +289,94 @@ impl Successor {
         UpgradeError::Failed(how)
     }
 
-    /// Ends the new process, whatever it is at. If it has begun to serve, it has the time that its own
-    /// plan takes.
+    /// Ends the new process, whatever it is at. If it has begun to serve and hears what it is told, it has the time
+    /// that its own plan takes.
     fn end(mut self, program: &Remote) {
-        let id = self.child.id();
         if !matches!(self.child.try_wait(), Ok(None)) {
-            return;
+            return program.tidy_up_after(self.child.id());
         }
         // Lest it takes the end of this process for a crash.
         let _ = self.control.say(&Message::Leave);
-        if self.serves {
-            return self.wait_aside();
+        match self.standing {
+            // It stops by what it was told, or has begun to by itself. No signal is sent: it may have got one
+            // together with this process, and a second one would cut its calls short.
+            Standing::Serves => return self.wait_aside(program),
+            // There is nobody yet to obey.
+            Standing::Starts if self.child.begun().is_none() => {}
+            Standing::Starts | Standing::Hangs => {
+                self.child.signal(Signal::SIGTERM as i32);
+                if self.obeys(program) {
+                    return self.wait_aside(program);
+                }
+            }
         }
-        // It has not been waited for, so the number is its own.
-        if let Ok(id) = i32::try_from(id) {
-            let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
+        let id = self.child.id();
+        match self.child.begun() {
+            Some(_) => logging::warn!("upgrade: killing process {id}"),
+            None => logging::warn!(
+                "upgrade: killing process {id}, which waits for {}",
+                self.file()
+            ),
         }
+        self.child.signal(Signal::SIGKILL as i32);
+        let is_stopping = program.stopping().is_cancelled();
+        let time = if is_stopping { END_CHECK } else { KILL_TIME };
+        if matches!(self.wait(time), Ok(None)) {
+            logging::error!(
+                "upgrade: process {id} does not end; it will once the system lets it go on"
+            );
+        }
+        self.wait_aside(program);
+    }
+
+    /// Whether it does what it was told to: it has ended, or is at it, and has calls to land.
+    fn obeys(&mut self, program: &Remote) -> bool {
         for _ in 0..END_TIME {
             if !matches!(self.wait(Duration::from_secs(1)), Ok(None)) {
-                return;
+                return true;
+            }
+            let is_at_it = self.control.heard().try_recv() == Err(TryRecvError::Disconnected);
+            if is_at_it && self.standing == Standing::Hangs {
+                return true;
             }
             if program.stopping().is_cancelled() {
                 break;
             }
         }
-        log::warn!("upgrade: killing process {id}");
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        false
     }
 
-    /// It stops by what it was told, or has begun to by itself. No signal is sent: it may have got one
-    /// together with this process, and a second one would cut its calls short.
-    fn wait_aside(mut self) {
+    /// Leaves to another thread to wait for its end, if it has not ended.
+    fn wait_aside(mut self, program: &Remote) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return program.tidy_up_after(self.child.id());
+        }
+        let program = program.clone();
+        let wait = move || {
+            let _ = self.child.wait();
+            program.tidy_up_after(self.child.id());
+        };
         let thread = std::thread::Builder::new().name("td-upgrade-end".to_owned());
-        let _ = thread.spawn(move || drop(self.child.wait()));
+        let _ = thread.spawn(wait);
+    }
+
+    fn file(&self) -> std::path::Display<'_> {
+        self.file.display()
     }
 
     fn wait(&mut self, time: Duration) -> io::Result<Option<ExitStatus>> {
-        let deadline = Instant::now() + time;
+        let mut patience = Patience::new(time);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Some(status));
             }
-            let next = deadline.min(Instant::now() + END_CHECK);
-            match self.control.heard().recv_deadline(next) {
-                // It has ended; the system may take a moment to know.
-                Err(RecvTimeoutError::Disconnected) => {
-                    let _ = at(next.min(Instant::now() + Duration::from_millis(1))).recv();
-                }
-                _ if Instant::now() >= deadline => return Ok(None),
-                _ => {}
-            }
-            if Instant::now() >= deadline {
+            let Some(time) = patience.next() else {
                 return Ok(None);
+            };
+            let time = time.min(END_CHECK);
+            if self.control.heard().recv_timeout(time) == Err(RecvTimeoutError::Disconnected) {
+                // It has ended; the system may take a moment to know.
+                std::thread::sleep(time.min(Duration::from_millis(1)));
             }
         }
     }

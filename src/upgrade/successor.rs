@@ -5,13 +5,17 @@ use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, OnceLock};
 
-use crossbeam_channel::{select, TryRecvError};
+use crossbeam_channel::{bounded, never, select, Receiver, TryRecvError};
 use parking_lot::Mutex;
 
 use super::wire::{Control, Message, Passed, VARIABLE};
 use super::{Part, Upgrades};
 use crate::engine;
 use crate::lifecycle::{message_of, Remote};
+use crate::logging;
+
+/// Why a process stops that was told to leave.
+const NOT_WANTED: &str = "not to take over: the old process stops, or goes on without this one";
 
 /// A process that is to replace the one that has started it.
 pub(super) struct Candidate {
@@ -29,7 +33,7 @@ impl Candidate {
     fn find() -> Option<Result<Candidate, String>> {
         let passed = std::env::var(VARIABLE).ok()?;
         let Some(passed) = Passed::decode(&passed) else {
-            log::warn!("{VARIABLE} is not understood: this process replaces no other");
+            logging::warn!("{VARIABLE} is not understood: this process replaces no other");
             return None;
         };
         // A child of the process that was meant finds the variable, too, but not the sockets.
@@ -64,19 +68,23 @@ impl Candidate {
                 return Err(why);
             }
         }
+        program
+            .prepare_charge()
+            .inspect_err(|why| self.give_up(why))?;
         let awaits = AwaitsCharge::begin(upgrades, program);
         // The end of a stop that has not begun by now waits for what comes of this.
         if program.stopping().is_cancelled() {
             self.give_up("the program is stopping");
             return Ok(None);
         }
-        // If the old process is gone, so is the one who could say no.
-        let _ = self.control.say(&Message::Ready);
+        // If the old process is gone, so is the one who could say no: it has crashed, since one that stops says so.
+        let _ = self.control.say(&Message::Ready { answers: true });
         select! {
             recv(self.control.heard()) -> message => match message {
                 Ok(Message::Serve) => {}
+                Ok(Message::Leave) => return Err(NOT_WANTED.to_owned()),
                 Ok(other) => return Err(format!("the old process said {other:?}")),
-                Err(_) => log::warn!("the process to replace is gone already"),
+                Err(_) => logging::warn!("the process to replace has crashed"),
             },
             // Whoever comes to Serving is told.
             recv(program.stopping().receiver()) -> _ => {
@@ -87,24 +95,42 @@ impl Candidate {
         Ok(Some(Proven(Some((self, awaits)))))
     }
 
-    /// Waits until the old process has begun to stop.
-    pub(super) fn await_charge(&self, program: &Remote, parts: &[Arc<dyn Part>]) {
-        let heard = select! {
-            recv(self.control.heard()) -> message => message,
-            recv(program.stopping().receiver()) -> _ => return self.leave(program, parts),
+    /// Waits until the old process has begun to stop. Says false if this one is in charge then, and its pid file does
+    /// not say so.
+    pub(super) fn await_charge(&self, program: &Remote, parts: &[Arc<dyn Part>]) -> bool {
+        let mut checks = Checks::none();
+        let heard = loop {
+            select! {
+                recv(self.control.heard()) -> message => match message {
+                    Ok(Message::Ask) => checks = Checks::of(parts),
+                    other => break other,
+                },
+                recv(checks.passed) -> passed => checks.count(passed.is_ok()),
+                recv(program.stopping().receiver()) -> _ => {
+                    self.leave(program, parts);
+                    return true;
+                }
+            }
+            if checks.are_passed() {
+                checks = Checks::none();
+                // If the old process is gone, that is heard next.
+                let _ = self.control.say(&Message::Well);
+            }
         };
-        match heard {
-            Ok(Message::TakeOver) => log::info!("in charge: the old process stops"),
-            Ok(Message::Leave) => {
-                let why = "not to take over: the old process stops, or goes on without this one";
-                return program.shutdown(why.to_owned());
+        let why = match heard {
+            Ok(Message::TakeOver) => {
+                logging::info!("in charge: the old process stops");
+                return take_charge(program, parts);
             }
-            Ok(other) => {
-                return program.shutdown(format!("the old process said {other:?}"));
+            Err(_) => {
+                logging::warn!("in charge: the old process is gone");
+                return take_charge(program, parts);
             }
-            Err(_) => log::warn!("in charge: the old process is gone"),
-        }
-        take_charge(program, parts);
+            Ok(Message::Leave) => NOT_WANTED.to_owned(),
+            Ok(other) => format!("the old process said {other:?}"),
+        };
+        program.shutdown(why);
+        true
     }
 
     /// This process stops. If it was told to take over, the old one has left its paths to it. If not, it will not be:
@@ -122,7 +148,7 @@ impl Candidate {
             }
         };
         if is_in_charge {
-            log::info!("in charge, and about to stop");
+            logging::info!("in charge, and about to stop");
             take_charge(program, parts);
         }
     }
@@ -132,10 +158,54 @@ impl Candidate {
     }
 }
 
-/// Whoever is told who is in charge may stop this process, which removes what is its own by then.
-fn take_charge(program: &Remote, parts: &[Arc<dyn Part>]) {
+/// Whoever is told who is in charge may stop this process, which removes what is its own by then. Says false if
+/// the pid file does not tell it.
+fn take_charge(program: &Remote, parts: &[Arc<dyn Part>]) -> bool {
     parts.iter().for_each(|part| part.take_charge());
-    program.take_charge();
+    program.take_charge()
+}
+
+/// The question to every part whether it works, as long as it is not answered.
+struct Checks {
+    /// Hears of each that does.
+    passed: Receiver<()>,
+    left: Option<usize>,
+}
+
+impl Checks {
+    fn none() -> Checks {
+        Checks {
+            passed: never(),
+            left: None,
+        }
+    }
+
+    fn of(parts: &[Arc<dyn Part>]) -> Checks {
+        let (sender, passed) = bounded(parts.len());
+        for part in parts {
+            let sender = sender.clone();
+            part.check(Box::new(move || {
+                // Nobody waits for an answer that comes late.
+                let _ = sender.try_send(());
+            }));
+        }
+        Checks {
+            passed,
+            left: Some(parts.len()),
+        }
+    }
+
+    /// One was passed; or some never will be.
+    fn count(&mut self, is_passed: bool) {
+        match self.left {
+            Some(left) if is_passed => self.left = Some(left - 1),
+            _ => *self = Checks::none(),
+        }
+    }
+
+    fn are_passed(&self) -> bool {
+        self.left == Some(0)
+    }
 }
 
 /// A process that may serve beside the one that it is to replace. If it is dropped, it is about to stop.
@@ -146,7 +216,7 @@ impl Proven {
     pub(crate) fn serve(self, upgrades: &Upgrades) -> Result<(), String> {
         upgrades.open();
         for name in engine::drop_inherited() {
-            log::warn!("no server listens at {name} any more: closed the inherited socket");
+            logging::warn!("no server listens at {name} any more: closed the inherited socket");
         }
         let parts = upgrades.parts();
         let wait = move || self.await_charge(&parts);
@@ -155,8 +225,15 @@ impl Proven {
     }
 
     fn await_charge(mut self, parts: &[Arc<dyn Part>]) {
-        if let Some((candidate, awaits)) = self.0.take() {
-            candidate.await_charge(&awaits.0, parts);
+        let Some((candidate, awaits)) = self.0.take() else {
+            return;
+        };
+        let program = awaits.0.clone();
+        let is_told = candidate.await_charge(&program, parts);
+        // The end of a stop waits for these.
+        drop((candidate, awaits));
+        if !is_told {
+            program.insist_on_pid_file();
         }
     }
 }

@@ -83,15 +83,25 @@ fn descriptor(text: &str) -> Option<RawFd> {
     text.parse().ok().filter(|fd| *fd > 2)
 }
 
+/// A word of `ready`: the new process answers when it is asked how it is.
+const ANSWERS: &str = "answers";
+
 /// What one says to the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Message {
     /// The new process has started and passed its smoke test.
-    Ready,
+    Ready {
+        /// Whether it answers [`Message::Ask`]. Earlier versions do not.
+        answers: bool,
+    },
     /// It has not, for this reason.
     Failed(String),
     /// It may accept connections.
     Serve,
+    /// It is asked whether it still works, once it has served for a while.
+    Ask,
+    /// It does.
+    Well,
     /// The old process is about to go: the new one is in charge.
     TakeOver,
     /// The new process is not wanted any more. TERM comes, too, if it has not begun to serve.
@@ -101,9 +111,12 @@ pub(super) enum Message {
 impl Message {
     fn encode(&self) -> String {
         match self {
-            Message::Ready => "ready\n".to_owned(),
+            Message::Ready { answers: true } => format!("ready {ANSWERS}\n"),
+            Message::Ready { answers: false } => "ready\n".to_owned(),
             Message::Failed(why) => format!("failed {}\n", why.replace(['\n', '\r'], " ")),
             Message::Serve => "serve\n".to_owned(),
+            Message::Ask => "ask\n".to_owned(),
+            Message::Well => "well\n".to_owned(),
             Message::TakeOver => "take-over\n".to_owned(),
             Message::Leave => "leave\n".to_owned(),
         }
@@ -111,9 +124,13 @@ impl Message {
 
     fn decode(line: &str) -> Option<Message> {
         match line.split_once(' ').unwrap_or((line, "")) {
-            ("ready", _) => Some(Message::Ready),
+            ("ready", words) => Some(Message::Ready {
+                answers: words.split(' ').any(|it| it == ANSWERS),
+            }),
             ("failed", why) => Some(Message::Failed(why.to_owned())),
             ("serve", _) => Some(Message::Serve),
+            ("ask", _) => Some(Message::Ask),
+            ("well", _) => Some(Message::Well),
             ("take-over", _) => Some(Message::TakeOver),
             ("leave", _) => Some(Message::Leave),
             _ => None,
@@ -146,9 +163,10 @@ impl Control {
         Ok(Control { socket, heard })
     }
 
-    /// Fails if the other end is gone, and then `heard` says so as well.
+    /// Does not wait. Fails if the other end is gone, and then `heard` says so as well; or if it stands still and has
+    /// not read what it was told before.
     pub(super) fn say(&self, message: &Message) -> io::Result<()> {
-        engine::WithoutSignal(&self.socket).write_all(message.encode().as_bytes())
+        engine::AtOnce(&self.socket).write_all(message.encode().as_bytes())
     }
 
     pub(super) fn heard(&self) -> &Receiver<Message> {
@@ -200,6 +218,15 @@ mod tests {
         }
 
         #[test]
+        fn what_is_said_is_heard(answers: bool) {
+            use Message::{Ask, Leave, Ready, Serve, TakeOver, Well};
+            for message in [Ready { answers }, Serve, Ask, Well, TakeOver, Leave] {
+                let line = message.encode();
+                prop_assert_eq!(Message::decode(line.trim_end_matches('\n')), Some(message));
+            }
+        }
+
+        #[test]
         fn a_reason_stays_one_line(why: String) {
             let line = Message::Failed(why).encode();
             prop_assert_eq!(line.matches('\n').count(), 1);
@@ -226,7 +253,11 @@ mod tests {
             })
         );
         assert_eq!(Passed::decode("2 3 77"), None);
-        assert_eq!(Message::decode("ready in 3 ms"), Some(Message::Ready));
+        let answers = false;
+        assert_eq!(
+            Message::decode("ready in 3 ms"),
+            Some(Message::Ready { answers })
+        );
         assert_eq!(Message::decode("progress 7"), None);
     }
 }

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{bounded, Sender};
+use crossbeam_channel::{bounded, RecvTimeoutError, Sender};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 use touchdown::lifecycle::{Calls, Lifecycle, OwnedGuard, Participant, Phase, Report};
 
 /// Miri and the sanitizers take their time.
@@ -38,7 +40,7 @@ pub fn bound() -> Bound {
     let test = thread::current().name().unwrap_or("test").to_owned();
     let (sender, receiver) = bounded(0);
     thread::spawn(move || {
-        if receiver.recv_timeout(LIMIT) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+        if receiver.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
             eprintln!("{test} hangs");
             std::process::exit(99);
         }
@@ -169,6 +171,24 @@ pub struct End {
     pub stderr: String,
 }
 
+/// Sends the signal again and again until that is done.
+pub fn insisting<T>(process: u32, signal: &str, until: impl FnOnce() -> T) -> T {
+    let signal: Signal = format!("SIG{signal}").parse().unwrap();
+    let process = Pid::from_raw(process.try_into().unwrap());
+    let (done, is_done) = bounded::<()>(0);
+    thread::scope(|scope| {
+        scope.spawn(move || loop {
+            // It may have ended.
+            let _ = kill(process, signal);
+            if is_done.recv_timeout(Duration::from_millis(100)) != Err(RecvTimeoutError::Timeout) {
+                break;
+            }
+        });
+        let _done = done;
+        until()
+    })
+}
+
 /// Whether this process may start threads from now on. For root there is no such limit, so root becomes somebody else.
 pub fn allow_threads(allowed: bool) {
     const NOBODY: libc::uid_t = 65534;
@@ -263,6 +283,20 @@ impl Process {
         }
     }
 
+    /// Reads until the child says a line that begins with one of these; `None` if it ends before.
+    pub fn hear_one_of(&mut self, beginnings: &[&str]) -> Option<String> {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if self.stdout.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            if beginnings.iter().any(|it| line.starts_with(it)) {
+                return Some(line.trim_end().to_owned());
+            }
+        }
+    }
+
     /// Reads until the child writes this line to its standard error.
     pub fn hear_error(&mut self, line: &str) {
         let stderr = self.stderr.as_mut().unwrap();
@@ -289,6 +323,17 @@ impl Process {
             .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid])
             .status();
         assert!(status.unwrap().success());
+    }
+
+    /// Sends the signal again and again until the child says this line: one that is to be more than a repetition of the
+    /// last one has to come some time after it.
+    pub fn insist(&mut self, signal: &str, line: &str) -> String {
+        insisting(self.id(), signal, || self.hear(line))
+    }
+
+    /// As `insist`, until the child ends.
+    pub fn insist_until_the_end(self, signal: &str) -> End {
+        insisting(self.id(), signal, || self.end())
     }
 
     /// Whether the child is still there.

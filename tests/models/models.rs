@@ -158,17 +158,17 @@ pub const MODELS: &[Model] = &[
             Bug {
                 name: "the_wait_is_for_the_last_limit",
                 file: "run.rs",
-                edits: &[("limits.reduce(plan::earlier)", "limits.reduce(|one, other| one.max(other))")],
+                edits: &[("limits.reduce(Duration::min)", "limits.reduce(Duration::max)")],
             },
             Bug {
                 name: "all_are_left_behind_with_the_first",
                 file: "run.rs",
-                edits: &[("if hurry || is_over(now, until) {", "if hurry || true {")],
+                edits: &[("if hurry || now >= until {", "if hurry || true {")],
             },
             Bug {
                 name: "the_end_of_the_phase_is_no_limit",
                 file: "run.rs",
-                edits: &[("plan::earlier(plan::after(now, limit), phase)", "plan::after(now, limit)")],
+                edits: &[("now.saturating_add(limit).min(end)", "now.saturating_add(limit)")],
             },
         ],
     },
@@ -213,6 +213,16 @@ pub const MODELS: &[Model] = &[
                     "shared.report.get_or_init(|| report);\n        shared.stopped.cancel();",
                     "shared.stopped.cancel();\n        shared.report.get_or_init(|| report);",
                 )],
+            },
+            Bug {
+                name: "limits_of_the_stop_are_asked_of_the_system_alone",
+                file: "clock.rs",
+                edits: &[("time.pass(Instant::now(), SLICE)", "time.pass(Instant::now(), Duration::MAX)")],
+            },
+            Bug {
+                name: "limits_of_hooks_are_asked_of_the_system_alone",
+                file: "run.rs",
+                edits: &[("time.pass(Instant::now(), SLICE)", "time.pass(Instant::now(), Duration::from_secs(60))")],
             },
             Bug {
                 name: "a_hurry_does_not_reach_the_start_up",
@@ -303,6 +313,14 @@ pub const MODELS: &[Model] = &[
                 name: "the_watch_does_not_know_since_when",
                 file: "roster.rs",
                 edits: &[("*unpolled_since = Some(now);\n                    *idle = 0;", "*idle = 0;")],
+            },
+            Bug {
+                name: "the_watch_takes_a_pause_for_a_mistake",
+                file: "roster.rs",
+                edits: &[(
+                    "Some(since) if now.saturating_duration_since(*since) >= TICK => {}",
+                    "Some(since) if (TICK..64 * TICK).contains(&now.saturating_duration_since(*since)) => {}",
+                )],
             },
             Bug {
                 name: "who_rests_does_not_look_whether_it_was_called",

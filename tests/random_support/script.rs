@@ -6,6 +6,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::common::Chance;
 
+/// How far apart the signals have to come which stop the process: see src/lifecycle/signals.rs.
+pub const SAME_WISH: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub struct Script {
     pub seed: u64,
@@ -15,6 +18,8 @@ pub struct Script {
     /// The server is a part of a lifecycle that has workers too, rather than served by `serve`.
     pub has_workers: bool,
     pub load: Load,
+    /// The plan has time for second and third signals, and there is a call that does not end.
+    pub is_patient: bool,
     pub first: Moment,
     /// Signals that come together, each with the time since those before.
     pub volleys: Vec<(Duration, Vec<i32>)>,
@@ -33,7 +38,8 @@ pub enum Streams {
     Full,
     /// Errors go to a pipe whose reader has left.
     Unread,
-    /// Errors go to a pipe that is full, and whose reader hangs: who logs does so, too.
+    /// Errors go to a pipe that is full, and whose reader hangs: who logs by himself does so, too, which is the first
+    /// start-up hook. What touchdown logs holds nobody up, and is not written.
     Clogged,
 }
 
@@ -125,7 +131,7 @@ impl Script {
             true => chance.below(limit),
             false => 0,
         };
-        let load = Load {
+        let mut load = Load {
             short: callers(4),
             told: callers(2),
             // Most drains are to end by themselves.
@@ -133,6 +139,11 @@ impl Script {
             subscribers: callers(3),
             endless_subscribers: callers(4) / 3,
         };
+        // Such a stop takes seconds, so there are few.
+        let is_patient = chance.below(12) == 0;
+        if is_patient {
+            load.endless = 1;
+        }
         let first = match chance.below(3) {
             // It never comes to serve.
             _ if streams == Streams::Clogged => Moment::Forked(chance.microseconds(60_000)),
@@ -150,16 +161,32 @@ impl Script {
             reload: reloads[chance.below(6) as usize],
             has_workers: chance.below(2) == 0,
             load,
+            is_patient,
             first,
-            volleys: volleys(&mut chance),
+            volleys: volleys(&mut chance, is_patient),
         }
     }
 
     /// Whether something holds up the stop, so that nothing but the hard deadline or a third signal ends it.
     pub fn is_held_up(&self) -> bool {
         // A reload that runs keeps what clings from the walk.
-        let walk_hangs = self.fault == Fault::WalkHangs && !self.signals().any(|it| it == SIGHUP);
-        walk_hangs || self.streams == Streams::Clogged
+        self.fault == Fault::WalkHangs && !self.signals().any(|it| it == SIGHUP)
+    }
+
+    /// How many of the signals may count which stop the process: those that come together are one wish.
+    pub fn wishes(&self) -> usize {
+        let mut since = None;
+        let mut wishes = 0;
+        for (distance, signals) in &self.volleys {
+            since = since.map(|since| since + *distance);
+            let stops = signals.iter().any(|it| [SIGTERM, SIGINT].contains(it));
+            // Those that come nearly so late may count on a machine on which sending them takes its time.
+            if stops && since.is_none_or(|since| since * 2 > SAME_WISH) {
+                wishes += 1;
+                since = Some(Duration::ZERO);
+            }
+        }
+        wishes
     }
 
     /// The signals that the process gets, in order.
@@ -174,16 +201,24 @@ impl Script {
 }
 
 /// One to four, of one to three signals each, and one TERM at the least: nothing else would stop it.
-fn volleys(chance: &mut Chance) -> Vec<(Duration, Vec<i32>)> {
+fn volleys(chance: &mut Chance, is_patient: bool) -> Vec<(Duration, Vec<i32>)> {
     let signals = [
         SIGTERM, SIGTERM, SIGTERM, SIGTERM, SIGINT, SIGINT, SIGHUP, SIGUSR1,
     ];
-    let count = 1 + chance.below(4);
+    let count = match is_patient {
+        true => 3 + chance.below(2),
+        false => 1 + chance.below(4),
+    };
     let mut volleys: Vec<(Duration, Vec<i32>)> = (0..count)
         .map(|_| {
             // At once, in the same phase, or at any moment up to the end.
             let limit = [1, 2_000, 60_000][chance.below(3) as usize];
             let distance = chance.microseconds(limit);
+            // Some come as second signals and third, others as the same wish again.
+            let distance = match is_patient && chance.below(3) > 0 {
+                true => distance + SAME_WISH + Duration::from_millis(100),
+                false => distance,
+            };
             // Most come alone.
             let size = 1 + chance.below(5).saturating_sub(2);
             let volley = (0..size).map(|_| signals[chance.below(8) as usize]);

@@ -26,6 +26,8 @@ pub const LISTENS: &str = "the first start-up hook runs";
 /// What each hook and call takes.
 const FEW_MS: Duration = Duration::from_millis(3);
 const GRACE: Duration = Duration::from_millis(40);
+/// Two signals come in that time.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 type Done = Result<(), Box<dyn Error + Send + Sync>>;
 
@@ -142,10 +144,14 @@ fn start(lifecycle: &Lifecycle, folder: &Path) -> Result<Server, Box<dyn Error>>
 }
 
 fn plan(script: &Script) -> Plan {
+    let (grace, force) = match script.is_patient && script.fault != Fault::WalkHangs {
+        true => (PATIENCE, PATIENCE),
+        false => (GRACE, Duration::from_millis(20)),
+    };
     Plan::new()
         .lame_duck(Duration::from_millis(10))
-        .grace_period(GRACE)
-        .force_period(Duration::from_millis(20))
+        .grace_period(grace)
+        .force_period(force)
         .closing(Duration::from_millis(200))
         .hard_deadline(hard_deadline(script))
 }

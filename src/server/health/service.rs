@@ -6,6 +6,7 @@ use std::time::Duration;
 use protobuf::{EnumOrUnknown, Message as Protobuf};
 
 use crate::engine::{self, Handled, Message};
+use crate::logging;
 
 use super::super::codec::{decode, encode};
 use super::super::service::{DrainPolicy, Method, Outcome, Service};
@@ -146,7 +147,7 @@ impl Stream for WatchStream {
         match encode(&response(state)) {
             // Should the call be over, `left` is on its way.
             Ok(message) => drop(self.0.send_and_tell(&message)),
-            Err(status) => log::error!("{}: {status}", self.0.path()),
+            Err(status) => logging::error!("{}: {status}", self.0.path()),
         }
     }
 

@@ -6,11 +6,12 @@
 //! deadlock, and shuttle finds it.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::roster::{
     Backlog, Beginning, Decision, Leaving, Next, Outlook, Roster, Watched, TICK,
 };
-use crate::sync::{thread, Arc, Condvar, Instant, Mutex};
+use crate::sync::{thread, time, Arc, Condvar, Instant, Mutex};
 
 struct Site {
     roster: Roster<u32>,
@@ -380,6 +381,27 @@ pub fn a_call_that_is_suddenly_long_is_watched() {
     let site = Site::new(2, 8, 1, true, handler);
     (0..CALLS as u32).for_each(|call| site.arrive(call));
     site.end(CALLS);
+}
+
+/// As before, and the process stands still: while nobody polls, and once more at any time.
+pub fn a_call_that_is_suddenly_long_is_watched_though_the_process_stands_still() {
+    const CALLS: usize = 5;
+    const PAUSE: Duration = Duration::from_secs(60);
+    fn handler(site: &Site, call: u32) {
+        if call == 3 {
+            time::pass(PAUSE);
+            site.until(|log| log.taken.len() == CALLS);
+        }
+    }
+    let site = Site::new(2, 8, 1, true, handler);
+    let pause = thread::spawn(|| time::pass(PAUSE));
+    (0..CALLS as u32).for_each(|call| site.arrive(call));
+    pause.join().unwrap();
+    site.end(CALLS);
+    assert!(
+        site.log.lock().refused.is_empty(),
+        "refused because of a pause"
+    );
 }
 
 /// After calls that came together something is done with those who rest, while calls arrive of which some wait for

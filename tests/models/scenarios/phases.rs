@@ -7,13 +7,15 @@ use super::lifecycle::{
     Report, SignalSender, Signals, StartupHook, Token, Transition,
 };
 use crate::sync::{thread, time, Arc, Instant, Mutex};
+use shuttle::rand::{self, Rng};
 
 const TERM: i32 = 15;
 const INT: i32 = 2;
 const HUP: i32 = 1;
 
 const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(60 * 60);
+/// What lasts so long is noticed. A stop that lasted for hours would be one of too many slices.
+const LONG: Duration = Duration::from_secs(20);
 
 fn spawn<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     thread::spawn(run)
@@ -250,7 +252,7 @@ pub fn a_stop_takes_no_longer_than_it_must() {
 /// The second signal ends the wait for what is in flight.
 pub fn a_second_signal_leads_to_cancelling() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(Duration::ZERO).grace_period(HOUR));
+    let observed = Observed::new(short().lame_duck(Duration::ZERO).grace_period(LONG));
     let _server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
     observed.lifecycle.serving().unwrap();
     let signals = observed.send(&[TERM, INT]);
@@ -265,7 +267,7 @@ pub fn a_second_signal_leads_to_cancelling() {
 /// `hurry` does what a second signal does, whoever has begun the stop, and when.
 pub fn hurry_is_not_lost() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(Duration::ZERO).grace_period(HOUR));
+    let observed = Observed::new(short().lame_duck(Duration::ZERO).grace_period(LONG));
     let _server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
     observed.lifecycle.serving().unwrap();
     let callers = [
@@ -280,14 +282,14 @@ pub fn hurry_is_not_lost() {
 /// The third signal exits, with its own code, whatever hangs.
 pub fn a_third_signal_exits() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(HOUR).grace_period(HOUR));
+    let observed = Observed::new(short().lame_duck(LONG).grace_period(LONG));
     let server = Server::enlist(&observed, Leaves::WhenCancelled, "cancel").unwrap();
     observed.lifecycle.serving().unwrap();
     let signals = observed.send(&[TERM, TERM, INT]);
     let report = observed.wait();
     let exits: Vec<i32> = observed.exits.lock().iter().map(|exit| exit.0).collect();
     assert_eq!(exits, [i32::from(exit_code::third_signal(INT))]);
-    assert!(report.took < HOUR, "the signals changed nothing");
+    assert_eq!(report.took, Duration::ZERO, "the signals changed nothing");
     join([signals]);
     drop(server);
 }
@@ -352,6 +354,61 @@ pub fn what_hangs_in_closing_is_left_behind() {
     released.cancel();
     server.released.cancel();
     join([signal]);
+}
+
+/// The process stands still so often, for longer than all limits together: at any moment of the first seconds.
+fn stand_still(times: usize) -> thread::JoinHandle<()> {
+    spawn(move || {
+        for _ in 0..times {
+            let quarters = rand::thread_rng().gen_range(0..6);
+            time::sleep(quarters * SECOND / 4 + quarters * SECOND / 100);
+            time::pass(LONG);
+        }
+    })
+}
+
+/// What takes a part of its time when the process runs has it also if the process stands still meanwhile.
+pub fn a_process_that_stands_still_goes_on_where_it_was() {
+    time::be_patient();
+    let part = SECOND / 4;
+    let (startup, hook) = (StartupHook::new("opens", move || Ok(time::sleep(part))), move || Ok(time::sleep(part)));
+    let observed = Observed::build(
+        Lifecycle::builder()
+            .plan(short())
+            .startup(startup.time_limit(SECOND))
+            .hook(Hook::new("flushes", hook).time_limit(SECOND)),
+    );
+    let pauses = stand_still(2);
+    let work = observed.lifecycle.in_flight().enter_owned().unwrap();
+    let worker = observed.with(move |lifecycle| {
+        lifecycle.draining().wait();
+        time::sleep(part);
+        drop(work);
+    });
+    let served = observed.lifecycle.serving();
+    assert!(served.is_ok(), "the start failed because of a pause");
+    let signal = observed.send(&[TERM]);
+    let report = observed.wait();
+    assert!(observed.exits.lock().is_empty(), "it exited because of a pause");
+    assert!(!report.forced, "what was in flight was told to leave because of a pause");
+    let done = report.hooks.iter().all(|it| it.outcome == Outcome::Done);
+    assert!(done, "a hook was left behind because of a pause");
+    join([pauses, worker, signal]);
+}
+
+/// And what takes more than its time does not have more of it than a slice for each pause.
+pub fn a_process_that_stands_still_keeps_its_limits() {
+    time::be_patient();
+    let observed = Observed::new(short().lame_duck(Duration::ZERO));
+    let server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
+    observed.lifecycle.serving().unwrap();
+    let pauses = stand_still(1);
+    let signal = observed.send(&[TERM]);
+    let report = observed.wait_in_time();
+    assert!(report.forced, "the grace period did not end");
+    assert!(report.took <= SECOND + LONG, "the grace period was longer");
+    drop(server);
+    join([pauses, signal]);
 }
 
 /// A start-up hook that notes what it does, and is undone.
@@ -442,9 +499,9 @@ pub fn a_second_signal_leaves_a_hanging_start_behind() {
             Ok(())
         }
     };
-    let plan = Plan::new().hard_deadline(HOUR);
+    let plan = short().hard_deadline(LONG);
     let builder = Lifecycle::builder().plan(plan);
-    let observed = Observed::build(builder.startup(hook.time_limit(HOUR / 2).undo(undo)));
+    let observed = Observed::build(builder.startup(hook.time_limit(LONG / 2).undo(undo)));
     let server = observed.with(|lifecycle| lifecycle.serving());
     began.wait();
     let signals = observed.send(&[TERM, INT]);

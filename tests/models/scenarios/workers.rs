@@ -8,11 +8,12 @@ use super::lifecycle::{
 };
 use crate::sync::{thread, time, Arc, Mutex};
 
-const HOUR: Duration = Duration::from_secs(60 * 60);
+/// What lasts so long is noticed. A stop that lasted for hours would be one of too many slices.
+const LONG: Duration = Duration::from_secs(20);
 
 /// Nothing here is to take time, so whatever does takes an hour.
 fn lifecycle(hook: Hook) -> Lifecycle {
-    let plan = Plan::new().grace_period(HOUR).closing(HOUR);
+    let plan = Plan::new().grace_period(LONG).closing(LONG);
     Lifecycle::builder().plan(plan).hook(hook).build().unwrap()
 }
 
@@ -142,8 +143,8 @@ pub fn the_wait_for_a_restart_ends_with_the_stop() {
     time::be_patient();
     let lifecycle = lifecycle(nothing());
     let group = lifecycle.workers("pump");
-    let restart = Restart::new().first_delay(HOUR).longest_delay(HOUR);
-    let fails = |name| Worker::new(name, |_| Err("gone")).restart(restart).time_limit(HOUR);
+    let restart = Restart::new().first_delay(LONG).longest_delay(LONG);
+    let fails = |name| Worker::new(name, |_| Err("gone")).restart(restart).time_limit(LONG);
     group.spawn(fails("poll")).unwrap();
     group.spawn(fails("flush").until_closing()).unwrap();
     let stopper = stopper(&lifecycle);

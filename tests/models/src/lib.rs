@@ -28,7 +28,11 @@
 #![allow(clippy::duplicate_mod)]
 
 mod explore;
+#[path = "../../../src/logging.rs"]
+pub mod logging;
 pub mod loom_sync;
+#[path = "../../../src/running_time.rs"]
+pub mod running_time;
 pub mod sync;
 
 pub use explore::{fails, fails_loom, passes, passes_loom};

@@ -96,3 +96,15 @@ fn calls_wait_for_threads_that_cannot_be_started() {
 fn the_watch_waits_for_threads_that_cannot_be_started() {
     passes(real::scenarios::the_watch_waits_for_threads_that_cannot_be_started);
 }
+
+#[test]
+fn a_call_that_is_suddenly_long_is_watched_though_the_process_stands_still() {
+    passes(
+        real::scenarios::a_call_that_is_suddenly_long_is_watched_though_the_process_stands_still,
+    );
+    fails(
+        the_watch_takes_a_pause_for_a_mistake::scenarios::a_call_that_is_suddenly_long_is_watched_though_the_process_stands_still,
+        // The watch goes on looking.
+        "exceeded max_steps",
+    );
+}

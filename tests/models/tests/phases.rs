@@ -68,6 +68,24 @@ fn what_hangs_in_closing_is_left_behind() {
 }
 
 #[test]
+fn a_process_that_stands_still_goes_on_where_it_was() {
+    passes(real::scenarios::a_process_that_stands_still_goes_on_where_it_was);
+    fails(
+        limits_of_the_stop_are_asked_of_the_system_alone::scenarios::a_process_that_stands_still_goes_on_where_it_was,
+        "because of a pause",
+    );
+    fails(
+        limits_of_hooks_are_asked_of_the_system_alone::scenarios::a_process_that_stands_still_goes_on_where_it_was,
+        "because of a pause",
+    );
+}
+
+#[test]
+fn a_process_that_stands_still_keeps_its_limits() {
+    passes(real::scenarios::a_process_that_stands_still_keeps_its_limits);
+}
+
+#[test]
 fn a_stop_during_start_up_undoes_what_has_started() {
     passes(real::scenarios::a_stop_during_start_up_undoes_what_has_started);
 }

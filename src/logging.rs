@@ -1,0 +1,290 @@
+//! The crate's own lines for the log, for which nobody waits.
+//!
+//! What takes a log may stop to do so: a pipe whose reader hangs, a terminal that was held, a journal whose disk is
+//! full. A thread that has to close a listener, hear a signal or poll connections must not stop with it. So a line
+//! is formatted where it is said and put into a queue, and a thread hands what is there to the program's logger, in
+//! order. The thread starts with a line, and ends when there was none for a while.
+//!
+//! A queue that is full takes no more. What is dropped is counted, and the log says how many lines it was once it
+//! takes lines again. Where no thread can be started, whoever says a line hands it over.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::panic;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{Level, Record};
+use parking_lot::{Condvar, Mutex};
+
+/// How many lines wait at the most: some 200 KiB of them. A stop says a hundred or so, and a server that fails at
+/// every call says the same again and again.
+const LINES: usize = 1024;
+
+/// For how long the thread waits for another line: lines come in bursts.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How long the end of a program waits for its last lines, as [`flush`] does it. A log that takes lines takes all that can
+/// wait in a small part of that.
+pub(crate) const AT_THE_END: Duration = Duration::from_secs(1);
+
+macro_rules! line {
+    ($level:expr, $($text:tt)+) => {{
+        let level: ::log::Level = $level;
+        if ::log::log_enabled!(level) {
+            $crate::logging::say($crate::logging::Line {
+                level,
+                target: module_path!(),
+                module: Some(module_path!()),
+                file: Some(file!().into()),
+                number: Some(::std::line!()),
+                text: format!($($text)+),
+            });
+        }
+    }};
+}
+
+macro_rules! error {
+    ($($text:tt)+) => { $crate::logging::line!(::log::Level::Error, $($text)+) };
+}
+
+// An attribute of the language is called `warn`.
+macro_rules! warning {
+    ($($text:tt)+) => { $crate::logging::line!(::log::Level::Warn, $($text)+) };
+}
+
+macro_rules! info {
+    ($($text:tt)+) => { $crate::logging::line!(::log::Level::Info, $($text)+) };
+}
+
+#[allow(unused_macros)]
+macro_rules! debug {
+    ($($text:tt)+) => { $crate::logging::line!(::log::Level::Debug, $($text)+) };
+}
+
+#[allow(unused_imports)]
+pub(crate) use {debug, error, info, line, warning as warn};
+
+/// A line of the log.
+pub(crate) struct Line {
+    pub(crate) level: Level,
+    pub(crate) target: &'static str,
+    /// Where in the source it is said.
+    pub(crate) module: Option<&'static str>,
+    pub(crate) file: Option<Cow<'static, str>>,
+    pub(crate) number: Option<u32>,
+    pub(crate) text: String,
+}
+
+impl Line {
+    fn hand_over(&self) {
+        // A logger that panics has nobody to tell.
+        let _ = panic::catch_unwind(|| {
+            log::logger().log(
+                &Record::builder()
+                    .level(self.level)
+                    .target(self.target)
+                    .module_path_static(self.module)
+                    .file(self.file.as_deref())
+                    .line(self.number)
+                    .args(format_args!("{}", self.text))
+                    .build(),
+            );
+        });
+    }
+}
+
+/// What was said and is not written yet.
+struct Queue {
+    lines: VecDeque<Line>,
+    dropped: usize,
+    /// Somebody hands lines over.
+    is_served: bool,
+    /// How many lines were put in so far, and how many of them were written.
+    said: u64,
+    written: u64,
+}
+
+static QUEUE: Mutex<Queue> = Mutex::new(Queue::new());
+/// There is a line. Goes with `QUEUE`.
+static SAID: Condvar = Condvar::new();
+/// A line was written. Goes with `QUEUE`.
+static WRITTEN: Condvar = Condvar::new();
+
+impl Queue {
+    const fn new() -> Self {
+        Self {
+            lines: VecDeque::new(),
+            dropped: 0,
+            is_served: false,
+            said: 0,
+            written: 0,
+        }
+    }
+
+    /// Takes a line in, if there is room. Returns whether there was.
+    fn push(&mut self, line: Line) -> bool {
+        if self.lines.len() >= LINES {
+            self.dropped += 1;
+            return false;
+        }
+        self.push_dropped();
+        self.said += 1;
+        self.lines.push_back(line);
+        true
+    }
+
+    /// In the place of lines that were dropped stands how many they were.
+    fn push_dropped(&mut self) {
+        let dropped = std::mem::take(&mut self.dropped);
+        if dropped > 0 {
+            self.said += 1;
+            self.lines.push_back(Line {
+                level: Level::Warn,
+                target: module_path!(),
+                module: None,
+                file: None,
+                number: None,
+                text: format!("{dropped} lines were not logged: the log did not take them in time"),
+            });
+        }
+    }
+
+    fn pop(&mut self) -> Option<Line> {
+        if self.lines.is_empty() {
+            self.push_dropped();
+        }
+        self.lines.pop_front()
+    }
+}
+
+/// Logs a line whose level is enabled. Waits for nobody who writes.
+pub(crate) fn say(line: Line) {
+    {
+        let mut queue = QUEUE.lock();
+        if !queue.push(line) {
+            return;
+        }
+        if queue.is_served {
+            SAID.notify_one();
+            return;
+        }
+        queue.is_served = true;
+    }
+    let thread = thread::Builder::new().name("td-log".to_owned());
+    if thread.spawn(|| serve(IDLE)).is_err() {
+        serve(Duration::ZERO);
+    }
+}
+
+/// Hands over what is said, until nothing was for so long.
+fn serve(idle: Duration) {
+    let mut queue = QUEUE.lock();
+    loop {
+        let Some(line) = queue.pop() else {
+            if !idle.is_zero() && !SAID.wait_for(&mut queue, idle).timed_out() {
+                continue;
+            }
+            if queue.lines.is_empty() {
+                queue.is_served = false;
+                return;
+            }
+            continue;
+        };
+        drop(queue);
+        line.hand_over();
+        queue = QUEUE.lock();
+        queue.written += 1;
+        WRITTEN.notify_all();
+    }
+}
+
+/// Waits until what was said so far is written; for `time` at the most, and a quarter of it if no line is written
+/// meanwhile.
+pub(crate) fn flush(time: Duration) {
+    let mut queue = QUEUE.lock();
+    let said = queue.said;
+    let began = Instant::now();
+    let mut stalled = 0;
+    while queue.written < said && began.elapsed() < time && stalled < 2 {
+        let before = queue.written;
+        // Twice: a process that stood still finds the time over, and nobody has had any.
+        WRITTEN.wait_for(&mut queue, time / 8);
+        stalled = match queue.written == before {
+            true => stalled + 1,
+            false => 0,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+
+    fn line(text: impl fmt::Display) -> Line {
+        Line {
+            level: Level::Info,
+            target: "test",
+            module: None,
+            file: None,
+            number: None,
+            text: text.to_string(),
+        }
+    }
+
+    fn written(queue: &mut Queue) -> Vec<String> {
+        std::iter::from_fn(|| queue.pop().map(|line| line.text)).collect()
+    }
+
+    #[test]
+    fn lines_are_written_in_the_order_in_which_they_were_said() {
+        let mut queue = Queue::new();
+        assert!((0..LINES).all(|number| queue.push(line(number))));
+        let said: Vec<String> = (0..LINES).map(|number| number.to_string()).collect();
+        assert_eq!(written(&mut queue), said);
+    }
+
+    #[test]
+    fn in_the_place_of_lines_that_were_dropped_stands_how_many_they_were() {
+        const DROPPED: &str = "3 lines were not logged: the log did not take them in time";
+        let mut queue = Queue::new();
+        let said = (0..LINES + 3).filter(|number| queue.push(line(number)));
+        assert_eq!(said.count(), LINES);
+        assert_eq!(queue.pop().unwrap().text, "0");
+        assert!(queue.push(line("later")));
+        let rest = written(&mut queue);
+        assert_eq!(rest[LINES - 2..], ["1023", DROPPED, "later"]);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri reads no folders")]
+    fn no_line_of_the_crate_goes_past_the_queue() {
+        let macros = ["log", "error", "warn", "info", "debug", "trace"];
+        let mut folders = vec![std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                for name in macros {
+                    let said = text.match_indices(&format!("log::{name}!(")).next();
+                    assert!(said.is_none(), "{} says {said:?}", path.display());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_dropped_is_said_even_if_nothing_follows() {
+        let mut queue = Queue::new();
+        assert_eq!((0..=LINES).filter(|it| queue.push(line(it))).count(), LINES);
+        let all = written(&mut queue);
+        assert!(all[LINES].starts_with("1 lines were not logged"));
+        assert_eq!(queue.said, all.len() as u64);
+    }
+}
