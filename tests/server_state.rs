@@ -244,11 +244,9 @@ fn a_process_with_every_worker_stuck_tells_its_state_and_exits_at_the_third_sign
     for phase in ["now draining", "now cancelling"] {
         child.signal("USR1");
         child.hear_error(state);
-        child.signal("TERM");
-        child.hear(phase);
+        child.insist("TERM", phase);
     }
-    child.signal("TERM");
-    let end = child.end();
+    let end = child.insist_until_the_end("TERM");
     assert_eq!(end.code, Some(143), "{end:?}");
     let call = "touchdown:   stuck: /test.Echo/Say of ipv4:127.0.0.1:";
     assert!(end.stderr.contains(call), "{end:?}");

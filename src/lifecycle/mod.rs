@@ -57,6 +57,13 @@
 //! While a stop waits for what is in flight, the log says so after 1 s, and then every 5 s: `draining
 //! for 6s: 3 in flight, oldest: pump: stroke 7 for 12.3s`, with the oldest of each participant.
 //!
+//! # The log
+//!
+//! A log can block: its reader hangs, its disk is full. No thread of this crate waits for it. Lines are put into a queue of
+//! 1,024, and a thread, `td-log`, hands them to the program's logger in their order; it is there as long as there
+//! are lines, and a second longer. What does not fit in is dropped, and the log says how many lines that were. The
+//! end of the stop waits for the last of them, up to a second; less if none is taken meanwhile.
+//!
 //! # Anatomy
 //!
 //! * [`Lifecycle`] walks the phases, on a thread of its own. Observers see every transition.

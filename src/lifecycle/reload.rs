@@ -79,7 +79,8 @@ pub(super) fn ask(shared: &Arc<Shared>) {
         }
     };
     if thread.spawn(run).is_err() {
-        // The guard thread may not say so, since a log can block. Whoever asks next tries again.
+        // The guard thread may not say so: where there are no threads, whoever says a line writes it, and that
+        // can block. Whoever asks next tries again.
         shared.reloads.turn.over();
     }
 }
