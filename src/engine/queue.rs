@@ -2,6 +2,7 @@
 
 use std::ptr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use grpcio_sys::{
     gpr_clock_type, gpr_inf_future, gpr_inf_past, gpr_timespec, grpc_completion_queue,
@@ -84,6 +85,10 @@ fn untagged<T>(tag: *mut std::ffi::c_void) -> *mut T {
     tag.map_addr(|address| address & !KIND_MASK).cast()
 }
 
+/// How long a thread leaves polling alone that C-core could not do: its reason may go, and meanwhile the processor is for
+/// others.
+const POLL_PAUSE: Duration = Duration::from_millis(10);
+
 /// A completion queue of C-core, shared by all threads that poll it.
 pub(super) struct Queue {
     raw: *mut grpc_completion_queue,
@@ -118,6 +123,8 @@ impl Queue {
             if let Some(event) = self.wait(never) {
                 return event;
             }
+            // C-core could not poll: it wants a descriptor, or memory.
+            std::thread::sleep(POLL_PAUSE);
         }
     }
 
