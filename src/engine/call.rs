@@ -346,7 +346,7 @@ impl Call {
     /// whichever is nearer; `None` if neither is there.
     pub(crate) fn time_remaining(&self) -> Option<Duration> {
         let drain = self.limit().and_then(|limit| limit.at);
-        let drain = drain.map(|at| at.saturating_duration_since(Instant::now()));
+        let drain = drain.map(|at| at.saturating_duration_since(self.shared.drain_now()));
         [self.time_to_deadline(), drain].into_iter().flatten().min()
     }
 

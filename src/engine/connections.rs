@@ -52,8 +52,11 @@ pub(super) struct Connections {
 struct Open {
     sockets: HashMap<u64, Socket>,
     next: u64,
-    /// Those that were cut: what their callers do not get, the callers did not leave.
+    /// Those that were cut, or given up by the kernel: what their callers do not get, the callers did not leave.
     cut: HashSet<u64>,
+    /// What the kernel has given up, and nobody was told of yet. Only kept in a drain.
+    lost: Cut,
+    draining: bool,
 }
 
 struct Socket {
@@ -164,6 +167,8 @@ impl Connections {
                 sockets: HashMap::new(),
                 next: 0,
                 cut: HashSet::new(),
+                lost: Cut::default(),
+                draining: false,
             }),
             count: AtomicUsize::new(0),
             descriptor_wanted: AtomicBool::new(false),
@@ -353,6 +358,7 @@ impl Connections {
         let is_lost = view.unread > 0
             || view.unacknowledged > 0
             || view.open > 0
+            || view.writing > 0
             || view.mid_frame
             || view.undelivered > 0;
         match open.cut.insert(number) && is_lost {
@@ -376,6 +382,16 @@ impl Connections {
         let open = self.open.lock();
         open.sockets.values().for_each(|it| shut_down(it.fd));
         sum
+    }
+
+    /// What the kernel has given up in the drain since that was last asked.
+    pub(super) fn take_lost(&self) -> Cut {
+        std::mem::take(&mut self.open.lock().lost)
+    }
+
+    /// From now on it is kept what the kernel gives up.
+    pub(super) fn begin_drain(&self) {
+        self.open.lock().draining = true;
     }
 
     /// Whether the connection was cut.
@@ -433,9 +449,16 @@ impl Connections {
         }
     }
 
-    fn remove(&self, number: u64) {
+    fn remove(&self, number: u64, lost: u32) {
         let mut open = self.open.lock();
-        open.sockets.remove(&number);
+        let removed = open.sockets.remove(&number);
+        let not_answers = removed.map_or(0, |it| it.watch.not_answers());
+        if lost > 0 && open.draining && open.cut.insert(number) {
+            open.lost += Cut {
+                connections: 1,
+                answers: lost.saturating_sub(not_answers).into(),
+            };
+        }
         let left = open.sockets.len();
         self.count.store(left, Ordering::Relaxed);
         drop(open);
@@ -482,10 +505,10 @@ unsafe extern "C" fn lingering(arg: *mut c_void) {
     ticket.connections.become_lingering(ticket.number);
 }
 
-unsafe extern "C" fn closed(arg: *mut c_void) {
+unsafe extern "C" fn closed(arg: *mut c_void, lost: u32) {
     // SAFETY: the box that `add` gave away, and this is the last call with it.
     let ticket = unsafe { Box::from_raw(arg.cast::<Ticket>()) };
-    ticket.connections.remove(ticket.number);
+    ticket.connections.remove(ticket.number, lost);
 }
 
 fn shut_down(fd: RawFd) {

@@ -102,8 +102,12 @@ pub(super) struct Watch {
     calls_at_arrival: Option<u64>,
     /// When the last call was told.
     finished: Option<Duration>,
-    /// How many calls are on it that are not waited for.
-    given_up: u32,
+    /// How many calls were open, and when one of them has last ended.
+    open: u32,
+    said: Duration,
+    /// How many calls are on it that are not waited for; for a moment perhaps less than none, since who notes it and
+    /// who takes it back are two.
+    given_up: i64,
     /// How many calls have ended on it without an answer that counts.
     not_answers: u32,
 }
@@ -131,7 +135,7 @@ impl Watch {
 
     /// The kernel has taken the end of such a call, or never will.
     pub(super) fn took(&mut self) {
-        self.given_up = self.given_up.saturating_sub(1);
+        self.given_up -= 1;
     }
 
     /// Since when there was no sign of life.
@@ -152,8 +156,14 @@ impl Watch {
         patience: &Patience,
     ) -> Step {
         let alive = self.look(view, now);
+        if view.open + view.writing < self.open {
+            self.said = now;
+        }
+        self.open = view.open + view.writing;
         let is_all_there = view.unacknowledged == 0 && view.unread == 0;
-        let is_of_calls = view.open > self.given_up || view.mid_frame || view.undelivered > 0;
+        let open = i64::from(view.open) + i64::from(view.writing);
+        let is_of_calls =
+            open > self.given_up || view.mid_frame || view.undelivered > self.not_answers;
         if patience.hurry.is_some() && matches!(stage, Stage::Refused | Stage::Lingering) {
             self.finished(now);
         }
@@ -166,7 +176,8 @@ impl Watch {
                     0 => LAST_WORDS.min(patience.strangers / 2),
                     _ => LAST_WORDS,
                 };
-                let until = self.finished.max(Some(alive)).unwrap_or(now) + words;
+                let last = self.finished.unwrap_or(now).max(alive).max(self.said);
+                let until = last + words;
                 match patience.hurry {
                     None if is_of_calls => patience.end.max(until),
                     Some(Calls::Running) if is_of_calls => now + LAST_WORDS,
@@ -177,7 +188,7 @@ impl Watch {
             Stage::Ready if self.is_heedless(view, now) => now,
             Stage::Ready | Stage::Lingering if is_of_calls => patience.end,
             // The drain owes nothing to who does not even take the end of such a call.
-            Stage::Ready if view.open > 0 => (alive + NOT_TAKEN).min(patience.end),
+            Stage::Ready if open > 0 => (alive + NOT_TAKEN).min(patience.end),
             Stage::Lingering => silence,
             Stage::Ready if view.calls == 0 && view.unacknowledged == 0 => {
                 alive + patience.strangers
@@ -404,6 +415,58 @@ mod tests {
     }
 
     #[test]
+    fn the_last_answer_has_the_time_to_arrive() {
+        let hurry = |calls| Patience {
+            hurry: Some(calls),
+            ..PATIENCE
+        };
+        let (runs, written) = (
+            View { open: 1, ..idle() },
+            View {
+                undelivered: 1,
+                unacknowledged: 9,
+                ..idle()
+            },
+        );
+        let mut watch = Watch::default();
+        watch.step(Stage::Ready, &runs, at(29.0), &PATIENCE);
+        watch.finished(at(29.0));
+        for seconds in [30.0, 31.0] {
+            let step = watch.step(Stage::Ready, &runs, at(seconds), &hurry(Calls::Running));
+            assert!(matches!(step, Step::Wait(_)), "{step:?}");
+        }
+        let none = hurry(Calls::None);
+        let step = watch.step(Stage::Ready, &written, at(32.0), &none);
+        assert_eq!(step, Step::Wait(at(33.0)));
+        assert_eq!(
+            watch.step(Stage::Lingering, &written, at(33.0), &none),
+            Step::Cut
+        );
+    }
+
+    #[test]
+    fn an_answer_that_is_being_written_is_on_the_connection() {
+        let writing = View {
+            writing: 1,
+            ..idle()
+        };
+        assert_eq!(
+            first(Stage::Ready, &writing, &PATIENCE),
+            (Step::Finish, PATIENCE.end)
+        );
+    }
+
+    #[test]
+    fn what_is_not_waited_for_may_be_taken_back_before_it_is_noted() {
+        let mut watch = Watch::default();
+        watch.took();
+        watch.gave_up();
+        let one = View { open: 1, ..idle() };
+        let step = watch.step(Stage::Ready, &one, START, &PATIENCE);
+        assert_eq!(step, Step::Wait(PATIENCE.end));
+    }
+
+    #[test]
     fn in_a_hurry_everybody_is_told_at_once_and_cut_once_nothing_runs() {
         let hurry = |calls| Patience {
             hurry: Some(calls),
@@ -426,13 +489,14 @@ mod tests {
 
     fn views() -> impl Strategy<Value = View> {
         let numbers = (0..3_u64, 0..3_u64, 0..3_u64, 0..2_u32, 0..2_u32, 0..2, 0..2);
-        (numbers, any::<[bool; 3]>()).prop_map(
+        (numbers, any::<[bool; 4]>()).prop_map(
             |((received, arrived, calls, open, undelivered, unread, unacknowledged), is)| View {
                 received,
                 arrived,
                 calls,
                 open: open.min(calls as u32),
                 undelivered,
+                writing: is[3].into(),
                 unread,
                 unacknowledged,
                 mid_frame: is[0],
@@ -475,7 +539,8 @@ mod tests {
                     }
                     Step::Cut => {
                         prop_assert!(told);
-                        prop_assert!(view.open == 0 && !view.mid_frame && view.undelivered == 0);
+                        prop_assert!(view.open == 0 && view.writing == 0 && !view.mid_frame);
+                        prop_assert_eq!(view.undelivered, 0);
                         break;
                     }
                 }

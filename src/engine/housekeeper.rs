@@ -74,6 +74,7 @@ pub(super) fn run(shared: &Arc<Shared>, limit: usize, handshake: Duration) {
     shared.server.shut_down(shared.queue.as_raw());
     shared.server.cancel_all_calls();
     keeper.tell_of(shared.connections.cut_all());
+    keeper.tell_of(shared.connections.take_lost());
 }
 
 struct Housekeeper<'a> {
@@ -141,7 +142,10 @@ impl Housekeeper<'_> {
         }
         at(self.memory.next_look());
         if is_draining {
-            at(self.shared.cut_late_calls(now));
+            at(self
+                .shared
+                .cut_late_calls()
+                .map(|left| now + left.min(SLICE)));
             at(self.go_on_draining(now));
             at(self.tell_when_clients_know(now));
         }
@@ -321,9 +325,10 @@ impl Housekeeper<'_> {
         connections.add(self.shared, accepted, silent_until);
     }
 
-    /// Tells the host what was cut.
+    /// Tells the host what was cut. Where nothing was drained, because the program had not come to serve, nobody was
+    /// promised anything; what is still running there is abandoned, and counted so.
     fn tell_of(&self, cut: Cut) {
-        if cut.connections > 0 {
+        if cut.connections > 0 && !matches!(self.drain, Drain::NotBegun) {
             logging::warn!(
                 "cut {} connections whose clients did not take or acknowledge all that they were sent; \
                  {} answers did not arrive",
@@ -357,6 +362,7 @@ impl Housekeeper<'_> {
                     (listening.close(), listening.is_handed_over())
                 };
                 given.into_iter().for_each(|it| self.admit(it));
+                shared.connections.begin_drain();
                 shared.server.send_goaways();
                 let strangers =
                     (shared.connections.longest_round_trip() * 4).clamp(STRANGERS.0, STRANGERS.1);
@@ -391,26 +397,29 @@ impl Housekeeper<'_> {
                 if self.now < *next_look && shared.connections.count() > 0 {
                     return Some(now + (*next_look - self.now));
                 }
-                *next_look = self.now + DELIVERY_CHECK.0;
                 if shared.told_to_stop.load(Ordering::SeqCst) {
                     patience.hurry = Some(match shared.host.in_flight() {
                         0 => Calls::None,
                         _ => Calls::Running,
                     });
                 }
+                let began = Instant::now();
                 let attended = shared.connections.attend(self.now, patience);
+                // With many connections a look takes long, and must not take all of a processor.
+                *next_look = self.now + DELIVERY_CHECK.0.max(began.elapsed() * 4);
                 if attended.finished > 0 {
                     logging::info!(
                         "told {} clients that do not answer which of their calls is the last",
                         attended.finished
                     );
                 }
-                let (since, cut) = (*since, attended.cut);
+                let (since, mut cut) = (*since, attended.cut);
+                cut += shared.connections.take_lost();
                 self.tell_of(cut);
                 if attended.waited_for == 0 {
                     if shared.host.in_flight() > 0 {
-                        // Whoever lands the last wakes this thread.
-                        return None;
+                        // Whoever lands the last wakes this thread. But time is counted.
+                        return Some(now + SLICE);
                     }
                     self.drain = Drain::Done;
                     shared.host.drained();

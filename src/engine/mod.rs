@@ -81,6 +81,7 @@ use self::timers::Timers;
 use self::wake::Wake;
 use self::worker::{Job, Seat};
 use crate::logging;
+use crate::running_time::{RunningTime, SLICE};
 
 /// The status codes that the engine gives by itself.
 const CANCELLED: i32 = 1;
@@ -306,6 +307,9 @@ struct Shared {
     leaving: AtomicBool,
     /// Set before `leaving`, for a drain.
     drain_times: OnceLock<DrainTimes>,
+    /// When the drain began, and how much time counts since: only that in which the process runs. The thread that
+    /// accepts reads it once in a [`SLICE`] at the least.
+    drain_clock: OnceLock<(Instant, Mutex<RunningTime>)>,
     stopping: AtomicBool,
     refusals: Mutex<Refusals>,
     /// What the next client is told to wait, in milliseconds, before it tries elsewhere.
@@ -486,7 +490,7 @@ impl Shared {
     fn no_time_for(&self, call: &Call) -> Option<Ending<'static>> {
         let method = self.method(call)?;
         let limit = method.limit.get();
-        let is_over = |limit: &Limit| limit.is_over(Instant::now());
+        let is_over = |limit: &Limit| limit.is_over(self.drain_now());
         if limit.is_some_and(is_over) || self.told_to_stop.load(Ordering::SeqCst) {
             return Some(SHUTTING_DOWN);
         }
@@ -519,8 +523,22 @@ impl Shared {
         }
     }
 
-    /// Ends the calls whose time in the drain is over. Returns when the next one's is.
-    fn cut_late_calls(&self, now: Instant) -> Option<Instant> {
+    /// The present, by a clock that goes slower by the time in which the process has stood still since the drain
+    /// began. The limits of methods are of this clock.
+    fn drain_now(&self) -> Instant {
+        match self.drain_clock.get() {
+            Some((began, time)) => {
+                let mut time = time.lock();
+                // Under the lock, so that no time is older than the one before it.
+                *began + time.pass(Instant::now(), SLICE)
+            }
+            None => Instant::now(),
+        }
+    }
+
+    /// Ends the calls whose time in the drain is over. Returns how long it is until the next one's is.
+    fn cut_late_calls(&self) -> Option<Duration> {
+        let now = self.drain_now();
         let limits = self.methods.iter().filter_map(|it| it.limit.get());
         let cuts = limits.filter(|it| it.cut).filter_map(|it| it.at);
         let next = cuts.clone().filter(|at| *at > now).min();
@@ -538,7 +556,7 @@ impl Shared {
                 logging::info!("cut {cut} calls whose time in the drain is over");
             }
         }
-        next
+        next.map(|at| at.saturating_duration_since(now))
     }
 
     /// Whether many calls are in flight.
@@ -636,6 +654,7 @@ impl Engine {
             all_ended: Condvar::new(),
             leaving: AtomicBool::new(false),
             drain_times: OnceLock::new(),
+            drain_clock: OnceLock::new(),
             stopping: AtomicBool::new(false),
             refusals: Mutex::default(),
             pushback: AtomicU32::new(0),
@@ -748,6 +767,9 @@ impl Engine {
     /// each method; then says `Host::drained`. Returns at once.
     pub(crate) fn drain(&self, limits: impl IntoIterator<Item = Limit>, times: DrainTimes) {
         let _ = self.shared.drain_times.set(times);
+        let now = Instant::now();
+        let clock = (now, Mutex::new(RunningTime::begin(now)));
+        let _ = self.shared.drain_clock.set(clock);
         for (method, limit) in self.shared.methods.iter().zip(limits) {
             method.limit.get_or_init(|| limit);
         }

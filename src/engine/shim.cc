@@ -6,6 +6,7 @@
 
 #include "shim.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -15,7 +16,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -106,11 +106,12 @@ constexpr Duration kHeldAtLeast = Duration::Milliseconds(2);
 constexpr Duration kHeldAtMost = Duration::Seconds(1);
 
 // How many writes with answers are remembered before it is asked which of them have arrived.
-constexpr size_t kFewAnswers = 64;
+constexpr size_t kFewAnswers = 32;
 
-// Where `tcpi_bytes_acked` stands in what TCP_INFO gives, in words of 8 bytes. Linux has it since
-// 4.1 (include/uapi/linux/tcp.h); the C library's header does not.
+// Where `tcpi_bytes_acked` and `tcpi_bytes_received` stand in what TCP_INFO gives, in words of 8
+// bytes. Linux has them since 4.1 (include/uapi/linux/tcp.h); the C library's header does not.
 constexpr size_t kBytesAcked = 15;
+constexpr size_t kBytesReceived = 16;
 
 // How many bytes of acks are held back. One has 17, and there is hardly ever more
 // than one on its way.
@@ -148,6 +149,7 @@ class Frames {
     if (payload_left_ > 0) {
       count = std::min(count, payload_left_);
       payload_left_ -= count;
+      first_seen_ = first_seen_ || payload_left_ == 0;
       return count;
     }
     if (header_count_ == sizeof(header_)) header_count_ = 0;
@@ -157,18 +159,20 @@ class Frames {
     if (header_count_ == sizeof(header_)) {
       payload_left_ = size_t{header_[0]} << 16 | size_t{header_[1]} << 8 |
                       size_t{header_[2]};
+      first_seen_ = first_seen_ || payload_left_ == 0;
+      // HEADERS and CONTINUATION, until END_HEADERS.
+      if (header_[3] == 1 || header_[3] == 9) in_block_ = (header_[4] & 4) == 0;
     }
     return count;
   }
 
   bool InPreface() const { return preface_left_ > 0; }
-  // Nothing but the preface, or a part of it.
-  bool BeforeFirst() const {
-    return InPreface() || (header_count_ == 0 && payload_left_ == 0);
-  }
-  // Between two frames: nothing of the next has been seen.
+  // Not a whole frame has been seen.
+  bool BeforeFirst() const { return !first_seen_; }
+  // Between two frames: nothing of the next has been seen, nor has it to be the rest of what
+  // the last one has begun (RFC 9113, 6.10).
   bool AtBoundary() const {
-    return preface_left_ == 0 && payload_left_ == 0 &&
+    return preface_left_ == 0 && payload_left_ == 0 && !in_block_ &&
            (header_count_ == 0 || header_count_ == sizeof(header_));
   }
   // The next byte is one of a header.
@@ -199,6 +203,8 @@ class Frames {
 
  private:
   size_t preface_left_;
+  bool first_seen_ = false;
+  bool in_block_ = false;
   size_t payload_left_ = 0;
   size_t header_count_ = 0;
   uint8_t header_[9];
@@ -238,7 +244,9 @@ class Answers {
   void Add(uint64_t place, uint32_t count) { written_.push_back({place, count}); }
   // Everything up to `place` is there.
   void Arrived(uint64_t place) {
-    while (!written_.empty() && written_.front().place <= place) written_.pop_front();
+    const auto later = [&](const Write& write) { return write.place > place; };
+    const auto first = std::find_if(written_.begin(), written_.end(), later);
+    written_.erase(written_.begin(), first);
     few_ = std::max(kFewAnswers, written_.size() * 2);
   }
   bool AreMany() const { return written_.size() >= few_; }
@@ -253,7 +261,7 @@ class Answers {
     uint64_t place;
     uint32_t count;
   };
-  std::deque<Write> written_;
+  std::vector<Write> written_;
   size_t few_ = kFewAnswers;
 };
 
@@ -307,8 +315,9 @@ class Connection {
     view->gone = finished_;
     if (finished_) return;
     view->over = shut_down_ && ended_;
-    const uint64_t acked = Acked();
-    view->received = received_;
+    uint64_t received = received_;
+    const uint64_t acked = Acked(&received);
+    view->received = received;
     view->arrived = acked;
     view->calls = calls_.count();
     view->open = static_cast<uint32_t>(calls_.open());
@@ -316,25 +325,29 @@ class Connection {
     view->unacknowledged = is_tcp_ ? Left(TIOCOUTQ) : 0;
     answers_.Arrived(acked);
     view->undelivered = answers_.count();
-    view->mid_frame = !frames_.InPreface() && !frames_.AtBoundary();
+    view->writing = answers_written_;
+    view->mid_frame = (!frames_.InPreface() && !frames_.AtBoundary()) ||
+                      (is_tls_ && touchdown::IsInRecord(inner_));
     view->acknowledged = acknowledged_;
     view->ping_arrived = acknowledged_ || (goaway_place_ != 0 && acked >= goaway_place_);
   }
 
   touchdown_finish_result FinishCalls() {
     grpc_closure* callback = nullptr;
-    bool refused = false;
+    grpc_error_handle error;
+    bool read_on = false;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      if (finished_ || shut_down_) return TOUCHDOWN_FINISHED;
+      if (finished_ || shut_down_ || ended_) return TOUCHDOWN_FINISHED;
       if (Left(FIONREAD) > 0) return TOUCHDOWN_NOT_YET;
       if (frames_.BeforeFirst()) {
-        refused = true;
         // Behind TLS it could not be read, and into what is being written nothing may come.
         if (!is_tls_ && goaway_written_ && write_callback_ == nullptr) {
           send(fd_, kNothingServed, sizeof(kNothingServed), MSG_DONTWAIT | MSG_NOSIGNAL);
         }
-        shutdown(fd_, SHUT_WR);
+        error = absl::UnavailableError("the peer has not begun to speak HTTP/2");
+        // If not, the connection is about to end by itself.
+        if (ShutDown(&callback, &read_on)) events_.lingering(arg_);
       } else if (!frames_.AtBoundary()) {
         return TOUCHDOWN_MID_FRAME;
       } else {
@@ -343,8 +356,8 @@ class Connection {
         callback = DeliverHeld();
       }
     }
-    if (refused) events_.lingering(arg_);
-    if (callback != nullptr) ExecCtx::Run(DEBUG_LOCATION, callback, absl::OkStatus());
+    if (callback != nullptr) ExecCtx::Run(DEBUG_LOCATION, callback, error);
+    if (read_on) Discard();
     return TOUCHDOWN_FINISHED;
   }
 
@@ -378,19 +391,21 @@ class Connection {
     return ioctl(fd_, request, &bytes) == 0 ? bytes : 0;
   }
 
-  // Up to which place everything that was written has reached the peer's kernel. With
-  // `mutex_`.
-  uint64_t Acked() const {
-    if (is_tcp_) {
-      uint64_t info[32];
-      socklen_t size = sizeof(info);
-      if (getsockopt(fd_, IPPROTO_TCP, TCP_INFO, info, &size) == 0 &&
-          size >= (kBytesAcked + 1) * sizeof(info[0])) {
-        return info[kBytesAcked];
-      }
-    }
+  // Up to which place everything that was written has reached the peer's kernel, at the least;
+  // and, if the kernel says so, how many bytes have come from there. With `mutex_`.
+  uint64_t Acked(uint64_t* received = nullptr) const {
     const uint64_t left = static_cast<uint64_t>(Left(TIOCOUTQ));
-    return place_ - std::min(place_, left);
+    const uint64_t acked = place_ - std::min(place_, left);
+    if (!is_tcp_) return acked;
+    uint64_t info[32];
+    socklen_t size = sizeof(info);
+    if (getsockopt(fd_, IPPROTO_TCP, TCP_INFO, info, &size) != 0 ||
+        size < (kBytesReceived + 1) * sizeof(info[0])) {
+      return acked;
+    }
+    // Emulators know less, and say 0.
+    if (received != nullptr) *received = std::max(*received, info[kBytesReceived]);
+    return std::max(acked, info[kBytesAcked]);
   }
 
   static void Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
@@ -428,6 +443,7 @@ class Connection {
     {
       std::lock_guard<std::mutex> lock(self->mutex_);
       self->reading_ = false;
+      self->NoteLost(error);
       self->ended_ = self->ended_ || self->HasEnded(error);
       self->received_ += self->incoming_.length;
       if (self->shut_down_) {
@@ -457,6 +473,19 @@ class Connection {
     } else if (finished) {
       self->Finish();
     }
+  }
+
+  // The kernel may have given the peer up, with what had not arrived. A peer that has closed, or
+  // reset, has left by itself.
+  void NoteLost(const grpc_error_handle& error) {
+    intptr_t number = 0;
+    if (error.ok() || ended_ ||
+        !grpc_error_get_int(error, grpc_core::StatusIntProperty::kErrorNo, &number) ||
+        number == ECONNRESET || number == EPIPE) {
+      return;
+    }
+    answers_.Arrived(Acked());
+    lost_ = answers_.count();
   }
 
   // Whether nothing more can come, after a read that has ended like this. A client with
@@ -498,6 +527,12 @@ class Connection {
       return false;
     }
     grpc_slice_buffer_reset_and_unref(&incoming_);
+    if (owes_ack_ && frames_.AtBoundary()) {
+      owes_ack_ = false;
+      AcknowledgeForPeer();
+      rest.append(held_);
+      held_.clear();
+    }
     if (!rest.empty()) Put(&rest, &incoming_);
     if (!held_.empty() && !timer_set_) SetTimer(kHeldAtLeast);
     return incoming_.count == 0;
@@ -617,6 +652,10 @@ class Connection {
     if (!pinged) return nullptr;
     goaway_ping_written_ = goaway_written_;
     if (!final_) return nullptr;
+    if (!frames_.AtBoundary()) {
+      owes_ack_ = true;
+      return nullptr;
+    }
     AcknowledgeForPeer();
     return DeliverHeld();
   }
@@ -663,7 +702,10 @@ class Connection {
         if (self->frames_.AtBoundary() && (is_quiet || self->held_for_ >= kHeldAtMost)) {
           callback = self->DeliverHeld();
         } else {
-          self->SetTimer(std::max(Duration::Milliseconds(5), kQuiet - quiet));
+          // A part of a frame may take long to become a whole one.
+          const Duration least =
+              self->frames_.AtBoundary() ? Duration::Milliseconds(5) : kQuiet;
+          self->SetTimer(std::max(least, kQuiet - quiet));
         }
       }
     }
@@ -683,6 +725,17 @@ class Connection {
                        /*min_progress_size=*/1);
   }
 
+  // Sends FIN. Returns whether what comes from now on is to be read and dropped; whether that is
+  // to be begun by the caller, and which read is to be told of the end. With `mutex_`.
+  bool ShutDown(grpc_closure** callback, bool* read_on) {
+    shut_down_ = true;
+    *callback = std::exchange(callback_, nullptr);
+    if (!ended_ && is_tls_) touchdown::SayGoodbye(inner_, fd_);
+    const bool linger = !ended_ && shutdown(fd_, SHUT_WR) == 0;
+    if (linger && !reading_) reading_ = *read_on = true;
+    return linger;
+  }
+
   static void Shutdown(grpc_endpoint* endpoint, grpc_error_handle why) {
     Connection* self = From(endpoint);
     grpc_closure* callback;
@@ -691,14 +744,7 @@ class Connection {
     {
       std::lock_guard<std::mutex> lock(self->mutex_);
       if (self->shut_down_) return;
-      self->shut_down_ = true;
-      callback = self->callback_;
-      self->callback_ = nullptr;
-      if (!self->ended_ && self->is_tls_) {
-        touchdown::SayGoodbye(self->inner_, self->fd_);
-      }
-      linger = !self->ended_ && shutdown(self->fd_, SHUT_WR) == 0;
-      if (linger && !self->reading_) self->reading_ = read_on = true;
+      linger = self->ShutDown(&callback, &read_on);
     }
     if (callback != nullptr) ExecCtx::Run(DEBUG_LOCATION, callback, why);
     if (!linger) {
@@ -733,7 +779,7 @@ class Connection {
       std::lock_guard<std::mutex> lock(mutex_);
       finished_ = true;
     }
-    events_.closed(arg_);
+    events_.closed(arg_, lost_);
     grpc_endpoint_destroy(inner_);
     Unreference();
   }
@@ -854,6 +900,7 @@ class Connection {
   Duration held_for_ = Duration::Zero();
   bool acknowledged_ = false;  // by the peer: the ping behind GOAWAY
   bool final_ = false;         // the peer is not waited for any more
+  bool owes_ack_ = false;      // one in the peer's place, at the end of the frame under way
   std::string held_;      // acks of pings, waiting for the connection to be quiet
   std::string released_;  // what C-core gets when it reads next
 
@@ -866,6 +913,7 @@ class Connection {
   // What the socket has got, and which answers of it may not have arrived.
   uint64_t place_ = 0;
   Answers answers_;
+  uint32_t lost_ = 0;  // answers of which the kernel has said that they will not arrive
   char ping_[kPingPayload];  // the payload of the last ping
   size_t ping_count_ = 0;
   bool goaway_written_ = false;

@@ -30,8 +30,9 @@ typedef struct touchdown_connection_events {
   // and what the peer still sends is read and dropped until the peer closes.
   // To end the wait, shut the socket down.
   void (*lingering)(void* arg);
-  // The socket is about to be closed.
-  void (*closed)(void* arg);
+  // The socket is about to be closed. So many answers were given to the kernel that will not
+  // arrive: it has given the peer up.
+  void (*closed)(void* arg, uint32_t lost);
 } touchdown_connection_events;
 
 // What is known of a connection at one moment.
@@ -49,12 +50,14 @@ typedef struct touchdown_connection_view {
   // The calls whose end was given to the kernel, and has not reached the peer's. For a
   // unix socket there are none: what is written is there.
   uint32_t undelivered;
+  // The calls whose end is in the write that is under way.
+  uint32_t writing;
   // The bytes that have come and were not read yet.
   int32_t unread;
   // The bytes, and FIN, that the peer's kernel has not acknowledged. For a unix socket there are
   // none, as above.
   int32_t unacknowledged;
-  // Whether a part of a frame has come, and the rest not yet.
+  // Whether a part of a frame has come, or of a TLS record, and the rest not yet.
   uint8_t mid_frame;
   // Whether the peer has acknowledged the ping behind GOAWAY.
   uint8_t acknowledged;

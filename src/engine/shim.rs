@@ -22,6 +22,7 @@ pub(super) struct ConnectionView {
     pub calls: u64,
     pub open: u32,
     pub undelivered: u32,
+    pub writing: u32,
     pub unread: i32,
     pub unacknowledged: i32,
     pub mid_frame: bool,
@@ -39,7 +40,7 @@ pub(super) struct ConnectionEvents {
     pub opened: unsafe extern "C" fn(*mut c_void, *mut Connection),
     pub ready: unsafe extern "C" fn(*mut c_void),
     pub lingering: unsafe extern "C" fn(*mut c_void),
-    pub closed: unsafe extern "C" fn(*mut c_void),
+    pub closed: unsafe extern "C" fn(*mut c_void, u32),
 }
 
 #[repr(C)]

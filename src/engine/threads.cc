@@ -414,7 +414,10 @@ class Worker {
       const timespec time = SystemTime(until);
       pthread_cond_timedwait(&changed_, mutex_.native_handle(), &time);
       const int64_t now = Now();
-      if (now > Later(until, kLate)) resume_at_ = Later(now, kHeadStart);
+      // Once only: a thread that is late each time must come to its work.
+      if (until != resume_at_ && now > Later(until, kLate)) {
+        resume_at_ = Later(now, kHeadStart);
+      }
     }
     self->asleep = false;
   }

@@ -101,6 +101,11 @@ class TlsEndpoint {
     return tcp_ended_ || shut_down_;
   }
 
+  bool IsInRecord() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return State() == TOUCHDOWN_TLS_OPEN && records_.Incomplete() > 0;
+  }
+
   uint64_t Encrypted() {
     std::lock_guard<std::mutex> lock(mutex_);
     return encrypted_;
@@ -456,6 +461,10 @@ grpc_endpoint* NewTlsEndpoint(grpc_endpoint* tcp,
 
 bool HasTcpEnded(grpc_endpoint* tls) {
   return TlsEndpoint::From(tls)->HasTcpEnded();
+}
+
+bool IsInRecord(grpc_endpoint* tls) {
+  return TlsEndpoint::From(tls)->IsInRecord();
 }
 
 uint64_t Encrypted(grpc_endpoint* tls) {

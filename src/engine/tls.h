@@ -23,6 +23,9 @@ bool HasTcpEnded(grpc_endpoint* tls);
 // endpoint end successfully when something has come in, which is dropped.
 void SayGoodbye(grpc_endpoint* tls, int fd);
 
+// Whether a part of a record has come, and the rest not yet.
+bool IsInRecord(grpc_endpoint* tls);
+
 // How many bytes the TCP endpoint has been given to write so far. Once a write of this endpoint
 // has ended, they are with the kernel.
 uint64_t Encrypted(grpc_endpoint* tls);

@@ -330,10 +330,7 @@ impl Walk {
             calls,
             connections_cut,
             // On a stop during start-up nothing is drained, and a server may have calls all the same.
-            forced: drained.forced
-                || calls.abandoned > 0
-                || calls.undelivered > 0
-                || connections_cut > 0,
+            forced: drained.forced || calls.abandoned > 0 || connections_cut > 0,
             abandoned,
             startup: self.startup.clone(),
             hooks,

@@ -614,7 +614,10 @@ impl ServerBuilder {
             })
         };
         let milliseconds = |setting, value: Duration| match i32::try_from(value.as_millis()) {
-            Ok(1..) => Ok(i32::try_from(value.as_millis()).unwrap_or(i32::MAX)),
+            // What is exactly as long is taken for C-core's wait for the answer to GOAWAY: see
+            // `kGoawayTime` in engine/threads.cc.
+            Ok(20_000) => Ok(20_001),
+            Ok(it @ 1..) => Ok(it),
             _ => Err(StartError::Setting {
                 setting,
                 value: format!("{value:?}"),
