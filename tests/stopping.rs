@@ -811,3 +811,46 @@ fn half_a_request_is_waited_for() {
     let (code, completed) = (report.exit_code(), report.calls.completed);
     assert_eq!((code, completed), (exit_code::CLEAN, 1), "{report}");
 }
+
+#[test]
+fn a_part_of_a_frame_from_who_never_made_a_call_delays_nobody() {
+    let plan = quick_plan().grace_period(LONG);
+    let server = builder(echo()).plan(plan).start().unwrap();
+    let mut client = TcpStream::connect(server.address().to_string()).unwrap();
+    client.write_all(PREFACE).unwrap();
+    client.write_all(&frame(4, 1, 0, &[])).unwrap();
+    client.write_all(&[0, 0, 9, 1]).unwrap();
+    eventually("the connection is open", || server.connections() == 1);
+    let report = server.shutdown();
+    assert!(report.took < LONG / 4, "{report}");
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    let heard = listen_to(client, false, mpsc::channel().0);
+    assert_eq!(heard.goaways, [i32::MAX as u32, 0]);
+}
+
+/// HEADERS, and what belongs to them later: nothing may come in between, and what a client has acknowledged lies ready.
+#[test]
+fn a_header_block_in_two_parts_is_not_torn_apart() {
+    let server = start(echo());
+    let mut client = TcpStream::connect(server.address().to_string()).unwrap();
+    client.write_all(PREFACE).unwrap();
+    client.write_all(&small_call(1)).unwrap();
+    eventually("it is served", || server.calls().completed == 1);
+    let (told, tells) = mpsc::channel();
+    let reader = client.try_clone().unwrap();
+    let reader = thread::spawn(move || listen_to(reader, true, told));
+    let headers = call_headers("POST", "/test.Echo/Say");
+    let (first, rest) = headers.split_at(20);
+    client.write_all(&frame(1, 0, 3, first)).unwrap();
+    server.lifecycle().shutdown("test");
+    tells.recv_timeout(LONG).unwrap();
+    // Longer than a connection has to be quiet for its acknowledgement to be believed.
+    thread::sleep(Duration::from_millis(300));
+    client.write_all(&frame(9, 4, 3, rest)).unwrap();
+    client
+        .write_all(&frame(0, 1, 3, b"\0\0\0\0\x03\x0a\x01x"))
+        .unwrap();
+    assert_eq!(reader.join().unwrap().ended, [1, 3]);
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+}

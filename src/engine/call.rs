@@ -740,6 +740,8 @@ impl Call {
             () if is(CALLER_LEFT) && self.was_cut_off() => Landed::Undelivered,
             () if is(CALLER_LEFT) => Landed::CallerLeft,
             () if is(TOLD) => Landed::ToldToStop,
+            // C-core does not say so of what was being written.
+            () if self.has_ended_on_cut() => Landed::Undelivered,
             () => Landed::Completed,
         }
     }
@@ -770,6 +772,16 @@ impl Call {
     fn end_without_answer(&self) {
         if let Some(number) = self.connection.get() {
             self.shared.connections.end_without_answer(*number);
+        }
+    }
+
+    /// Whether the connection was cut before the call had landed, of which the caller was not said to have left.
+    fn has_ended_on_cut(&self) -> bool {
+        let connections = &self.shared.connections;
+        self.is_draining() && connections.were_some_cut() && {
+            self.note_connection();
+            let number = self.connection.get();
+            number.is_some_and(|it| connections.was_cut(*it))
         }
     }
 

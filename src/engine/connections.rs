@@ -359,7 +359,7 @@ impl Connections {
             || view.unacknowledged > 0
             || view.open > 0
             || view.writing > 0
-            || view.mid_frame
+            || (view.mid_frame && view.calls > 0)
             || view.undelivered > 0;
         match open.cut.insert(number) && is_lost {
             true => Cut {

@@ -162,8 +162,9 @@ impl Watch {
         self.open = view.open + view.writing;
         let is_all_there = view.unacknowledged == 0 && view.unread == 0;
         let open = i64::from(view.open) + i64::from(view.writing);
-        let is_of_calls =
-            open > self.given_up || view.mid_frame || view.undelivered > self.not_answers;
+        // What has come in part from who never began a call may be anything.
+        let is_part = view.mid_frame && view.calls > 0;
+        let is_of_calls = open > self.given_up || is_part || view.undelivered > self.not_answers;
         if patience.hurry.is_some() && matches!(stage, Stage::Refused | Stage::Lingering) {
             self.finished(now);
         }
@@ -278,6 +279,11 @@ mod tests {
     fn who_never_made_a_call_delays_nobody() {
         let none = View { calls: 0, ..idle() };
         let soon = (Step::Finish, PATIENCE.strangers);
+        let part = View {
+            mid_frame: true,
+            ..none
+        };
+        assert_eq!(first(Stage::Ready, &part, &PATIENCE), soon);
         assert_eq!(first(Stage::Silent, &none, &PATIENCE), soon);
         assert_eq!(first(Stage::Ready, &none, &PATIENCE), soon);
     }
@@ -539,7 +545,8 @@ mod tests {
                     }
                     Step::Cut => {
                         prop_assert!(told);
-                        prop_assert!(view.open == 0 && view.writing == 0 && !view.mid_frame);
+                        prop_assert!(view.open == 0 && view.writing == 0);
+                        prop_assert!(!view.mid_frame || view.calls == 0);
                         prop_assert_eq!(view.undelivered, 0);
                         break;
                     }

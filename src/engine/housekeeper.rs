@@ -330,8 +330,8 @@ impl Housekeeper<'_> {
     fn tell_of(&self, cut: Cut) {
         if cut.connections > 0 && !matches!(self.drain, Drain::NotBegun) {
             logging::warn!(
-                "cut {} connections whose clients did not take or acknowledge all that they were sent; \
-                 {} answers did not arrive",
+                "cut {} connections whose clients did not take or acknowledge all that they were sent, \
+                 with {} answers that were sent and did not arrive",
                 cut.connections,
                 cut.answers
             );

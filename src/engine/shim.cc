@@ -340,12 +340,12 @@ class Connection {
       std::lock_guard<std::mutex> lock(mutex_);
       if (finished_ || shut_down_ || ended_) return TOUCHDOWN_FINISHED;
       if (Left(FIONREAD) > 0) return TOUCHDOWN_NOT_YET;
-      if (frames_.BeforeFirst()) {
+      if (frames_.BeforeFirst() || (calls_.count() == 0 && !frames_.AtBoundary())) {
         // Behind TLS it could not be read, and into what is being written nothing may come.
         if (!is_tls_ && goaway_written_ && write_callback_ == nullptr) {
           send(fd_, kNothingServed, sizeof(kNothingServed), MSG_DONTWAIT | MSG_NOSIGNAL);
         }
-        error = absl::UnavailableError("the peer has not begun to speak HTTP/2");
+        error = absl::UnavailableError("the peer has not begun a call");
         // If not, the connection is about to end by itself.
         if (ShutDown(&callback, &read_on)) events_.lingering(arg_);
       } else if (!frames_.AtBoundary()) {
@@ -667,7 +667,11 @@ class Connection {
     {
       std::lock_guard<std::mutex> lock(self->mutex_);
       callback = std::exchange(self->write_callback_, nullptr);
-      if (error.ok()) self->NoteWritten();
+      if (error.ok()) {
+        self->NoteWritten();
+      } else {
+        self->NoteLost(error);
+      }
     }
     ExecCtx::Run(DEBUG_LOCATION, callback, error);
   }

@@ -90,8 +90,9 @@ typedef enum {
 } touchdown_finish_result;
 
 // Ends the wait for the peer to acknowledge GOAWAY, after
-// `touchdown_server_send_goaways`. A peer that has not begun to speak HTTP/2 is told
-// that none of its calls is served, if it can be told, and gets FIN.
+// `touchdown_server_send_goaways`. A peer that has not begun to speak HTTP/2, or has begun
+// no call and stands in the middle of a frame, is told that none of its calls is served, if
+// it can be told, and gets FIN.
 touchdown_finish_result touchdown_connection_finish(touchdown_connection* connection);
 
 // The channel arguments of a server, in the form that a connection needs.
