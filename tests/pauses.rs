@@ -61,11 +61,6 @@ fn read_frame(client: &mut TcpStream) -> ([u8; 9], Vec<u8>) {
     (header, payload)
 }
 
-fn small_call(stream: u8) -> Vec<u8> {
-    let headers = frame(1, 4, stream, &call_headers("POST", "/test.Echo/Say"));
-    [headers, frame(0, 1, stream, b"\0\0\0\0\x03\x0a\x01x")].concat()
-}
-
 /// Reads until the end of that call has come; acknowledges pings.
 fn await_end_of(client: &mut TcpStream, stream: u8) {
     loop {

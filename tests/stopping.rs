@@ -703,11 +703,6 @@ fn listen_to(mut client: TcpStream, acknowledges: bool, begun: mpsc::Sender<()>)
     heard
 }
 
-fn small_call(stream: u8) -> Vec<u8> {
-    let headers = frame(1, 4, stream, &call_headers("POST", "/test.Echo/Say"));
-    [headers, frame(0, 1, stream, b"\0\0\0\0\x03\x0a\x01x")].concat()
-}
-
 /// Makes calls without a pause, before the server's GOAWAY and after it, until the connection ends.
 fn does_not_mind_goaway(acknowledges: bool) {
     let server = start(echo());

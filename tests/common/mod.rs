@@ -152,6 +152,12 @@ pub fn call_headers(method: &str, path: &str) -> Vec<u8> {
     fields.concat()
 }
 
+/// A whole call of [`echo`], as a client sends it.
+pub fn small_call(stream: u8) -> Vec<u8> {
+    let headers = frame(1, 4, stream, &call_headers("POST", "/test.Echo/Say"));
+    [headers, frame(0, 1, stream, b"\0\0\0\0\x03\x0a\x01x")].concat()
+}
+
 #[cfg(feature = "client")]
 mod clients {
     use std::sync::Arc;
