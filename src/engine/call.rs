@@ -729,7 +729,7 @@ impl Call {
         }
     }
 
-    /// What is to be said of a call that has landed.
+    /// What is to be said of a call that has landed; asked once.
     pub(crate) fn outcome(&self) -> Landed {
         let flags = self.flags.load(Ordering::Acquire);
         let is = |flag| flags & flag != 0;
@@ -737,24 +737,30 @@ impl Call {
             () if is(REFUSED) => Landed::Refused,
             () if is(ABANDONED) => Landed::Abandoned,
             () if is(CUT) => Landed::Cut,
-            () if is(CALLER_LEFT) && self.was_cut_off() => Landed::Undelivered,
-            () if is(CALLER_LEFT) => Landed::CallerLeft,
+            () if is(CALLER_LEFT) => match self.is_on_cut_connection() {
+                Some(true) => Landed::Undelivered,
+                Some(false) => Landed::Completed,
+                None => Landed::CallerLeft,
+            },
             () if is(TOLD) => Landed::ToldToStop,
             // C-core does not say so of what was being written.
-            () if self.has_ended_on_cut() => Landed::Undelivered,
+            () if self.is_on_cut_connection() == Some(true) => Landed::Undelivered,
             () => Landed::Completed,
         }
     }
 
-    /// Whether it was this server that has cut the connection. If nobody has noted in time which one it was, some
-    /// connection that was cut is taken for it.
-    fn was_cut_off(&self) -> bool {
+    /// Whether the call lands on a connection that was cut before; and then whether its answer has not arrived.
+    fn is_on_cut_connection(&self) -> Option<bool> {
         let connections = &self.shared.connections;
-        self.is_draining()
-            && match self.connection.get() {
-                Some(number) => connections.was_cut(*number),
-                None => connections.were_some_cut(),
-            }
+        if !self.is_draining() || !connections.were_some_cut() {
+            return None;
+        }
+        self.note_connection();
+        match self.connection.get() {
+            Some(number) => connections.lands_late(*number),
+            // Nobody has noted in time which one it was: then it is taken for one of those.
+            None => Some(true),
+        }
     }
 
     /// The call is not waited for in a drain any more, or never was: it is one that nobody counts, or the server has
@@ -772,16 +778,6 @@ impl Call {
     fn end_without_answer(&self) {
         if let Some(number) = self.connection.get() {
             self.shared.connections.end_without_answer(*number);
-        }
-    }
-
-    /// Whether the connection was cut before the call had landed, of which the caller was not said to have left.
-    fn has_ended_on_cut(&self) -> bool {
-        let connections = &self.shared.connections;
-        self.is_draining() && connections.were_some_cut() && {
-            self.note_connection();
-            let number = self.connection.get();
-            number.is_some_and(|it| connections.was_cut(*it))
         }
     }
 

@@ -1,7 +1,8 @@
 //! The open connections: how many there are, which of them have anybody at the
 //! other end, and the gentle or less gentle end of each.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::HashMap;
 use std::ffi::{c_int, c_void, CString};
 use std::ops::AddAssign;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
@@ -52,8 +53,9 @@ pub(super) struct Connections {
 struct Open {
     sockets: HashMap<u64, Socket>,
     next: u64,
-    /// Those that were cut, or given up by the kernel: what their callers do not get, the callers did not leave.
-    cut: HashSet<u64>,
+    /// Those that were cut, or given up by the kernel: what their callers do not get, the callers did not leave. And
+    /// how many calls on each will land as if that were so, of which the answer has arrived.
+    cut: HashMap<u64, u32>,
     /// What the kernel has given up, and nobody was told of yet. Only kept in a drain.
     lost: Cut,
     draining: bool,
@@ -166,7 +168,7 @@ impl Connections {
             open: Mutex::new(Open {
                 sockets: HashMap::new(),
                 next: 0,
-                cut: HashSet::new(),
+                cut: HashMap::new(),
                 lost: Cut::default(),
                 draining: false,
             }),
@@ -361,7 +363,14 @@ impl Connections {
             || view.writing > 0
             || (view.mid_frame && view.calls > 0)
             || view.undelivered > 0;
-        match open.cut.insert(number) && is_lost {
+        let is_first = match open.cut.entry(number) {
+            Entry::Vacant(entry) => {
+                entry.insert(view.arrived_of_write);
+                true
+            }
+            Entry::Occupied(_) => false,
+        };
+        match is_first && is_lost {
             true => Cut {
                 connections: 1,
                 answers: view.undelivered.saturating_sub(not_answers).into(),
@@ -394,9 +403,13 @@ impl Connections {
         self.open.lock().draining = true;
     }
 
-    /// Whether the connection was cut.
-    pub(super) fn was_cut(&self, number: u64) -> bool {
-        self.open.lock().cut.contains(&number)
+    /// A call lands. If its connection was cut before, says whether its answer has not arrived.
+    pub(super) fn lands_late(&self, number: u64) -> Option<bool> {
+        let mut open = self.open.lock();
+        let arrived = open.cut.get_mut(&number)?;
+        let is_lost = *arrived == 0;
+        *arrived = arrived.saturating_sub(1);
+        Some(is_lost)
     }
 
     /// Whether any connection was cut.
@@ -453,7 +466,7 @@ impl Connections {
         let mut open = self.open.lock();
         let removed = open.sockets.remove(&number);
         let not_answers = removed.map_or(0, |it| it.watch.not_answers());
-        if lost > 0 && open.draining && open.cut.insert(number) {
+        if lost > 0 && open.draining && open.cut.insert(number, 0).is_none() {
             open.lost += Cut {
                 connections: 1,
                 answers: lost.saturating_sub(not_answers).into(),

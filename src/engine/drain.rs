@@ -503,6 +503,7 @@ mod tests {
                 open: open.min(calls as u32),
                 undelivered,
                 writing: is[3].into(),
+                arrived_of_write: 0,
                 unread,
                 unacknowledged,
                 mid_frame: is[0],

@@ -196,6 +196,7 @@ class Frames {
     return (uint32_t{header_[5]} & 0x7f) << 24 | uint32_t{header_[6]} << 16 |
            uint32_t{header_[7]} << 8 | uint32_t{header_[8]};
   }
+  size_t payload_left() const { return payload_left_; }
   // DATA, HEADERS or CONTINUATION.
   bool IsOfCall() const {
     return header_[3] == 0 || header_[3] == 1 || header_[3] == 9;
@@ -240,28 +241,34 @@ class OpenCalls {
 // connection began.
 class Answers {
  public:
-  // A write that ends at `place` held so many ends of calls.
-  void Add(uint64_t place, uint32_t count) { written_.push_back({place, count}); }
+  // One ends at `place`, in a write that has been begun.
+  void Begin(uint64_t place) { begun_.push_back(place); }
+  // The write is with the kernel, and ends at `place`; so do its answers, if theirs are not
+  // known.
+  void End(uint64_t place, bool are_known) {
+    for (const uint64_t it : begun_) written_.push_back(are_known ? it : place);
+    begun_.clear();
+  }
+  // Those of the write are with the peer.
+  void EndAtPeer() { begun_.clear(); }
   // Everything up to `place` is there.
   void Arrived(uint64_t place) {
-    const auto later = [&](const Write& write) { return write.place > place; };
-    const auto first = std::find_if(written_.begin(), written_.end(), later);
-    written_.erase(written_.begin(), first);
+    written_.erase(written_.begin(),
+                   std::upper_bound(written_.begin(), written_.end(), place));
     few_ = std::max(kFewAnswers, written_.size() * 2);
   }
   bool AreMany() const { return written_.size() >= few_; }
-  uint32_t count() const {
-    uint32_t count = 0;
-    for (const Write& write : written_) count += write.count;
-    return count;
+  size_t written() const { return written_.size(); }
+  size_t begun() const { return begun_.size(); }
+  // How many of the write under way are there.
+  size_t ArrivedOfBegun(uint64_t place) const {
+    return std::upper_bound(begun_.begin(), begun_.end(), place) - begun_.begin();
   }
 
  private:
-  struct Write {
-    uint64_t place;
-    uint32_t count;
-  };
-  std::vector<Write> written_;
+  // Both in order.
+  std::vector<uint64_t> written_;
+  std::vector<uint64_t> begun_;
   size_t few_ = kFewAnswers;
 };
 
@@ -324,8 +331,11 @@ class Connection {
     view->unread = Left(FIONREAD);
     view->unacknowledged = is_tcp_ ? Left(TIOCOUTQ) : 0;
     answers_.Arrived(acked);
-    view->undelivered = answers_.count();
-    view->writing = answers_written_;
+    view->undelivered = static_cast<uint32_t>(answers_.written());
+    // Of what is encrypted, and of what a unix socket has taken in part, nobody can say.
+    view->arrived_of_write = static_cast<uint32_t>(
+        is_tcp_ && !is_tls_ ? answers_.ArrivedOfBegun(acked) : 0);
+    view->writing = static_cast<uint32_t>(answers_.begun()) - view->arrived_of_write;
     view->mid_frame = (!frames_.InPreface() && !frames_.AtBoundary()) ||
                       (is_tls_ && touchdown::IsInRecord(inner_));
     view->acknowledged = acknowledged_;
@@ -485,7 +495,7 @@ class Connection {
       return;
     }
     answers_.Arrived(Acked());
-    lost_ = answers_.count();
+    lost_ = static_cast<uint32_t>(answers_.written());
   }
 
   // Whether nothing more can come, after a read that has ended like this. A client with
@@ -620,6 +630,7 @@ class Connection {
   // Follows the frames in what C-core writes. Returns a callback to be run, if there is one.
   grpc_closure* FollowWritten(const grpc_slice_buffer* slices) {
     bool pinged = false;
+    uint64_t place = written_;
     written_ += slices->length;
     for (size_t i = 0; i < slices->count; ++i) {
       const uint8_t* bytes = GRPC_SLICE_START_PTR(slices->slices[i]);
@@ -627,6 +638,7 @@ class Connection {
       while (left > 0) {
         const bool was_header = written_frames_.AtHeader();
         const size_t taken = written_frames_.Take(bytes, left);
+        place += taken;
         if (!was_header) {
           if (written_frames_.IsPing()) {
             const size_t room = kPingPayload - ping_count_;
@@ -635,7 +647,9 @@ class Connection {
           }
         } else if (written_frames_.HeaderComplete()) {
           if (written_frames_.IsEnd()) {
-            answers_written_ += calls_.End(written_frames_.stream()) ? 1 : 0;
+            if (calls_.End(written_frames_.stream())) {
+              answers_.Begin(place + written_frames_.payload_left());
+            }
           } else if (written_frames_.IsReset()) {
             calls_.End(written_frames_.stream());
           } else if (written_frames_.IsGoaway()) {
@@ -678,9 +692,11 @@ class Connection {
 
   void NoteWritten() {
     place_ = is_tls_ ? touchdown::Encrypted(inner_) : written_;
-    // What is written to a unix socket is with the peer.
-    if (answers_written_ > 0 && is_tcp_) answers_.Add(place_, answers_written_);
-    answers_written_ = 0;
+    if (is_tcp_) {
+      answers_.End(place_, /*are_known=*/!is_tls_);
+    } else {
+      answers_.EndAtPeer();
+    }
     if (goaway_ping_written_ && goaway_place_ == 0) goaway_place_ = place_;
     if (answers_.AreMany()) answers_.Arrived(Acked());
   }
@@ -913,7 +929,6 @@ class Connection {
   Frames written_frames_{/*of_client=*/false};
   grpc_closure* write_callback_ = nullptr;
   uint64_t written_ = 0;
-  uint32_t answers_written_ = 0;
   // What the socket has got, and which answers of it may not have arrived.
   uint64_t place_ = 0;
   Answers answers_;

@@ -50,8 +50,10 @@ typedef struct touchdown_connection_view {
   // The calls whose end was given to the kernel, and has not reached the peer's. For a
   // unix socket there are none: what is written is there.
   uint32_t undelivered;
-  // The calls whose end is in the write that is under way.
+  // The calls whose end is in the write that is under way, and has not reached the peer's
+  // kernel; and those of which it has, though the write has not ended.
   uint32_t writing;
+  uint32_t arrived_of_write;
   // The bytes that have come and were not read yet.
   int32_t unread;
   // The bytes, and FIN, that the peer's kernel has not acknowledged. For a unix socket there are

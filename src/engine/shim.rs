@@ -23,6 +23,7 @@ pub(super) struct ConnectionView {
     pub open: u32,
     pub undelivered: u32,
     pub writing: u32,
+    pub arrived_of_write: u32,
     pub unread: i32,
     pub unacknowledged: i32,
     pub mid_frame: bool,
