@@ -39,9 +39,10 @@ const LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a drain waits for a connection on which nobody ever made a call: four round
 /// trips (GOAWAY and ping, ack, final GOAWAY, FIN) as the kernel has measured
-/// them, but at least and at most this. The least is what a client on an overloaded machine
-/// was seen to take until it read anything.
-const STRANGERS: (Duration, Duration) = (Duration::from_millis(600), Duration::from_millis(2500));
+/// them, but at least and at most this. It begins with the last sign of life, which may be the kernel's own: it
+/// acknowledges GOAWAY within 200 ms, so that a stop stays well below a second. A client that had a call on its way makes
+/// it again by itself, since it is told that none was served.
+const STRANGERS: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(2500));
 
 /// How long before the end of the grace period everybody is told the last call, so that they still hear it: a round
 /// trip on a slow link, but never more than a quarter of the grace period.
