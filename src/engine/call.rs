@@ -304,7 +304,7 @@ impl Call {
     }
 
     /// The number of the call's connection.
-    pub(super) fn connection(&self) -> Option<u64> {
+    fn connection(&self) -> Option<u64> {
         address_and_number(&self.numbered_peer()).1
     }
 

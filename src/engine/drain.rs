@@ -23,7 +23,7 @@ use super::shim::ConnectionView as View;
 
 /// How long after GOAWAY has reached a client's kernel that client may begin calls without acknowledging it. A client
 /// reads as it writes; one of gRPC acknowledges at once.
-pub(super) const HEEDLESS: Duration = Duration::from_secs(1);
+const HEEDLESS: Duration = Duration::from_secs(1);
 
 /// How long a caller may take nothing of the end of a call that is not waited for: as long as one may take to close its
 /// connection.

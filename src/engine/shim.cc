@@ -105,7 +105,7 @@ constexpr Duration kHeldAtLeast = Duration::Milliseconds(2);
 // the clock goes on while the process stands still.
 constexpr Duration kHeldAtMost = Duration::Seconds(1);
 
-// How many writes with answers are remembered before it is asked which of them have arrived.
+// How many answers are remembered before it is asked which of them have arrived.
 constexpr size_t kFewAnswers = 32;
 
 // Where `tcpi_bytes_acked` and `tcpi_bytes_received` stand in what TCP_INFO gives, in words of 8
