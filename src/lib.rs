@@ -90,9 +90,17 @@ mod descriptors;
 mod engine;
 pub mod lifecycle;
 mod logging;
+#[cfg(feature = "upgrade")]
+#[allow(unsafe_code)]
+#[deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+mod os;
 mod running_time;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "upgrade")]
+#[allow(unsafe_code)]
+#[deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+mod sockets;
 mod sync;
 #[cfg(feature = "systemd")]
 pub mod systemd;
@@ -104,8 +112,8 @@ pub use protobuf;
 
 #[cfg(feature = "server")]
 pub use self::{
-    engine::{Address, PeerCredentials},
     server::*,
+    sockets::{listener::Address, peer::PeerCredentials},
     upgrade::{Upgrade, UpgradeError},
 };
 

@@ -145,7 +145,7 @@ fn stop_in_the_middle_of_a_call(child: &mut Process) {
     child.signal("TERM");
 }
 
-/// Whether stacks are to be had on this platform; see src/engine/stack.rs.
+/// Whether stacks are to be had on this platform; see src/os/stack.rs.
 const STACKS: bool = cfg!(all(
     target_env = "gnu",
     any(target_arch = "x86_64", target_arch = "aarch64")

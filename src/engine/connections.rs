@@ -15,17 +15,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::drain::{Patience, Stage, Step, Watch, LAST_WORDS};
-use super::listener::Accepted;
-use super::peer::{numbered, PeerInfo};
 use super::shim::{
     self, touchdown_connection_finish, touchdown_connection_look, touchdown_connection_reference,
     touchdown_connection_release, touchdown_server_add_connection, ConnectionEvents,
     ConnectionView,
 };
-use super::socket_options;
 #[cfg(feature = "tls")]
 use super::tls;
-use super::wake::Wake;
+use crate::os::wake::Wake;
+use crate::sockets::listener::Accepted;
+use crate::sockets::options as socket_options;
+use crate::sockets::peer::{numbered, PeerInfo};
 
 /// How long a connection that is closing waits for its peer to close too, without
 /// a sign of life from there: the default of nginx's `lingering_timeout`.

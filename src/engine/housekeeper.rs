@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::connections::Cut;
 use super::drain::{Calls, Patience};
-use super::listener::{Accepted, QUEUE};
 use super::memory::{self, Due, Usage};
 use super::roster::{Beginning, Watched, TICK};
-use super::wake::Wake;
-use super::{worker, Shared};
+use super::{poll, Shared};
 use crate::logging;
+use crate::os::wake::Wake;
 use crate::running_time::{RunningTime, SLICE};
+use crate::sockets::listener::{Accepted, QUEUE};
 
 /// How often to look whether the peers' kernels have acknowledged the last
 /// bytes, when that is all there is to wait for. No event says so. The longer it takes, the less often: each
@@ -175,7 +175,7 @@ impl Housekeeper<'_> {
         while self.shared.roster.hire() {
             if !self.shared.spawn_worker(Beginning::Finished) {
                 self.shared.roster.hire_failed();
-                worker::shut_queue_down_if_idle(self.shared);
+                poll::shut_queue_down_if_idle(self.shared);
                 return Some(now + HIRING_PAUSE);
             }
         }

@@ -10,29 +10,18 @@ mod call;
 mod connections;
 mod drain;
 mod housekeeper;
-mod inherited;
 mod library;
-mod listener;
-mod listening;
 mod memory;
 mod pace;
-mod peer;
+mod poll;
 mod queue;
 mod requests;
 mod roster;
 mod server;
 mod shim;
-mod socket_options;
-mod spawn;
-mod stack;
-mod stored;
-mod symbols;
 mod timers;
 #[cfg(feature = "tls")]
 mod tls;
-mod unix_path;
-mod wake;
-mod worker;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -53,35 +42,26 @@ use parking_lot::{Condvar, Mutex};
 pub(crate) use self::bytes::{Compression, Message, Outgoing};
 pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, SendError, Wait};
 pub(crate) use self::drain::Times as DrainTimes;
-#[cfg(feature = "systemd")]
-pub(crate) use self::inherited::close_unused;
-pub(crate) use self::inherited::{drop_inherited, inherit, take_socket, Inherited};
-pub use self::listener::Address;
-pub(crate) use self::listener::{ListenOptions, Listener, TcpKeepalive};
 pub(crate) use self::memory::bound_arenas;
-pub use self::peer::PeerCredentials;
 pub(crate) use self::server::quarter_of_memory;
-pub(crate) use self::spawn::{spawn, AtOnce, Child};
-#[cfg(feature = "systemd")]
-pub(crate) use self::stored::name_of as stored_name;
-#[cfg(feature = "tls")]
-pub(crate) use self::tls::{Encryption, HTTP2};
 
 use self::connections::Connections;
 use self::library::LogLimit;
-use self::listening::Listening;
 use self::memory::Heap;
 use self::pace::Pace;
+use self::poll::{Job, Seat};
 use self::queue::Queue;
 use self::requests::Slot;
 pub(crate) use self::roster::Load;
 use self::roster::{Backlog, Beginning, Roster};
 use self::server::Server;
 use self::timers::Timers;
-use self::wake::Wake;
-use self::worker::{Job, Seat};
 use crate::logging;
+use crate::os::wake::Wake;
 use crate::running_time::{RunningTime, SLICE};
+use crate::sockets::inherited::Inherited;
+use crate::sockets::listener::{Address, Listener};
+use crate::sockets::listening::Listening;
 
 /// The status codes that the engine gives by itself.
 const CANCELLED: i32 = 1;
@@ -392,7 +372,7 @@ impl Shared {
         if let Some(size) = self.stack_size {
             thread = thread.stack_size(size);
         }
-        self.spawn(thread, move |shared| worker::run(shared, beginning))
+        self.spawn(thread, move |shared| poll::run(shared, beginning))
     }
 
     fn spawn(
@@ -684,7 +664,7 @@ impl Engine {
             if !keeps_house {
                 housekeeper::run(&shared, limit, handshake);
             }
-            worker::run(&shared, Beginning::Poll);
+            poll::run(&shared, Beginning::Poll);
             return Err(error);
         }
         Ok(engine)
@@ -826,7 +806,7 @@ impl Engine {
         let Some(seats) = self.shared.seats.try_lock().map(|it| it.clone()) else {
             return Vec::new();
         };
-        worker::stacks(&seats, deadline)
+        poll::stacks(&seats, deadline)
     }
 
     /// What is running, the oldest first. Waits for no lock.

@@ -64,7 +64,7 @@ impl Slot {
         // SAFETY: leaked above, and taken back here at once.
         let slot = unsafe { Box::from_raw(slot) };
         let tag = slot_tag(slot);
-        // Pairs with the load in `worker::shut_queue_down_if_idle`.
+        // Pairs with the load in `poll::shut_queue_down_if_idle`.
         shared.slots_out.fetch_add(1, Ordering::SeqCst);
         // SAFETY: the slot stays where it is until its tag comes back from the queue.
         let error = unsafe {

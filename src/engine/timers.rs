@@ -8,7 +8,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::call::Call;
-use super::wake::Wake;
+use crate::os::wake::Wake;
 
 pub(super) type Key = (Instant, u64);
 

@@ -4,7 +4,6 @@
 //! rustls is kept up, and parses what strangers send in Rust.
 
 use std::ffi::c_int;
-use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
@@ -12,46 +11,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grpcio_sys::{grpc_slice_buffer, grpc_slice_buffer_add, grpc_slice_malloc};
-use parking_lot::RwLock;
 use rustls::server::{Accepted, AcceptedAlert, Acceptor, ServerConnection};
-use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, ServerConfig};
+use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 use x509_cert::der::DateTime;
 
 use super::bytes::bytes_mut;
 use super::library::LogLimit;
-use super::peer::PeerInfo;
 use super::shim::{TlsFunctions, TlsSession};
 use crate::logging;
+use crate::sockets::encryption::{Encryption, HTTP2};
+use crate::sockets::peer::PeerInfo;
 
 /// How much encrypted data a session may hold before it is fetched: tls.cc fetches as much at once.
 const ENCRYPTED: usize = 64 << 10;
-
-/// The protocol's name in TLS. RFC 9113, 3.2.
-pub(crate) const HTTP2: &[u8] = b"h2";
-
-/// With what new connections are served.
-pub(crate) struct Encryption(RwLock<Arc<ServerConfig>>);
-
-impl Encryption {
-    pub(crate) fn new(config: ServerConfig) -> Encryption {
-        Encryption(RwLock::new(Arc::new(config)))
-    }
-
-    /// Serves new connections with this from now on. What is open goes on as it was.
-    pub(crate) fn replace(&self, config: ServerConfig) {
-        *self.0.write() = Arc::new(config);
-    }
-
-    fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0.read())
-    }
-}
-
-impl fmt::Debug for Encryption {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Encryption")
-    }
-}
 
 /// The type of a record with a handshake message. RFC 8446, 5.1.
 const HANDSHAKE: u8 = 22;

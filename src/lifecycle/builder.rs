@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use signal_hook::low_level;
 
 use super::clock::Clock;
-use super::guard::Guard;
 use super::hooks::{Failure, Hook, HookError, Hooks};
 use super::in_flight::InFlight;
 use super::participant::Calls;
@@ -16,6 +15,7 @@ use super::phase::{PhaseCell, Transition};
 use super::pid_file::PidFile;
 use super::plan::{Plan, PlanError};
 use super::reload::{Reload, Reloads};
+use super::sentry::Guard;
 use super::shutdown::Token;
 use super::signals::Signals;
 use super::startup::{Started, Startup, StartupHook};

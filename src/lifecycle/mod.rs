@@ -113,7 +113,6 @@
 
 mod builder;
 mod clock;
-mod guard;
 mod hooks;
 mod in_flight;
 mod participant;
@@ -124,6 +123,7 @@ mod reload;
 mod report;
 mod restart;
 mod run;
+mod sentry;
 mod shutdown;
 mod signals;
 mod startup;
@@ -539,7 +539,7 @@ impl Lifecycle {
 
 fn describe(shared: &Shared) -> String {
     let mut text = format!("{}\n", shared.phase.get());
-    guard::describe(shared, |line| {
+    sentry::describe(shared, |line| {
         let _ = writeln!(text, "{}", one_line(line));
     });
     text

@@ -12,12 +12,13 @@ use parking_lot::Mutex;
 
 use crate::client::Channel;
 use crate::descriptors;
-use crate::engine::{self, Config, Engine, ListenOptions, Listener};
+use crate::engine::{self, Config, Engine};
 use crate::lifecycle::{
     self, BuildError, Hook, Lifecycle, Plan, Reason, Report, Signals, StartupHook, Stopping,
 };
 
 use crate::logging;
+use crate::sockets::listener::{ListenOptions, Listener};
 #[cfg(feature = "systemd")]
 use crate::systemd::Notify;
 use crate::upgrade::Upgrade;

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{self, PeerCredentials};
+use crate::engine;
 use crate::lifecycle::Token;
+use crate::sockets::peer::PeerCredentials;
 
 use super::metadata::{checked, Metadata, MetadataError, Value};
 #[cfg(feature = "tls")]

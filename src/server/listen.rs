@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::{ListenOptions, TcpKeepalive};
+use crate::sockets::listener::{ListenOptions, TcpKeepalive};
 
 use super::builder::StartError;
 

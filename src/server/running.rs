@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::engine::{Address, DrainTimes, Engine, Host, Inherited, Limit};
+use crate::engine::{DrainTimes, Engine, Host, Limit};
 use crate::lifecycle::{Calls, Check, Lifecycle, Participant, Report, Token};
 
 use super::dispatch::Dispatch;
@@ -15,6 +15,8 @@ use super::health::Health;
 use super::service::DrainPolicy;
 use super::smoke_test::{self, SmokeTest};
 use crate::logging;
+use crate::sockets::inherited::Inherited;
+use crate::sockets::listener::Address;
 use crate::upgrade::Part;
 
 /// How long the stacks of handlers that do not return are looked for: some milliseconds do,

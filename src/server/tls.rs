@@ -17,8 +17,8 @@ use rustls::{Error as RustlsError, InconsistentKeys, RootCertStore, ServerConfig
 use x509_cert::der::Decode;
 use x509_cert::Certificate;
 
-use crate::engine::{Encryption, HTTP2};
 use crate::logging;
+use crate::sockets::encryption::{Encryption, HTTP2};
 
 /// How many sessions are remembered, for clients to resume. One takes some 200 bytes.
 const SESSIONS: usize = 256;

@@ -8,8 +8,9 @@ use sd_notify::NotifyState;
 
 use super::messenger::{Event, Messenger};
 use super::Notify;
-use crate::engine::{close_unused, stored_name, Inherited};
 use crate::logging;
+use crate::sockets::inherited::{close_unused, Inherited};
+use crate::sockets::stored::name_of as stored_name;
 use crate::Server;
 
 /// What is to change in the store.

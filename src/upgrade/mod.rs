@@ -24,9 +24,9 @@ use parking_lot::{Condvar, Mutex};
 use self::patience::Patience;
 use self::successor::{Candidate, Proven};
 use self::wire::{Control, Message};
-use crate::engine::Inherited;
 use crate::lifecycle::{Remote, Token};
 use crate::logging;
+use crate::sockets::inherited::Inherited;
 
 /// How long the end of the program waits for an upgrade to be over, which a stop ends: longer than anything that is
 /// waited for in its course.

@@ -16,9 +16,9 @@ use super::patience::Patience;
 use super::successor::inode;
 use super::wire::{Control, Listener, Message, Passed, VARIABLE};
 use super::{supervisor, UpgradeError, Upgrades};
-use crate::engine::{self, Child};
 use crate::lifecycle::{is_hang_up_ignored, Remote};
 use crate::logging;
+use crate::os::spawn::{self, Child};
 
 /// How long a new process may take to answer once it has served for a while. As long as it had for the health check
 /// of its smoke test: what needs longer is in trouble.
@@ -174,7 +174,7 @@ impl Successor {
         let ignored = is_hang_up_ignored().then_some(Signal::SIGHUP as i32);
         let ignored = ignored.into_iter().collect();
         let environment = environment(&passed);
-        let child = engine::spawn(file, arguments, environment, descriptors, ignored)?;
+        let child = spawn::spawn(file, arguments, environment, descriptors, ignored)?;
         Ok(Successor {
             file: file.to_owned(),
             child,

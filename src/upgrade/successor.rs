@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 
 use super::wire::{Control, Message, Passed, VARIABLE};
 use super::{Part, Upgrades};
-use crate::engine;
 use crate::lifecycle::{message_of, Remote};
 use crate::logging;
+use crate::sockets::inherited;
 
 /// Why a process stops that was told to leave.
 const NOT_WANTED: &str = "not to take over: the old process stops, or goes on without this one";
@@ -37,9 +37,9 @@ impl Candidate {
             return None;
         };
         // A child of the process that was meant finds the variable, too, but not the sockets.
-        let control = engine::take_socket(passed.control, passed.inode)?;
+        let control = inherited::take_socket(passed.control, passed.inode)?;
         for listener in passed.listeners {
-            engine::inherit(
+            inherited::inherit(
                 listener.fd,
                 listener.name,
                 listener.path_stays,
@@ -215,7 +215,7 @@ impl Proven {
     /// The program is in Serving: accepts connections, and takes over later.
     pub(crate) fn serve(self, upgrades: &Upgrades) -> Result<(), String> {
         upgrades.open();
-        for name in engine::drop_inherited() {
+        for name in inherited::drop_inherited() {
             logging::warn!("no server listens at {name} any more: closed the inherited socket");
         }
         let parts = upgrades.parts();

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 
 use crossbeam_channel::{unbounded, Receiver};
 
-use crate::engine;
+use crate::os::spawn;
 
 /// Its first line is `1 FD INODE`, the socket to speak on; then comes `FD FLAGS NAME` for each
 /// listening socket, the flags being `s` for one whose path is not the program's to remove, `u` for one that is of a
@@ -166,7 +166,7 @@ impl Control {
     /// Does not wait. Fails if the other end is gone, and then `heard` says so as well; or if it stands still and has
     /// not read what it was told before.
     pub(super) fn say(&self, message: &Message) -> io::Result<()> {
-        engine::AtOnce(&self.socket).write_all(message.encode().as_bytes())
+        spawn::AtOnce(&self.socket).write_all(message.encode().as_bytes())
     }
 
     pub(super) fn heard(&self) -> &Receiver<Message> {

@@ -188,7 +188,7 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "the_guard_takes_one_signal_for_each_ring",
-                file: "guard.rs",
+                file: "sentry.rs",
                 edits: &[("while let Some(signal) = self.listener.take()", "if let Some(signal) = self.listener.take()")],
             },
             Bug {
@@ -198,7 +198,7 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "last_words_are_waited_for",
-                file: "guard.rs",
+                file: "sentry.rs",
                 edits: &[("said.recv_timeout(LAST_WORDS_TIME)", "said.recv()")],
             },
             Bug {

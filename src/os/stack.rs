@@ -33,13 +33,13 @@ use std::time::{Duration, Instant};
 
 /// A thread of this process, as the system names it.
 #[derive(Clone, Debug)]
-pub(super) struct Thread {
+pub(crate) struct Thread {
     id: libc::pid_t,
     name: String,
 }
 
 impl Thread {
-    pub(super) fn current() -> Thread {
+    pub(crate) fn current() -> Thread {
         let current = std::thread::current();
         Thread {
             // SAFETY: a system call without arguments, which cannot fail.
@@ -49,7 +49,7 @@ impl Thread {
     }
 
     /// The stack, innermost frame first. Waits until `deadline`.
-    pub(super) fn stack(&self, deadline: Instant) -> Result<Stack, NoStack> {
+    pub(crate) fn stack(&self, deadline: Instant) -> Result<Stack, NoStack> {
         platform::ask(self.id, deadline)
     }
 }
@@ -62,17 +62,17 @@ impl fmt::Display for Thread {
 
 /// Addresses of instructions, innermost first.
 #[derive(Debug)]
-pub(super) struct Stack {
-    pub(super) frames: Vec<usize>,
+pub(crate) struct Stack {
+    pub(crate) frames: Vec<usize>,
     /// There are more.
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
 }
 
 /// Why there is no stack.
 #[derive(Debug)]
 // Which of these there are depends on the platform.
 #[allow(dead_code)]
-pub(super) enum NoStack {
+pub(crate) enum NoStack {
     /// The thread is gone.
     Ended,
     /// It did not answer in this time; what the system says of its state.
@@ -117,7 +117,7 @@ mod platform {
 
     use super::{NoStack, Stack};
 
-    pub(super) fn ask(_: libc::pid_t, _: Instant) -> Result<Stack, NoStack> {
+    pub(crate) fn ask(_: libc::pid_t, _: Instant) -> Result<Stack, NoStack> {
         Err(NoStack::Platform(
             "stacks are to be had on 64-bit x86 and ARM with glibc only",
         ))
@@ -145,7 +145,7 @@ mod platform {
 
     /// How many frames are written down at the most. What a handler is stuck in is among the innermost
     /// few; 32 reach from there to the handler through the frames that an unoptimised build has in between.
-    pub(super) const FRAMES: usize = 32;
+    pub(crate) const FRAMES: usize = 32;
 
     const SIGNAL: c_int = libc::SIGURG;
 
@@ -191,7 +191,7 @@ mod platform {
     /// Held by who asks: one thread is asked at a time.
     static ASKING: Mutex<()> = Mutex::new(());
 
-    pub(super) fn ask(thread: libc::pid_t, deadline: Instant) -> Result<Stack, NoStack> {
+    pub(crate) fn ask(thread: libc::pid_t, deadline: Instant) -> Result<Stack, NoStack> {
         let begun = Instant::now();
         let Some(_asking) = ASKING.try_lock_until(deadline) else {
             return Err(NoStack::Busy);
@@ -464,7 +464,7 @@ mod tests {
 
     use super::platform::FRAMES;
     use super::*;
-    use crate::engine::symbols;
+    use crate::os::symbols;
 
     /// A test that takes longer than this hangs.
     const LONG: Duration = Duration::from_secs(60);

@@ -13,7 +13,7 @@ use std::ptr::null_mut;
 use std::time::Instant;
 
 /// What turns the addresses into files and lines.
-pub(super) const HOW_TO_RESOLVE: &str =
+pub(crate) const HOW_TO_RESOLVE: &str =
     "files and lines: addr2line -Cfipe UNSTRIPPED_MODULE 0xOFFSET";
 
 /// The longest name that is printed, in bytes. Those of generic code can be kilobytes long.
@@ -21,7 +21,7 @@ const LONGEST_NAME: usize = 160;
 
 /// Says of each address where it is: `function (module+0xoffset)`, or as much of that as is known
 /// by `deadline`.
-pub(super) fn describe(addresses: &[usize], deadline: Instant) -> Vec<String> {
+pub(crate) fn describe(addresses: &[usize], deadline: Instant) -> Vec<String> {
     let text = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let mappings: Vec<Mapping<'_>> = text.lines().filter_map(Mapping::parse).collect();
     let mut lines: Vec<String> = addresses.iter().map(|it| format!("{it:#x}")).collect();

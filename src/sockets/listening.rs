@@ -9,7 +9,7 @@ use super::inherited::Inherited;
 use super::listener::{Accepted, Listener};
 use super::unix_path::SocketPath;
 
-pub(super) struct Listening {
+pub(crate) struct Listening {
     listeners: Vec<Listener>,
     accepting: bool,
     /// A successor listens, too, and accepts what this server does not.
@@ -22,7 +22,7 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    pub(super) fn new(listeners: Vec<Listener>, accepting: bool) -> Listening {
+    pub(crate) fn new(listeners: Vec<Listener>, accepting: bool) -> Listening {
         let mut listening = Listening {
             listeners,
             accepting: false,
@@ -39,19 +39,19 @@ impl Listening {
     }
 
     /// From now on connections are accepted.
-    pub(super) fn accept(&mut self) {
+    pub(crate) fn accept(&mut self) {
         self.accepting = true;
     }
 
     /// From now on the paths of unix sockets are this server's, which removes them if it has ended to
     /// listen.
-    pub(super) fn own_paths(&mut self) {
+    pub(crate) fn own_paths(&mut self) {
         self.listeners.iter_mut().for_each(Listener::own_path);
         self.left.drain(..).for_each(SocketPath::remove);
     }
 
     /// The sockets for a successor. Nothing changes for this server.
-    pub(super) fn hand_over(&self) -> io::Result<Vec<Inherited>> {
+    pub(crate) fn hand_over(&self) -> io::Result<Vec<Inherited>> {
         if self.closed {
             return Err(closed());
         }
@@ -61,7 +61,7 @@ impl Listening {
     /// The sockets that this process has bound itself, for a store that outlives it. The paths of unix
     /// sockets stay from now on.
     #[cfg(feature = "systemd")]
-    pub(super) fn store(&mut self) -> io::Result<Vec<Inherited>> {
+    pub(crate) fn store(&mut self) -> io::Result<Vec<Inherited>> {
         if self.closed {
             return Err(closed());
         }
@@ -76,7 +76,7 @@ impl Listening {
     }
 
     /// Sets whether the sockets are a successor's, who accepts.
-    pub(super) fn set_handed_over(&mut self, handed_over: bool) {
+    pub(crate) fn set_handed_over(&mut self, handed_over: bool) {
         self.handed_over = handed_over;
         match handed_over {
             true => self.listeners.iter_mut().for_each(Listener::leave_path),
@@ -84,12 +84,12 @@ impl Listening {
         }
     }
 
-    pub(super) fn is_handed_over(&self) -> bool {
+    pub(crate) fn is_handed_over(&self) -> bool {
         self.handed_over
     }
 
     /// Makes a connection to this server without any of its sockets.
-    pub(super) fn connect(&mut self) -> io::Result<OwnedFd> {
+    pub(crate) fn connect(&mut self) -> io::Result<OwnedFd> {
         if self.closed {
             return Err(closed());
         }
@@ -98,26 +98,26 @@ impl Listening {
         Ok(theirs.into())
     }
 
-    pub(super) fn take_given(&mut self) -> Vec<Accepted> {
+    pub(crate) fn take_given(&mut self) -> Vec<Accepted> {
         std::mem::take(&mut self.given)
     }
 
     /// The sockets on which connections are to be waited for.
-    pub(super) fn waited_for(&self) -> impl Iterator<Item = RawFd> + '_ {
+    pub(crate) fn waited_for(&self) -> impl Iterator<Item = RawFd> + '_ {
         let accepting = self.accepting && !self.handed_over;
         let listeners = self.listeners.iter().filter(move |_| accepting);
         listeners.map(Listener::as_raw_fd)
     }
 
     /// How many sockets have a queue of connections that is this server's to empty.
-    pub(super) fn own_queues(&self) -> usize {
+    pub(crate) fn own_queues(&self) -> usize {
         match self.accepting && !self.handed_over {
             true => self.listeners.len(),
             false => 0,
         }
     }
 
-    pub(super) fn accept_from(&self, index: usize) -> io::Result<Option<Accepted>> {
+    pub(crate) fn accept_from(&self, index: usize) -> io::Result<Option<Accepted>> {
         match self.listeners.get(index) {
             Some(listener) => listener.accept(),
             None => Ok(None),
@@ -125,7 +125,7 @@ impl Listening {
     }
 
     /// Ends listening, for good. Returns the connections that were given and not yet taken.
-    pub(super) fn close(&mut self) -> Vec<Accepted> {
+    pub(crate) fn close(&mut self) -> Vec<Accepted> {
         self.closed = true;
         let listeners = self.listeners.drain(..);
         self.left.extend(listeners.filter_map(Listener::end));
@@ -149,7 +149,8 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use crate::engine::{Call, Config, Engine, Host, Limit, ListenOptions, Listener, Message};
+    use crate::engine::{Call, Config, Engine, Host, Limit, Message};
+    use crate::sockets::listener::{ListenOptions, Listener};
 
     const LONG: Duration = Duration::from_secs(20);
 

@@ -28,7 +28,7 @@ pub(crate) fn name_of(address: &str) -> Option<String> {
 }
 
 /// The address that a name stands for; `None` if this crate has not made it.
-pub(super) fn address_of(name: &str) -> Option<String> {
+pub(crate) fn address_of(name: &str) -> Option<String> {
     let mut parts = name.strip_prefix(PREFIX)?.split('%');
     let mut address = parts.next()?.as_bytes().to_vec();
     for part in parts {

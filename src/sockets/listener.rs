@@ -13,11 +13,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::inherited::{inherited, Inherited, SYSTEMD};
-use super::peer::{PeerCredentials, PeerInfo};
-use super::socket_options;
 #[cfg(feature = "tls")]
-use super::tls::Encryption;
+use super::encryption::Encryption;
+use super::inherited::{inherited, Inherited, SYSTEMD};
+use super::options;
+use super::peer::{PeerCredentials, PeerInfo};
 use super::unix_path::{self, Access, SocketPath};
 use crate::logging;
 
@@ -134,15 +134,15 @@ enum Socket {
 }
 
 /// A connection that was accepted.
-pub(super) struct Accepted {
-    pub(super) socket: OwnedFd,
+pub(crate) struct Accepted {
+    pub(crate) socket: OwnedFd,
     /// The peer's address in the form of gRPC's naming document.
-    pub(super) peer: String,
-    pub(super) info: PeerInfo,
+    pub(crate) peer: String,
+    pub(crate) info: PeerInfo,
     /// How long the peer may leave unanswered what it is sent, if its listener says so.
-    pub(super) unanswered: Option<Duration>,
+    pub(crate) unanswered: Option<Duration>,
     #[cfg(feature = "tls")]
-    pub(super) encryption: Option<Arc<Encryption>>,
+    pub(crate) encryption: Option<Arc<Encryption>>,
 }
 
 impl Accepted {
@@ -168,7 +168,7 @@ impl Accepted {
         })
     }
 
-    pub(super) fn from_unix(socket: UnixStream) -> io::Result<Accepted> {
+    pub(crate) fn from_unix(socket: UnixStream) -> io::Result<Accepted> {
         socket.set_nonblocking(true)?;
         let credentials = PeerCredentials::of(&socket);
         Ok(Accepted {
@@ -184,7 +184,7 @@ impl Accepted {
 
 /// How many connections the kernel may keep until they are accepted. It takes less if
 /// `net.core.somaxconn` is less; 4096 is the default of that since Linux 5.4.
-pub(super) const QUEUE: libc::c_int = 4096;
+pub(crate) const QUEUE: libc::c_int = 4096;
 
 impl Listener {
     /// Listens at all addresses, with what the process was given as far as that fits.
@@ -239,7 +239,7 @@ impl Listener {
 
     /// Listens with default options.
     #[cfg(test)]
-    pub(super) fn bind_from(name: &str, given: &mut Vec<Inherited>) -> io::Result<Vec<Listener>> {
+    pub(crate) fn bind_from(name: &str, given: &mut Vec<Inherited>) -> io::Result<Vec<Listener>> {
         let options = ListenOptions::new(name.to_owned());
         let mut listeners = Vec::new();
         Listener::bind(&options, given, &mut listeners)?;
@@ -330,7 +330,7 @@ impl Listener {
     }
 
     /// Another descriptor of the socket, for a successor.
-    pub(super) fn hand_over(&self) -> io::Result<Inherited> {
+    pub(crate) fn hand_over(&self) -> io::Result<Inherited> {
         let socket = match &self.socket {
             Socket::Tcp(socket) => socket.try_clone()?.into(),
             Socket::Unix(socket) => socket.try_clone()?.into(),
@@ -345,7 +345,7 @@ impl Listener {
     }
 
     /// The path of a unix socket is to go with this listener, which says who may connect.
-    pub(super) fn own_path(&mut self) {
+    pub(crate) fn own_path(&mut self) {
         self.owns_path = !self.path_stays;
         if let (Some(access), Address::Unix(path)) = (self.access_then.take(), &self.address) {
             if let Err(error) = unix_path::allow(path, access) {
@@ -359,23 +359,23 @@ impl Listener {
 
     /// Whether the process was given the socket.
     #[cfg(feature = "systemd")]
-    pub(super) fn is_inherited(&self) -> bool {
+    pub(crate) fn is_inherited(&self) -> bool {
         self.is_inherited
     }
 
     /// The path of a unix socket is to outlive the process.
     #[cfg(feature = "systemd")]
-    pub(super) fn keep_path(&mut self) {
+    pub(crate) fn keep_path(&mut self) {
         (self.owns_path, self.path_stays) = (false, true);
     }
 
     /// Somebody else listens at the path of a unix socket when this listener is gone.
-    pub(super) fn leave_path(&mut self) {
+    pub(crate) fn leave_path(&mut self) {
         self.owns_path = false;
     }
 
     /// Ends listening. Returns the path that is left to somebody else, who may not come.
-    pub(super) fn end(self) -> Option<SocketPath> {
+    pub(crate) fn end(self) -> Option<SocketPath> {
         let is_left = !self.owns_path && !self.path_stays;
         self.path.clone().filter(|_| is_left)
     }
@@ -384,7 +384,7 @@ impl Listener {
         &self.address
     }
 
-    pub(super) fn as_raw_fd(&self) -> RawFd {
+    pub(crate) fn as_raw_fd(&self) -> RawFd {
         match &self.socket {
             Socket::Tcp(socket) => socket.as_raw_fd(),
             Socket::Unix(socket) => socket.as_raw_fd(),
@@ -399,7 +399,7 @@ impl Listener {
     }
 
     /// The next connection; `None` if there is none at the moment.
-    pub(super) fn accept(&self) -> io::Result<Option<Accepted>> {
+    pub(crate) fn accept(&self) -> io::Result<Option<Accepted>> {
         let accepted = match &self.socket {
             Socket::Tcp(listener) => listener
                 .accept()
@@ -514,7 +514,7 @@ fn socket_path(address: &Address) -> Option<SocketPath> {
 }
 
 /// Listens with room for so many connections that nobody has accepted.
-pub(super) fn listen(socket: &impl AsRawFd, queue: libc::c_int) -> io::Result<()> {
+pub(crate) fn listen(socket: &impl AsRawFd, queue: libc::c_int) -> io::Result<()> {
     // SAFETY: a system call on a socket that is open.
     match unsafe { libc::listen(socket.as_raw_fd(), queue) } {
         0 => Ok(()),
@@ -539,7 +539,7 @@ fn probe(socket: &TcpStream, keepalive: TcpKeepalive) {
         ),
     ];
     for (level, name, value) in options {
-        let _ = socket_options::set(socket, level, name, value);
+        let _ = options::set(socket, level, name, value);
     }
 }
 
@@ -777,7 +777,7 @@ mod tests {
         Listener::bind(&options, &mut Vec::new(), &mut listeners).unwrap();
         let _client = TcpStream::connect(listeners[0].address().to_string()).unwrap();
         let accepted = listeners[0].accept().unwrap().unwrap();
-        let get = |level, name| socket_options::get(&accepted.socket, level, name).unwrap();
+        let get = |level, name| options::get(&accepted.socket, level, name).unwrap();
         assert_eq!(get(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
         assert_eq!(get(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), 30);
         assert_eq!(get(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), 7);

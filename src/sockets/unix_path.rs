@@ -23,14 +23,14 @@ pub(crate) struct Access {
 
 /// A socket at a path.
 #[derive(Clone, Debug)]
-pub(super) struct SocketPath {
+pub(crate) struct SocketPath {
     path: PathBuf,
     identity: Identity,
 }
 
 impl SocketPath {
     /// `None` if no socket is there.
-    pub(super) fn of(path: &Path) -> Option<SocketPath> {
+    pub(crate) fn of(path: &Path) -> Option<SocketPath> {
         let identity = identity(path)?;
         Some(SocketPath {
             path: path.into(),
@@ -39,7 +39,7 @@ impl SocketPath {
     }
 
     /// Does nothing if another socket has been put there since.
-    pub(super) fn remove(self) {
+    pub(crate) fn remove(self) {
         if identity(&self.path) == Some(self.identity) {
             let _ = fs::remove_file(self.path);
         }
@@ -66,7 +66,7 @@ fn identity(path: &Path) -> Option<Identity> {
 }
 
 /// Listens at a path. A socket that lies there and on which nobody listens is removed.
-pub(super) fn bind(path: &Path, access: Access, queue: libc::c_int) -> io::Result<UnixListener> {
+pub(crate) fn bind(path: &Path, access: Access, queue: libc::c_int) -> io::Result<UnixListener> {
     // Of two servers that start, the second would take the first one's socket for abandoned before
     // that listens.
     let _lock = Lock::of(path)?;
@@ -89,7 +89,7 @@ pub(super) fn bind(path: &Path, access: Access, queue: libc::c_int) -> io::Resul
 }
 
 /// Whether this is who may connect to the socket at a path.
-pub(super) fn is_allowed(path: &Path, access: Access) -> io::Result<bool> {
+pub(crate) fn is_allowed(path: &Path, access: Access) -> io::Result<bool> {
     if access == Access::default() {
         return Ok(true);
     }
@@ -99,7 +99,7 @@ pub(super) fn is_allowed(path: &Path, access: Access) -> io::Result<bool> {
 }
 
 /// Sets who may connect to the socket at a path.
-pub(super) fn allow(path: &Path, access: Access) -> io::Result<()> {
+pub(crate) fn allow(path: &Path, access: Access) -> io::Result<()> {
     if is_allowed(path, access)? {
         return Ok(());
     }

@@ -12,13 +12,13 @@ use super::memory::Usage;
 use super::queue::{Check, Event};
 use super::requests::Arrival;
 use super::roster::{Beginning, Decision, Leaving, Next, Outlook};
-use super::stack::Thread;
-use super::symbols;
 use super::{
     Method, Running, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, SHUTTING_DOWN,
     UNIMPLEMENTED,
 };
 use crate::logging;
+use crate::os::stack::Thread;
+use crate::os::symbols;
 
 /// A call that is to be run.
 pub(super) struct Job {

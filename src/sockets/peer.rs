@@ -18,7 +18,7 @@ pub(crate) struct PeerInfo {
 }
 
 impl PeerInfo {
-    pub(super) fn with(credentials: Option<PeerCredentials>) -> PeerInfo {
+    pub(crate) fn with(credentials: Option<PeerCredentials>) -> PeerInfo {
         PeerInfo {
             credentials,
             #[cfg(feature = "tls")]
@@ -43,7 +43,7 @@ pub struct PeerCredentials {
 
 impl PeerCredentials {
     /// Of a unix socket's peer.
-    pub(super) fn of(socket: &impl AsRawFd) -> Option<PeerCredentials> {
+    pub(crate) fn of(socket: &impl AsRawFd) -> Option<PeerCredentials> {
         let mut found = libc::ucred {
             pid: 0,
             uid: 0,
@@ -69,12 +69,12 @@ impl PeerCredentials {
 }
 
 /// The name by which C-core knows a connection: its peer's address and its number.
-pub(super) fn numbered(peer: &str, number: u64) -> String {
+pub(crate) fn numbered(peer: &str, number: u64) -> String {
     format!("{peer}{BEFORE_NUMBER}{number}")
 }
 
 /// The parts of what [`numbered`] has made.
-pub(super) fn address_and_number(numbered: &str) -> (&str, Option<u64>) {
+pub(crate) fn address_and_number(numbered: &str) -> (&str, Option<u64>) {
     match numbered.rsplit_once(BEFORE_NUMBER) {
         Some((peer, number)) => (peer, number.parse().ok()),
         None => (numbered, None),

@@ -16,12 +16,12 @@ use std::sync::OnceLock;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::listener::Address;
-use super::socket_options;
+use super::options;
 use super::stored;
 use crate::logging;
 
 /// How addresses begin that stand for what systemd has passed.
-pub(super) const SYSTEMD: &str = "systemd:";
+pub(crate) const SYSTEMD: &str = "systemd:";
 
 /// The first descriptor that systemd passes: `SD_LISTEN_FDS_START`.
 const FIRST: RawFd = 3;
@@ -156,12 +156,12 @@ impl Inherited {
     /// # Errors
     ///
     /// If it is anything else than a listening stream socket of a known family.
-    pub(super) fn address(&self) -> io::Result<Address> {
+    pub(crate) fn address(&self) -> io::Result<Address> {
         let wrong = |what: &str| {
             let message = format!("{}, which was passed to this process, {what}", self.name);
             io::Error::new(io::ErrorKind::InvalidInput, message)
         };
-        let option = |name| socket_options::get(&self.socket, libc::SOL_SOCKET, name);
+        let option = |name| options::get(&self.socket, libc::SOL_SOCKET, name);
         let Ok(family) = option(libc::SO_DOMAIN) else {
             return Err(wrong("is no socket"));
         };

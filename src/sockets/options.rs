@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 
 use libc::{c_int, socklen_t};
 
-pub(super) fn get(socket: &impl AsRawFd, level: c_int, name: c_int) -> io::Result<c_int> {
+pub(crate) fn get(socket: &impl AsRawFd, level: c_int, name: c_int) -> io::Result<c_int> {
     let mut value: c_int = 0;
     let mut length = size_of::<c_int>() as socklen_t;
     let to = (&raw mut value).cast();
@@ -16,7 +16,7 @@ pub(super) fn get(socket: &impl AsRawFd, level: c_int, name: c_int) -> io::Resul
     }
 }
 
-pub(super) fn set(
+pub(crate) fn set(
     socket: &impl AsRawFd,
     level: c_int,
     name: c_int,

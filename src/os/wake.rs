@@ -4,10 +4,10 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// An eventfd: any number of wakes before the sleeper looks are one.
-pub(super) struct Wake(OwnedFd);
+pub(crate) struct Wake(OwnedFd);
 
 impl Wake {
-    pub(super) fn new() -> io::Result<Wake> {
+    pub(crate) fn new() -> io::Result<Wake> {
         // SAFETY: a system call; its result is checked and owned.
         match unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) } {
             -1 => Err(io::Error::last_os_error()),
@@ -16,7 +16,7 @@ impl Wake {
         }
     }
 
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let one = 1u64;
         // SAFETY: writes eight bytes. It fails only when the counter is full, and
         // then the sleeper is awake anyway.
@@ -24,13 +24,13 @@ impl Wake {
     }
 
     /// Makes the next `poll` wait again.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let mut count = 0u64;
         // SAFETY: reads eight bytes, or nothing.
         unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), 8) };
     }
 
-    pub(super) fn as_raw_fd(&self) -> RawFd {
+    pub(crate) fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 }
