@@ -113,7 +113,7 @@ pub use protobuf;
 #[cfg(feature = "server")]
 pub use self::{
     server::*,
-    sockets::{listener::Address, peer::PeerCredentials},
+    sockets::{address::Address, peer::PeerCredentials},
     upgrade::{Upgrade, UpgradeError},
 };
 

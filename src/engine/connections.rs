@@ -15,6 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::drain::{Patience, Stage, Step, Watch, LAST_WORDS};
+use super::peer_name::{self, numbered};
 use super::shim::{
     self, touchdown_connection_finish, touchdown_connection_look, touchdown_connection_reference,
     touchdown_connection_release, touchdown_server_add_connection, ConnectionEvents,
@@ -23,9 +24,9 @@ use super::shim::{
 #[cfg(feature = "tls")]
 use super::tls;
 use crate::os::wake::Wake;
-use crate::sockets::listener::Accepted;
+use crate::sockets::accepted::Accepted;
 use crate::sockets::options as socket_options;
-use crate::sockets::peer::{numbered, PeerInfo};
+use crate::sockets::peer::PeerInfo;
 
 /// How long a connection that is closing waits for its peer to close too, without
 /// a sign of life from there: the default of nginx's `lingering_timeout`.
@@ -221,14 +222,15 @@ impl Connections {
                 connections: Arc::clone(self),
             })
         };
+        let peer = peer_name::address(accepted.peer);
         let (tls, session) = match () {
             #[cfg(feature = "tls")]
-            () => tls::session(accepted.encryption, &accepted.peer, info),
+            () => tls::session(accepted.encryption, &peer, info),
             #[cfg(not(feature = "tls"))]
             () => (ptr::null(), ptr::null_mut()),
         };
         // Calls find their connection again by the number.
-        let peer = CString::new(numbered(&accepted.peer, number)).expect("no zeros in an address");
+        let peer = CString::new(numbered(&peer, number)).expect("no zeros in an address");
         // SAFETY: the server is not shut down before the thread that accepts has
         // ended, and this is that thread; the socket, the ticket and the session are given away.
         unsafe {

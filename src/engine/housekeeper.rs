@@ -10,11 +10,12 @@ use super::connections::Cut;
 use super::drain::{Calls, Patience};
 use super::memory::{self, Due, Usage};
 use super::roster::{Beginning, Watched, TICK};
-use super::{poll, Shared};
+use super::{peer_name, poll, Shared};
 use crate::logging;
 use crate::os::wake::Wake;
 use crate::running_time::{RunningTime, SLICE};
-use crate::sockets::listener::{Accepted, QUEUE};
+use crate::sockets::accepted::Accepted;
+use crate::sockets::listener::QUEUE;
 
 /// How often to look whether the peers' kernels have acknowledged the last
 /// bytes, when that is all there is to wait for. No event says so. The longer it takes, the less often: each
@@ -312,7 +313,7 @@ impl Housekeeper<'_> {
             return self.report(|| {
                 format!(
                     "the limit of {limit} connections is reached: closing new ones, this one from {}",
-                    accepted.peer
+                    peer_name::address(accepted.peer)
                 )
             });
         }

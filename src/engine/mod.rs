@@ -13,6 +13,7 @@ mod housekeeper;
 mod library;
 mod memory;
 mod pace;
+mod peer_name;
 mod poll;
 mod queue;
 mod requests;
@@ -59,9 +60,10 @@ use self::timers::Timers;
 use crate::logging;
 use crate::os::wake::Wake;
 use crate::running_time::{RunningTime, SLICE};
+use crate::sockets::address::Address;
 use crate::sockets::inherited::Inherited;
-use crate::sockets::listener::{Address, Listener};
-use crate::sockets::listening::Listening;
+use crate::sockets::listener::Listener;
+use crate::sockets::listeners::Listeners;
 
 /// The status codes that the engine gives by itself.
 const CANCELLED: i32 = 1;
@@ -276,7 +278,7 @@ struct Shared {
     timers: Timers,
     heap: Heap,
     connections: Arc<Connections>,
-    listening: Mutex<Listening>,
+    listening: Mutex<Listeners>,
     wake: Arc<Wake>,
     host: Arc<dyn Host>,
     threads: Mutex<Threads>,
@@ -627,7 +629,7 @@ impl Engine {
             timers: Timers::new(Arc::clone(&wake)),
             heap: Heap::default(),
             connections: Arc::new(Connections::new(Arc::clone(&wake))),
-            listening: Mutex::new(Listening::new(config.listeners, config.accepting)),
+            listening: Mutex::new(Listeners::new(config.listeners, config.accepting)),
             wake,
             host,
             threads: Mutex::default(),

@@ -18,7 +18,7 @@ use crate::lifecycle::{
 };
 
 use crate::logging;
-use crate::sockets::listener::{ListenOptions, Listener};
+use crate::sockets::{bind::bind_all, listener::ListenOptions};
 #[cfg(feature = "systemd")]
 use crate::systemd::Notify;
 use crate::upgrade::Upgrade;
@@ -528,7 +528,7 @@ impl ServerBuilder {
         let wanted = self.listens.into_iter().map(Listen::into_options);
         let wanted: Vec<ListenOptions> = wanted.collect::<Result<_, _>>()?;
         descriptors::check_room(wanted.len(), connections).map_err(StartError::Engine)?;
-        let listeners = Listener::bind_all(&wanted)
+        let listeners = bind_all(&wanted)
             .map_err(|(address, source)| StartError::Listen { address, source })?;
         let name = match (self.name, listeners.first()) {
             (Some(name), _) => name,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::sockets::listener::{ListenOptions, TcpKeepalive};
+use crate::sockets::{accepted::TcpKeepalive, listener::ListenOptions};
 
 use super::builder::StartError;
 

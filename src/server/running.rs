@@ -15,8 +15,8 @@ use super::health::Health;
 use super::service::DrainPolicy;
 use super::smoke_test::{self, SmokeTest};
 use crate::logging;
+use crate::sockets::address::Address;
 use crate::sockets::inherited::Inherited;
-use crate::sockets::listener::Address;
 use crate::upgrade::Part;
 
 /// How long the stacks of handlers that do not return are looked for: some milliseconds do,
