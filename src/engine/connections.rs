@@ -15,6 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::drain::{Patience, Stage, Step, Watch, LAST_WORDS};
+use super::observer::{Connection, Observer};
 use super::shim::{
     self, touchdown_connection_finish, touchdown_connection_look, touchdown_connection_reference,
     touchdown_connection_release, touchdown_server_add_connection, ConnectionEvents,
@@ -48,6 +49,7 @@ pub(super) struct Connections {
     /// pairs with it.
     descriptor_wanted: AtomicBool,
     wake: Arc<Wake>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 struct Open {
@@ -74,6 +76,8 @@ struct Socket {
     info: Arc<PeerInfo>,
     /// When it was shut down, in the drain.
     shut_down: Option<Duration>,
+    /// The peer's address, for an observer.
+    peer: Option<Box<str>>,
 }
 
 /// C-core's side of a connection.
@@ -163,7 +167,7 @@ const EVENTS: ConnectionEvents = ConnectionEvents {
 };
 
 impl Connections {
-    pub(super) fn new(wake: Arc<Wake>) -> Connections {
+    pub(super) fn new(wake: Arc<Wake>, observer: Option<Arc<dyn Observer>>) -> Connections {
         Connections {
             open: Mutex::new(Open {
                 sockets: HashMap::new(),
@@ -175,6 +179,7 @@ impl Connections {
             count: AtomicUsize::new(0),
             descriptor_wanted: AtomicBool::new(false),
             wake,
+            observer,
         }
     }
 
@@ -198,6 +203,7 @@ impl Connections {
     ) {
         let unanswered = accepted.unanswered.unwrap_or(shared.unanswered_limit);
         limit_unanswered(&accepted.socket, unanswered);
+        let encrypted = accepted.is_encrypted();
         let fd = accepted.socket.into_raw_fd();
         let number;
         let info = Arc::new(accepted.info);
@@ -213,6 +219,10 @@ impl Connections {
                 watch: Watch::default(),
                 info: Arc::clone(&info),
                 shut_down: None,
+                peer: self
+                    .observer
+                    .as_ref()
+                    .map(|_| accepted.peer.as_str().into()),
             };
             open.sockets.insert(number, socket);
             self.count.store(open.sockets.len(), Ordering::Relaxed);
@@ -221,9 +231,17 @@ impl Connections {
                 connections: Arc::clone(self),
             })
         };
+        self.tell(Connection::Opened {
+            number,
+            peer: &accepted.peer,
+            encrypted,
+        });
         let (tls, session) = match () {
             #[cfg(feature = "tls")]
-            () => tls::session(accepted.encryption, &accepted.peer, info),
+            () => {
+                let observer = self.observer.clone();
+                tls::session(accepted.encryption, &accepted.peer, info, observer)
+            }
             #[cfg(not(feature = "tls"))]
             () => (ptr::null(), ptr::null_mut()),
         };
@@ -465,7 +483,7 @@ impl Connections {
     fn remove(&self, number: u64, lost: u32) {
         let mut open = self.open.lock();
         let removed = open.sockets.remove(&number);
-        let not_answers = removed.map_or(0, |it| it.watch.not_answers());
+        let not_answers = removed.as_ref().map_or(0, |it| it.watch.not_answers());
         if lost > 0 && open.draining && open.cut.insert(number, 0).is_none() {
             open.lost += Cut {
                 connections: 1,
@@ -475,10 +493,20 @@ impl Connections {
         let left = open.sockets.len();
         self.count.store(left, Ordering::Relaxed);
         drop(open);
+        if let Some(peer) = removed.as_ref().and_then(|it| it.peer.as_deref()) {
+            self.tell(Connection::Closed { number, peer });
+        }
         let is_wanted = self.descriptor_wanted.swap(false, Ordering::Relaxed);
         // A drain waits for the last.
         if left == 0 || is_wanted {
             self.wake.wake();
+        }
+    }
+
+    /// Tells the observer, if there is one.
+    pub(super) fn tell(&self, event: Connection<'_>) {
+        if let Some(observer) = &self.observer {
+            observer.connection(event);
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::connections::Cut;
 use super::drain::{Calls, Patience};
 use super::memory::{self, Due, Usage};
+use super::observer::{Connection, TurnedAway};
 use super::roster::{Beginning, Watched, TICK};
 use super::{poll, Shared};
 use crate::logging;
@@ -273,9 +274,17 @@ impl Housekeeper<'_> {
     fn shed(&mut self, index: usize) -> io::Result<bool> {
         self.reserve = None;
         let accepted = self.shared.listening.lock().accept_from(index);
+        if let Ok(Some(accepted)) = &accepted {
+            self.turn_away(&accepted.peer, TurnedAway::NoDescriptor);
+        }
         let accepted = accepted.map(|it| it.is_some());
         self.refill_reserve();
         accepted
+    }
+
+    fn turn_away(&self, peer: &str, why: TurnedAway) {
+        let event = Connection::Refused { peer, why };
+        self.shared.connections.tell(event);
     }
 
     fn refill_reserve(&mut self) {
@@ -309,6 +318,7 @@ impl Housekeeper<'_> {
             // Closing tells the client at once; leaving it in the kernel's
             // queue would let it wait for nothing.
             let limit = self.limit;
+            self.turn_away(&accepted.peer, TurnedAway::LimitReached);
             return self.report(|| {
                 format!(
                     "the limit of {limit} connections is reached: closing new ones, this one from {}",

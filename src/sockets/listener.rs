@@ -146,6 +146,14 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
+    /// Whether TLS is spoken on it.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.encryption.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     fn from_tcp(socket: TcpStream, peer: SocketAddr, options: &TcpOptions) -> io::Result<Accepted> {
         socket.set_nonblocking(true)?;
         // Replies are written whole; waiting for more to send only delays them.

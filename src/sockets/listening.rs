@@ -149,7 +149,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use crate::engine::{Call, Config, Engine, Host, Limit, Message};
+    use crate::engine::{Call, Config, Engine, Host, Landed, Limit, Message};
     use crate::sockets::listener::{ListenOptions, Listener};
 
     const LONG: Duration = Duration::from_secs(20);
@@ -164,7 +164,7 @@ mod tests {
         fn arrived(&self) {}
         fn run(&self, _: &Arc<Call>, _: Option<Message>) {}
         fn refused(&self, _: &Arc<Call>) {}
-        fn landed(&self, _: &Arc<Call>) {}
+        fn landed(&self, _: &Arc<Call>, _: Landed) {}
         fn in_flight(&self) -> usize {
             0
         }
