@@ -211,6 +211,11 @@ impl Outgoing {
         Outgoing(unsafe { grpc_slice_from_copied_buffer(bytes.as_ptr().cast(), bytes.len()) })
     }
 
+    /// The size in bytes.
+    pub(crate) fn len(&self) -> usize {
+        bytes(&self.0).len()
+    }
+
     #[cfg(test)]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         bytes(&self.0)

@@ -15,6 +15,7 @@
 //! has to wait. It may as well be told to a thread that holds another call's lock, at
 //! work for C-core; so it takes none but `signal`, which nobody holds while calling C-core.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void, CStr};
@@ -34,6 +35,7 @@ use grpcio_sys::{
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::bytes::{bytes, Compression, Message, Outgoing};
+use super::observer::{Record, Refusal};
 use super::peer_name::address_and_number;
 use super::queue::{call_tag, drop_call_tag, take_call_tag};
 use super::shim::{
@@ -181,6 +183,11 @@ pub(crate) struct Call {
     connection: OnceLock<u64>,
     deadline: gpr_timespec,
     metadata: grpc_metadata_array,
+    /// If there is an observer.
+    record: Option<Box<Record>>,
+    /// What the host keeps with the call, once it needs to.
+    #[allow(dead_code)]
+    context: OnceLock<Context>,
     flags: AtomicU32,
     /// Written by C-core until the event of the watch, or of the finish that
     /// contains it.
@@ -196,6 +203,8 @@ pub(crate) struct Call {
     signal: Mutex<()>,
     changed: Condvar,
 }
+
+pub(crate) type Context = Box<dyn Any + Send + Sync>;
 
 pub(crate) type Epilogue = Box<dyn FnOnce(Ending<'_>) + Send>;
 
@@ -256,6 +265,7 @@ impl Call {
         streaming: bool,
         deadline: gpr_timespec,
         metadata: grpc_metadata_array,
+        record: Option<Record>,
     ) -> Arc<Call> {
         Arc::new(Call {
             raw,
@@ -265,6 +275,8 @@ impl Call {
             connection: OnceLock::new(),
             deadline,
             metadata,
+            record: record.map(Box::new),
+            context: OnceLock::new(),
             flags: AtomicU32::new(0),
             close_cancelled: UnsafeCell::new(0),
             received: UnsafeCell::new(ptr::null_mut()),
@@ -285,8 +297,44 @@ impl Call {
     pub(crate) fn path(&self) -> &str {
         match self.method {
             Some(method) => &self.shared.methods[method as usize].path,
-            None => "an unknown method",
+            None => {
+                let path = self.record().and_then(Record::unknown);
+                path.unwrap_or("an unknown method")
+            }
         }
+    }
+
+    /// What is kept for an observer; `None` if there is none.
+    pub(crate) fn record(&self) -> Option<&Record> {
+        self.record.as_deref()
+    }
+
+    /// When it arrived, if there is an observer.
+    pub(super) fn arrived_at(&self) -> Option<Instant> {
+        self.record().map(Record::arrived_at)
+    }
+
+    pub(super) fn note_begun(&self, now: Instant) {
+        if let Some(record) = self.record() {
+            record.begun(now);
+        }
+    }
+
+    /// What the host keeps with the call. It is dropped with the last reference to it, which may be on any thread.
+    #[allow(dead_code)]
+    pub(crate) fn context(&self) -> &OnceLock<Context> {
+        &self.context
+    }
+
+    /// Whether the host's counts leave the call out; see [`Method::prompt`](super::Method::prompt).
+    pub(crate) fn is_prompt(&self) -> bool {
+        self.shared.is_prompt(self)
+    }
+
+    /// Whether the caller or the handler may send more than one message.
+    #[allow(dead_code)]
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.streaming
     }
 
     /// The caller's address, as a URI of gRPC: `ipv4:127.0.0.1:4711`.
@@ -556,6 +604,12 @@ impl Call {
             self.handled(before, done);
             return false;
         }
+        if let Some(record) = self.record() {
+            record.ended(ending.code);
+            if let Some(message) = message {
+                record.sent(message.len());
+            }
+        }
         if self.is_draining() && self.shared.is_prompt(self) {
             self.end_without_answer();
         }
@@ -668,7 +722,10 @@ impl Call {
     }
 
     /// Ends a call that no handler has seen. Says whether it had not ended.
-    pub(super) fn refuse(self: &Arc<Self>, ending: Ending<'_>) -> bool {
+    pub(super) fn refuse(self: &Arc<Self>, why: Refusal, ending: Ending<'_>) -> bool {
+        if let Some(record) = self.record() {
+            record.refused(why);
+        }
         let was_open = self.finish_as(None, ending, Handled::Yes, REFUSED);
         self.returned();
         was_open
@@ -685,13 +742,17 @@ impl Call {
         let abandoned = self
             .flags
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
-        abandoned.is_ok() && {
+        abandoned.is_ok_and(|before| {
+            // One that is just being refused lands so.
+            if before & REFUSED == 0 {
+                self.shared.ended(self, Landed::Abandoned);
+            }
             self.give_up();
             self.end_without_answer();
             // A stop during start-up has told nobody before.
             self.cancel(TOLD);
             true
-        }
+        })
     }
 
     /// Ends the call over its handler's head, because its time in the drain is over, and tells the
@@ -753,7 +814,7 @@ impl Call {
     /// Whether the call lands on a connection that was cut before; and then whether its answer has not arrived.
     fn is_on_cut_connection(&self) -> Option<bool> {
         let connections = &self.shared.connections;
-        if !self.is_draining() || !connections.were_some_cut() {
+        if !self.is_draining() || self.is_prompt() || !connections.were_some_cut() {
             return None;
         }
         self.note_connection();
@@ -891,6 +952,9 @@ impl Call {
         let ops = [headers.op(), op];
         let first = usize::from(before & HEADERS_SENT != 0);
         if start(&ops[first..]) {
+            if let Some(record) = self.record() {
+                record.sent(message.len());
+            }
             Ok(())
         } else {
             self.flags.fetch_or(SEND_FAILED, Ordering::AcqRel);
@@ -914,6 +978,9 @@ impl Call {
                     .fetch_and(!(RECEIVED | RECEIVING), Ordering::AcqRel);
                 // SAFETY: C-core has written it, and this thread has taken the flag away.
                 if let Some(message) = unsafe { Message::from_raw(*self.received.get()) } {
+                    if let Some(record) = self.record() {
+                        record.received(message.len());
+                    }
                     return Received::Message(message);
                 }
                 stream.received_all = Some(flags & RECEIVE_FAILED == 0);

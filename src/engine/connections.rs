@@ -15,6 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::drain::{Patience, Stage, Step, Watch, LAST_WORDS};
+use super::observer::{Connection, Observer};
 use super::peer_name::{self, numbered};
 use super::shim::{
     self, touchdown_connection_finish, touchdown_connection_look, touchdown_connection_reference,
@@ -49,6 +50,7 @@ pub(super) struct Connections {
     /// pairs with it.
     descriptor_wanted: AtomicBool,
     wake: Arc<Wake>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 struct Open {
@@ -75,6 +77,8 @@ struct Socket {
     info: Arc<PeerInfo>,
     /// When it was shut down, in the drain.
     shut_down: Option<Duration>,
+    /// The peer's address, for an observer.
+    peer: Option<Box<str>>,
 }
 
 /// C-core's side of a connection.
@@ -164,7 +168,7 @@ const EVENTS: ConnectionEvents = ConnectionEvents {
 };
 
 impl Connections {
-    pub(super) fn new(wake: Arc<Wake>) -> Connections {
+    pub(super) fn new(wake: Arc<Wake>, observer: Option<Arc<dyn Observer>>) -> Connections {
         Connections {
             open: Mutex::new(Open {
                 sockets: HashMap::new(),
@@ -176,6 +180,7 @@ impl Connections {
             count: AtomicUsize::new(0),
             descriptor_wanted: AtomicBool::new(false),
             wake,
+            observer,
         }
     }
 
@@ -199,6 +204,8 @@ impl Connections {
     ) {
         let unanswered = accepted.unanswered.unwrap_or(shared.unanswered_limit);
         limit_unanswered(&accepted.socket, unanswered);
+        let encrypted = accepted.is_encrypted();
+        let peer = peer_name::address(accepted.peer);
         let fd = accepted.socket.into_raw_fd();
         let number;
         let info = Arc::new(accepted.info);
@@ -214,6 +221,7 @@ impl Connections {
                 watch: Watch::default(),
                 info: Arc::clone(&info),
                 shut_down: None,
+                peer: self.observer.as_ref().map(|_| peer.as_str().into()),
             };
             open.sockets.insert(number, socket);
             self.count.store(open.sockets.len(), Ordering::Relaxed);
@@ -222,10 +230,17 @@ impl Connections {
                 connections: Arc::clone(self),
             })
         };
-        let peer = peer_name::address(accepted.peer);
+        self.tell(Connection::Opened {
+            number,
+            peer: &peer,
+            encrypted,
+        });
         let (tls, session) = match () {
             #[cfg(feature = "tls")]
-            () => tls::session(accepted.encryption, &peer, info),
+            () => {
+                let observer = self.observer.clone();
+                tls::session(accepted.encryption, &peer, info, observer)
+            }
             #[cfg(not(feature = "tls"))]
             () => (ptr::null(), ptr::null_mut()),
         };
@@ -467,7 +482,7 @@ impl Connections {
     fn remove(&self, number: u64, lost: u32) {
         let mut open = self.open.lock();
         let removed = open.sockets.remove(&number);
-        let not_answers = removed.map_or(0, |it| it.watch.not_answers());
+        let not_answers = removed.as_ref().map_or(0, |it| it.watch.not_answers());
         if lost > 0 && open.draining && open.cut.insert(number, 0).is_none() {
             open.lost += Cut {
                 connections: 1,
@@ -477,10 +492,20 @@ impl Connections {
         let left = open.sockets.len();
         self.count.store(left, Ordering::Relaxed);
         drop(open);
+        if let Some(peer) = removed.as_ref().and_then(|it| it.peer.as_deref()) {
+            self.tell(Connection::Closed { number, peer });
+        }
         let is_wanted = self.descriptor_wanted.swap(false, Ordering::Relaxed);
         // A drain waits for the last.
         if left == 0 || is_wanted {
             self.wake.wake();
+        }
+    }
+
+    /// Tells the observer, if there is one.
+    pub(super) fn tell(&self, event: Connection<'_>) {
+        if let Some(observer) = &self.observer {
+            observer.connection(event);
         }
     }
 

@@ -2,6 +2,7 @@
 //! limit, and takes the connections down.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::connections::Cut;
 use super::drain::{Calls, Patience};
 use super::memory::{self, Due, Usage};
+use super::observer::{Connection, TurnedAway};
 use super::roster::{Beginning, Watched, TICK};
 use super::{peer_name, poll, Shared};
 use crate::logging;
@@ -274,9 +276,18 @@ impl Housekeeper<'_> {
     fn shed(&mut self, index: usize) -> io::Result<bool> {
         self.reserve = None;
         let accepted = self.shared.listening.lock().accept_from(index);
+        if let Ok(Some(accepted)) = &accepted {
+            self.turn_away(accepted.peer, TurnedAway::NoDescriptor);
+        }
         let accepted = accepted.map(|it| it.is_some());
         self.refill_reserve();
         accepted
+    }
+
+    fn turn_away(&self, peer: Option<SocketAddr>, why: TurnedAway) {
+        let peer = &peer_name::address(peer);
+        let event = Connection::Refused { peer, why };
+        self.shared.connections.tell(event);
     }
 
     fn refill_reserve(&mut self) {
@@ -310,6 +321,7 @@ impl Housekeeper<'_> {
             // Closing tells the client at once; leaving it in the kernel's
             // queue would let it wait for nothing.
             let limit = self.limit;
+            self.turn_away(accepted.peer, TurnedAway::LimitReached);
             return self.report(|| {
                 format!(
                     "the limit of {limit} connections is reached: closing new ones, this one from {}",

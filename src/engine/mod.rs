@@ -12,6 +12,8 @@ mod drain;
 mod housekeeper;
 mod library;
 mod memory;
+#[allow(dead_code)]
+mod observer;
 mod pace;
 mod peer_name;
 mod poll;
@@ -44,6 +46,8 @@ pub(crate) use self::bytes::{Compression, Message, Outgoing};
 pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, SendError, Wait};
 pub(crate) use self::drain::Times as DrainTimes;
 pub(crate) use self::memory::bound_arenas;
+#[allow(unused_imports)]
+pub(crate) use self::observer::{Connection, Moved, Observer, Record, Refusal, TurnedAway};
 pub(crate) use self::server::quarter_of_memory;
 
 use self::connections::Connections;
@@ -111,7 +115,12 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn refused(&self, call: &Arc<Call>);
 
     /// A call has landed: its status is with the kernel and nobody works on it.
-    fn landed(&self, call: &Arc<Call>);
+    fn landed(&self, call: &Arc<Call>, landed: Landed);
+
+    /// Who is told of each call and connection; asked once, at the start.
+    fn observer(&self) -> Option<Arc<dyn Observer>> {
+        None
+    }
 
     /// How many calls are in flight.
     fn in_flight(&self) -> usize;
@@ -281,6 +290,7 @@ struct Shared {
     listening: Mutex<Listeners>,
     wake: Arc<Wake>,
     host: Arc<dyn Host>,
+    observer: Option<Arc<dyn Observer>>,
     threads: Mutex<Threads>,
     /// Signalled when the last thread of the engine is about to end.
     all_ended: Condvar,
@@ -326,13 +336,28 @@ impl Shared {
     fn landed(&self, call: &Arc<Call>) {
         if self.is_prompt(call) {
             self.prompt_calls.fetch_sub(1, Ordering::Relaxed);
+            if self.observer.is_some() {
+                self.ended(call, call.outcome());
+            }
             return;
         }
-        self.host.landed(call);
+        let landed = call.outcome();
+        // One that was abandoned has ended then.
+        if landed != Landed::Abandoned {
+            self.ended(call, landed);
+        }
+        self.host.landed(call, landed);
         // Pairs with the store in `Engine::drain`: either that sees the count that
         // `landed` has just changed, or this sees the flag.
         if self.leaving.load(Ordering::SeqCst) && self.host.in_flight() == 0 {
             self.wake.wake();
+        }
+    }
+
+    /// Tells the observer of a call's end.
+    fn ended(&self, call: &Arc<Call>, landed: Landed) {
+        if let Some(observer) = &self.observer {
+            observer.ended(call, landed);
         }
     }
 
@@ -451,43 +476,36 @@ impl Shared {
     }
 
     /// Why a call that has just arrived is not to be run, if so. `in_flight` counts it already.
-    fn reason_to_refuse(&self, call: &Call, in_flight: usize) -> Option<Ending<'static>> {
-        if let Some(ending) = self.no_time_for(call) {
-            return Some(ending);
+    fn reason_to_refuse(&self, call: &Call, in_flight: usize) -> Option<Refusal> {
+        if let Some(why) = self.no_time_for(call) {
+            return Some(why);
         }
         let detached = self.detached_count.load(Ordering::Relaxed);
         // No more than this run or wait, so only then is it worth a closer look.
         if in_flight > detached.saturating_add(self.unwritten_limit)
             && in_flight.saturating_sub(detached + self.roster.busy()) > self.unwritten_limit
         {
-            return Some(Ending::new(
-                RESOURCE_EXHAUSTED,
-                "too many callers do not take their answers",
-            ));
+            return Some(Refusal::AnswersNotTaken);
         }
         None
     }
 
     /// Why there is no time left to run a call, if so.
-    fn no_time_for(&self, call: &Call) -> Option<Ending<'static>> {
+    fn no_time_for(&self, call: &Call) -> Option<Refusal> {
         let method = self.method(call)?;
         let limit = method.limit.get();
         let is_over = |limit: &Limit| limit.is_over(self.drain_now());
         if limit.is_some_and(is_over) || self.told_to_stop.load(Ordering::SeqCst) {
-            return Some(SHUTTING_DOWN);
+            return Some(Refusal::ShuttingDown);
         }
         if method.minimum.is_zero() {
             return None;
         }
         let is_short = |left: Option<Duration>| left.is_some_and(|it| it < method.minimum);
         if is_short(call.time_to_deadline()) {
-            let why = "the deadline is nearer than the shortest time that the method takes";
-            return Some(Ending::new(DEADLINE_EXCEEDED, why));
+            return Some(Refusal::DeadlineTooNear);
         }
-        is_short(call.time_remaining()).then_some(Ending {
-            message: "the server is shutting down sooner than the method could end",
-            ..SHUTTING_DOWN
-        })
+        is_short(call.time_remaining()).then_some(Refusal::ShutdownTooNear)
     }
 
     /// What a client is told to wait before it retries, in milliseconds; negative if it is not to.
@@ -604,6 +622,7 @@ impl Engine {
             .iter()
             .map(|it| it.address().clone())
             .collect();
+        let observer = host.observer();
         let shared = Arc::new(Shared {
             server,
             queue,
@@ -628,10 +647,11 @@ impl Engine {
             told_to_stop: AtomicBool::new(false),
             timers: Timers::new(Arc::clone(&wake)),
             heap: Heap::default(),
-            connections: Arc::new(Connections::new(Arc::clone(&wake))),
+            connections: Arc::new(Connections::new(Arc::clone(&wake), observer.clone())),
             listening: Mutex::new(Listeners::new(config.listeners, config.accepting)),
             wake,
             host,
+            observer,
             threads: Mutex::default(),
             all_ended: Condvar::new(),
             leaving: AtomicBool::new(false),

@@ -9,13 +9,11 @@ use parking_lot::Mutex;
 use super::bytes::Message;
 use super::call::{Call, Ending};
 use super::memory::Usage;
+use super::observer::Refusal;
 use super::queue::{Check, Event};
 use super::requests::Arrival;
 use super::roster::{Beginning, Decision, Leaving, Next, Outlook};
-use super::{
-    Method, Running, Shared, CROWD, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, SHUTTING_DOWN,
-    UNIMPLEMENTED,
-};
+use super::{Method, Running, Shared, CROWD};
 use crate::logging;
 use crate::os::stack::Thread;
 use crate::os::symbols;
@@ -34,7 +32,7 @@ impl Job {
 
     /// Ends the call without running it, because the server is going.
     pub(super) fn refuse_to_run(self, shared: &Shared) {
-        refuse(shared, &self.call, SHUTTING_DOWN);
+        refuse(shared, &self.call, Refusal::ShuttingDown);
     }
 }
 
@@ -270,6 +268,9 @@ impl Worker<'_> {
         if self.usage.call(&shared.heap, bytes) {
             shared.wake.wake();
         }
+        if let Some(observer) = &shared.observer {
+            observer.arrived(&call);
+        }
         if shared.is_prompt(&call) {
             self.answer(call, message);
             return true;
@@ -277,24 +278,25 @@ impl Worker<'_> {
         shared.host.arrived();
         if let Some(path) = unknown {
             logging::debug!("{path} is not implemented here");
-            let why = format!("{path} is not implemented here");
-            refuse(shared, &call, Ending::new(UNIMPLEMENTED, &why));
+            let message = &format!("{path} is not implemented here");
+            let why = Refusal::UnknownMethod;
+            let ending = why.ending();
+            refuse_as(shared, &call, why, Ending { message, ..ending });
             return true;
         }
         if message.is_none() && !shared.expects_stream(&call) {
             // The caller left, or sent what C-core refuses, before its message was whole.
             logging::debug!("{}: ended without a request", call.path());
-            let why = "the request ended before its message";
-            refuse(shared, &call, Ending::new(INTERNAL, why));
+            refuse(shared, &call, Refusal::NoMessage);
             return true;
         }
         let in_flight = shared.host.in_flight();
-        if let Some(ending) = shared.reason_to_refuse(&call, in_flight) {
-            logging::debug!("{}: refused: {}", call.path(), ending.message);
-            refuse(shared, &call, ending);
+        if let Some(why) = shared.reason_to_refuse(&call, in_flight) {
+            logging::debug!("{}: refused: {}", call.path(), why.ending().message);
+            refuse(shared, &call, why);
             return true;
         }
-        let now = Instant::now();
+        let now = call.arrived_at().unwrap_or_else(Instant::now);
         let crowded = in_flight >= CROWD;
         let method = shared.method(&call);
         let outlook = Outlook {
@@ -333,8 +335,7 @@ impl Worker<'_> {
             Decision::QueuedToHire => shared.wake.wake(),
             Decision::RunAndSpawn(job) | Decision::Refused(job) => {
                 shared.log_refusal(job.call.path(), now);
-                let why = "all workers are busy and the backlog is full";
-                refuse(shared, &job.call, Ending::new(RESOURCE_EXHAUSTED, why));
+                refuse(shared, &job.call, Refusal::BacklogFull);
             }
         }
         true
@@ -345,13 +346,17 @@ impl Worker<'_> {
         let shared = self.shared;
         call.give_up();
         let open = shared.prompt_calls.fetch_add(1, Ordering::Relaxed);
-        if message.is_none() {
-            let why = "the request ended before its message";
-            call.refuse(Ending::new(INTERNAL, why));
-        } else if open >= shared.prompt_limit {
-            let why = "too many callers do not take their answers";
-            call.refuse(Ending::new(RESOURCE_EXHAUSTED, why));
+        let refusal = match &message {
+            None => Some(Refusal::NoMessage),
+            Some(_) => (open >= shared.prompt_limit).then_some(Refusal::AnswersNotTaken),
+        };
+        if let Some(why) = refusal {
+            call.refuse(why, why.ending());
         } else {
+            if let (Some(observer), Some(now)) = (&shared.observer, call.arrived_at()) {
+                call.note_begun(now);
+                observer.begun(&call);
+            }
             shared.host.run(&call, message);
             call.returned();
         }
@@ -394,7 +399,7 @@ impl Worker<'_> {
         // From here on whoever ends calls in a drain finds this one.
         *self.seat.at.lock() = Some((Arc::clone(&call), now));
         match reason_not_to_run(shared, &call, queued) {
-            Some(ending) => refuse(shared, &call, ending),
+            Some(why) => refuse(shared, &call, why),
             None => self.handle(&call, message, now),
         }
         // A thread that rests must not keep a call, which would keep its connection.
@@ -408,6 +413,10 @@ impl Worker<'_> {
         let shared = self.shared;
         if call.is_draining() {
             call.watch();
+        }
+        if let Some(observer) = &shared.observer {
+            call.note_begun(now);
+            observer.begun(call);
         }
         shared.host.run(call, message);
         call.returned();
@@ -437,19 +446,22 @@ pub(super) fn shut_queue_down_if_idle(shared: &Shared) {
 }
 
 /// Why a call is not to be run that was to be run a moment ago, if so.
-fn reason_not_to_run(shared: &Shared, call: &Call, queued: bool) -> Option<Ending<'static>> {
+fn reason_not_to_run(shared: &Shared, call: &Call, queued: bool) -> Option<Refusal> {
     if queued && call.deadline_passed() {
-        let why = "the deadline passed while the call waited for a worker";
-        return Some(Ending::new(DEADLINE_EXCEEDED, why));
+        return Some(Refusal::Expired);
     }
     // What was looked at when the call arrived may have changed.
     (queued || call.is_draining()).then(|| shared.no_time_for(call))?
 }
 
 /// Ends a call that no handler has seen.
-fn refuse(shared: &Shared, call: &Arc<Call>, ending: Ending<'_>) {
+fn refuse(shared: &Shared, call: &Arc<Call>, why: Refusal) {
+    refuse_as(shared, call, why, why.ending());
+}
+
+fn refuse_as(shared: &Shared, call: &Arc<Call>, why: Refusal, ending: Ending<'_>) {
     // It may have been cut, or abandoned, in the moment before.
-    if call.refuse(ending) {
+    if call.refuse(why, ending) {
         shared.host.refused(call);
     }
 }

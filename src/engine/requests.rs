@@ -13,6 +13,7 @@ use grpcio_sys::{
 
 use super::bytes::{bytes, Message};
 use super::call::Call;
+use super::observer::Record;
 use super::queue::slot_tag;
 use super::Shared;
 
@@ -135,6 +136,13 @@ impl Slot {
                 (false, deadline, Some(path))
             }
         };
+        let record = shared.observer.is_some().then(|| {
+            let record = Record::begin(unknown.as_deref());
+            if let Some(message) = &message {
+                record.received(message.len());
+            }
+            record
+        });
         // SAFETY: C-core has just given this call away, on our queue.
         let call = unsafe {
             Call::new(
@@ -144,6 +152,7 @@ impl Slot {
                 streaming,
                 deadline,
                 metadata,
+                record,
             )
         };
         Arrival {

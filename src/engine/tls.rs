@@ -17,6 +17,7 @@ use x509_cert::der::DateTime;
 
 use super::bytes::bytes_mut;
 use super::library::LogLimit;
+use super::observer::{Connection, Observer};
 use super::shim::{TlsFunctions, TlsSession};
 use crate::logging;
 use crate::sockets::encryption::{Encryption, HTTP2};
@@ -52,6 +53,7 @@ struct Session {
     peer: String,
     info: Arc<PeerInfo>,
     encryption: Arc<Encryption>,
+    observer: Option<Arc<dyn Observer>>,
     state: State,
     stage: Stage,
     /// What is to be sent and rustls does not have.
@@ -84,10 +86,11 @@ pub(super) fn session(
     encryption: Option<Arc<Encryption>>,
     peer: &str,
     info: Arc<PeerInfo>,
+    observer: Option<Arc<dyn Observer>>,
 ) -> (*const TlsFunctions, *mut TlsSession) {
     match encryption {
         Some(encryption) => {
-            let session = Session::new(peer.to_owned(), info, encryption);
+            let session = Session::new(peer.to_owned(), info, encryption, observer);
             (&FUNCTIONS, Box::into_raw(session).cast())
         }
         None => (ptr::null(), ptr::null_mut()),
@@ -96,11 +99,17 @@ pub(super) fn session(
 
 impl Session {
     /// A session with this client, whose certificate, if it has one, will be put into `info`.
-    fn new(peer: String, info: Arc<PeerInfo>, encryption: Arc<Encryption>) -> Box<Session> {
+    fn new(
+        peer: String,
+        info: Arc<PeerInfo>,
+        encryption: Arc<Encryption>,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Box<Session> {
         Box::new(Session {
             peer,
             info,
             encryption,
+            observer,
             state: State::Handshake,
             stage: Stage::New,
             answer: Vec::new(),
@@ -206,6 +215,10 @@ impl Session {
     fn fail(&mut self, why: &str) {
         if self.state == State::Failed {
             return;
+        }
+        if let (State::Handshake, Some(observer)) = (self.state, &self.observer) {
+            let peer = &self.peer;
+            observer.connection(Connection::HandshakeFailed { peer, why });
         }
         self.state = State::Failed;
         static LIMIT: LogLimit = LogLimit::new();

@@ -218,9 +218,9 @@ impl Host for Dispatch {
         self.counts.refused.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn landed(&self, call: &Arc<engine::Call>) {
+    fn landed(&self, _call: &Arc<engine::Call>, landed: Landed) {
         let counts = &self.counts;
-        let count = match call.outcome() {
+        let count = match landed {
             // Most calls are counted once.
             Landed::Completed | Landed::Refused => None,
             Landed::CallerLeft => Some(&counts.caller_left),

@@ -54,6 +54,15 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
+    /// Whether TLS is spoken on it.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.encryption.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     pub(super) fn from_tcp(
         socket: TcpStream,
         peer: SocketAddr,
