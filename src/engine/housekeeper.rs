@@ -16,7 +16,7 @@ use super::{peer_name, poll, Shared};
 use crate::logging;
 use crate::os::wake::Wake;
 use crate::running_time::{RunningTime, SLICE};
-use crate::sockets::accepted::Accepted;
+use crate::sockets::accepted::{is_of_connection, Accepted};
 use crate::sockets::listener::QUEUE;
 
 /// How often to look whether the peers' kernels have acknowledged the last
@@ -454,24 +454,4 @@ impl Housekeeper<'_> {
 /// Whether the process, or the system, has no descriptor left.
 fn is_want_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
-}
-
-/// Whether only the connection is gone, and not the listener in trouble: see "Error handling"
-/// in accept(2).
-fn is_of_connection(error: &io::Error) -> bool {
-    let codes = [
-        libc::ECONNABORTED,
-        libc::EINTR,
-        libc::ENETDOWN,
-        libc::EPROTO,
-        libc::ENOPROTOOPT,
-        libc::EHOSTDOWN,
-        libc::ENONET,
-        libc::EHOSTUNREACH,
-        libc::EOPNOTSUPP,
-        libc::ENETUNREACH,
-    ];
-    error
-        .raw_os_error()
-        .is_some_and(|code| codes.contains(&code))
 }

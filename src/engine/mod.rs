@@ -68,6 +68,7 @@ use crate::sockets::address::Address;
 use crate::sockets::inherited::Inherited;
 use crate::sockets::listener::Listener;
 use crate::sockets::listeners::Listeners;
+use crate::sockets::BoundSocket;
 
 /// The status codes that the engine gives by itself.
 const CANCELLED: i32 = 1;
@@ -753,8 +754,7 @@ impl Engine {
     /// # Errors
     ///
     /// If there is no descriptor, or the server has stopped to listen.
-    #[cfg(feature = "systemd")]
-    pub(crate) fn sockets_to_store(&self) -> io::Result<Vec<Inherited>> {
+    pub(crate) fn sockets_to_store(&self) -> io::Result<Vec<BoundSocket>> {
         self.shared.listening.lock().store()
     }
 

@@ -26,12 +26,12 @@ use crate::upgrade::{Upgrade, Upgrades};
 use super::dispatch::Dispatch;
 use super::health::{self, Health};
 use super::interceptor::Interceptor;
-use super::listen::Listen;
 use super::running::{DrainLimits, Running, Server};
 use super::service::Service;
 use super::smoke_test::SmokeTest;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
+use crate::sockets::listen::Listen;
 
 /// Eight times what the server itself was seen to use in a release build; enough for a panic in a debug build.
 const LEAST_STACK: usize = 128 << 10;
@@ -412,7 +412,7 @@ impl ServerBuilder {
     #[cfg(feature = "tls")]
     fn reload_certificates(&self, mut lifecycle: lifecycle::Builder) -> lifecycle::Builder {
         let mut all: Vec<Tls> = Vec::new();
-        for tls in self.listens.iter().filter_map(|it| it.tls.as_ref()) {
+        for tls in self.listens.iter().filter_map(Listen::own_tls) {
             if !all.iter().any(|it| it.is_same(tls)) {
                 all.push(tls.clone());
             }

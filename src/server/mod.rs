@@ -22,7 +22,6 @@ pub use self::builder::{ServerBuilder, StartError};
 pub use self::call::{Call, Peer};
 pub use self::health::{Health, ServingStatus};
 pub use self::interceptor::Interceptor;
-pub use self::listen::Listen;
 pub use self::metadata::{Metadata, MetadataError, Value};
 #[cfg(feature = "tls")]
 pub use self::peer_certificate::PeerCertificate;

@@ -63,6 +63,16 @@ impl Accepted {
         false
     }
 
+    /// Has the kernel close it when its peer leaves what it is sent unanswered for too long, if its listener says so.
+    pub(crate) fn limit_unanswered(&self) {
+        if let (Some(limit), Some(_)) = (self.unanswered, self.peer) {
+            let milliseconds = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+            let (level, name) = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
+            // It fails only for a connection that is gone.
+            let _ = options::set(&self.socket, level, name, milliseconds);
+        }
+    }
+
     pub(super) fn from_tcp(
         socket: TcpStream,
         peer: SocketAddr,
@@ -97,6 +107,25 @@ impl Accepted {
             encryption: None,
         })
     }
+}
+
+/// Whether it is a single connection that failed as it was accepted: the next one may be fine. accept(2).
+pub(crate) fn is_of_connection(error: &io::Error) -> bool {
+    let codes = [
+        libc::ECONNABORTED,
+        libc::EINTR,
+        libc::ENETDOWN,
+        libc::EPROTO,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::EOPNOTSUPP,
+        libc::ENETUNREACH,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|code| codes.contains(&code))
 }
 
 /// Has the kernel probe whether the peer is there. It fails only for a connection that is gone.

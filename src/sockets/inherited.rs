@@ -52,8 +52,7 @@ pub(super) fn inherited() -> &'static Mutex<Vec<Inherited>> {
 
 /// Closes the sockets that a process before this one has left and nothing has taken, so that no client waits in a
 /// queue that is never looked at. Returns the addresses.
-#[cfg(feature = "systemd")]
-pub(crate) fn close_unused() -> Vec<String> {
+pub fn close_unused() -> Vec<String> {
     let mut sockets = inherited().lock();
     let is_of_unit = |it: &Inherited| it.name.starts_with(SYSTEMD);
     let (kept, unused): (_, Vec<_>) = std::mem::take(&mut *sockets)

@@ -179,13 +179,11 @@ impl Listener {
     }
 
     /// Whether the process was given the socket.
-    #[cfg(feature = "systemd")]
     pub(crate) fn is_inherited(&self) -> bool {
         self.is_inherited
     }
 
     /// The path of a unix socket is to outlive the process.
-    #[cfg(feature = "systemd")]
     pub(crate) fn keep_path(&mut self) {
         (self.owns_path, self.path_stays) = (false, true);
     }

@@ -2,12 +2,16 @@
 //! and whether another process accepts them from now on.
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+#[cfg(any(feature = "server", test))]
+use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
+#[cfg(any(feature = "server", test))]
 use std::os::unix::net::UnixStream;
 
 use super::accepted::Accepted;
 use super::inherited::Inherited;
 use super::listener::Listener;
+use super::stored::BoundSocket;
 use super::unix_path::SocketPath;
 
 /// The listening sockets of a server, and whose the connections are that come in there.
@@ -62,17 +66,16 @@ impl Listeners {
 
     /// The sockets that this process has bound itself, for a store that outlives it. The paths of unix
     /// sockets stay from now on.
-    #[cfg(feature = "systemd")]
-    pub(crate) fn store(&mut self) -> io::Result<Vec<Inherited>> {
+    pub(crate) fn store(&mut self) -> io::Result<Vec<BoundSocket>> {
         if self.closed {
             return Err(closed());
         }
         let bound = self.listeners.iter_mut().filter(|it| !it.is_inherited());
         bound
             .map(|listener| {
-                let socket = listener.hand_over()?;
+                let Inherited { name, socket, .. } = listener.hand_over()?;
                 listener.keep_path();
-                Ok(socket)
+                Ok(BoundSocket::new(name, socket))
             })
             .collect()
     }
@@ -86,11 +89,13 @@ impl Listeners {
         }
     }
 
+    #[cfg(feature = "server")]
     pub(crate) fn is_handed_over(&self) -> bool {
         self.handed_over
     }
 
     /// Makes a connection to this server without any of its sockets.
+    #[cfg(any(feature = "server", test))]
     pub(crate) fn connect(&mut self) -> io::Result<OwnedFd> {
         if self.closed {
             return Err(closed());

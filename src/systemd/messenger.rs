@@ -32,7 +32,7 @@ pub(super) enum Event {
     ReloadEnded(Vec<String>),
     /// The watchdog's question was answered: which, and whether the check was passed.
     Answered(u64, bool),
-    #[cfg(feature = "server")]
+    #[cfg(feature = "upgrade")]
     Store(super::store::Change, Done),
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Messenger {
     phase: Option<(Transition, Pace)>,
     watchdog: Option<Watchdog>,
     /// For when this is the main process.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "upgrade")]
     held_back: Vec<super::store::Change>,
     has_failed: bool,
 }
@@ -68,7 +68,7 @@ impl Messenger {
             stopping: false,
             phase: None,
             watchdog: None,
-            #[cfg(feature = "server")]
+            #[cfg(feature = "upgrade")]
             held_back: Vec::new(),
             has_failed: false,
         }
@@ -133,7 +133,7 @@ impl Messenger {
                     let _ = self.send(&[NotifyState::Watchdog]);
                 }
             }
-            #[cfg(feature = "server")]
+            #[cfg(feature = "upgrade")]
             Event::Store(change, done) => {
                 let _ = done.send(self.store(change));
             }
@@ -269,7 +269,7 @@ impl Messenger {
         if self.ready {
             self.watch();
         }
-        #[cfg(feature = "server")]
+        #[cfg(feature = "upgrade")]
         for change in std::mem::take(&mut self.held_back) {
             let _ = self.store(change);
         }
@@ -282,13 +282,13 @@ impl Messenger {
         }
     }
 
-    #[cfg(feature = "server")]
+    #[cfg(feature = "upgrade")]
     pub(super) fn is_silent(&self) -> bool {
         self.silent
     }
 
     /// Keeps these for when this is the main process.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "upgrade")]
     pub(super) fn hold_back(&mut self, change: super::store::Change) {
         self.held_back.push(change);
     }

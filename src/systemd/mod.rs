@@ -73,7 +73,7 @@
 
 mod extension;
 mod messenger;
-#[cfg(feature = "server")]
+#[cfg(feature = "upgrade")]
 mod store;
 mod watchdog;
 
