@@ -27,6 +27,7 @@ use super::dispatch::Dispatch;
 use super::health::{self, Health};
 use super::interceptor::Interceptor;
 use super::listen::Listen;
+use super::observer::{CallObserver, Observers};
 use super::running::{DrainLimits, Running, Server};
 use super::service::Service;
 use super::smoke_test::SmokeTest;
@@ -59,7 +60,8 @@ pub struct ServerBuilder {
     listens: Vec<Listen>,
     services: Vec<Service>,
     health: Health,
-    interceptors: Vec<Box<dyn Interceptor>>,
+    interceptors: Vec<Arc<dyn Interceptor>>,
+    observers: Vec<Box<dyn CallObserver>>,
     workers: usize,
     stack_size: Option<usize>,
     backlog: usize,
@@ -94,6 +96,7 @@ impl Server {
             services: Vec::new(),
             health: Health::new(),
             interceptors: Vec::new(),
+            observers: Vec::new(),
             workers: 16,
             stack_size: None,
             backlog: 1024,
@@ -148,7 +151,13 @@ impl ServerBuilder {
 
     /// Adds an interceptor. They run in the order in which they were added.
     pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
-        self.interceptors.push(Box::new(interceptor));
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Adds an observer of all calls and connections. Any number may be added; they are told in that order.
+    pub fn observer(mut self, observer: impl CallObserver) -> Self {
+        self.observers.push(Box::new(observer));
         self
     }
 
@@ -511,7 +520,9 @@ impl ServerBuilder {
                 let path = format!("/{}/{method}", service.name);
                 return Err(StartError::UnknownMethod(path));
             }
-            for method in service.methods {
+            let interceptors = self.interceptors.iter().chain(&service.interceptors);
+            let interceptors: Arc<[_]> = interceptors.cloned().collect();
+            for mut method in service.methods {
                 let path = format!("/{}/{}", service.name, method.name);
                 if engine_methods.iter().any(|it| it.path == path) {
                     return Err(StartError::DuplicateMethod(path));
@@ -522,6 +533,9 @@ impl ServerBuilder {
                 engine_method.prompt = method.prompt;
                 engine_methods.push(engine_method);
                 limits.policies.push(method.policy);
+                if !method.prompt {
+                    method.interceptors = Arc::clone(&interceptors);
+                }
                 methods.push(method);
             }
         }
@@ -541,7 +555,7 @@ impl ServerBuilder {
             .map_err(|_| StartError::TooLate)?;
         let dispatch = Arc::new(Dispatch::new(
             methods,
-            self.interceptors,
+            Observers::new(self.observers),
             self.max_receive_message_size,
             Arc::clone(&health),
             in_flight,
