@@ -37,7 +37,8 @@ use std::path::PathBuf;
 use crate::lifecycle::{one_line, Hook, Lifecycle, Plan};
 use crate::logging;
 use crate::{
-    Call, Code, Interceptor, Listen, Server, ServerBuilder, StartError, Status, UpgradeError,
+    Call, Code, Interceptor, Listen, Server, ServerBuilder, StartError, Status, Upgrade,
+    UpgradeError,
 };
 
 use self::generated::admin::{
@@ -183,7 +184,7 @@ impl AdminService for Operator {
 
     fn upgrade(&self, call: &Call, _: UpgradeRequest) -> Result<UpgradeReply, Status> {
         logging::info!("admin: upgrade, by {}", Caller(call));
-        match self.program.upgrade() {
+        match Upgrade::begin(&self.program) {
             Ok(process) => Ok(UpgradeReply {
                 process,
                 ..Default::default()

@@ -87,7 +87,6 @@ pub struct Check(Option<Box<dyn FnOnce(bool) + Send>>);
 
 impl Check {
     /// `answer` is called once, with whether the check was passed.
-    #[cfg_attr(not(feature = "systemd"), allow(dead_code))]
     pub(super) fn new(answer: impl FnOnce(bool) + Send + 'static) -> Self {
         Self(Some(Box::new(answer)))
     }

@@ -50,9 +50,10 @@ impl Walk {
         self.shared.stopping.cancel();
         logging::info!("stopping: {}", one_line(&reason.to_string()));
         let drained = if self.shared.phase.get() == Phase::Starting {
-            #[cfg(feature = "server")]
-            if let Some(upgrades) = &self.shared.upgrades {
-                upgrades.tell_failure(&reason.to_string());
+            if let Some(succession) = &self.shared.succession {
+                caught("succession", || {
+                    succession.start_failed(&reason.to_string())
+                });
             }
             self.skip_drain()
         } else {
@@ -303,9 +304,8 @@ impl Walk {
     /// Enters the last phase, tells of it, and then lets everything go.
     fn finish(self, reason: Reason, drained: Drained, hooks: Vec<HookReport>) {
         let shared = &self.shared;
-        #[cfg(feature = "server")]
-        if let Some(upgrades) = &shared.upgrades {
-            upgrades.settle_all();
+        if let Some(succession) = &shared.succession {
+            caught("succession", || succession.settle());
         }
         // Of a process that was to be replaced, it may be another by now.
         let reason = shared.control.lock().reason.clone().unwrap_or(reason);
@@ -349,6 +349,7 @@ impl Walk {
                 std::mem::take(&mut control.subscribers),
                 std::mem::take(&mut control.participants),
                 std::mem::take(&mut control.reloads),
+                shared.attachments.close(),
             )
         };
         caught("dropping observers and participants", || drop(released));

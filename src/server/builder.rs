@@ -21,7 +21,7 @@ use crate::logging;
 use crate::sockets::listener::{ListenOptions, Listener};
 #[cfg(feature = "systemd")]
 use crate::systemd::Notify;
-use crate::upgrade::Upgrade;
+use crate::upgrade::{Upgrade, Upgrades};
 
 use super::dispatch::Dispatch;
 use super::health::{self, Health};
@@ -343,7 +343,9 @@ impl ServerBuilder {
     /// something about it calls [`start`](Self::start).
     pub fn serve(mut self) -> Report {
         self.signals.get_or_insert(Signals::process());
-        self.lifecycle = self.lifecycle.upgrade_or(Upgrade::new());
+        if !self.lifecycle.has_succession() {
+            self.lifecycle = self.lifecycle.upgrade(Upgrade::new());
+        }
         match self.begin() {
             Ok(server) => server.wait(),
             Err((error, report)) => {
@@ -441,6 +443,7 @@ impl ServerBuilder {
     /// [`StartError`], and then nothing of the server is left running.
     pub fn start_with(self, lifecycle: &Lifecycle) -> Result<Server, StartError> {
         let setting = self.lifecycle.first_of_program();
+        let setting = setting.map(|it| if it == "succession" { "upgrade" } else { it });
         #[cfg(feature = "systemd")]
         let setting = setting.or(self.systemd.then_some("systemd"));
         if let Some(setting) = setting {
@@ -495,8 +498,10 @@ impl ServerBuilder {
         }
         // Two for each connection: clients watch one service of a server as a rule.
         let watchers = connections.saturating_mul(2);
+        let remote = lifecycle.remote();
+        let is_ready = move || remote.is_ready();
         let served = self.services.iter().map(|it| it.name).collect();
-        let health = self.health.board(served, lifecycle.is_ready(), watchers);
+        let health = self.health.board(served, is_ready, watchers);
         if self.services.iter().all(|it| it.name != health::NAME) {
             self.services.push(health::service(&health));
         }
@@ -563,7 +568,7 @@ impl ServerBuilder {
         let config = Config {
             methods: engine_methods,
             listeners,
-            accepting: handed_over_with.upgrades().is_none(),
+            accepting: handed_over_with.attached::<Upgrades>().is_none(),
             settings,
             workers,
             stack_size: self.stack_size,
@@ -578,7 +583,7 @@ impl ServerBuilder {
         };
         let host: Arc<dyn engine::Host> = dispatch.clone();
         let engine = Engine::start(config, host).map_err(StartError::Engine)?;
-        if lifecycle.hears_process() {
+        if lifecycle.remote().hears_process() {
             engine::keep_core();
         }
         for address in engine.addresses() {
@@ -596,7 +601,7 @@ impl ServerBuilder {
         lifecycle
             .enlist(running.clone())
             .map_err(|Stopping { .. }| StartError::TooLate)?;
-        if let Some(upgrades) = handed_over_with.upgrades() {
+        if let Some(upgrades) = handed_over_with.attached::<Upgrades>() {
             upgrades.add(running.clone());
         }
         #[cfg(feature = "admin")]

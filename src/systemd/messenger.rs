@@ -10,7 +10,7 @@ use sd_notify::NotifyState;
 
 use super::extension::{self, News, Pace};
 use super::watchdog::Watchdog;
-use crate::lifecycle::{Phase, Plan, Progress, Reason, Transition, View};
+use crate::lifecycle::{Phase, Plan, Progress, Reason, Remote, Transition};
 use crate::logging;
 
 /// How much of a status is sent, in characters: what a line of a terminal can take, or two.
@@ -37,7 +37,7 @@ pub(super) enum Event {
 }
 
 pub(super) struct Messenger {
-    view: View,
+    view: Remote,
     events: Receiver<Event>,
     own: Sender<Event>,
     /// Not systemd's main process yet, or not any more.
@@ -57,7 +57,7 @@ pub(super) struct Messenger {
 }
 
 impl Messenger {
-    pub(super) fn new(view: View, events: Receiver<Event>, own: Sender<Event>) -> Messenger {
+    pub(super) fn new(view: Remote, events: Receiver<Event>, own: Sender<Event>) -> Messenger {
         Messenger {
             silent: view.is_candidate(),
             view,
@@ -374,7 +374,7 @@ mod tests {
     /// Without NOTIFY_SOCKET nothing is sent, and everything else is as with it.
     fn messenger(lifecycle: &Lifecycle) -> Messenger {
         let (own, events) = unbounded();
-        Messenger::new(View::of(lifecycle), events, own)
+        Messenger::new(lifecycle.remote(), events, own)
     }
 
     #[test]

@@ -85,7 +85,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded, RecvTimeoutError, Sender};
 
-use crate::lifecycle::{Lifecycle, Phase, Reason, Transition, View};
+use crate::lifecycle::{Lifecycle, Phase, Reason, Remote, Transition};
 use crate::logging;
 
 pub use self::extension::{EXTENSION, MARGIN};
@@ -113,17 +113,17 @@ impl Notify {
         if env::var_os("NOTIFY_SOCKET").is_none_or(|it| it.is_empty()) {
             return Ok(Notify { events: None });
         }
-        let view = View::of(lifecycle);
+        let view = lifecycle.remote();
         let (sender, events) = unbounded();
         let notify = Notify {
             events: Some(sender.clone()),
         };
-        if !view.attach(Arc::new(notify.clone())) {
+        if view.attach(Arc::new(notify.clone())).is_err() {
             return Ok(Self::of(lifecycle).unwrap_or(Notify { events: None }));
         }
         // Now, since they may begin to run as soon as this returns.
         let startup = view.startup_limit();
-        let messenger = Messenger::new(View::of(lifecycle), events, sender.clone());
+        let messenger = Messenger::new(lifecycle.remote(), events, sender.clone());
         thread::Builder::new()
             .name("td-systemd".to_owned())
             .spawn(move || messenger.run(startup))?;
@@ -135,7 +135,7 @@ impl Notify {
                 Some(failures) => notify.tell(Event::ReloadEnded(failures)),
             }
         });
-        View::of(lifecycle).observe({
+        lifecycle.observe({
             let notify = notify.clone();
             move |transition| notify.follow(&view, transition)
         });
@@ -144,11 +144,11 @@ impl Notify {
 
     /// What is attached to this lifecycle, if anything is.
     pub fn of(lifecycle: &Lifecycle) -> Option<Notify> {
-        View::of(lifecycle).attached::<Notify>().cloned()
+        lifecycle.attached::<Notify>().map(|it| Notify::clone(&it))
     }
 
     /// Told of each phase on the thread that walks them.
-    fn follow(&self, view: &View, transition: &Transition) {
+    fn follow(&self, view: &Remote, transition: &Transition) {
         let told = match transition.to {
             // Afterwards the process may end.
             Phase::Stopped => self.ask(Event::Stopped),

@@ -16,7 +16,7 @@ use super::patience::Patience;
 use super::successor::inode;
 use super::wire::{Control, Listener, Message, Passed, VARIABLE};
 use super::{supervisor, UpgradeError, Upgrades};
-use crate::lifecycle::{is_hang_up_ignored, Remote};
+use crate::lifecycle::{Remote, Signals};
 use crate::logging;
 use crate::os::spawn::{self, Child};
 
@@ -171,7 +171,7 @@ impl Successor {
         let control = Arc::new(Control::new(own)?);
         *upgrades.not_in_charge.lock() = Arc::downgrade(&control);
         let arguments = arguments(upgrades, file);
-        let ignored = is_hang_up_ignored().then_some(Signal::SIGHUP as i32);
+        let ignored = Signals::is_hang_up_ignored().then_some(Signal::SIGHUP as i32);
         let ignored = ignored.into_iter().collect();
         let environment = environment(&passed);
         let child = spawn::spawn(file, arguments, environment, descriptors, ignored)?;

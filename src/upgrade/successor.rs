@@ -241,7 +241,7 @@ impl Proven {
 impl Drop for Proven {
     fn drop(&mut self) {
         if let Some((candidate, AwaitsCharge(program))) = &self.0 {
-            let parts = program.upgrades().map(Upgrades::parts);
+            let parts = program.attached::<Upgrades>().map(|it| it.parts());
             candidate.leave(program, &parts.unwrap_or_default());
         }
     }
@@ -259,7 +259,7 @@ impl AwaitsCharge {
 
 impl Drop for AwaitsCharge {
     fn drop(&mut self) {
-        if let Some(upgrades) = self.0.upgrades() {
+        if let Some(upgrades) = self.0.attached::<Upgrades>() {
             upgrades.busy.lock().awaits_charge = false;
             upgrades.over.notify_all();
         }
