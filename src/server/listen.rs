@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::sockets::listener::{ListenOptions, TcpKeepalive};
 
-use super::builder::StartError;
+use super::error::StartError;
 
 #[cfg(feature = "tls")]
 use super::tls::Tls;

@@ -3,8 +3,10 @@
 mod builder;
 mod call;
 mod codec;
+mod companion;
 mod context;
 mod dispatch;
+mod error;
 mod extensions;
 mod health;
 mod interceptor;
@@ -21,8 +23,10 @@ mod stream;
 #[cfg(feature = "tls")]
 mod tls;
 
-pub use self::builder::{ServerBuilder, StartError};
+pub use self::builder::ServerBuilder;
 pub use self::call::{Call, Peer};
+pub use self::companion::Companion;
+pub use self::error::StartError;
 pub use self::extensions::Extensions;
 pub use self::health::{Health, ServingStatus};
 pub use self::interceptor::{Answer, Interceptor, Next};

@@ -74,6 +74,8 @@
 mod extension;
 mod messenger;
 #[cfg(feature = "server")]
+mod server;
+#[cfg(feature = "server")]
 mod store;
 mod watchdog;
 
