@@ -186,7 +186,6 @@ pub(crate) struct Call {
     /// If there is an observer.
     record: Option<Box<Record>>,
     /// What the host keeps with the call, once it needs to.
-    #[allow(dead_code)]
     context: OnceLock<Context>,
     flags: AtomicU32,
     /// Written by C-core until the event of the watch, or of the finish that
@@ -321,7 +320,6 @@ impl Call {
     }
 
     /// What the host keeps with the call. It is dropped with the last reference to it, which may be on any thread.
-    #[allow(dead_code)]
     pub(crate) fn context(&self) -> &OnceLock<Context> {
         &self.context
     }
@@ -332,7 +330,6 @@ impl Call {
     }
 
     /// Whether the caller or the handler may send more than one message.
-    #[allow(dead_code)]
     pub(crate) fn is_streaming(&self) -> bool {
         self.streaming
     }

@@ -12,7 +12,6 @@ mod drain;
 mod housekeeper;
 mod library;
 mod memory;
-#[allow(dead_code)]
 mod observer;
 mod pace;
 mod peer_name;
@@ -46,7 +45,6 @@ pub(crate) use self::bytes::{Compression, Message, Outgoing};
 pub(crate) use self::call::{Call, Ending, Handled, Landed, Received, Retry, SendError, Wait};
 pub(crate) use self::drain::Times as DrainTimes;
 pub(crate) use self::memory::bound_arenas;
-#[allow(unused_imports)]
 pub(crate) use self::observer::{Connection, Moved, Observer, Record, Refusal, TurnedAway};
 pub(crate) use self::server::quarter_of_memory;
 

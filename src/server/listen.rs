@@ -1,6 +1,6 @@
 //! What a server adds to the addresses that it listens at.
 
-use super::builder::StartError;
+use super::error::StartError;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 use crate::sockets::listen::{BadSetting, Listen};

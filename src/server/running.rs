@@ -23,6 +23,9 @@ use crate::upgrade::Part;
 /// unless their threads do not answer.
 const STACKS_TIME: Duration = Duration::from_millis(500);
 
+/// How long a server that has accepted nothing may take to go. It does so within some milliseconds.
+const GIVING_UP: Duration = Duration::from_secs(5);
+
 /// A server that runs. Dropping it stops it, calls in flight included, by its plan.
 pub struct Server {
     running: Arc<Running>,
@@ -162,6 +165,14 @@ impl fmt::Debug for Server {
 }
 
 impl Running {
+    /// Takes down a server that has accepted nothing.
+    pub(super) fn give_up(&self) {
+        self.dispatch.release();
+        if !self.engine.stop(Instant::now() + GIVING_UP) {
+            logging::error!("{}: the engine did not stop in time", self.name);
+        }
+    }
+
     /// Runs this once a thread that polls has come to a check of the server's health.
     fn check_engine(&self, passed: impl FnOnce() + Send + 'static) {
         let dispatch = Arc::clone(&self.dispatch);

@@ -73,6 +73,8 @@
 
 mod extension;
 mod messenger;
+#[cfg(feature = "server")]
+mod server;
 #[cfg(feature = "upgrade")]
 mod store;
 mod watchdog;
