@@ -10,7 +10,7 @@ use sd_notify::NotifyState;
 
 use super::extension::{self, News, Pace};
 use super::watchdog::Watchdog;
-use crate::lifecycle::{Phase, Plan, Progress, Reason, Remote, Transition};
+use crate::lifecycle::{Checking, Phase, Plan, Progress, Reason, Remote, Transition};
 use crate::logging;
 
 /// How much of a status is sent, in characters: what a line of a terminal can take, or two.
@@ -30,8 +30,6 @@ pub(super) enum Event {
     ReloadBegan(Done),
     /// What became of the callbacks that failed.
     ReloadEnded(Vec<String>),
-    /// The watchdog's question was answered: which, and whether the check was passed.
-    Answered(u64, bool),
     #[cfg(feature = "upgrade")]
     Store(super::store::Change, Done),
 }
@@ -39,7 +37,6 @@ pub(super) enum Event {
 pub(super) struct Messenger {
     view: Remote,
     events: Receiver<Event>,
-    own: Sender<Event>,
     /// Not systemd's main process yet, or not any more.
     silent: bool,
     status: String,
@@ -50,6 +47,8 @@ pub(super) struct Messenger {
     /// Since the stop's first phase.
     phase: Option<(Transition, Pace)>,
     watchdog: Option<Watchdog>,
+    /// The watchdog's question, as long as it is not answered.
+    checking: Option<(u64, Checking)>,
     /// For when this is the main process.
     #[cfg(feature = "upgrade")]
     held_back: Vec<super::store::Change>,
@@ -57,17 +56,17 @@ pub(super) struct Messenger {
 }
 
 impl Messenger {
-    pub(super) fn new(view: Remote, events: Receiver<Event>, own: Sender<Event>) -> Messenger {
+    pub(super) fn new(view: Remote, events: Receiver<Event>) -> Messenger {
         Messenger {
             silent: view.is_candidate(),
             view,
             events,
-            own,
             status: "starting".to_owned(),
             ready: false,
             stopping: false,
             phase: None,
             watchdog: None,
+            checking: None,
             #[cfg(feature = "upgrade")]
             held_back: Vec::new(),
             has_failed: false,
@@ -89,6 +88,9 @@ impl Messenger {
                 true => &in_charge,
                 false => &never(),
             };
+            let no_check = never();
+            let checking = self.checking.as_ref();
+            let checked = checking.map_or(&no_check, |(_, it)| it.outcome());
             select! {
                 recv(self.events) -> event => match event {
                     Ok(Event::Stopped(done)) => {
@@ -100,6 +102,7 @@ impl Messenger {
                 },
                 recv(stop_begins) -> _ => self.begin_stop(),
                 recv(in_charge) -> _ => self.take_over(),
+                recv(checked) -> passed => self.answered(passed == Ok(true)),
                 recv(self.next().map_or(never(), at)) -> _ => {}
             }
             self.look(Instant::now());
@@ -127,17 +130,22 @@ impl Messenger {
                 let _ = done.send(self.begin_reload());
             }
             Event::ReloadEnded(failures) => self.end_reload(&failures),
-            Event::Answered(round, passed) => {
-                let watchdog = self.watchdog.as_mut();
-                if watchdog.is_some_and(|it| it.answered(round, passed)) {
-                    let _ = self.send(&[NotifyState::Watchdog]);
-                }
-            }
             #[cfg(feature = "upgrade")]
             Event::Store(change, done) => {
                 let _ = done.send(self.store(change));
             }
             Event::Stopped(_) => unreachable!("the end is seen by `run`"),
+        }
+    }
+
+    /// The watchdog's question was answered: whether the check was passed.
+    fn answered(&mut self, passed: bool) {
+        let Some((round, _)) = self.checking.take() else {
+            return;
+        };
+        let watchdog = self.watchdog.as_mut();
+        if watchdog.is_some_and(|it| it.answered(round, passed)) {
+            let _ = self.send(&[NotifyState::Watchdog]);
         }
     }
 
@@ -218,10 +226,7 @@ impl Messenger {
             self.phase = Some((transition, pace));
         }
         if let Some(round) = self.watchdog.as_mut().and_then(|it| it.ask(now)) {
-            let own = self.own.clone();
-            self.view.check(move |passed| {
-                let _ = own.send(Event::Answered(round, passed));
-            });
+            self.checking = Some((round, self.view.begin_check()));
         }
     }
 
@@ -373,8 +378,8 @@ mod tests {
 
     /// Without NOTIFY_SOCKET nothing is sent, and everything else is as with it.
     fn messenger(lifecycle: &Lifecycle) -> Messenger {
-        let (own, events) = unbounded();
-        Messenger::new(lifecycle.remote(), events, own)
+        let (_, events) = unbounded();
+        Messenger::new(lifecycle.remote(), events)
     }
 
     #[test]

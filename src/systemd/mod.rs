@@ -87,7 +87,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded, RecvTimeoutError, Sender};
 
-use crate::lifecycle::{Lifecycle, Phase, Reason, Remote, Transition};
+use crate::lifecycle::{Lifecycle, Phase, Reason, ReloadEvent, Remote, Transition};
 use crate::logging;
 
 pub use self::extension::{EXTENSION, MARGIN};
@@ -118,23 +118,25 @@ impl Notify {
         let view = lifecycle.remote();
         let (sender, events) = unbounded();
         let notify = Notify {
-            events: Some(sender.clone()),
+            events: Some(sender),
         };
         if view.attach(Arc::new(notify.clone())).is_err() {
             return Ok(Self::of(lifecycle).unwrap_or(Notify { events: None }));
         }
         // Now, since they may begin to run as soon as this returns.
         let startup = view.startup_limit();
-        let messenger = Messenger::new(lifecycle.remote(), events, sender.clone());
+        let messenger = Messenger::new(lifecycle.remote(), events);
         thread::Builder::new()
             .name("td-systemd".to_owned())
             .spawn(move || messenger.run(startup))?;
         view.observe_reloads({
             let notify = notify.clone();
-            move |failures| match failures {
+            move |event| match event {
                 // The callbacks run once systemd knows.
-                None => drop(notify.ask(Event::ReloadBegan)),
-                Some(failures) => notify.tell(Event::ReloadEnded(failures)),
+                ReloadEvent::Began => drop(notify.ask(Event::ReloadBegan)),
+                ReloadEvent::Ended { failures } => {
+                    notify.tell(Event::ReloadEnded(failures.clone()));
+                }
             }
         });
         lifecycle.observe({
