@@ -1,41 +1,28 @@
-//! The thread that sends, so that nobody else waits for systemd.
+//! The thread that sends, so that no other thread waits for systemd.
 
 use std::io;
 use std::process;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{at, never, select, Receiver, Sender};
+use crossbeam_channel::{at, never, select, Receiver};
 use nix::time::{clock_gettime, ClockId};
 use sd_notify::NotifyState;
 
+#[cfg(feature = "upgrade")]
+use super::event::Change;
+use super::event::Event;
 use super::extension::{self, News, Pace};
 use super::watchdog::Watchdog;
-use crate::lifecycle::{Checking, Phase, Plan, Progress, Reason, Remote, Transition};
+use crate::lifecycle::{Announcement, Checking, Phase, Plan, Progress, Reason, Remote, Transition};
 use crate::logging;
 
 /// How much of a status is sent, in characters: what a line of a terminal can take, or two.
 const STATUS_LENGTH: usize = 200;
 
-type Done = Sender<io::Result<()>>;
-
-/// What the thread is told.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// A phase, but not the last.
-    Entered(Transition),
-    /// The same, for somebody who waits until systemd has been told.
-    Told(Transition, Done),
-    /// The last phase.
-    Stopped(Done),
-    ReloadBegan(Done),
-    /// What became of the callbacks that failed.
-    ReloadEnded(Vec<String>),
-    #[cfg(feature = "upgrade")]
-    Store(super::store::Change, Done),
-}
-
 pub(super) struct Messenger {
     view: Remote,
+    /// The phases, each of which the walk may wait for to be told.
+    phases: Receiver<Announcement>,
     events: Receiver<Event>,
     /// Not systemd's main process yet, or not any more.
     silent: bool,
@@ -51,15 +38,20 @@ pub(super) struct Messenger {
     checking: Option<(u64, Checking)>,
     /// For when this is the main process.
     #[cfg(feature = "upgrade")]
-    held_back: Vec<super::store::Change>,
+    held_back: Vec<Change>,
     has_failed: bool,
 }
 
 impl Messenger {
-    pub(super) fn new(view: Remote, events: Receiver<Event>) -> Messenger {
+    pub(super) fn new(
+        view: Remote,
+        phases: Receiver<Announcement>,
+        events: Receiver<Event>,
+    ) -> Messenger {
         Messenger {
             silent: view.is_candidate(),
             view,
+            phases,
             events,
             status: "starting".to_owned(),
             ready: false,
@@ -92,11 +84,17 @@ impl Messenger {
             let checking = self.checking.as_ref();
             let checked = checking.map_or(&no_check, |(_, it)| it.outcome());
             select! {
-                recv(self.events) -> event => match event {
-                    Ok(Event::Stopped(done)) => {
-                        let _ = done.send(self.stopped());
-                        return;
+                recv(self.phases) -> announcement => match announcement {
+                    Ok(announcement) if announcement.transition().to != Phase::Stopped => {
+                        self.enter(*announcement.transition());
                     }
+                    // The last, which the walk waits for as long as this one has it.
+                    last => {
+                        let _ = self.stopped();
+                        return drop(last);
+                    }
+                },
+                recv(self.events) -> event => match event {
                     Ok(event) => self.take(event),
                     Err(_) => return,
                 },
@@ -121,11 +119,6 @@ impl Messenger {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Entered(transition) => self.enter(transition),
-            Event::Told(transition, done) => {
-                self.enter(transition);
-                let _ = done.send(Ok(()));
-            }
             Event::ReloadBegan(done) => {
                 let _ = done.send(self.begin_reload());
             }
@@ -134,7 +127,6 @@ impl Messenger {
             Event::Store(change, done) => {
                 let _ = done.send(self.store(change));
             }
-            Event::Stopped(_) => unreachable!("the end is seen by `run`"),
         }
     }
 
@@ -294,7 +286,7 @@ impl Messenger {
 
     /// Keeps these for when this is the main process.
     #[cfg(feature = "upgrade")]
-    pub(super) fn hold_back(&mut self, change: super::store::Change) {
+    pub(super) fn hold_back(&mut self, change: Change) {
         self.held_back.push(change);
     }
 
@@ -326,7 +318,7 @@ impl Messenger {
         self.note(sent)
     }
 
-    /// Logs a failure, the first aloud: whoever is not there will be missed at each message.
+    /// Logs a failure, the first aloud: what is not there will be missed at each message.
     pub(super) fn note(&mut self, sent: io::Result<()>) -> io::Result<()> {
         if let Err(error) = &sent {
             let level = match std::mem::replace(&mut self.has_failed, true) {
@@ -379,7 +371,8 @@ mod tests {
     /// Without NOTIFY_SOCKET nothing is sent, and everything else is as with it.
     fn messenger(lifecycle: &Lifecycle) -> Messenger {
         let (_, events) = unbounded();
-        Messenger::new(lifecycle.remote(), events)
+        let (_, phases) = unbounded();
+        Messenger::new(lifecycle.remote(), phases, events)
     }
 
     #[test]

@@ -1,27 +1,19 @@
 //! Listeners in systemd's file descriptor store, which outlives the process.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use sd_notify::NotifyState;
 
-use super::messenger::{Event, Messenger};
+use super::event::{Change, Event};
+use super::messenger::Messenger;
 use super::Notify;
 use crate::logging;
 use crate::sockets::{close_unused, stored_name, Bound, BoundSocket};
 
-/// What is to change in the store.
-#[derive(Debug, Default)]
-pub(super) struct Change {
-    /// The names under which nothing is to be kept but what follows.
-    remove: BTreeSet<String>,
-    store: Vec<(String, OwnedFd)>,
-}
-
 impl Notify {
-    /// Has systemd keep the listening sockets that a server, or an [`Acceptor`](crate::acceptor::Acceptor), has bound. Whenever the service is restarted, after a crash,
-    /// too, it gets them back, and finds them by their addresses; a client that connects in between waits in the
+    /// Has systemd keep the listening sockets that a server, or an [`Acceptor`](crate::acceptor::Acceptor), has
+    /// bound. Whenever the service is restarted, after a crash, too, it gets them back, and finds them by their addresses; a client that connects in between waits in the
     /// kernel and is served by the next process. The unit needs `FileDescriptorStoreMax=`: a number that is no less than
     /// that of the sockets.
     ///
