@@ -91,7 +91,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    pub(crate) fn id(&self) -> u32 {
+    pub(crate) fn process_id(&self) -> u32 {
         self.id.unsigned_abs()
     }
 
