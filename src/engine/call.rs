@@ -36,6 +36,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::bytes::{bytes, Compression, Message, Outgoing};
 use super::observer::{Record, Refusal};
+use super::peer_name::address_and_number;
 use super::queue::{call_tag, drop_call_tag, take_call_tag};
 use super::shim::{
     touchdown_call_start_batch, touchdown_completion_create, touchdown_completion_destroy,
@@ -43,7 +44,7 @@ use super::shim::{
 };
 use super::{timers, Limit, Shared, CANCELLED};
 use crate::logging;
-use crate::sockets::peer::{address_and_number, PeerInfo};
+use crate::sockets::peer::PeerInfo;
 
 /// What was begun on a call; its number travels in the low bits of the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

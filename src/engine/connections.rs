@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::drain::{Patience, Stage, Step, Watch, LAST_WORDS};
 use super::observer::{Connection, Observer};
+use super::peer_name::{self, numbered};
 use super::shim::{
     self, touchdown_connection_finish, touchdown_connection_look, touchdown_connection_reference,
     touchdown_connection_release, touchdown_server_add_connection, ConnectionEvents,
@@ -24,9 +25,9 @@ use super::shim::{
 #[cfg(feature = "tls")]
 use super::tls;
 use crate::os::wake::Wake;
-use crate::sockets::listener::Accepted;
+use crate::sockets::accepted::Accepted;
 use crate::sockets::options as socket_options;
-use crate::sockets::peer::{numbered, PeerInfo};
+use crate::sockets::peer::PeerInfo;
 
 /// How long a connection that is closing waits for its peer to close too, without
 /// a sign of life from there: the default of nginx's `lingering_timeout`.
@@ -204,6 +205,7 @@ impl Connections {
         let unanswered = accepted.unanswered.unwrap_or(shared.unanswered_limit);
         limit_unanswered(&accepted.socket, unanswered);
         let encrypted = accepted.is_encrypted();
+        let peer = peer_name::address(accepted.peer);
         let fd = accepted.socket.into_raw_fd();
         let number;
         let info = Arc::new(accepted.info);
@@ -219,10 +221,7 @@ impl Connections {
                 watch: Watch::default(),
                 info: Arc::clone(&info),
                 shut_down: None,
-                peer: self
-                    .observer
-                    .as_ref()
-                    .map(|_| accepted.peer.as_str().into()),
+                peer: self.observer.as_ref().map(|_| peer.as_str().into()),
             };
             open.sockets.insert(number, socket);
             self.count.store(open.sockets.len(), Ordering::Relaxed);
@@ -233,20 +232,20 @@ impl Connections {
         };
         self.tell(Connection::Opened {
             number,
-            peer: &accepted.peer,
+            peer: &peer,
             encrypted,
         });
         let (tls, session) = match () {
             #[cfg(feature = "tls")]
             () => {
                 let observer = self.observer.clone();
-                tls::session(accepted.encryption, &accepted.peer, info, observer)
+                tls::session(accepted.encryption, &peer, info, observer)
             }
             #[cfg(not(feature = "tls"))]
             () => (ptr::null(), ptr::null_mut()),
         };
         // Calls find their connection again by the number.
-        let peer = CString::new(numbered(&accepted.peer, number)).expect("no zeros in an address");
+        let peer = CString::new(numbered(&peer, number)).expect("no zeros in an address");
         // SAFETY: the server is not shut down before the thread that accepts has
         // ended, and this is that thread; the socket, the ticket and the session are given away.
         unsafe {

@@ -2,6 +2,7 @@
 //! limit, and takes the connections down.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,11 +12,12 @@ use super::drain::{Calls, Patience};
 use super::memory::{self, Due, Usage};
 use super::observer::{Connection, TurnedAway};
 use super::roster::{Beginning, Watched, TICK};
-use super::{poll, Shared};
+use super::{peer_name, poll, Shared};
 use crate::logging;
 use crate::os::wake::Wake;
 use crate::running_time::{RunningTime, SLICE};
-use crate::sockets::listener::{Accepted, QUEUE};
+use crate::sockets::accepted::{is_of_connection, Accepted};
+use crate::sockets::listener::QUEUE;
 
 /// How often to look whether the peers' kernels have acknowledged the last
 /// bytes, when that is all there is to wait for. No event says so. The longer it takes, the less often: each
@@ -275,14 +277,15 @@ impl Housekeeper<'_> {
         self.reserve = None;
         let accepted = self.shared.listening.lock().accept_from(index);
         if let Ok(Some(accepted)) = &accepted {
-            self.turn_away(&accepted.peer, TurnedAway::NoDescriptor);
+            self.turn_away(accepted.peer, TurnedAway::NoDescriptor);
         }
         let accepted = accepted.map(|it| it.is_some());
         self.refill_reserve();
         accepted
     }
 
-    fn turn_away(&self, peer: &str, why: TurnedAway) {
+    fn turn_away(&self, peer: Option<SocketAddr>, why: TurnedAway) {
+        let peer = &peer_name::address(peer);
         let event = Connection::Refused { peer, why };
         self.shared.connections.tell(event);
     }
@@ -318,11 +321,11 @@ impl Housekeeper<'_> {
             // Closing tells the client at once; leaving it in the kernel's
             // queue would let it wait for nothing.
             let limit = self.limit;
-            self.turn_away(&accepted.peer, TurnedAway::LimitReached);
+            self.turn_away(accepted.peer, TurnedAway::LimitReached);
             return self.report(|| {
                 format!(
                     "the limit of {limit} connections is reached: closing new ones, this one from {}",
-                    accepted.peer
+                    peer_name::address(accepted.peer)
                 )
             });
         }
@@ -451,24 +454,4 @@ impl Housekeeper<'_> {
 /// Whether the process, or the system, has no descriptor left.
 fn is_want_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
-}
-
-/// Whether only the connection is gone, and not the listener in trouble: see "Error handling"
-/// in accept(2).
-fn is_of_connection(error: &io::Error) -> bool {
-    let codes = [
-        libc::ECONNABORTED,
-        libc::EINTR,
-        libc::ENETDOWN,
-        libc::EPROTO,
-        libc::ENOPROTOOPT,
-        libc::EHOSTDOWN,
-        libc::ENONET,
-        libc::EHOSTUNREACH,
-        libc::EOPNOTSUPP,
-        libc::ENETUNREACH,
-    ];
-    error
-        .raw_os_error()
-        .is_some_and(|code| codes.contains(&code))
 }

@@ -14,6 +14,7 @@ mod library;
 mod memory;
 mod observer;
 mod pace;
+mod peer_name;
 mod poll;
 mod queue;
 mod requests;
@@ -61,9 +62,11 @@ use self::timers::Timers;
 use crate::logging;
 use crate::os::wake::Wake;
 use crate::running_time::{RunningTime, SLICE};
+use crate::sockets::address::Address;
 use crate::sockets::inherited::Inherited;
-use crate::sockets::listener::{Address, Listener};
-use crate::sockets::listening::Listening;
+use crate::sockets::listener::Listener;
+use crate::sockets::listeners::Listeners;
+use crate::sockets::BoundSocket;
 
 /// The status codes that the engine gives by itself.
 const CANCELLED: i32 = 1;
@@ -283,7 +286,7 @@ struct Shared {
     timers: Timers,
     heap: Heap,
     connections: Arc<Connections>,
-    listening: Mutex<Listening>,
+    listening: Mutex<Listeners>,
     wake: Arc<Wake>,
     host: Arc<dyn Host>,
     observer: Option<Arc<dyn Observer>>,
@@ -644,7 +647,7 @@ impl Engine {
             timers: Timers::new(Arc::clone(&wake)),
             heap: Heap::default(),
             connections: Arc::new(Connections::new(Arc::clone(&wake), observer.clone())),
-            listening: Mutex::new(Listening::new(config.listeners, config.accepting)),
+            listening: Mutex::new(Listeners::new(config.listeners, config.accepting)),
             wake,
             host,
             observer,
@@ -749,8 +752,7 @@ impl Engine {
     /// # Errors
     ///
     /// If there is no descriptor, or the server has stopped to listen.
-    #[cfg(feature = "systemd")]
-    pub(crate) fn sockets_to_store(&self) -> io::Result<Vec<Inherited>> {
+    pub(crate) fn sockets_to_store(&self) -> io::Result<Vec<BoundSocket>> {
         self.shared.listening.lock().store()
     }
 

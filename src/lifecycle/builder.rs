@@ -164,7 +164,7 @@ impl Builder {
 
     /// Adds an observer; see [`Lifecycle::observe`].
     pub fn observe(mut self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
-        self.observers.push(Arc::new(observer));
+        self.observers.push(Observer::Callback(Arc::new(observer)));
         self
     }
 

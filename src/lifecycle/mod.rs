@@ -111,11 +111,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod announcer;
 mod attachments;
 mod builder;
+mod check;
 mod clock;
 mod hooks;
 mod in_flight;
+mod names;
 mod participant;
 mod phase;
 mod pid_file;
@@ -137,14 +140,18 @@ mod workers;
 
 use std::any::Any;
 use std::fmt::{self, Display};
+use std::io;
 use std::time::Duration;
 
+pub use self::announcer::{Announcement, Announcer, PATIENCE};
 pub use self::builder::{BuildError, Builder};
+pub use self::check::{Check, CheckError, Checking};
 pub use self::hooks::{Hook, HookError};
 pub use self::in_flight::{Closed, Guard, InFlight, OwnedGuard};
-pub use self::participant::{Calls, Check, Participant};
+pub use self::participant::{Calls, Participant};
 pub use self::phase::{Phase, Transition};
 pub use self::plan::{Plan, PlanError};
+pub use self::reload::ReloadEvent;
 pub use self::remote::{Progress, Remote};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
 pub use self::restart::Restart;
@@ -254,6 +261,55 @@ impl Lifecycle {
     /// [`wait`](Self::wait) must not be called from an observer; it would wait for itself.
     pub fn observe(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
         self.handle.remote.observe(observer);
+    }
+
+    /// Has `announcer` told of every transition from now on, once, in order, on a thread of its own. The walk waits for it
+    /// as long as its patience says; see [`Announcer`].
+    ///
+    /// # Errors
+    ///
+    /// If no thread can be started.
+    pub fn announce(&self, announcer: Announcer) -> io::Result<()> {
+        self.handle.remote.announce(announcer)
+    }
+
+    /// Calls `observer` when a reload begins and when it is over, on the thread that runs the callbacks. The end of a
+    /// reload that a stop has interrupted is not told. Any number of observers may be added. One that panics is logged.
+    ///
+    /// ```
+    /// use touchdown::lifecycle::{Lifecycle, ReloadEvent};
+    ///
+    /// let lifecycle = Lifecycle::builder().on_reload("config", || Ok(())).build()?;
+    /// lifecycle.observe_reloads(|event| {
+    ///     if let ReloadEvent::Ended { failures, .. } = event {
+    ///         println!("{} callbacks have failed", failures.len());
+    ///     }
+    /// });
+    /// # Ok::<(), touchdown::lifecycle::BuildError>(())
+    /// ```
+    pub fn observe_reloads(&self, observer: impl Fn(&ReloadEvent) + Send + Sync + 'static) {
+        self.handle.remote.observe_reloads(observer);
+    }
+
+    /// Asks whether the program still works, and waits for the answer: the guard thread has to give it, and until
+    /// [`Phase::Closing`] every participant, by [`Participant::check`]. Busy workers do not matter. A participant has to
+    /// answer from the thread whose end or hang must not go unnoticed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use touchdown::lifecycle::Lifecycle;
+    ///
+    /// let lifecycle = Lifecycle::builder().build()?;
+    /// lifecycle.check(Duration::from_secs(5))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CheckError`], with the names of those who have said no, or have said nothing within `limit`. Only time counts in
+    /// which the process runs.
+    pub fn check(&self, limit: Duration) -> Result<(), CheckError> {
+        self.handle.remote.check(limit)
     }
 
     /// Adds a part of the program with work in flight.

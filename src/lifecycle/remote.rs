@@ -2,16 +2,19 @@
 
 use std::any::Any;
 use std::fmt::{self, Write as _};
+use std::io;
 use std::time::Duration;
 
-use super::participant::{Calls, Check};
+use super::announcer::Announcer;
+use super::check::CheckError;
+use super::participant::Calls;
 use super::phase::{Phase, Transition};
 use super::plan::{self, Plan};
+use super::reload::ReloadEvent;
 use super::report::{one_line, Reason};
 use super::sentry;
 use super::shutdown::Token;
-use super::state::{caught, Shared};
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use super::state::{caught, Observer, Shared};
 use crate::sync::{Arc, Instant};
 
 /// What a companion holds of a lifecycle: it sees the program and may stop it, and does not count as a handle, so the
@@ -149,45 +152,42 @@ impl Remote {
         self.0.begin_stop(Reason::Requested(why.into()));
     }
 
-    /// Asks the guard thread, and until Closing every participant, whether they still work. `answer` is
-    /// called with true once all have passed; with false, perhaps several times, if one will not answer.
-    pub fn check(&self, answer: impl Fn(bool) + Clone + Send + 'static) {
-        let participants = match self.phase() < Phase::Closing {
-            true => self.0.participants(),
-            false => Vec::new(),
-        };
-        let left = Arc::new(AtomicUsize::new(participants.len() + 1));
-        let part = || {
-            let (left, answer) = (Arc::clone(&left), answer.clone());
-            Check::new(move |passed| {
-                // AcqRel: whoever is the last sees what the others have done.
-                if !passed || left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    answer(passed);
-                }
-            })
-        };
-        self.0.asked.lock().push(part());
-        self.0.bell.ring();
-        for participant in participants {
-            caught("participant, asked to check itself,", || {
-                participant.check(part());
-            });
-        }
+    /// See [`Lifecycle::check`](super::Lifecycle::check).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn check(&self, limit: Duration) -> Result<(), CheckError> {
+        self.begin_check().wait(limit)
     }
 
     /// See [`Lifecycle::observe`](super::Lifecycle::observe).
     pub fn observe(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
-        let observer = Arc::new(observer);
+        self.add_observer(Observer::Callback(Arc::new(observer)));
+    }
+
+    pub(super) fn add_observer(&self, observer: Observer) {
         let mut control = self.0.control.lock();
         if self.phase() != Phase::Stopped {
             control.observers.push(observer);
+            return;
         }
+        drop(control);
+        drop(observer);
     }
 
-    /// Tells `observer` when a reload begins (`None`), and when it is over: what became of the callbacks
-    /// that did not do their work. One observer is all that there can be.
-    pub fn observe_reloads(&self, observer: impl Fn(Option<Vec<String>>) + Send + Sync + 'static) {
-        let _ = self.0.reloads.observer.set(Box::new(observer));
+    /// See [`Lifecycle::observe_reloads`](super::Lifecycle::observe_reloads).
+    pub fn observe_reloads(&self, observer: impl Fn(&ReloadEvent) + Send + Sync + 'static) {
+        self.0.reloads.observe(Arc::new(observer));
+    }
+
+    /// See [`Lifecycle::announce`](super::Lifecycle::announce).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn announce(&self, announcer: Announcer) -> io::Result<()> {
+        announcer.start(self)
     }
 
     /// See [`Lifecycle::attach`](super::Lifecycle::attach).

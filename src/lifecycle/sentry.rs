@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
 
-use super::participant::Check;
+use super::check::Check;
 use super::reload;
 use super::remote::Remote;
 use super::report::{exit_code, one_line, Reason};

@@ -10,11 +10,13 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
+use super::announcer::Outlet;
 use super::attachments::Attachments;
+use super::check::Check;
 use super::clock::Clock;
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
-use super::participant::{Calls, Check, Participant};
+use super::participant::{Calls, Participant};
 use super::phase::{Phase, PhaseCell, Transition};
 use super::pid_file::PidFile;
 use super::plan::Plan;
@@ -30,7 +32,13 @@ use crate::logging;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Bell, Condvar, Instant, Mutex, OnceLock, Sender};
 
-pub(super) type Observer = Arc<dyn Fn(&Transition) + Send + Sync>;
+/// What is told of each transition.
+#[derive(Clone)]
+pub(super) enum Observer {
+    /// On the thread that walks.
+    Callback(Arc<dyn Fn(&Transition) + Send + Sync>),
+    Outlet(Arc<Outlet>),
+}
 
 /// Ends the process with this code. Returns only in tests.
 pub(super) type Exit = Box<dyn Fn(i32) + Send + Sync>;

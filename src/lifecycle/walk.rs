@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use super::announcer::Made;
 use super::hooks::{Hook, Hooks};
 use super::participant::Calls;
 use super::phase::{Phase, Transition};
 use super::plan;
 use super::report::{one_line, some_of, HookReport, Outcome, PhaseReport, Reason, Report};
-use super::state::{caught, Shared};
+use super::state::{caught, Observer, Shared};
 use crate::logging;
 use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant};
 
@@ -349,6 +350,7 @@ impl Walk {
                 std::mem::take(&mut control.subscribers),
                 std::mem::take(&mut control.participants),
                 std::mem::take(&mut control.reloads),
+                shared.reloads.forget_observers(),
                 shared.attachments.close(),
             )
         };
@@ -394,9 +396,17 @@ impl Walk {
                 (transition, control.observers[..count].to_vec())
             };
             logging::info!("{transition}");
-            for observer in observers {
-                caught("observer", || observer(&transition));
+            let outlets = observers.iter().filter_map(|it| match it {
+                Observer::Callback(_) => None,
+                Observer::Outlet(outlet) => outlet.announce(transition),
+            });
+            let made: Vec<Made> = outlets.collect();
+            for observer in &observers {
+                if let Observer::Callback(call) = observer {
+                    caught("observer", || call(&transition));
+                }
             }
+            Made::wait_for_all(&made, &transition);
         }
     }
 }

@@ -30,7 +30,6 @@ pub use self::error::StartError;
 pub use self::extensions::Extensions;
 pub use self::health::{Health, ServingStatus};
 pub use self::interceptor::{Answer, Interceptor, Next};
-pub use self::listen::Listen;
 pub use self::metadata::{Metadata, MetadataError, Value};
 pub use self::observer::{
     CallEnd, CallKind, CallObserver, CallOutcome, CallRefusal, ConnectionEvent, ConnectionRefusal,

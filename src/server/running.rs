@@ -16,7 +16,7 @@ use super::service::DrainPolicy;
 use super::smoke_test::{self, SmokeTest};
 use crate::logging;
 use crate::sockets::inherited::Inherited;
-use crate::sockets::listener::Address;
+use crate::sockets::{Address, Bound, BoundSocket};
 use crate::upgrade::Part;
 
 /// How long the stacks of handlers that do not return are looked for: some milliseconds do,
@@ -125,12 +125,6 @@ impl Server {
         self.running.dispatch.calls()
     }
 
-    /// See [`Notify::store_listeners`](crate::systemd::Notify::store_listeners).
-    #[cfg(feature = "systemd")]
-    pub(crate) fn sockets_to_store(&self) -> io::Result<Vec<Inherited>> {
-        self.running.engine.sockets_to_store()
-    }
-
     /// Begins to stop, and waits until the server has stopped. With a shared lifecycle this stops
     /// everything that is part of it.
     pub fn shutdown(self) -> Report {
@@ -142,6 +136,12 @@ impl Server {
     /// somebody called [`Lifecycle::shutdown`].
     pub fn wait(self) -> Report {
         self.lifecycle.wait()
+    }
+}
+
+impl Bound for Server {
+    fn bound_sockets(&self) -> io::Result<Vec<BoundSocket>> {
+        self.running.engine.sockets_to_store()
     }
 }
 

@@ -46,7 +46,7 @@ impl Candidate {
                 listener.of_unit,
             );
         }
-        let candidate = Control::new(UnixStream::from(control))
+        let candidate = Control::new(control)
             .map(|control| Candidate { control })
             .map_err(|error| format!("cannot speak to the process to replace: {error}"));
         Some(candidate)

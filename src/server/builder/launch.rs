@@ -10,7 +10,6 @@ use super::super::companion::Companion;
 use super::super::dispatch::Dispatch;
 use super::super::error::StartError;
 use super::super::health;
-use super::super::listen::Listen;
 use super::super::observer::Observers;
 use super::super::running::{DrainLimits, Running, Server};
 #[cfg(feature = "tls")]
@@ -22,7 +21,7 @@ use crate::engine::{self, Config, Engine};
 use crate::lifecycle;
 use crate::lifecycle::{Lifecycle, Participant, Reason, Report, Signals, Stopping};
 use crate::logging;
-use crate::sockets::listener::{ListenOptions, Listener};
+use crate::sockets::{bind::bind_all, listen::Listen, listener::ListenOptions};
 use crate::upgrade::{Upgrade, Upgrades};
 
 /// Eight times what the server itself was seen to use in a release build; enough for a panic in a debug build.
@@ -107,7 +106,7 @@ impl ServerBuilder {
     #[cfg(feature = "tls")]
     fn reload_certificates(&self, mut lifecycle: lifecycle::Builder) -> lifecycle::Builder {
         let mut all: Vec<Tls> = Vec::new();
-        for tls in self.listens.iter().filter_map(|it| it.tls.as_ref()) {
+        for tls in self.listens.iter().filter_map(Listen::own_tls) {
             if !all.iter().any(|it| it.is_same(tls)) {
                 all.push(tls.clone());
             }
@@ -225,7 +224,7 @@ impl ServerBuilder {
         let wanted = self.listens.into_iter().map(Listen::into_options);
         let wanted: Vec<ListenOptions> = wanted.collect::<Result<_, _>>()?;
         descriptors::check_room(wanted.len(), connections).map_err(StartError::Engine)?;
-        let listeners = Listener::bind_all(&wanted)
+        let listeners = bind_all(&wanted)
             .map_err(|(address, source)| StartError::Listen { address, source })?;
         let name = match (self.name, listeners.first()) {
             (Some(name), _) => name,

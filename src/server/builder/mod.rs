@@ -15,11 +15,11 @@ use crate::upgrade::Upgrade;
 use super::companion::Companion;
 use super::health::Health;
 use super::interceptor::Interceptor;
-use super::listen::Listen;
 use super::observer::CallObserver;
 use super::running::Server;
 use super::service::Service;
 use super::smoke_test::SmokeTest;
+use crate::sockets::listen::Listen;
 
 /// Collects what a [`Server`] is made of.
 ///

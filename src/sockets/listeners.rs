@@ -1,15 +1,21 @@
-//! What a server listens on, as a whole, and what is decided about it from other threads: whether
-//! anything is accepted yet, and whether somebody else listens there from now on.
+//! All sockets of one server, and what other threads decide about them: whether the server accepts connections yet,
+//! and whether another process accepts them from now on.
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+#[cfg(any(feature = "server", test))]
+use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
+#[cfg(any(feature = "server", test))]
 use std::os::unix::net::UnixStream;
 
+use super::accepted::Accepted;
 use super::inherited::Inherited;
-use super::listener::{Accepted, Listener};
+use super::listener::Listener;
+use super::stored::BoundSocket;
 use super::unix_path::SocketPath;
 
-pub(crate) struct Listening {
+/// The listening sockets of a server, and whose the connections are that come in there.
+pub(crate) struct Listeners {
     listeners: Vec<Listener>,
     accepting: bool,
     /// A successor listens, too, and accepts what this server does not.
@@ -17,13 +23,13 @@ pub(crate) struct Listening {
     /// Connections that the program has made by [`connect`](Self::connect).
     given: Vec<Accepted>,
     closed: bool,
-    /// What was left to somebody else as this server ended to listen.
+    /// The paths that were left to another process as this server ended to listen.
     left: Vec<SocketPath>,
 }
 
-impl Listening {
-    pub(crate) fn new(listeners: Vec<Listener>, accepting: bool) -> Listening {
-        let mut listening = Listening {
+impl Listeners {
+    pub(crate) fn new(listeners: Vec<Listener>, accepting: bool) -> Listeners {
+        let mut all = Listeners {
             listeners,
             accepting: false,
             handed_over: false,
@@ -32,10 +38,10 @@ impl Listening {
             left: Vec::new(),
         };
         if accepting {
-            listening.accept();
-            listening.own_paths();
+            all.accept();
+            all.own_paths();
         }
-        listening
+        all
     }
 
     /// From now on connections are accepted.
@@ -60,17 +66,16 @@ impl Listening {
 
     /// The sockets that this process has bound itself, for a store that outlives it. The paths of unix
     /// sockets stay from now on.
-    #[cfg(feature = "systemd")]
-    pub(crate) fn store(&mut self) -> io::Result<Vec<Inherited>> {
+    pub(crate) fn store(&mut self) -> io::Result<Vec<BoundSocket>> {
         if self.closed {
             return Err(closed());
         }
         let bound = self.listeners.iter_mut().filter(|it| !it.is_inherited());
         bound
             .map(|listener| {
-                let socket = listener.hand_over()?;
+                let Inherited { name, socket, .. } = listener.hand_over()?;
                 listener.keep_path();
-                Ok(socket)
+                Ok(BoundSocket::new(name, socket))
             })
             .collect()
     }
@@ -84,11 +89,13 @@ impl Listening {
         }
     }
 
+    #[cfg(feature = "server")]
     pub(crate) fn is_handed_over(&self) -> bool {
         self.handed_over
     }
 
     /// Makes a connection to this server without any of its sockets.
+    #[cfg(any(feature = "server", test))]
     pub(crate) fn connect(&mut self) -> io::Result<OwnedFd> {
         if self.closed {
             return Err(closed());
@@ -143,140 +150,80 @@ fn closed() -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::{Read, Write};
+    use std::io::{ErrorKind, Read, Write};
     use std::net::TcpStream;
     use std::os::unix::fs::OpenOptionsExt;
-    use std::sync::Arc;
-    use std::time::{Duration, Instant};
 
-    use crate::engine::{Call, Config, Engine, Host, Landed, Limit, Message};
-    use crate::sockets::listener::{ListenOptions, Listener};
+    use parking_lot::Mutex;
 
-    const LONG: Duration = Duration::from_secs(20);
-
-    /// How an HTTP/2 client begins: the preface, and empty settings. RFC 9113, 3.4.
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-    /// Has no methods, so it has nothing to run.
-    struct Idle(crossbeam_channel::Sender<()>);
-
-    impl Host for Idle {
-        fn arrived(&self) {}
-        fn run(&self, _: &Arc<Call>, _: Option<Message>) {}
-        fn refused(&self, _: &Arc<Call>) {}
-        fn landed(&self, _: &Arc<Call>, _: Landed) {}
-        fn in_flight(&self) -> usize {
-            0
-        }
-        fn sent(&self, _: &Arc<Call>) {}
-        fn clients_know(&self) {}
-        fn cut(&self, _: u64, _: u64) {}
-        fn drained(&self) {
-            let _ = self.0.send(());
-        }
-    }
+    use super::*;
+    use crate::sockets::bind::{bind_all, bind_with};
+    use crate::sockets::listener::ListenOptions;
 
     fn listen(address: &str) -> Vec<Listener> {
-        Listener::bind_all(&[ListenOptions::new(address.to_owned())]).unwrap()
+        bind_all(&[ListenOptions::new(address.to_owned())]).unwrap()
     }
 
-    /// An engine that does not accept yet, and a channel that has something once it is drained.
-    fn start(listeners: Vec<Listener>) -> (Engine, crossbeam_channel::Receiver<()>) {
-        let (drained, is_drained) = crossbeam_channel::unbounded();
-        let config = Config {
-            methods: Vec::new(),
-            listeners,
-            accepting: false,
-            settings: vec![("touchdown.server", 1)],
-            workers: 1,
-            stack_size: None,
-            backlog: 1,
-            prompt_calls: 1,
-            connections: 10,
-            memory: 16 << 20,
-            unanswered: LONG,
-            handshake: LONG,
-        };
-        let engine = Engine::start(config, Arc::new(Idle(drained))).unwrap();
-        (engine, is_drained)
-    }
-
-    /// Whether somebody speaks HTTP/2 there: a server begins with its settings.
-    fn is_served(mut socket: impl Read + Write) -> bool {
-        let mut header = [0; 9];
-        socket.write_all(PREFACE).unwrap();
-        socket.read_exact(&mut header).is_ok() && header[3] == 4
-    }
-
-    /// When its clients have left: C-core's end, which the next test would wait for, takes ten seconds
-    /// if there is something that they do not take.
-    fn stop(engine: &Engine) {
-        let deadline = Instant::now() + LONG;
-        while engine.connections() > 0 {
-            assert!(Instant::now() < deadline, "a connection stays");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        assert!(engine.stop(Instant::now() + LONG), "it stops");
+    /// Accepts all connections that are there. One is in the kernel's queue as soon as `connect` returns.
+    fn accept_all(all: &Listeners) -> Vec<Accepted> {
+        let accept = |index| std::iter::from_fn(move || all.accept_from(index).unwrap());
+        (0..all.waited_for().count()).flat_map(accept).collect()
     }
 
     #[test]
-    fn nothing_but_its_own_connections_is_served_before_it_accepts() {
-        let (engine, _) = start(listen("127.0.0.1:0"));
-        let address = engine.addresses()[0].to_string();
-        let public = TcpStream::connect(address).unwrap();
-        let own = std::os::unix::net::UnixStream::from(engine.connect().unwrap());
-        assert!(is_served(&own));
-        assert_eq!(
-            engine.connections(),
-            1,
-            "the public one waits in the kernel"
-        );
-        engine.accept();
-        assert!(is_served(&public));
-        drop((own, public));
-        stop(&engine);
-        let refused = [engine.connect().err(), engine.hand_over().err()];
-        for error in refused.map(|it| it.unwrap().kind()) {
-            assert_eq!(error, std::io::ErrorKind::NotConnected);
+    fn nothing_but_its_own_connections_is_accepted_before_it_accepts() {
+        let mut all = Listeners::new(listen("127.0.0.1:0"), false);
+        let address = all.listeners[0].address().to_string();
+        let _public = TcpStream::connect(address).unwrap();
+        let mut own = UnixStream::from(all.connect().unwrap());
+        assert_eq!(accept_all(&all).len(), 0, "it waits in the kernel");
+        let mut given = all.take_given();
+        assert_eq!(given.len(), 1);
+        own.write_all(b"!").unwrap();
+        let mut heard = [0];
+        let mut theirs = UnixStream::from(given.remove(0).socket);
+        theirs.set_nonblocking(false).unwrap();
+        theirs.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"!");
+        all.accept();
+        assert_eq!(accept_all(&all).len(), 1);
+        all.close();
+        for error in [all.connect().err(), all.hand_over().err()] {
+            assert_eq!(error.unwrap().kind(), ErrorKind::NotConnected);
         }
     }
 
     #[test]
-    fn a_successor_serves_what_the_old_one_has_not_accepted() {
+    fn a_successor_accepts_what_the_old_one_has_not() {
         let path = std::env::temp_dir().join(format!("touchdown-{}-old.sock", std::process::id()));
         let address = format!("unix:{}", path.display());
-        let (old, is_drained) = start(listen(&address));
-        let mut handed = old.hand_over().unwrap();
-        let (new, _) = start(super::Listener::bind_from(&address, &mut handed).unwrap());
-        let client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let mut old = Listeners::new(listen(&address), false);
+        let handed = Mutex::new(old.hand_over().unwrap());
+        let successors = bind_with(&[ListenOptions::new(address)], &handed).unwrap();
+        let mut new = Listeners::new(successors, false);
+        let connect = || UnixStream::connect(&path).unwrap();
+        let _before = connect();
         new.accept();
-        assert!(is_served(&client));
-        drop(client);
+        assert_eq!(accept_all(&new).len(), 1);
         old.accept();
         old.own_paths();
+        let _both = connect();
+        assert_eq!(accept_all(&old).len(), 1);
         old.set_handed_over(true);
         new.own_paths();
-        let limit = Limit {
-            at: None,
-            cut: false,
-        };
-        let times = crate::engine::DrainTimes {
-            grace_period: LONG,
-            peer_silence: LONG,
-        };
-        old.drain([limit], times);
-        is_drained.recv_timeout(LONG).unwrap();
-        stop(&old);
-        assert!(is_served(
-            std::os::unix::net::UnixStream::connect(&path).unwrap()
-        ));
-        stop(&new);
+        let _left = connect();
+        assert_eq!(accept_all(&old).len(), 0, "it is the successor's");
+        old.close();
+        drop(old);
+        let _after = connect();
+        assert_eq!(accept_all(&new).len(), 2);
+        new.close();
         assert!(!path.exists(), "the successor's end is the path's end");
     }
 
     #[test]
     fn the_queue_is_the_successors_once_it_was_handed_over() {
-        let mut listening = super::Listening::new(listen("127.0.0.1:0"), false);
+        let mut listening = Listeners::new(listen("127.0.0.1:0"), false);
         assert_eq!(listening.own_queues(), 0);
         listening.accept();
         assert_eq!(listening.own_queues(), 1);
@@ -293,7 +240,7 @@ mod tests {
         let path = std::env::temp_dir().join(name);
         let address = format!("unix:{}", path.display());
         let left = || {
-            let mut listening = super::Listening::new(listen(&address), true);
+            let mut listening = Listeners::new(listen(&address), true);
             listening.set_handed_over(true);
             listening.close();
             assert!(path.exists());
@@ -308,7 +255,7 @@ mod tests {
             .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
             .open(&path)
             .unwrap();
-        let others = super::Listening::new(listen(&address), true);
+        let others = Listeners::new(listen(&address), true);
         old.set_handed_over(false);
         assert!(path.exists(), "somebody else listens there by now");
         drop(others);
