@@ -29,7 +29,7 @@ pub(super) struct Doors {
     wake: Wake,
     gate: InFlight,
     open: Arc<OpenConnections>,
-    /// Who asks whether there is a thread that accepts.
+    /// The questions whether there is a thread that accepts.
     checks: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
 }
 
