@@ -319,7 +319,7 @@ impl ServerBuilder {
         };
         let milliseconds = |setting, value: Duration| match i32::try_from(value.as_millis()) {
             // What is exactly as long is taken for C-core's wait for the answer to GOAWAY: see
-            // `kGoawayTime` in engine/threads.cc.
+            // `kGoawayTime` in engine/cc/event_engine.cc.
             Ok(20_000) => Ok(20_001),
             Ok(it @ 1..) => Ok(it),
             _ => Err(StartError::Setting {
@@ -331,7 +331,7 @@ impl ServerBuilder {
         milliseconds("handshake_timeout", self.handshake_timeout)?;
         let metadata = number("max_metadata_size", metadata)?;
         Ok(vec![
-            // See `kHttpFilter` in engine/shim.cc.
+            // See `kHttpFilter` in engine/cc/filters.cc.
             ("touchdown.server", 1),
             (
                 "grpc.max_concurrent_streams",
