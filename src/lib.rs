@@ -82,6 +82,8 @@ extern crate self as touchdown;
 #[cfg(feature = "admin")]
 pub mod admin;
 #[cfg(feature = "server")]
+mod calls;
+#[cfg(feature = "server")]
 pub mod client;
 mod descriptors;
 #[cfg(feature = "server")]

@@ -1,10 +1,16 @@
 //! The operating system, made safe: the stacks of threads and their names, processes that are started with descriptors
 //! of their own, and a descriptor that wakes a thread.
 
+#[cfg(feature = "server")]
+pub(crate) mod memory;
+#[cfg(feature = "server")]
+pub(crate) mod readable;
 pub(crate) mod spawn;
 #[cfg(feature = "server")]
 pub(crate) mod stack;
 #[cfg(feature = "server")]
 pub(crate) mod symbols;
+#[cfg(feature = "server")]
+pub(crate) mod thread;
 #[cfg(feature = "server")]
 pub(crate) mod wake;

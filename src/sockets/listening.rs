@@ -149,7 +149,9 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use crate::engine::{Call, Config, Engine, Host, Landed, Limit, Message};
+    use crate::calls::transport::Settings;
+    use crate::calls::{Call, Config, Host, Landed, Limit, Message, Runner};
+    use crate::engine;
     use crate::sockets::listener::{ListenOptions, Listener};
 
     const LONG: Duration = Duration::from_secs(20);
@@ -181,23 +183,30 @@ mod tests {
     }
 
     /// An engine that does not accept yet, and a channel that has something once it is drained.
-    fn start(listeners: Vec<Listener>) -> (Engine, crossbeam_channel::Receiver<()>) {
+    fn start(listeners: Vec<Listener>) -> (Runner, crossbeam_channel::Receiver<()>) {
         let (drained, is_drained) = crossbeam_channel::unbounded();
         let config = Config {
             methods: Vec::new(),
             listeners,
             accepting: false,
-            settings: vec![("touchdown.server", 1)],
             workers: 1,
             stack_size: None,
             backlog: 1,
+            backlog_bytes: 1,
             prompt_calls: 1,
             connections: 10,
-            memory: 16 << 20,
             unanswered: LONG,
             handshake: LONG,
         };
-        let engine = Engine::start(config, Arc::new(Idle(drained))).unwrap();
+        let settings = Settings {
+            concurrent_streams: 100,
+            metadata_size: 16 << 10,
+            keepalive_interval: LONG,
+            keepalive_timeout: LONG,
+            memory: 16 << 20,
+        };
+        let transport = engine::transport(&settings, &[]).unwrap();
+        let engine = Runner::start(transport, config, Arc::new(Idle(drained))).unwrap();
         (engine, is_drained)
     }
 
@@ -210,7 +219,7 @@ mod tests {
 
     /// When its clients have left: C-core's end, which the next test would wait for, takes ten seconds
     /// if there is something that they do not take.
-    fn stop(engine: &Engine) {
+    fn stop(engine: &Runner) {
         let deadline = Instant::now() + LONG;
         while engine.connections() > 0 {
             assert!(Instant::now() < deadline, "a connection stays");
@@ -260,7 +269,7 @@ mod tests {
             at: None,
             cut: false,
         };
-        let times = crate::engine::DrainTimes {
+        let times = crate::calls::DrainTimes {
             grace_period: LONG,
             peer_silence: LONG,
         };
