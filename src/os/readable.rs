@@ -1,15 +1,16 @@
-//! Waits for descriptors.
+//! Waiting until one of several descriptors has something to read.
 
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-/// Waits until one of these can be read, for so long at the most. Says of each whether it can.
+/// Waits until one of these descriptors has something to read, or has failed, or the time is over (`None`: without end).
+/// Says of each whether it has.
 ///
 /// # Errors
 ///
 /// Those of poll(2). A signal that comes in between is none: then nothing can be read.
-pub(crate) fn readable(
+pub(crate) fn wait_readable(
     descriptors: impl IntoIterator<Item = RawFd>,
     limit: Option<Duration>,
 ) -> io::Result<Vec<bool>> {
@@ -33,8 +34,22 @@ pub(crate) fn readable(
             return Err(error);
         }
     }
-    Ok(waited
-        .iter()
-        .map(|it| ready > 0 && it.revents != 0)
-        .collect())
+    let is_ready = |it: &libc::pollfd| ready > 0 && it.revents != 0;
+    Ok(waited.iter().map(is_ready).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::wake::Wake;
+
+    #[test]
+    fn it_says_which_descriptor_has_something_and_none_once_the_time_is_over() {
+        let wakes = [Wake::new().unwrap(), Wake::new().unwrap()];
+        let descriptors = wakes.each_ref().map(Wake::as_raw_fd);
+        let ready = wait_readable(descriptors, Some(Duration::ZERO)).unwrap();
+        assert_eq!(ready, [false, false]);
+        wakes[1].wake();
+        assert_eq!(wait_readable(descriptors, None).unwrap(), [false, true]);
+    }
 }

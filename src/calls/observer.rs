@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicI32, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::admission::SHUTTING_DOWN;
 use super::call::{Call, Ending, Landed};
-use super::{DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, SHUTTING_DOWN, UNIMPLEMENTED};
+use super::codes::{DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED};
 
-/// Who is told. It runs on the threads that poll, work or accept, some of which hold locks of C-core or of a
+/// Who is told. It runs on the threads that poll, work or accept, some of which hold locks of the transport or of a
 /// connection's TLS. So it must neither block nor panic, nor use the engine.
 pub(crate) trait Observer: Send + Sync + 'static {
     /// A call has arrived, of whatever method. There is exactly one [`ended`](Self::ended) for it, unless the
