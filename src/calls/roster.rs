@@ -1,0 +1,621 @@
+//! Who polls, who runs a handler, who rests, and what waits for a worker.
+//!
+//! A thread that took a call off the completion queue runs it itself. There is one
+//! thread more than there are workers, so one can always poll: when every worker
+//! is busy, the one left polls on and puts what arrives in the backlog. Two threads
+//! are there from the start, one to poll and one to run a call. Others
+//! are started when they are needed, and those that rest end, but for one, when they are
+//! [dismissed](Roster::dismiss).
+//!
+//! Before a thread runs a handler it makes sure that somebody else polls, and
+//! waking somebody for every call costs more than a short call itself. So there is
+//! an exception: if their method is known to be short, the only poller runs calls
+//! with nobody polling, and polls on. (While calls are many and come on many
+//! connections, more than one thread polls.) Should a handler take
+//! long after all, the [`watch`](Roster::watch) sees it within two of its ticks and
+//! sends somebody to poll.
+//!
+//! Everything is decided under one lock, in a few instructions, so there is no
+//! moment at which a call is in the backlog and a worker free to take it. Only if a thread cannot
+//! be started, a call waits for that; see [`hire`](Roster::hire).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+pub(super) use super::decision::{
+    Backlog, Beginning, Decision, Leaving, Load, Next, Outlook, Watched,
+};
+use crate::sync::{Condvar, Instant, Mutex};
+
+/// How often the watch looks.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
+/// How many ticks without a call run unpolled until the watch ends.
+const IDLE_TICKS: u32 = 50;
+
+/// Calls that come further apart than this do not start the watch.
+const OFTEN: Duration = Duration::from_millis(2);
+
+pub(super) struct Roster<T> {
+    workers: usize,
+    backlog: Backlog,
+    state: Mutex<State<T>>,
+    /// Waited on by resting threads; signalled once for each in `called`.
+    called: Condvar,
+}
+
+struct State<T> {
+    polling: usize,
+    running: usize,
+    resting: usize,
+    /// Of those who rest, how many have been called and have not yet woken up.
+    called: usize,
+    /// Of the others who rest, how many are to end and have not yet woken up.
+    dismissed: usize,
+    /// Each with the size of its message.
+    waiting: VecDeque<(T, usize)>,
+    waiting_bytes: usize,
+    closed: bool,
+    last_arrival: Option<Instant>,
+    watch: Watch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    Off,
+    /// Somebody has asked for it.
+    Wanted,
+    On {
+        /// Since when nobody polls.
+        unpolled_since: Option<Instant>,
+        /// Ticks since the last call that ran unpolled.
+        idle: u32,
+    },
+}
+
+impl<T> State<T> {
+    /// Lets a call wait, or gives it back if there is no room.
+    fn queue(&mut self, call: T, bytes: usize, workers: usize, backlog: Backlog) -> Decision<T> {
+        // One that is larger than all that may wait has to fit somewhere, too.
+        let fits = self.waiting.is_empty() || self.waiting_bytes + bytes <= backlog.bytes;
+        if self.waiting.len() == backlog.calls || !fits {
+            return Decision::Refused(call);
+        }
+        self.waiting.push_back((call, bytes));
+        self.waiting_bytes += bytes;
+        match self.running < workers {
+            true => Decision::QueuedToHire,
+            false => Decision::Queued,
+        }
+    }
+
+    /// Sends somebody to poll. False if a thread has to be started for that.
+    fn call_poller(&mut self, called: &Condvar) -> bool {
+        self.becomes_poller();
+        if self.resting == self.called {
+            return false;
+        }
+        self.called += 1;
+        // Everybody who was dismissed may be called all the same, as long as it rests.
+        self.dismissed = self.dismissed.min(self.resting - self.called);
+        called.notify_one();
+        true
+    }
+
+    fn becomes_poller(&mut self) {
+        self.polling += 1;
+        if let Watch::On { unpolled_since, .. } = &mut self.watch {
+            *unpolled_since = None;
+        }
+    }
+}
+
+impl<T> Roster<T> {
+    /// A roster with two threads, of which one polls and the other [rests](Self::rest).
+    pub(super) fn new(workers: usize, backlog: Backlog) -> Roster<T> {
+        Roster {
+            workers,
+            backlog,
+            state: Mutex::new(State {
+                polling: 1,
+                running: 0,
+                resting: 1,
+                called: 0,
+                dismissed: 0,
+                waiting: VecDeque::new(),
+                waiting_bytes: 0,
+                closed: false,
+                last_arrival: None,
+                watch: Watch::Off,
+            }),
+            called: Condvar::new(),
+        }
+    }
+
+    /// A polling thread has taken a call off the queue.
+    pub(super) fn arrived(&self, call: T, outlook: Outlook, now: Instant) -> Decision<T> {
+        let mut state = self.state.lock();
+        // What waits has its turn first, even if it is a thread that is missing.
+        if state.running == self.workers || !state.waiting.is_empty() {
+            return state.queue(call, outlook.bytes, self.workers, self.backlog);
+        }
+        let last_arrival = state.last_arrival.replace(now);
+        state.running += 1;
+        state.polling -= 1;
+        if state.polling > 0 {
+            return Decision::Run(call);
+        }
+        let mut begin_watch = false;
+        if outlook.short && outlook.pollers == 1 {
+            match &mut state.watch {
+                Watch::On {
+                    unpolled_since,
+                    idle,
+                } => {
+                    *unpolled_since = Some(now);
+                    *idle = 0;
+                    return Decision::Run(call);
+                }
+                watch @ Watch::Off if last_arrival.is_some_and(|it| now - it < OFTEN) => {
+                    *watch = Watch::Wanted;
+                    begin_watch = true;
+                }
+                Watch::Off | Watch::Wanted => {}
+            }
+        }
+        match state.call_poller(&self.called) {
+            true if begin_watch => Decision::RunAndWatch(call),
+            true => Decision::Run(call),
+            false => Decision::RunAndSpawn(call),
+        }
+    }
+
+    /// The thread asked for could not be started. If nobody else can poll, the call waits,
+    /// or is refused, and the thread that has it polls on.
+    pub(super) fn spawn_failed(&self, call: T, outlook: Outlook) -> Decision<T> {
+        let mut state = self.state.lock();
+        // The new thread was counted among those who poll. Others may do so by now, or rest.
+        state.polling -= 1;
+        if state.polling > 0 || state.call_poller(&self.called) {
+            return Decision::Run(call);
+        }
+        state.running -= 1;
+        state.queue(call, outlook.bytes, self.workers, self.backlog)
+    }
+
+    /// Whether a thread is to be started because a call waits for nothing else: earlier, none could be. It
+    /// begins with [`finished`](Self::finished), and counts as a worker from now on.
+    pub(super) fn hire(&self) -> bool {
+        let mut state = self.state.lock();
+        let wanted = !state.waiting.is_empty() && state.running < self.workers && !state.closed;
+        state.running += usize::from(wanted);
+        wanted
+    }
+
+    /// That thread could not be started.
+    pub(super) fn hire_failed(&self) {
+        self.state.lock().running -= 1;
+    }
+
+    /// A thread has run a call to its end. `pollers` is how many threads should poll.
+    pub(super) fn finished(&self, pollers: usize) -> Next<T> {
+        let mut state = self.state.lock();
+        if let Some((call, bytes)) = state.waiting.pop_front() {
+            state.waiting_bytes -= bytes;
+            return Next::Run(call);
+        }
+        state.running -= 1;
+        if state.polling < pollers || state.closed {
+            state.becomes_poller();
+            return Next::Poll;
+        }
+        state.resting += 1;
+        Next::Rest
+    }
+
+    /// Rests until somebody has to poll. False if the thread is to end instead.
+    pub(super) fn rest(&self) -> bool {
+        let mut state = self.state.lock();
+        while state.called == 0 && state.dismissed == 0 && !state.closed {
+            self.called.wait(&mut state);
+        }
+        state.resting -= 1;
+        if state.called > 0 {
+            // Whoever called has counted this thread among those who poll.
+            state.called -= 1;
+        } else if state.dismissed > 0 {
+            state.dismissed -= 1;
+            return false;
+        } else {
+            state.becomes_poller();
+        }
+        true
+    }
+
+    /// The beginning of a thread that [rests](Self::rest) in the place of all that rest now: those end. Where none rests,
+    /// there is nothing to do, and this thread ends.
+    pub(super) fn relieve(&self) -> bool {
+        let mut state = self.state.lock();
+        let others = state.resting - state.called;
+        if others == 0 && !state.closed {
+            return false;
+        }
+        state.resting += 1;
+        if !state.closed {
+            state.dismissed = others;
+            self.called.notify_all();
+            // That was for those who waited before.
+            self.called.wait(&mut state);
+        }
+        drop(state);
+        self.rest()
+    }
+
+    /// A polling thread could end now: others poll as well, of whom there were many at once. `None` if it
+    /// is the only one; else it polls no more, and this is what it does instead, so that somebody rests.
+    pub(super) fn leave_poll(&self) -> Option<Leaving> {
+        let mut state = self.state.lock();
+        if state.polling == 1 || state.closed {
+            return None;
+        }
+        state.polling -= 1;
+        if state.resting > state.called {
+            return Some(Leaving::End);
+        }
+        state.resting += 1;
+        Some(Leaving::Rest)
+    }
+
+    /// Lets the threads that rest now end, but for one: should no other be had, calls are run.
+    pub(super) fn dismiss(&self) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.dismissed = (state.resting - state.called).saturating_sub(1);
+            self.called.notify_all();
+        }
+    }
+
+    /// Makes sure that the watch goes on looking for some ticks. Says whether it has to be
+    /// begun for that.
+    pub(super) fn keep_watch(&self) -> bool {
+        match &mut self.state.lock().watch {
+            watch @ Watch::Off => {
+                *watch = Watch::Wanted;
+                true
+            }
+            // Whoever wanted it may have had no reason to wake anybody.
+            Watch::Wanted => true,
+            Watch::On { idle, .. } => {
+                *idle = 0;
+                false
+            }
+        }
+    }
+
+    /// Looks whether a handler keeps the only poller from polling. To be called
+    /// once it is wanted, and every [`TICK`] as long as it is on.
+    pub(super) fn watch(&self, now: Instant) -> Watched {
+        let mut state = self.state.lock();
+        match &mut state.watch {
+            Watch::Off => return Watched::Off,
+            watch @ Watch::Wanted => {
+                *watch = Watch::On {
+                    unpolled_since: None,
+                    idle: 0,
+                };
+                return Watched::On;
+            }
+            Watch::On {
+                unpolled_since,
+                idle,
+            } => match unpolled_since {
+                Some(since) if now.saturating_duration_since(*since) >= TICK => {}
+                Some(_) => return Watched::On,
+                None => {
+                    *idle += 1;
+                    if *idle < IDLE_TICKS {
+                        return Watched::On;
+                    }
+                    state.watch = Watch::Off;
+                    return Watched::Off;
+                }
+            },
+        }
+        match state.call_poller(&self.called) {
+            true => Watched::On,
+            false => Watched::Spawn,
+        }
+    }
+
+    /// The thread that the watch has asked for could not be started.
+    pub(super) fn watch_failed(&self, now: Instant) {
+        let mut state = self.state.lock();
+        state.polling -= 1;
+        let unpolled = (state.polling == 0).then_some(now);
+        if let Watch::On { unpolled_since, .. } = &mut state.watch {
+            *unpolled_since = unpolled;
+        }
+    }
+
+    /// Takes out of the backlog what is to be taken.
+    pub(super) fn take_waiting(&self, is_to_be_taken: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut state = self.state.lock();
+        let waiting = std::mem::take(&mut state.waiting);
+        let (taken, left): (Vec<_>, _) = waiting
+            .into_iter()
+            .partition(|(call, _)| is_to_be_taken(call));
+        state.waiting = left.into();
+        state.waiting_bytes = state.waiting.iter().map(|(_, bytes)| bytes).sum();
+        taken.into_iter().map(|(call, _)| call).collect()
+    }
+
+    /// How many calls run or wait.
+    pub(super) fn busy(&self) -> usize {
+        let state = self.state.lock();
+        state.running + state.waiting.len()
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let state = self.state.lock();
+        Load {
+            running: state.running,
+            workers: self.workers,
+            waiting: state.waiting.len(),
+            backlog: self.backlog.calls,
+        }
+    }
+
+    /// From now on nobody rests: everybody polls, to see the queue's end.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.dismissed = 0;
+        self.called.notify_all();
+    }
+
+    /// Whether `close` was called and nobody runs a handler.
+    pub(super) fn is_closed_and_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.closed && state.running == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Outlook = Outlook {
+        short: false,
+        pollers: 1,
+        bytes: 0,
+    };
+    const SHORT: Outlook = Outlook {
+        short: true,
+        pollers: 1,
+        bytes: 0,
+    };
+
+    fn roster(workers: usize, calls: usize) -> Roster<u32> {
+        Roster::new(workers, Backlog { calls, bytes: 10 })
+    }
+
+    fn name(decision: Decision<u32>) -> &'static str {
+        match decision {
+            Decision::Run(_) => "run",
+            Decision::RunAndWatch(_) => "run and watch",
+            Decision::RunAndSpawn(_) => "run and spawn",
+            Decision::Queued => "queued",
+            Decision::QueuedToHire => "queued to hire",
+            Decision::Refused(_) => "refused",
+        }
+    }
+
+    #[test]
+    fn what_exceeds_the_workers_waits_and_what_exceeds_the_backlog_is_refused() {
+        let roster = roster(2, 1);
+        let now = Instant::now();
+        let decisions = [1, 2, 3, 4].map(|call| name(roster.arrived(call, LONG, now)));
+        assert_eq!(decisions, ["run", "run and spawn", "queued", "refused"]);
+        assert!(matches!(roster.finished(1), Next::Run(3)));
+        // Somebody polls already, so who has nothing to do rests.
+        assert!(matches!(roster.finished(1), Next::Rest));
+        assert_eq!(name(roster.arrived(5, LONG, now)), "run");
+    }
+
+    #[test]
+    fn a_second_thread_polls_on_when_that_is_wanted() {
+        let roster = roster(2, 0);
+        let now = Instant::now();
+        assert_eq!(name(roster.arrived(1, LONG, now)), "run");
+        assert!(matches!(roster.finished(2), Next::Poll));
+        // Two poll, so one may run without another's help.
+        assert_eq!(name(roster.arrived(2, LONG, now)), "run");
+    }
+
+    #[test]
+    fn short_calls_run_unpolled_only_under_the_watch() {
+        let roster = roster(2, 0);
+        let start = Instant::now();
+        assert!(matches!(roster.watch(start), Watched::Off));
+        assert_eq!(name(roster.arrived(1, SHORT, start)), "run");
+        assert!(matches!(roster.finished(1), Next::Rest));
+        // The second soon after the first asks for the watch.
+        assert_eq!(name(roster.arrived(2, SHORT, start)), "run and watch");
+        assert!(matches!(roster.watch(start), Watched::On));
+        assert!(matches!(roster.finished(1), Next::Rest));
+        assert_eq!(name(roster.arrived(3, SHORT, start)), "run");
+        // Nobody polls now; the watch bears with that for one tick.
+        assert!(matches!(roster.watch(start), Watched::On));
+        assert!(matches!(roster.watch(start + TICK), Watched::On));
+        // It has called a thread that rested, so the runner is not needed.
+        assert!(matches!(roster.finished(1), Next::Rest));
+    }
+
+    #[test]
+    fn the_watch_ends_when_there_is_nothing_to_watch() {
+        let roster = roster(1, 0);
+        let start = Instant::now();
+        let _ = roster.arrived(1, SHORT, start);
+        let _ = roster.finished(1);
+        let _ = roster.arrived(2, SHORT, start);
+        let _ = roster.finished(1);
+        let ticks = (0..2 * IDLE_TICKS).take_while(|_| matches!(roster.watch(start), Watched::On));
+        assert_eq!(ticks.count() as u32, IDLE_TICKS);
+        // Off again, and begun by whoever needs it.
+        assert!(roster.keep_watch());
+        assert!(matches!(roster.watch(start), Watched::On));
+        assert!(!roster.keep_watch());
+    }
+
+    #[test]
+    fn who_rests_ends_when_it_is_dismissed_but_for_one() {
+        let roster = roster(3, 0);
+        let now = Instant::now();
+        let three_rest = || {
+            let runs = [1, 2, 3].map(|call| name(roster.arrived(call, LONG, now)));
+            assert!(roster.rest(), "it was called");
+            let rests = [(); 3].map(|()| matches!(roster.finished(1), Next::Rest));
+            assert_eq!(rests, [true; 3]);
+            runs
+        };
+        assert_eq!(three_rest(), ["run", "run and spawn", "run and spawn"]);
+        roster.dismiss();
+        assert_eq!([roster.rest(), roster.rest()], [false, false]);
+        // One is left; others are needed in the place of those that ended.
+        assert_eq!(three_rest(), ["run", "run and spawn", "run and spawn"]);
+        roster.dismiss();
+        assert_eq!(name(roster.arrived(4, LONG, now)), "run");
+        assert_eq!(name(roster.arrived(5, LONG, now)), "run");
+        let mut go_on = [roster.rest(), roster.rest(), roster.rest()];
+        go_on.sort_unstable();
+        assert_eq!(go_on, [false, true, true]);
+        // To see the queue's end everybody is needed.
+        assert!(matches!(roster.finished(1), Next::Rest));
+        assert!(matches!(roster.finished(1), Next::Rest));
+        roster.dismiss();
+        roster.close();
+        roster.dismiss();
+        assert!(roster.rest() && roster.rest());
+    }
+
+    #[test]
+    fn who_relieves_the_others_rests_in_their_place() {
+        let roster = roster(3, 0);
+        let now = Instant::now();
+        let runs = [1, 2, 3].map(|call| name(roster.arrived(call, LONG, now)));
+        assert_eq!(runs, ["run", "run and spawn", "run and spawn"]);
+        assert!(roster.rest(), "it was called");
+        let rests = [(); 3].map(|()| matches!(roster.finished(1), Next::Rest));
+        assert_eq!(rests, [true; 3]);
+        std::thread::scope(|scope| {
+            let others = [(); 3].map(|()| scope.spawn(|| roster.rest()));
+            let goes_on = scope.spawn(|| roster.relieve());
+            assert_eq!(others.map(|it| it.join().unwrap()), [false; 3]);
+            // The only one to be called.
+            let first = name(roster.arrived(4, LONG, now));
+            let second = name(roster.arrived(5, LONG, now));
+            roster.close();
+            assert!(goes_on.join().unwrap());
+            assert_eq!([first, second], ["run", "run and spawn"]);
+        });
+        // Too late to wait.
+        assert!(roster.relieve());
+    }
+
+    #[test]
+    fn nobody_is_relieved_where_nobody_rests() {
+        let roster = roster(1, 0);
+        assert_eq!(name(roster.arrived(1, LONG, Instant::now())), "run");
+        // It is about to poll.
+        assert!(!roster.relieve());
+        assert!(roster.rest());
+    }
+
+    #[test]
+    fn of_many_who_poll_one_goes_on_and_one_rests() {
+        let roster = roster(3, 0);
+        let now = Instant::now();
+        let runs = [1, 2, 3].map(|call| name(roster.arrived(call, LONG, now)));
+        assert_eq!(runs, ["run", "run and spawn", "run and spawn"]);
+        assert!(roster.rest(), "it was called");
+        // Four poll.
+        let polls = [(); 3].map(|()| matches!(roster.finished(4), Next::Poll));
+        assert_eq!(polls, [true; 3]);
+        assert!(matches!(roster.leave_poll(), Some(Leaving::Rest)));
+        assert!(matches!(roster.leave_poll(), Some(Leaving::End)));
+        assert!(matches!(roster.leave_poll(), Some(Leaving::End)));
+        assert!(roster.leave_poll().is_none());
+        // Nobody has to be started for the next.
+        assert_eq!(name(roster.arrived(4, LONG, now)), "run");
+        assert!(roster.rest());
+    }
+
+    /// A roster of which one thread runs a call, and the other has another, for which a third should poll.
+    fn without_a_third_thread(calls: usize) -> Roster<u32> {
+        let roster = roster(3, calls);
+        let now = Instant::now();
+        assert_eq!(name(roster.arrived(1, LONG, now)), "run");
+        assert!(roster.rest(), "it was called");
+        assert_eq!(name(roster.arrived(2, LONG, now)), "run and spawn");
+        roster
+    }
+
+    #[test]
+    fn a_call_waits_for_a_thread_that_cannot_be_started() {
+        let roster = without_a_third_thread(2);
+        assert_eq!(name(roster.spawn_failed(2, LONG)), "queued to hire");
+        // In their order.
+        let later = [3, 4].map(|call| name(roster.arrived(call, LONG, Instant::now())));
+        assert_eq!(later, ["queued to hire", "refused"]);
+        assert_eq!((roster.load().running, roster.load().waiting), (1, 2));
+        assert!(roster.hire());
+        roster.hire_failed();
+        assert!(roster.hire() && roster.hire());
+        assert!(!roster.hire(), "more than there may be workers");
+        assert!(matches!(roster.finished(1), Next::Run(2)));
+        assert!(matches!(roster.finished(1), Next::Run(3)));
+        assert!(matches!(roster.finished(1), Next::Rest));
+        assert!(!roster.hire(), "nothing waits");
+    }
+
+    #[test]
+    fn a_call_runs_though_no_thread_can_be_started_if_somebody_is_free_to_poll() {
+        let roster = without_a_third_thread(0);
+        assert!(matches!(roster.finished(1), Next::Rest));
+        assert_eq!(name(roster.spawn_failed(2, LONG)), "run");
+        assert!(roster.rest(), "it was called");
+
+        let roster = without_a_third_thread(0);
+        assert!(matches!(roster.finished(2), Next::Poll));
+        assert_eq!(name(roster.spawn_failed(2, LONG)), "run");
+        assert_eq!(
+            name(roster.arrived(3, LONG, Instant::now())),
+            "run and spawn"
+        );
+    }
+
+    #[test]
+    fn large_messages_fill_the_backlog_sooner() {
+        let roster = roster(1, 10);
+        let now = Instant::now();
+        let arrive = |call, bytes| {
+            let outlook = Outlook { bytes, ..LONG };
+            name(roster.arrived(call, outlook, now))
+        };
+        assert_eq!(arrive(1, 0), "run");
+        // The first waits, whatever its size.
+        assert_eq!(arrive(2, 20), "queued");
+        assert_eq!(arrive(3, 1), "refused");
+        assert!(matches!(roster.finished(1), Next::Run(2)));
+        assert_eq!(
+            [arrive(4, 6), arrive(5, 4), arrive(6, 1)],
+            ["queued", "queued", "refused"]
+        );
+        assert_eq!(roster.busy(), 3);
+        assert_eq!(roster.take_waiting(|call| *call == 5), [5]);
+        assert_eq!(arrive(7, 5), "refused");
+        assert_eq!(arrive(8, 4), "queued");
+        assert_eq!(roster.take_waiting(|_| true), [4, 8]);
+        assert_eq!(arrive(7, 10), "queued");
+    }
+}
