@@ -11,7 +11,7 @@ use source::{names_inside, sources, Source};
 /// The rooms, each with what its code may name beside itself. `public` is what the crate's first page exports: a
 /// room that names only this and public rooms could be another crate.
 #[rustfmt::skip]
-const MAY_NAME: [(&str, &str); 14] = [
+const MAY_NAME: [(&str, &str); 15] = [
     ("descriptors", "foundation"),
     ("logging", "foundation"),
     ("running_time", "foundation"),
@@ -21,6 +21,7 @@ const MAY_NAME: [(&str, &str); 14] = [
     ("os", "foundation"),
     ("sockets", "os foundation"),
     ("upgrade", "lifecycle os sockets foundation"),
+    ("acceptor", "lifecycle upgrade os sockets foundation"),
     // Who runs a call, and who speaks HTTP/2.
     ("calls", "os sockets foundation"),
     ("engine", "calls os sockets foundation"),
@@ -29,7 +30,7 @@ const MAY_NAME: [(&str, &str); 14] = [
     ("client", "public engine foundation"),
     // Companions.
     ("admin", "public lifecycle"),
-    ("systemd", "public lifecycle"),
+    ("systemd", "public lifecycle sockets"),
 ];
 
 const FOUNDATION: &str = "descriptors logging running_time sync";
@@ -49,7 +50,10 @@ const WITHOUT_FEATURES: &str = "lifecycle";
 const LINES: usize = 400;
 
 /// What is let through: the file, the word at which it breaks a wall, and the reason.
-const EXCEPTIONS: [(&str, &str, &str); 0] = [];
+#[rustfmt::skip]
+const EXCEPTIONS: [(&str, &str, &str); 1] = [
+    ("src/systemd/messenger.rs", "logging", "a log that stands still must not keep the watchdog from being fed"),
+];
 
 fn among(list: &str, name: &str) -> bool {
     list.split(' ').any(|it| it == name)
