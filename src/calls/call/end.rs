@@ -229,7 +229,7 @@ impl Call {
                 None => Landed::CallerLeft,
             },
             () if is(TOLD) => Landed::ToldToStop,
-            // C-core does not say so of what was being written.
+            // The transport does not say so of what was being written.
             () if self.is_on_cut_connection() == Some(true) => Landed::Undelivered,
             () => Landed::Completed,
         }
