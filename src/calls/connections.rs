@@ -87,6 +87,7 @@ impl Guest {
     }
 
     /// Who is to hear of it, if anybody is.
+    #[cfg(feature = "tls")]
     pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
         self.connections.observer.clone()
     }
@@ -191,6 +192,7 @@ impl Connections {
         transport.add_connection(Newcomer {
             socket: accepted.socket,
             peer: accepted.peer,
+            #[cfg(feature = "tls")]
             info,
             #[cfg(feature = "tls")]
             encryption: accepted.encryption,

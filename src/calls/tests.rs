@@ -252,12 +252,10 @@ fn unlimited() -> Limit {
     }
 }
 
+type Gate = Box<dyn Fn(&Arc<Call>, Vec<u8>) + Send + Sync>;
+
 /// A handler that says that it runs, and then waits for a word to go on.
-fn gate() -> (
-    impl Fn(&Arc<Call>, Vec<u8>) + Send + Sync + 'static,
-    Receiver<Arc<Call>>,
-    Sender<()>,
-) {
+fn gate() -> (Gate, Receiver<Arc<Call>>, Sender<()>) {
     let (runs, is_running) = unbounded();
     let (go, gone) = unbounded();
     let handler = move |call: &Arc<Call>, request| {
@@ -265,7 +263,7 @@ fn gate() -> (
         gone.recv_timeout(LONG).expect("the test lets it go on");
         echo(call, request);
     };
-    (handler, is_running, go)
+    (Box::new(handler), is_running, go)
 }
 
 #[test]
