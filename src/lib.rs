@@ -84,6 +84,8 @@ pub mod acceptor;
 #[cfg(feature = "admin")]
 pub mod admin;
 #[cfg(feature = "server")]
+mod calls;
+#[cfg(feature = "server")]
 pub mod client;
 mod descriptors;
 #[cfg(feature = "server")]

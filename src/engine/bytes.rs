@@ -1,42 +1,37 @@
-//! Messages as C-core holds them: reference-counted slices, read in place and
+//! Bytes as C-core holds them: reference-counted slices, read in place and
 //! written without a copy where that pays.
 
 use std::ffi::c_void;
-use std::io::{self, BufRead, Read};
+use std::marker::PhantomPinned;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::{ptr, slice};
 
 use grpcio_sys::{
-    grpc_byte_buffer, grpc_byte_buffer_destroy, grpc_compression_algorithm,
-    grpc_raw_byte_buffer_create, grpc_slice, grpc_slice_from_copied_buffer,
-    grpc_slice_new_with_user_data, grpc_slice_unref,
+    grpc_byte_buffer, grpc_byte_buffer_destroy, grpc_byte_buffer_type, grpc_compression_algorithm,
+    grpc_slice, grpc_slice_buffer_add, grpc_slice_buffer_destroy, grpc_slice_buffer_init,
+    grpc_slice_from_copied_buffer, grpc_slice_new_with_user_data, grpc_slice_unref,
 };
+
+use crate::calls::{Compression, Outgoing, Pieces};
 
 /// From here on handing the allocation over is cheaper than copying it.
 const COPY_LIMIT: usize = 8 * 1024;
 
-/// How a message is compressed on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Compression {
-    Identity,
-    Deflate,
-    Gzip,
-}
-
 /// A message as it came off the wire.
-pub(crate) struct Message(ptr::NonNull<grpc_byte_buffer>);
+pub(super) struct Received(ptr::NonNull<grpc_byte_buffer>);
 
 // SAFETY: C-core's byte buffers are plain data with atomically counted slices.
-unsafe impl Send for Message {}
+unsafe impl Send for Received {}
 // SAFETY: as above.
-unsafe impl Sync for Message {}
+unsafe impl Sync for Received {}
 
-impl Message {
+impl Received {
     /// Takes over a byte buffer of C-core; `None` if there is none.
     ///
     /// # Safety
     /// `raw` is null or a byte buffer that nobody else owns.
-    pub(super) unsafe fn from_raw(raw: *mut grpc_byte_buffer) -> Option<Message> {
-        ptr::NonNull::new(raw).map(Message)
+    pub(super) unsafe fn from_raw(raw: *mut grpc_byte_buffer) -> Option<Received> {
+        ptr::NonNull::new(raw).map(Received)
     }
 
     fn slices(&self) -> &[grpc_slice] {
@@ -49,38 +44,15 @@ impl Message {
             }
         }
     }
+}
 
-    /// The size in bytes as received, so compressed if it is.
-    pub(crate) fn len(&self) -> usize {
+impl Pieces for Received {
+    fn len(&self) -> usize {
         // SAFETY: as in `slices`.
         unsafe { self.0.as_ref().data.raw.slice_buffer.length }
     }
 
-    /// A message that has come in these pieces, compressed like this.
-    #[cfg(test)]
-    pub(crate) fn of_pieces<'a>(
-        pieces: impl IntoIterator<Item = &'a [u8]>,
-        compression: Compression,
-    ) -> Message {
-        let algorithm = match compression {
-            Compression::Identity => grpc_compression_algorithm::GRPC_COMPRESS_NONE,
-            Compression::Deflate => grpc_compression_algorithm::GRPC_COMPRESS_DEFLATE,
-            Compression::Gzip => grpc_compression_algorithm::GRPC_COMPRESS_GZIP,
-        };
-        let outgoing: Vec<_> = pieces.into_iter().map(Outgoing::copy).collect();
-        let mut slices: Vec<_> = outgoing.iter().map(Outgoing::as_raw).collect();
-        // SAFETY: C-core takes references of its own; the buffer is owned here.
-        unsafe {
-            Message::from_raw(grpcio_sys::grpc_raw_compressed_byte_buffer_create(
-                slices.as_mut_ptr(),
-                slices.len(),
-                algorithm,
-            ))
-            .expect("a buffer")
-        }
-    }
-
-    pub(crate) fn compression(&self) -> Compression {
+    fn compression(&self) -> Compression {
         // SAFETY: as in `slices`.
         match unsafe { self.0.as_ref().data.raw.compression } {
             grpc_compression_algorithm::GRPC_COMPRESS_GZIP => Compression::Gzip,
@@ -89,61 +61,15 @@ impl Message {
         }
     }
 
-    /// The whole message, if it lies in one piece.
-    pub(crate) fn contiguous(&self) -> Option<&[u8]> {
-        match self.slices() {
-            [] => Some(&[]),
-            [only] => Some(bytes(only)),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn reader(&self) -> Reader<'_> {
-        Reader {
-            rest: self.slices(),
-            offset: 0,
-        }
+    fn piece(&self, index: usize) -> Option<&[u8]> {
+        self.slices().get(index).map(bytes)
     }
 }
 
-impl Drop for Message {
+impl Drop for Received {
     fn drop(&mut self) {
         // SAFETY: owned, and not used afterwards.
         unsafe { grpc_byte_buffer_destroy(self.0.as_ptr()) }
-    }
-}
-
-/// Reads a message piece by piece.
-pub(crate) struct Reader<'a> {
-    rest: &'a [grpc_slice],
-    offset: usize,
-}
-
-impl BufRead for Reader<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while let [first, rest @ ..] = self.rest {
-            let piece = bytes(first);
-            if self.offset < piece.len() {
-                return Ok(&piece[self.offset..]);
-            }
-            self.rest = rest;
-            self.offset = 0;
-        }
-        Ok(&[])
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.offset += amount;
-    }
-}
-
-impl Read for Reader<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let amount = available.len().min(out.len());
-        out[..amount].copy_from_slice(&available[..amount]);
-        self.consume(amount);
-        Ok(amount)
     }
 }
 
@@ -177,26 +103,29 @@ pub(super) fn bytes_mut(slice: &mut grpc_slice) -> &mut [u8] {
     }
 }
 
-/// Bytes that C-core is to send.
-pub(crate) struct Outgoing(grpc_slice);
+/// Bytes for C-core.
+pub(super) struct Slice(grpc_slice);
 
-// SAFETY: see `Message`.
-unsafe impl Send for Outgoing {}
+// SAFETY: see `Received`.
+unsafe impl Send for Slice {}
 
-impl Outgoing {
-    /// Empties `scratch` into a new slice. A large buffer is handed over, a
-    /// small one copied, so that its allocation can be used again.
-    pub(crate) fn take(scratch: &mut Vec<u8>) -> Outgoing {
-        if scratch.len() < COPY_LIMIT {
-            let outgoing = Outgoing::copy(scratch);
-            scratch.clear();
-            return outgoing;
+impl Slice {
+    pub(super) fn copy(bytes: &[u8]) -> Slice {
+        // SAFETY: C-core copies `len` bytes.
+        Slice(unsafe { grpc_slice_from_copied_buffer(bytes.as_ptr().cast(), bytes.len()) })
+    }
+
+    /// A message that is to be sent. A large buffer is handed over, a small one copied, so that its allocation can be
+    /// used again.
+    pub(super) fn of_message(message: Outgoing) -> Slice {
+        if message.as_bytes().len() < COPY_LIMIT {
+            return Slice::copy(message.as_bytes());
         }
-        let owned = Box::new(std::mem::take(scratch));
+        let owned = Box::new(message.into_bytes());
         let (bytes, length) = (owned.as_ptr(), owned.len());
         // SAFETY: the bytes do not move with the box, are not written any more,
         // and live until C-core calls `release` with the box.
-        Outgoing(unsafe {
+        Slice(unsafe {
             grpc_slice_new_with_user_data(
                 bytes as *mut c_void,
                 length,
@@ -206,34 +135,17 @@ impl Outgoing {
         })
     }
 
-    pub(crate) fn copy(bytes: &[u8]) -> Outgoing {
-        // SAFETY: C-core copies `len` bytes.
-        Outgoing(unsafe { grpc_slice_from_copied_buffer(bytes.as_ptr().cast(), bytes.len()) })
-    }
-
-    /// The size in bytes.
-    pub(crate) fn len(&self) -> usize {
-        bytes(&self.0).len()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        bytes(&self.0)
-    }
-
     pub(super) fn as_raw(&self) -> grpc_slice {
         self.0
     }
 
-    /// A byte buffer with one more reference to these bytes.
-    pub(super) fn to_buffer(&self) -> Buffer {
-        let mut slice = self.0;
-        // SAFETY: C-core takes a reference of its own.
-        Buffer(unsafe { grpc_raw_byte_buffer_create(&mut slice, 1) })
+    /// The slice, with the one reference to it.
+    fn into_raw(self) -> grpc_slice {
+        ManuallyDrop::new(self).0
     }
 }
 
-impl Drop for Outgoing {
+impl Drop for Slice {
     fn drop(&mut self) {
         // SAFETY: owned, and not used afterwards.
         unsafe { grpc_slice_unref(self.0) }
@@ -241,24 +153,54 @@ impl Drop for Outgoing {
 }
 
 unsafe extern "C" fn release(owned: *mut c_void) {
-    // SAFETY: it is the box that `take` gave away, and C-core calls this once.
+    // SAFETY: it is the box that `of_message` gave away, and C-core calls this once.
     drop(unsafe { Box::from_raw(owned.cast::<Vec<u8>>()) });
 }
 
-/// A byte buffer for the length of a `grpc_call_start_batch`.
-pub(super) struct Buffer(*mut grpc_byte_buffer);
+/// A byte buffer for the length of a `grpc_call_start_batch`, which moves the slices out of it. It has room for its
+/// slices in itself, and points there once it is filled: so it takes no allocation, and stays where it is from then on.
+pub(super) struct Buffer {
+    raw: MaybeUninit<grpc_byte_buffer>,
+    is_filled: bool,
+    _pinned: PhantomPinned,
+}
 
 impl Buffer {
-    pub(super) fn as_raw(&self) -> *mut grpc_byte_buffer {
-        self.0
+    pub(super) fn new() -> Buffer {
+        Buffer {
+            raw: MaybeUninit::uninit(),
+            is_filled: false,
+            _pinned: PhantomPinned,
+        }
+    }
+
+    /// Puts a message in, the only one. The buffer must not be moved from then on.
+    pub(super) fn fill(&mut self, slice: Slice) -> *mut grpc_byte_buffer {
+        assert!(!self.is_filled);
+        let raw = self.raw.as_mut_ptr();
+        // SAFETY: the memory is ours, and every field is written but for the room for slices, of which none is used
+        // yet; the slice is given away.
+        unsafe {
+            (&raw mut (*raw).reserved).write(ptr::null_mut());
+            (&raw mut (*raw).type_).write(grpc_byte_buffer_type::GRPC_BB_RAW);
+            (&raw mut (*raw).data.raw.compression)
+                .write(grpc_compression_algorithm::GRPC_COMPRESS_NONE);
+            let slices = &raw mut (*raw).data.raw.slice_buffer;
+            grpc_slice_buffer_init(slices);
+            grpc_slice_buffer_add(slices, slice.into_raw());
+        }
+        self.is_filled = true;
+        raw
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: C-core moves the slices out when the batch starts, and leaves
-        // the buffer to its owner.
-        unsafe { grpc_byte_buffer_destroy(self.0) }
+        if self.is_filled {
+            let raw = self.raw.as_mut_ptr();
+            // SAFETY: made by `fill`, and where it was then: nobody moves it in between.
+            unsafe { grpc_slice_buffer_destroy(&raw mut (*raw).data.raw.slice_buffer) }
+        }
     }
 }
 
@@ -268,29 +210,79 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::calls::{is_read_whole_in_steps, Message};
+
+    fn message_of<'a>(
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+        algorithm: grpc_compression_algorithm,
+    ) -> Message {
+        let slices: Vec<_> = pieces.into_iter().map(Slice::copy).collect();
+        let mut slices: Vec<_> = slices.iter().map(Slice::as_raw).collect();
+        // SAFETY: C-core takes references of its own; the buffer is owned here.
+        let received = unsafe {
+            Received::from_raw(grpcio_sys::grpc_raw_compressed_byte_buffer_create(
+                slices.as_mut_ptr(),
+                slices.len(),
+                algorithm,
+            ))
+        };
+        Message::new(received.expect("a buffer"))
+    }
+
+    fn outgoing(written: &[u8]) -> Outgoing {
+        let write = |buffer: &mut Vec<u8>| {
+            buffer.extend_from_slice(written);
+            Ok::<_, ()>(())
+        };
+        Outgoing::write(write).unwrap()
+    }
 
     #[test]
-    fn a_message_in_pieces_is_read_whole() {
-        let long = [7u8; 100];
-        let message =
-            Message::of_pieces([b"ab".as_slice(), b"", &long, b"z"], Compression::Identity);
-        let mut read = Vec::new();
-        message.reader().read_to_end(&mut read).unwrap();
-        assert_eq!(message.len(), 103);
-        assert_eq!(read, [b"ab".as_slice(), &long, b"z"].concat());
-        assert!(message.contiguous().is_none());
+    fn how_a_message_is_compressed_is_told() {
+        for (algorithm, expected) in [
+            (
+                grpc_compression_algorithm::GRPC_COMPRESS_NONE,
+                Compression::Identity,
+            ),
+            (
+                grpc_compression_algorithm::GRPC_COMPRESS_GZIP,
+                Compression::Gzip,
+            ),
+            (
+                grpc_compression_algorithm::GRPC_COMPRESS_DEFLATE,
+                Compression::Deflate,
+            ),
+        ] {
+            assert_eq!(message_of([], algorithm).compression(), expected);
+        }
     }
 
     #[test]
     fn large_buffers_are_handed_over_and_small_ones_copied() {
         for size in [0, 1, 23, 24, COPY_LIMIT - 1, COPY_LIMIT, 1 << 20] {
             let original: Vec<u8> = (0..size).map(|it| it as u8).collect();
-            let mut scratch = original.clone();
-            let outgoing = Outgoing::take(&mut scratch);
-            assert_eq!(bytes(&outgoing.0), original);
-            assert!(scratch.is_empty());
+            let message = outgoing(&original);
+            let place = message.as_bytes().as_ptr();
+            let slice = Slice::of_message(message);
+            assert_eq!(bytes(&slice.0), original);
+            assert_eq!(bytes(&slice.0).as_ptr() == place, size >= COPY_LIMIT);
         }
     }
+
+    #[test]
+    fn a_buffer_that_is_filled_holds_the_message_and_lets_go_of_it() {
+        for size in [0, 23, COPY_LIMIT - 1, COPY_LIMIT] {
+            let original = vec![7; size];
+            let mut buffer = Buffer::new();
+            let raw = buffer.fill(Slice::of_message(outgoing(&original)));
+            // SAFETY: filled just now, and not moved.
+            let slices = unsafe { &(*raw).data.raw.slice_buffer };
+            assert_eq!((slices.count, slices.length), (1, size));
+            // SAFETY: there is one.
+            assert_eq!(bytes(unsafe { &*slices.slices }), original);
+        }
+    }
+
     proptest! {
         /// Pieces of up to 23 bytes lie in the slice itself, longer ones outside.
         #[test]
@@ -298,38 +290,10 @@ mod tests {
             pieces in vec(vec(any::<u8>(), 0..60), 0..8),
             steps in vec(1..50_usize, 1..8),
         ) {
-            let whole = pieces.concat();
-            let message =
-                Message::of_pieces(pieces.iter().map(Vec::as_slice), Compression::Identity);
-            prop_assert_eq!(message.len(), whole.len());
-            if let Some(bytes) = message.contiguous() {
-                prop_assert_eq!(bytes, &*whole);
-            } else {
-                prop_assert!(pieces.len() > 1);
-            }
-
-            let (mut reader, mut read) = (message.reader(), Vec::new());
-            for step in steps.iter().cycle() {
-                let mut out = vec![0; *step];
-                let amount = reader.read(&mut out).unwrap();
-                if amount == 0 {
-                    break;
-                }
-                read.extend_from_slice(&out[..amount]);
-            }
-            prop_assert_eq!(&read, &whole);
-
-            let (mut reader, mut read) = (message.reader(), Vec::new());
-            for step in steps.iter().cycle() {
-                let available = reader.fill_buf().unwrap();
-                if available.is_empty() {
-                    break;
-                }
-                let amount = available.len().min(*step);
-                read.extend_from_slice(&available[..amount]);
-                reader.consume(amount);
-            }
-            prop_assert_eq!(read, whole);
+            let slices = pieces.iter().map(Vec::as_slice);
+            let message = message_of(slices, grpc_compression_algorithm::GRPC_COMPRESS_NONE);
+            prop_assert!(message.contiguous().is_some() || pieces.len() > 1);
+            is_read_whole_in_steps(&message, &pieces.concat(), &steps);
         }
 
         #[test]
@@ -337,17 +301,14 @@ mod tests {
             sizes in vec(prop_oneof![0..100_usize, COPY_LIMIT - 2..COPY_LIMIT + 2, 0..50_000_usize], 1..6),
             seed in any::<u8>(),
         ) {
-            let mut scratch = Vec::new();
             let mut sent = Vec::new();
             for size in sizes {
                 let original: Vec<u8> = (0..size).map(|it| (it as u8) ^ seed).collect();
-                scratch.extend_from_slice(&original);
-                sent.push((Outgoing::take(&mut scratch), original));
-                prop_assert!(scratch.is_empty());
+                sent.push((Slice::of_message(outgoing(&original)), original));
             }
-            // The scratch was used again and again; what was made of it is not touched by that.
-            for (outgoing, original) in &sent {
-                prop_assert_eq!(bytes(&outgoing.0), &**original);
+            // The buffers were used again and again; what was made of them is not touched by that.
+            for (slice, original) in &sent {
+                prop_assert_eq!(bytes(&slice.0), &**original);
             }
         }
     }

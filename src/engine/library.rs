@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::sync::Once;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 use grpcio_sys::{
@@ -12,10 +12,11 @@ use grpcio_sys::{
     grpc_shutdown,
 };
 use log::{Level, LevelFilter};
-use parking_lot::Mutex;
 
-use super::{memory, shim};
+use super::shim;
+use crate::calls::log_limit::LogLimit;
 use crate::logging;
+use crate::os::memory;
 
 /// Keeps C-core started.
 pub(super) struct Library(());
@@ -78,31 +79,6 @@ fn verbosity(level: LevelFilter) -> gpr_log_severity {
         LevelFilter::Trace => gpr_log_severity::GPR_LOG_SEVERITY_DEBUG,
         LevelFilter::Debug => gpr_log_severity::GPR_LOG_SEVERITY_INFO,
         _ => gpr_log_severity::GPR_LOG_SEVERITY_ERROR,
-    }
-}
-
-/// Holds back log lines that clients can cause as often as they like: ten in a second are written.
-pub(super) struct LogLimit(Mutex<Option<(Instant, u32)>>);
-
-const LINES_A_SECOND: u32 = 10;
-
-impl LogLimit {
-    pub(super) const fn new() -> LogLimit {
-        LogLimit(Mutex::new(None))
-    }
-
-    /// Whether another line may be logged, and how many were not since the last one.
-    pub(super) fn admits(&self) -> Option<u32> {
-        let now = Instant::now();
-        let mut window = self.0.lock();
-        let (since, count) = window.get_or_insert((now, 0));
-        let mut skipped = 0;
-        if now.saturating_duration_since(*since) >= Duration::from_secs(1) {
-            skipped = count.saturating_sub(LINES_A_SECOND);
-            (*since, *count) = (now, 0);
-        }
-        *count = count.saturating_add(1);
-        (*count <= LINES_A_SECOND).then_some(skipped)
     }
 }
 

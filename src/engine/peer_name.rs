@@ -1,19 +1,8 @@
 //! The name by which C-core knows a connection: the peer's address as gRPC writes it, and a number by which the
 //! connection is found again.
 
-use std::net::SocketAddr;
-
 /// Between a peer's address and the number of its connection. No address has it.
 const BEFORE_NUMBER: char = ';';
-
-/// A peer's address in the form of gRPC's naming document; `None` stands for a unix socket.
-pub(super) fn address(peer: Option<SocketAddr>) -> String {
-    match peer {
-        Some(SocketAddr::V4(peer)) => format!("ipv4:{peer}"),
-        Some(SocketAddr::V6(peer)) => format!("ipv6:%5B{}%5D:{}", peer.ip(), peer.port()),
-        None => "unix:".to_owned(),
-    }
-}
 
 /// The name of a connection: its peer's address and its number.
 pub(super) fn numbered(address: &str, number: u64) -> String {
@@ -38,13 +27,5 @@ mod tests {
             assert_eq!(address_and_number(&numbered(peer, 17)), (peer, Some(17)));
             assert_eq!(address_and_number(peer), (peer, None));
         }
-    }
-
-    #[test]
-    fn addresses_are_written_as_grpc_does() {
-        let written = |it: &str| address(Some(it.parse().unwrap()));
-        assert_eq!(written("127.0.0.1:80"), "ipv4:127.0.0.1:80");
-        assert_eq!(written("[::1]:80"), "ipv6:%5B::1%5D:80");
-        assert_eq!(address(None), "unix:");
     }
 }

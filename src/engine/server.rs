@@ -1,7 +1,8 @@
-//! C-core's server: its arguments, its methods, its end.
+//! C-core's server: its settings, its methods, its end.
 
 use std::ffi::{c_char, c_void, CString};
 use std::ptr;
+use std::time::Duration;
 
 use grpcio_sys::{
     grpc_arg, grpc_arg_grpc_arg_value, grpc_arg_grpc_arg_value_grpc_arg_pointer, grpc_arg_type,
@@ -13,11 +14,11 @@ use grpcio_sys::{
     grpc_server_shutdown_and_notify, grpc_server_start,
 };
 
-use super::queue::server_tag;
 use super::shim::{
     touchdown_arguments_create, touchdown_arguments_destroy, touchdown_cork,
     touchdown_server_send_goaways, touchdown_uncork, touchdown_uncork_old, Arguments,
 };
+use crate::calls::transport::Settings;
 
 pub(super) struct Server {
     raw: *mut grpc_server,
@@ -31,19 +32,16 @@ unsafe impl Send for Server {}
 unsafe impl Sync for Server {}
 
 impl Server {
-    /// `memory` is how many bytes may be taken for what has not fully arrived.
-    pub(super) fn new(
-        queue: *mut grpc_completion_queue,
-        settings: &[(&str, i32)],
-        memory: usize,
-    ) -> Server {
+    pub(super) fn new(queue: *mut grpc_completion_queue, settings: &Settings) -> Server {
+        let memory = settings.memory;
+        let settings = arguments_of(settings);
         let keys: Vec<CString> = settings
             .iter()
             .map(|(key, _)| CString::new(*key).expect("a name without zeros"))
             .collect();
         let mut args: Vec<grpc_arg> = keys
             .iter()
-            .zip(settings)
+            .zip(&settings)
             .map(|(key, (_, value))| grpc_arg {
                 type_: grpc_arg_type::GRPC_ARG_INTEGER,
                 key: key.as_ptr().cast_mut(),
@@ -130,10 +128,10 @@ impl Server {
         unsafe { grpc_server_cancel_all_calls(self.raw) }
     }
 
-    /// Ends with `Event::ServerStopped`. May block for a while.
-    pub(super) fn shut_down(&self, queue: *mut grpc_completion_queue) {
-        // SAFETY: the server and the queue are alive.
-        unsafe { grpc_server_shutdown_and_notify(self.raw, queue, server_tag()) }
+    /// Ends with this tag on the queue. May block for a while.
+    pub(super) fn shut_down(&self, queue: *mut grpc_completion_queue, tag: *mut c_void) {
+        // SAFETY: the server and the queue are alive; the tag is not looked into.
+        unsafe { grpc_server_shutdown_and_notify(self.raw, queue, tag) }
     }
 
     pub(super) fn as_raw(&self) -> *mut grpc_server {
@@ -156,19 +154,69 @@ impl Drop for Server {
     }
 }
 
-/// A quarter of the machine's memory, or of what a process can address if that is less, in bytes, but
-/// 16 MiB at the least.
-pub(crate) fn quarter_of_memory() -> usize {
-    // SAFETY: system calls without memory; they say -1 for what they do not know.
-    let (pages, size) = unsafe {
-        (
-            libc::sysconf(libc::_SC_PHYS_PAGES),
-            libc::sysconf(libc::_SC_PAGESIZE),
-        )
+/// C-core's channel arguments.
+fn arguments_of(settings: &Settings) -> Vec<(&'static str, i32)> {
+    let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+    let milliseconds = |value: Duration| match i32::try_from(value.as_millis()) {
+        // What is exactly as long is taken for C-core's wait for the answer to GOAWAY: see
+        // `kGoawayTime` in engine/threads.cc.
+        Ok(20_000) => 20_001,
+        Ok(it) => it,
+        Err(_) => i32::MAX,
     };
-    let pages = usize::try_from(pages).unwrap_or(0);
-    let size = usize::try_from(size).unwrap_or(0);
-    (pages / 4)
-        .saturating_mul(size)
-        .clamp(16 << 20, usize::MAX / 4)
+    let metadata = number(settings.metadata_size);
+    vec![
+        // See `kHttpFilter` in engine/shim.cc.
+        ("touchdown.server", 1),
+        (
+            "grpc.max_concurrent_streams",
+            number(settings.concurrent_streams),
+        ),
+        // Above the first C-core refuses some calls, at random, and above the second all.
+        ("grpc.max_metadata_size", metadata),
+        ("grpc.absolute_max_metadata_size", metadata),
+        (
+            "grpc.keepalive_time_ms",
+            milliseconds(settings.keepalive_interval),
+        ),
+        (
+            "grpc.keepalive_timeout_ms",
+            milliseconds(settings.keepalive_timeout),
+        ),
+        // A connection without calls is probed, too: that is the one that nobody misses.
+        ("grpc.keepalive_permit_without_calls", 1),
+        // Clients may ping as often as every ten seconds without being sent away.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        // Deadlines are kept by touchdown, where somebody asks for them. C-core's check
+        // cancels the call, after which strict clients drop the whole connection.
+        ("grpc.enable_deadline_checking", 0),
+        // Bookkeeping that nothing here reads.
+        ("grpc.enable_channelz", 0),
+        // No pings to measure the bandwidth with; the window is fixed instead, at
+        // what a link of 10 ms and 200 Mbit/s can fill.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 256 << 10),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_keepalive_is_taken_for_the_wait_for_goaways_answer() {
+        let settings = Settings {
+            concurrent_streams: u32::MAX,
+            metadata_size: 16 << 10,
+            keepalive_interval: Duration::from_secs(20),
+            keepalive_timeout: Duration::MAX,
+            memory: 16 << 20,
+        };
+        let arguments = arguments_of(&settings);
+        let get = |name| arguments.iter().find(|(it, _)| *it == name).unwrap().1;
+        assert_eq!(get("grpc.keepalive_time_ms"), 20_001);
+        // What does not fit is as much as fits.
+        assert_eq!(get("grpc.keepalive_timeout_ms"), i32::MAX);
+        assert_eq!(get("grpc.max_concurrent_streams"), i32::MAX);
+    }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine;
+use crate::calls;
 use crate::lifecycle::Token;
 use crate::sockets::peer::PeerCredentials;
 
@@ -22,11 +22,11 @@ use super::peer_certificate::PeerCertificate;
 /// to another thread; it does not keep the call open.
 #[derive(Clone)]
 pub struct Call {
-    pub(super) core: Arc<engine::Call>,
+    pub(super) core: Arc<calls::Call>,
 }
 
 impl Call {
-    pub(super) fn new(core: Arc<engine::Call>) -> Call {
+    pub(super) fn new(core: Arc<calls::Call>) -> Call {
         Call { core }
     }
 

@@ -1,12 +1,11 @@
 //! Messages to bytes and back.
 
-use std::cell::RefCell;
 use std::io::{BufRead, Read};
 
 use flate2::bufread::{GzDecoder, ZlibDecoder};
 use protobuf::{CodedInputStream, Message as Protobuf};
 
-use crate::engine::{Compression, Message, Outgoing};
+use crate::calls::{Compression, Message, Outgoing};
 
 use super::status::Status;
 
@@ -78,18 +77,8 @@ fn nothing_behind(mut rest: impl BufRead) -> Result<(), Status> {
 
 /// Writes a reply.
 pub(super) fn encode<R: Protobuf>(reply: &R) -> Result<Outgoing, Status> {
-    thread_local! {
-        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    }
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.clear();
-        match reply.write_to_vec(scratch) {
-            Ok(()) => Ok(Outgoing::take(scratch)),
-            Err(error) => Err(Status::internal(format!(
-                "the reply cannot be encoded: {error}"
-            ))),
-        }
-    })
+    Outgoing::write(|buffer| reply.write_to_vec(buffer))
+        .map_err(|error| Status::internal(format!("the reply cannot be encoded: {error}")))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::engine;
+use crate::calls;
 use crate::lifecycle::Token;
 
 use super::call::Call;
@@ -16,7 +16,7 @@ pub(super) struct Context {
 }
 
 /// A call's, made now if it is not there.
-pub(super) fn of(core: &Arc<engine::Call>) -> &Context {
+pub(super) fn of(core: &Arc<calls::Call>) -> &Context {
     let context = core.context().get_or_init(|| Box::new(Context::default()));
     context
         .downcast_ref()
@@ -24,7 +24,7 @@ pub(super) fn of(core: &Arc<engine::Call>) -> &Context {
 }
 
 /// The call is over: drops what its handler and others have put there. They may refer to the call.
-pub(super) fn clear(core: &engine::Call) {
+pub(super) fn clear(core: &calls::Call) {
     let context = core.context().get().and_then(|it| it.downcast_ref());
     if let Some(Context { extensions, .. }) = context {
         extensions.clear();

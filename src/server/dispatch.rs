@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::engine::{self, Handled, Host, Landed, Message};
+use crate::calls::{self, Handled, Host, Landed, Message};
 use crate::lifecycle::{message_of, Calls, OwnedGuard};
 use crate::logging;
 
@@ -178,7 +178,7 @@ impl Host for Dispatch {
         self.counts.arrived.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn run(&self, core: &Arc<engine::Call>, message: Option<Message>) {
+    fn run(&self, core: &Arc<calls::Call>, message: Option<Message>) {
         let call = Call::new(Arc::clone(core));
         let index = call
             .core
@@ -190,31 +190,30 @@ impl Host for Dispatch {
         } else {
             self.run_intercepted(method, &call, message)
         };
-        let ok = Status::ok();
-        let (message, status) = match &outcome {
+        let (message, status) = match outcome {
             Outcome::Later => return,
             Outcome::Done if call.core.is_detached() => return,
-            Outcome::Done => (None, &ok),
-            Outcome::Reply(bytes) => (Some(bytes), &ok),
+            Outcome::Done => (None, Status::ok()),
+            Outcome::Reply(message) => (Some(message), Status::ok()),
             Outcome::Failed(status) => {
                 logging::debug!("{}: {status}", call.method());
                 (None, status)
             }
         };
         // Whoever holds what was detached is not waited for: there is nobody to send to.
-        call.core.finish(message, ending(status), Handled::Yes);
+        call.core.finish(message, ending(&status), Handled::Yes);
     }
 
-    fn refused(&self, _call: &Arc<engine::Call>) {
+    fn refused(&self, _call: &Arc<calls::Call>) {
         self.counts.refused.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn observer(&self) -> Option<Arc<dyn engine::Observer>> {
+    fn observer(&self) -> Option<Arc<dyn calls::Observer>> {
         let observers = self.observers.clone()?;
         Some(observers)
     }
 
-    fn landed(&self, call: &Arc<engine::Call>, landed: Landed) {
+    fn landed(&self, call: &Arc<calls::Call>, landed: Landed) {
         context::clear(call);
         let counts = &self.counts;
         let count = match landed {
@@ -233,7 +232,7 @@ impl Host for Dispatch {
         self.counts.landed.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn sent(&self, call: &Arc<engine::Call>) {
+    fn sent(&self, call: &Arc<calls::Call>) {
         self.health.sent(health::key_of(call));
     }
 

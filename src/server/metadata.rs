@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-use crate::engine;
+use crate::calls;
 
 /// The metadata that came with a request.
 ///
@@ -12,11 +12,11 @@ use crate::engine;
 /// ASCII. A name may occur more than once.
 #[derive(Clone, Copy)]
 pub struct Metadata<'a> {
-    call: &'a engine::Call,
+    call: &'a calls::Call,
 }
 
 impl<'a> Metadata<'a> {
-    pub(super) fn new(call: &'a engine::Call) -> Metadata<'a> {
+    pub(super) fn new(call: &'a calls::Call) -> Metadata<'a> {
         Metadata { call }
     }
 

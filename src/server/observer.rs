@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{self, Connection, Landed, Moved, Record, Refusal, TurnedAway};
+use crate::calls::{self, Connection, Landed, Moved, Record, Refusal, TurnedAway};
 use crate::lifecycle::message_of;
 use crate::logging;
 
@@ -146,7 +146,7 @@ pub enum CallKind {
 }
 
 impl CallKind {
-    pub(super) fn of(core: &engine::Call) -> CallKind {
+    pub(super) fn of(core: &calls::Call) -> CallKind {
         match () {
             () if core.method().is_none() => CallKind::UnknownMethod,
             () if core.is_prompt() => CallKind::Health,
@@ -334,19 +334,19 @@ impl Observers {
     }
 }
 
-impl engine::Observer for Observers {
-    fn arrived(&self, core: &Arc<engine::Call>) {
+impl calls::Observer for Observers {
+    fn arrived(&self, core: &Arc<calls::Call>) {
         let call = Call::new(Arc::clone(core));
         self.tell(|it| it.arrived(&call));
     }
 
-    fn begun(&self, core: &Arc<engine::Call>) {
+    fn begun(&self, core: &Arc<calls::Call>) {
         let waited = core.record().map_or(Duration::ZERO, Record::waited);
         let call = Call::new(Arc::clone(core));
         self.tell(|it| it.begun(&call, waited));
     }
 
-    fn ended(&self, core: &Arc<engine::Call>, landed: Landed) {
+    fn ended(&self, core: &Arc<calls::Call>, landed: Landed) {
         let Some(record) = core.record() else {
             return;
         };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::engine::{DrainTimes, Engine, Host, Limit};
+use crate::calls::{DrainTimes, Host, Limit, Runner};
 use crate::lifecycle::{Calls, Check, Lifecycle, Participant, Report, Token};
 
 use super::dispatch::Dispatch;
@@ -37,7 +37,7 @@ pub struct Server {
 /// What the lifecycle knows of a server.
 pub(super) struct Running {
     pub(super) name: String,
-    pub(super) engine: Engine,
+    pub(super) engine: Runner,
     pub(super) dispatch: Arc<Dispatch>,
     pub(super) health: Health,
     pub(super) limits: DrainLimits,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use protobuf::Message as Protobuf;
 
-use crate::engine::{Message, Outgoing};
+use crate::calls::{Message, Outgoing};
 
 use super::call::Call;
 use super::codec::{decode, encode};

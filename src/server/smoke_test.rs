@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 
+use crate::calls::Runner;
 use crate::client::{deadline, Channel, Client};
-use crate::engine::Engine;
+use crate::engine::channel_over;
 use crate::lifecycle::Token;
 
 use super::health::Health;
@@ -25,12 +26,13 @@ const ASKED_EVERY: Duration = Duration::from_millis(50);
 /// Has the server answer a health check over a connection of its own, then runs the program's test on
 /// that connection.
 pub(super) fn run(
-    engine: &Engine,
+    engine: &Runner,
     health: &Health,
     stopping: &Token,
     of_program: Option<SmokeTest>,
 ) -> Result<(), String> {
-    let channel = engine.channel().map_err(|error| error.to_string())?;
+    let socket = engine.connect().map_err(|error| error.to_string())?;
+    let channel = channel_over(socket).map_err(|error| error.to_string())?;
     let client = Client::new(&channel);
     // The messages of grpc.health.v1 look like these on the wire.
     let (server_as_a_whole, options) = (StringValue::new(), deadline(CHECK_TIME));

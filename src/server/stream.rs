@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use protobuf::Message as Protobuf;
 
-use crate::engine::{self, Ending, Handled, Received, Retry, SendError as CoreError, Wait};
+use crate::calls::{self, Ending, Handled, Received, Retry, SendError as CoreError, Wait};
 use crate::logging;
 
 use super::call::Call;
@@ -25,14 +25,14 @@ use super::status::Status;
 /// It may be moved to another thread. The call ends when the handler returns, wherever this is;
 /// unless the call's [`Replies`] were detached.
 pub struct Requests<Q> {
-    core: Arc<engine::Call>,
+    core: Arc<calls::Call>,
     limit: usize,
     ended: bool,
     message: PhantomData<fn() -> Q>,
 }
 
 impl<Q: Protobuf> Requests<Q> {
-    pub(super) fn new(core: Arc<engine::Call>, limit: usize) -> Requests<Q> {
+    pub(super) fn new(core: Arc<calls::Call>, limit: usize) -> Requests<Q> {
         Requests {
             core,
             limit,
@@ -118,12 +118,12 @@ impl Error for ReceiveTimeout {}
 /// The call ends when the handler returns, with what it returns. To let it go on without the
 /// worker that runs the handler, see [`detach`](Self::detach).
 pub struct Replies<R> {
-    core: Arc<engine::Call>,
+    core: Arc<calls::Call>,
     message: PhantomData<fn(R)>,
 }
 
 impl<R: Protobuf> Replies<R> {
-    pub(super) fn new(core: Arc<engine::Call>) -> Replies<R> {
+    pub(super) fn new(core: Arc<calls::Call>) -> Replies<R> {
         Replies {
             core,
             message: PhantomData,
@@ -173,7 +173,7 @@ impl<R> fmt::Debug for Replies<R> {
 /// Dropped without [`finish`](Self::finish), the call ends with `INTERNAL`, so that a caller never
 /// takes a stream that broke off for a complete one.
 pub struct DetachedReplies<R> {
-    core: Arc<engine::Call>,
+    core: Arc<calls::Call>,
     finished: bool,
     message: PhantomData<fn(R)>,
 }
@@ -256,7 +256,7 @@ pub enum SendError {
 }
 
 impl SendError {
-    fn into_status(self, core: &engine::Call) -> Status {
+    fn into_status(self, core: &calls::Call) -> Status {
         match self {
             SendError::Full => why_ended(core),
             SendError::Ended(status) | SendError::Encode(status) => status,
@@ -275,16 +275,16 @@ impl fmt::Display for SendError {
 
 impl Error for SendError {}
 
-fn send<R: Protobuf>(core: &Arc<engine::Call>, reply: &R, wait: Wait) -> Result<(), SendError> {
+fn send<R: Protobuf>(core: &Arc<calls::Call>, reply: &R, wait: Wait) -> Result<(), SendError> {
     let message = encode(reply).map_err(SendError::Encode)?;
-    core.send(&message, wait).map_err(|error| match error {
+    core.send(message, wait).map_err(|error| match error {
         CoreError::Full => SendError::Full,
         CoreError::Ended => SendError::Ended(why_ended(core)),
     })
 }
 
 /// The status for a handler whose call is over.
-pub(super) fn why_ended(core: &engine::Call) -> Status {
+pub(super) fn why_ended(core: &calls::Call) -> Status {
     if core.told_to_stop() {
         Status::unavailable("the server is shutting down")
     } else if core.deadline_passed() {
@@ -295,11 +295,11 @@ pub(super) fn why_ended(core: &engine::Call) -> Status {
 }
 
 /// What the caller got, if the engine has ended the call.
-pub(super) fn end_of(core: &engine::Call) -> Option<Status> {
+pub(super) fn end_of(core: &calls::Call) -> Option<Status> {
     core.has_ended().then(|| why_ended(core))
 }
 
-fn end(core: &Arc<engine::Call>, status: &Status) {
+fn end(core: &Arc<calls::Call>, status: &Status) {
     if let Some(epilogue) = core.take_epilogue() {
         epilogue(ending(&end_of(core).unwrap_or_else(|| status.clone())));
     }

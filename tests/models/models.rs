@@ -297,8 +297,8 @@ pub const MODELS: &[Model] = &[
     },
     Model {
         name: "handover",
-        folder: "engine",
-        modules: &["roster"],
+        folder: "calls",
+        modules: &["decision", "roster"],
         seam: None,
         bugs: &[
             Bug {

@@ -15,12 +15,15 @@ use super::super::running::{DrainLimits, Running, Server};
 #[cfg(feature = "tls")]
 use super::super::tls::Tls;
 use super::ServerBuilder;
+use crate::calls::transport::Settings;
+use crate::calls::{self, Config, Host, Runner};
 use crate::descriptors;
-use crate::engine::{self, Config, Engine};
+use crate::engine;
 #[cfg(feature = "tls")]
 use crate::lifecycle;
 use crate::lifecycle::{Lifecycle, Participant, Reason, Report, Signals, Stopping};
 use crate::logging;
+use crate::os::memory;
 use crate::sockets::{bind::bind_all, listen::Listen, listener::ListenOptions};
 use crate::upgrade::{Upgrade, Upgrades};
 
@@ -63,7 +66,7 @@ impl ServerBuilder {
     /// Starts the server, or says why it did not start, and how its lifecycle ended.
     fn begin(mut self) -> Result<Server, (StartError, Box<Report>)> {
         // The lifecycle has threads, which would have arenas of their own.
-        engine::bound_arenas();
+        memory::bound_arenas();
         let lifecycle = std::mem::replace(&mut self.lifecycle, Lifecycle::builder());
         #[cfg(feature = "tls")]
         let lifecycle = self.reload_certificates(lifecycle);
@@ -158,7 +161,6 @@ impl ServerBuilder {
         let upgrades = program
             .unwrap_or_else(|| lifecycle.remote())
             .attached::<Upgrades>();
-        let settings = self.settings()?;
         let (workers, backlog) = (at_least_one("workers", self.workers)?, self.backlog);
         if let Some(size) = self.stack_size.filter(|it| *it < LEAST_STACK) {
             return Err(StartError::Setting {
@@ -168,8 +170,9 @@ impl ServerBuilder {
             });
         }
         let connections = at_least_one("max_connections", self.max_connections)?;
-        let memory = self.memory_limit.unwrap_or_else(engine::quarter_of_memory);
+        let memory = self.memory_limit.unwrap_or_else(memory::quarter_of_memory);
         let memory = at_least_one("memory_limit", memory)?;
+        let settings = self.settings(memory)?;
         if self.listens.is_empty() {
             return Err(StartError::NoAddress);
         }
@@ -183,7 +186,7 @@ impl ServerBuilder {
             self.services.push(health::service(&health));
         }
         let mut methods = Vec::new();
-        let mut engine_methods: Vec<engine::Method> = Vec::new();
+        let mut engine_methods: Vec<calls::Method> = Vec::new();
         if !(0.0..=1.0).contains(&self.cut_early_after) {
             return Err(StartError::Setting {
                 setting: "cut_early_after",
@@ -211,7 +214,7 @@ impl ServerBuilder {
                 }
                 let (request, response) = (method.streaming_request, method.streaming_response);
                 let minimum = method.minimum;
-                let mut engine_method = engine::Method::new(path, request, response, minimum);
+                let mut engine_method = calls::Method::new(path, request, response, minimum);
                 engine_method.prompt = method.prompt;
                 engine_methods.push(engine_method);
                 limits.policies.push(method.policy);
@@ -242,25 +245,27 @@ impl ServerBuilder {
             Arc::clone(&health),
             in_flight,
         ));
+        let transport =
+            engine::transport(&settings, &engine_methods).map_err(StartError::Engine)?;
         let config = Config {
             methods: engine_methods,
             listeners,
             // Not before it is sure that it is stopped with the program.
             accepting: false,
-            settings,
             workers,
             stack_size: self.stack_size,
             backlog,
+            // What waits must not starve what arrives.
+            backlog_bytes: memory / 2,
             prompt_calls: workers.saturating_add(backlog).saturating_add(watchers),
             connections,
-            memory,
             unanswered: self
                 .keepalive_interval
                 .saturating_add(self.keepalive_timeout),
             handshake: self.handshake_timeout,
         };
-        let host: Arc<dyn engine::Host> = dispatch.clone();
-        let engine = Engine::start(config, host).map_err(StartError::Engine)?;
+        let host: Arc<dyn Host> = dispatch.clone();
+        let engine = Runner::start(transport, config, host).map_err(StartError::Engine)?;
         if lifecycle.remote().hears_process() {
             engine::keep_core();
         }
@@ -305,63 +310,35 @@ impl ServerBuilder {
         Ok(running)
     }
 
-    /// C-core's channel arguments.
-    fn settings(&self) -> Result<Vec<(&'static str, i32)>, StartError> {
+    /// What the transport is to be like.
+    fn settings(&self, memory: usize) -> Result<Settings, StartError> {
         let streams = at_least_one("max_concurrent_streams", self.max_concurrent_streams)?;
         at_least_one("max_receive_message_size", self.max_receive_message_size)?;
         let metadata = at_least_one("max_metadata_size", self.max_metadata_size)?;
         let number = |setting, value: usize| {
-            i32::try_from(value).map_err(|_: TryFromIntError| StartError::Setting {
+            let number = i32::try_from(value).map(i32::unsigned_abs);
+            number.map_err(|_: TryFromIntError| StartError::Setting {
                 setting,
                 value: value.to_string(),
                 expected: "no more than 2147483647",
             })
         };
-        let milliseconds = |setting, value: Duration| match i32::try_from(value.as_millis()) {
-            // What is exactly as long is taken for C-core's wait for the answer to GOAWAY: see
-            // `kGoawayTime` in engine/threads.cc.
-            Ok(20_000) => Ok(20_001),
-            Ok(it @ 1..) => Ok(it),
+        let time = |setting, value: Duration| match i32::try_from(value.as_millis()) {
+            Ok(1..) => Ok(value),
             _ => Err(StartError::Setting {
                 setting,
                 value: format!("{value:?}"),
                 expected: "from 1 ms to 24 days",
             }),
         };
-        milliseconds("handshake_timeout", self.handshake_timeout)?;
-        let metadata = number("max_metadata_size", metadata)?;
-        Ok(vec![
-            // See `kHttpFilter` in engine/shim.cc.
-            ("touchdown.server", 1),
-            (
-                "grpc.max_concurrent_streams",
-                number("max_concurrent_streams", streams)?,
-            ),
-            // Above the first C-core refuses some calls, at random, and above the second all.
-            ("grpc.max_metadata_size", metadata),
-            ("grpc.absolute_max_metadata_size", metadata),
-            (
-                "grpc.keepalive_time_ms",
-                milliseconds("keepalive", self.keepalive_interval)?,
-            ),
-            (
-                "grpc.keepalive_timeout_ms",
-                milliseconds("keepalive", self.keepalive_timeout)?,
-            ),
-            // A connection without calls is probed, too: that is the one that nobody misses.
-            ("grpc.keepalive_permit_without_calls", 1),
-            // Clients may ping as often as every ten seconds without being sent away.
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            // Deadlines are kept by touchdown, where somebody asks for them. C-core's check
-            // cancels the call, after which strict clients drop the whole connection.
-            ("grpc.enable_deadline_checking", 0),
-            // Bookkeeping that nothing here reads.
-            ("grpc.enable_channelz", 0),
-            // No pings to measure the bandwidth with; the window is fixed instead, at
-            // what a link of 10 ms and 200 Mbit/s can fill.
-            ("grpc.http2.bdp_probe", 0),
-            ("grpc.http2.lookahead_bytes", 256 << 10),
-        ])
+        time("handshake_timeout", self.handshake_timeout)?;
+        Ok(Settings {
+            metadata_size: number("max_metadata_size", metadata)?,
+            concurrent_streams: number("max_concurrent_streams", streams)?,
+            keepalive_interval: time("keepalive", self.keepalive_interval)?,
+            keepalive_timeout: time("keepalive", self.keepalive_timeout)?,
+            memory,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protobuf::{EnumOrUnknown, Message as Protobuf};
 
-use crate::engine::{self, Handled, Message};
+use crate::calls::{self, Handled, Message};
 use crate::logging;
 
 use super::super::codec::{decode, encode};
@@ -68,7 +68,7 @@ pub(crate) fn service(board: &Arc<Board>) -> Service {
 fn method(
     name: &'static str,
     streaming_response: bool,
-    run: impl Fn(&Arc<engine::Call>, Option<Message>) -> Result<Outcome, Status> + Send + Sync + 'static,
+    run: impl Fn(&Arc<calls::Call>, Option<Message>) -> Result<Outcome, Status> + Send + Sync + 'static,
 ) -> Method {
     Method {
         name,
@@ -118,7 +118,7 @@ fn statuses(board: &Board) -> Result<HealthListResponse, Status> {
 }
 
 /// The call of somebody who watches.
-pub(crate) struct WatchStream(Arc<engine::Call>);
+pub(crate) struct WatchStream(Arc<calls::Call>);
 
 impl WatchStream {
     /// The board is told when the caller leaves.
@@ -148,7 +148,7 @@ impl Stream for WatchStream {
     fn send(&self, state: State) {
         match encode(&response(state)) {
             // Should the call be over, `left` is on its way.
-            Ok(message) => drop(self.0.send_and_tell(&message)),
+            Ok(message) => drop(self.0.send_and_tell(message)),
             Err(status) => logging::error!("{}: {status}", self.0.path()),
         }
     }
@@ -160,12 +160,11 @@ impl Stream for WatchStream {
             End::TooMany => Status::resource_exhausted("too many watch this server"),
         };
         let message = last.and_then(|state| encode(&response(state)).ok());
-        self.0
-            .finish(message.as_ref(), ending(&status), Handled::Yes);
+        self.0.finish(message, ending(&status), Handled::Yes);
     }
 }
 
 /// What a board knows the call by.
-pub(crate) fn key_of(call: &Arc<engine::Call>) -> usize {
-    Arc::as_ptr(call).addr()
+pub(crate) fn key_of(call: &Arc<calls::Call>) -> usize {
+    Arc::as_ptr(call).cast::<()>().addr()
 }

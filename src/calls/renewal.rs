@@ -1,17 +1,21 @@
-//! The process's heap: of few arenas, and given back to the kernel after a burst.
+//! Renewal: what a burst has left behind is given back once there is little to do.
 //!
-//! glibc gives threads arenas of their own, up to eight for each processor, and what is freed in one stays
-//! with it. After a burst a server would hold on to the sum of what each of its threads once needed: with
-//! 17 threads and 500 calls in flight, 8 to 11 MB of private memory, instead of 2 (docs/small-machines.md).
-//! Another libc is left as it is.
+//! With a thread goes what malloc keeps free for it, in small pieces all over the heap. So after a burst, when there was
+//! little to do for a while, workers that rest are let go, and others are put in the place of those that are needed at
+//! all times; a moment later the heap is given back to the kernel. Without it, and without the bound on arenas (see
+//! `os::memory`), a server with 17 threads and 500 calls in flight held on to 8 to 11 MB of private memory after a burst,
+//! instead of 2 (docs/small-machines.md).
+//!
+//! [`Keeper`] knows when; the housekeeper asks it. Which of the threads goes, the roster decides.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Once;
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use super::poll::Worker;
+use super::roster::{Beginning, Leaving};
+use super::shared::Shared;
+use crate::logging;
 
 /// How long there has to be little to do before memory is given back. It is long for a lull
 /// between two bursts, which would have to fetch the memory again.
@@ -111,95 +115,39 @@ impl Keeper {
     }
 }
 
-/// How many threads C-core starts at once.
-const THREADS_OF_CORE: usize = 4;
-
-/// What to do if a thread cannot be started.
-pub(super) const ROOM_FOR_THREADS: &str =
-    "raise what limits threads (TasksMax= or LimitNPROC= of systemd, pids.max of a container, ulimit -u) \
-     or address space (LimitAS=, RLIMIT_AS), or lower the size of stacks (LimitSTACK=, RLIMIT_STACK)";
-
-/// Makes sure that C-core can have its threads, whose stacks are of the system's default size: it starts as many
-/// and lets them end. If C-core cannot start one of its own, it waits for it without end.
-///
-/// # Errors
-///
-/// That of the thread, with what to change.
-pub(super) fn check_room_for_core() -> io::Result<()> {
-    let size = default_stack_size();
-    let to_end = Mutex::new(());
-    let not_yet = to_end.lock();
-    let started = thread::scope(|scope| {
-        let mut started = Ok(());
-        for _ in 0..THREADS_OF_CORE {
-            let thread = thread::Builder::new().name("td-probe".to_owned());
-            let thread = thread.stack_size(size);
-            started =
-                started.and_then(|()| thread.spawn_scoped(scope, || drop(to_end.lock())).map(drop));
+impl Shared {
+    /// Lets workers end that rest, and puts others in the place of those that are needed at all times.
+    pub(super) fn renew_threads(self: &Arc<Self>) {
+        self.transport.renew_threads();
+        self.transport.renew();
+        if !self.start_replacement(Beginning::Relieve) {
+            self.roster.dismiss();
         }
-        drop(not_yet);
+    }
+
+    /// Starts a worker in the place of another. False if there can be no thread, and then the other one stays.
+    fn start_replacement(self: &Arc<Self>, beginning: Beginning) -> bool {
+        let started = self.start_worker(beginning);
         started
-    });
-    started.map_err(|error| {
-        let message = format!(
-            "gRPC C-core needs {THREADS_OF_CORE} threads with stacks of {} KiB each: {error}; {ROOM_FOR_THREADS}",
-            size >> 10
-        );
-        io::Error::new(error.kind(), message)
-    })
-}
-
-/// Of threads for which nothing is said.
-fn default_stack_size() -> usize {
-    // SAFETY: the attributes are made before they are read, and ended after.
-    unsafe {
-        let mut attributes = std::mem::zeroed();
-        let mut size = 0;
-        if libc::pthread_attr_init(&mut attributes) == 0 {
-            libc::pthread_attr_getstacksize(&attributes, &mut size);
-            libc::pthread_attr_destroy(&mut attributes);
-        }
-        size
+            .inspect_err(|error| logging::debug!("{error}"))
+            .is_ok()
     }
 }
 
-/// Has the threads of this process share as many arenas as there are processors, unless its environment says
-/// how many. Arenas that are there already stay, so it is to be called before threads are started.
-pub(crate) fn bound_arenas() {
-    static BOUND: Once = Once::new();
-    BOUND.call_once(|| {
-        let tunables = std::env::var_os("GLIBC_TUNABLES").unwrap_or_default();
-        let is_set = std::env::var_os("MALLOC_ARENA_MAX").is_some()
-            || tunables
-                .to_string_lossy()
-                .contains("glibc.malloc.arena_max");
-        if !is_set {
-            share_arenas();
+impl Worker<'_> {
+    /// Lets another thread poll in the place of this one, or of any other that polls. False if this one is to end.
+    pub(super) fn renew(&mut self) -> bool {
+        // Nobody is to wait for a reply while this thread rests.
+        self.uncork();
+        match self.shared.roster.leave_poll() {
+            None => !self.shared.start_replacement(Beginning::Poll),
+            Some(leaving) => {
+                self.shared.transport.renew();
+                matches!(leaving, Leaving::Rest) && self.shared.roster.rest()
+            }
         }
-    });
+    }
 }
-
-#[cfg(target_env = "gnu")]
-fn share_arenas() {
-    // SAFETY: a system call without memory; it says -1 if it does not know.
-    let processors = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
-    let arenas = libc::c_int::try_from(processors).unwrap_or(1).max(1);
-    // SAFETY: may be called at any time; glibc takes its own lock.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) };
-}
-
-/// Gives the kernel back what is free in the heap. Takes some hundred microseconds for each 10 MB.
-#[cfg(target_env = "gnu")]
-pub(super) fn give_back() {
-    // SAFETY: may be called at any time, of any thread; glibc takes the lock of one arena after the other.
-    unsafe { libc::malloc_trim(0) };
-}
-
-#[cfg(not(target_env = "gnu"))]
-fn share_arenas() {}
-
-#[cfg(not(target_env = "gnu"))]
-pub(super) fn give_back() {}
 
 #[cfg(test)]
 mod tests {

@@ -7,31 +7,33 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::call::Call;
 use crate::os::wake::Wake;
 
 pub(super) type Key = (Instant, u64);
 
-pub(super) struct Timers {
-    entries: Mutex<Entries>,
+pub(super) struct Timers<T: ?Sized> {
+    entries: Mutex<Entries<T>>,
     wake: Arc<Wake>,
 }
 
-#[derive(Default)]
-struct Entries {
-    due: BTreeMap<Key, Weak<Call>>,
+struct Entries<T: ?Sized> {
+    due: BTreeMap<Key, Weak<T>>,
     next: u64,
 }
 
-impl Timers {
-    pub(super) fn new(wake: Arc<Wake>) -> Timers {
+impl<T: ?Sized> Timers<T> {
+    pub(super) fn new(wake: Arc<Wake>) -> Timers<T> {
+        let entries = Entries {
+            due: BTreeMap::new(),
+            next: 0,
+        };
         Timers {
-            entries: Mutex::default(),
+            entries: Mutex::new(entries),
             wake,
         }
     }
 
-    pub(super) fn expire_at(&self, at: Instant, call: &Arc<Call>) -> Key {
+    pub(super) fn expire_at(&self, at: Instant, call: &Arc<T>) -> Key {
         let mut entries = self.entries.lock();
         entries.next += 1;
         let key = (at, entries.next);
@@ -51,8 +53,8 @@ impl Timers {
         self.entries.lock().due.remove(&key);
     }
 
-    /// Expires what is due. Returns when to come again.
-    pub(super) fn run(&self, now: Instant) -> Option<Instant> {
+    /// Has everything expire that is due. Returns when to come again.
+    pub(super) fn run(&self, now: Instant, expire: impl Fn(&Arc<T>)) -> Option<Instant> {
         loop {
             let mut entries = self.entries.lock();
             let (&key, _) = entries.due.first_key_value()?;
@@ -62,7 +64,7 @@ impl Timers {
             let call = entries.due.remove(&key);
             drop(entries);
             if let Some(call) = call.and_then(|call| call.upgrade()) {
-                call.expire();
+                expire(&call);
             }
         }
     }

@@ -22,6 +22,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub(super) use super::decision::{
+    Backlog, Beginning, Decision, Leaving, Load, Next, Outlook, Watched,
+};
 use crate::sync::{Condvar, Instant, Mutex};
 
 /// How often the watch looks.
@@ -39,14 +42,6 @@ pub(super) struct Roster<T> {
     state: Mutex<State<T>>,
     /// Waited on by resting threads; signalled once for each in `called`.
     called: Condvar,
-}
-
-/// How much may wait.
-#[derive(Clone, Copy)]
-pub(super) struct Backlog {
-    pub(super) calls: usize,
-    /// Of their messages, all together.
-    pub(super) bytes: usize,
 }
 
 struct State<T> {
@@ -76,78 +71,6 @@ enum Watch {
         /// Ticks since the last call that ran unpolled.
         idle: u32,
     },
-}
-
-/// How busy the workers are.
-pub(crate) struct Load {
-    pub(crate) running: usize,
-    pub(crate) workers: usize,
-    pub(crate) waiting: usize,
-    pub(crate) backlog: usize,
-}
-
-/// What is known of a call before it runs.
-#[derive(Clone, Copy)]
-pub(super) struct Outlook {
-    /// Calls of its method were short of late.
-    pub(super) short: bool,
-    /// How many threads should poll.
-    pub(super) pollers: usize,
-    /// The size of its message, in bytes.
-    pub(super) bytes: usize,
-}
-
-/// What is to be done with a call that has arrived.
-pub(super) enum Decision<T> {
-    /// Run it.
-    Run(T),
-    /// Run it, and let the watch begin.
-    RunAndWatch(T),
-    /// Run it, once a new thread has been started to poll.
-    RunAndSpawn(T),
-    /// It waits; poll on.
-    Queued,
-    /// It waits for a thread, see [`Roster::hire`]; poll on.
-    QueuedToHire,
-    /// There is no room for it; poll on.
-    Refused(T),
-}
-
-/// What a thread does after a call.
-pub(super) enum Next<T> {
-    Run(T),
-    Poll,
-    /// Nothing to do: call [`Roster::rest`].
-    Rest,
-}
-
-/// What a thread does that is not needed to poll.
-pub(super) enum Leaving {
-    End,
-    /// [`Roster::rest`].
-    Rest,
-}
-
-/// What a thread begins with.
-#[derive(Clone, Copy)]
-pub(super) enum Beginning {
-    Poll,
-    /// [`Roster::rest`].
-    Rest,
-    /// [`Roster::relieve`].
-    Relieve,
-    /// [`Roster::finished`].
-    Finished,
-}
-
-/// What the watch has found.
-pub(super) enum Watched {
-    /// Nothing to watch.
-    Off,
-    /// All is well.
-    On,
-    /// A thread is to be started, to poll.
-    Spawn,
 }
 
 impl<T> State<T> {
@@ -309,8 +232,8 @@ impl<T> Roster<T> {
         true
     }
 
-    /// Rests in the place of all who rest now: they end. As [`rest`](Self::rest) otherwise, of which it is the beginning.
-    /// Where nobody rests, there is nothing to do.
+    /// The beginning of a thread that [rests](Self::rest) in the place of all that rest now: those end. Where none rests,
+    /// there is nothing to do, and this thread ends.
     pub(super) fn relieve(&self) -> bool {
         let mut state = self.state.lock();
         let others = state.resting - state.called;
@@ -538,7 +461,7 @@ mod tests {
         let _ = roster.finished(1);
         let ticks = (0..2 * IDLE_TICKS).take_while(|_| matches!(roster.watch(start), Watched::On));
         assert_eq!(ticks.count() as u32, IDLE_TICKS);
-        // Off again, and begun by whoever needs it.
+        // Off again, and begun by the next that needs it.
         assert!(roster.keep_watch());
         assert!(matches!(roster.watch(start), Watched::On));
         assert!(!roster.keep_watch());

@@ -1,0 +1,173 @@
+//! The door: connections are accepted here, or turned away.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::connections::Connections;
+use super::housekeeper::Housekeeper;
+use super::observer::{Connection, TurnedAway};
+use super::peer_name;
+use crate::logging;
+use crate::os::wake::Wake;
+use crate::running_time::SLICE;
+use crate::sockets::accepted::{is_of_connection, Accepted};
+
+/// How long to leave the listeners alone when no connection can be had from them, not even to be
+/// closed, unless a connection of this server ends earlier.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long after the transport has said that it closes a connection to try again: it does so right after.
+const CLOSING_TIME: Duration = Duration::from_millis(1);
+
+/// How many connections are accepted before something else gets its turn.
+pub(super) const ACCEPTED_AT_ONCE: usize = 64;
+
+/// How often, at the most, it is logged why connections are not served.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the thread that accepts keeps for it.
+pub(super) struct Door {
+    /// The listeners are left alone until then.
+    pub(super) paused_until: Option<Instant>,
+    /// A descriptor that can be given up to accept, and close, a connection when there is no other.
+    reserve: Option<Wake>,
+    /// When it was last logged that connections are not served.
+    reported: Option<Instant>,
+}
+
+impl Door {
+    pub(super) fn new() -> Door {
+        Door {
+            paused_until: None,
+            reserve: Wake::new().ok(),
+            reported: None,
+        }
+    }
+
+    /// Whether the listeners are to be listened to; ends a pause whose time is over.
+    pub(super) fn is_open(&mut self) -> bool {
+        let is_paused = self.paused_until.is_some_and(|it| it > Instant::now());
+        if !is_paused {
+            self.paused_until = None;
+        }
+        !is_paused
+    }
+
+    /// Shortens a pause, if a connection has closed: there is a descriptor again.
+    pub(super) fn reopen_soon(&mut self, connections: &Connections) {
+        if let Some(until) = &mut self.paused_until {
+            if connections.has_one_closed() {
+                *until = (*until).min(Instant::now() + CLOSING_TIME);
+            }
+        }
+    }
+}
+
+impl Housekeeper<'_> {
+    /// Accepts what there is, but no more than `most`: there are other things to do, and a
+    /// flood must not keep the server from its end.
+    pub(super) fn accept_from(&mut self, index: usize, most: usize) {
+        if self.door.reserve.is_none() {
+            self.refill_reserve();
+        }
+        for _ in 0..most {
+            let accepted = self.shared.listening.lock().accept_from(index);
+            match accepted {
+                Ok(Some(accepted)) => self.admit(accepted),
+                Ok(None) => return,
+                Err(error) if is_of_connection(&error) => {
+                    logging::debug!("a connection failed while it was accepted: {error}");
+                }
+                Err(error) if is_want_of_descriptors(&error) => match self.shed(index) {
+                    Ok(true) => self.report(|| {
+                        format!("no descriptor is left ({error}): closing new connections")
+                    }),
+                    Ok(false) => return,
+                    Err(_) => return self.pause(&error),
+                },
+                Err(error) => return self.pause(&error),
+            }
+        }
+    }
+
+    /// Accepts a connection with the descriptor that is kept for it, and closes it. Returns whether
+    /// there was one.
+    ///
+    /// A client could be left in the kernel's queue instead, and would be served if descriptors came
+    /// free in time. But to it the connection looks made: it sends its calls and waits, up to
+    /// their deadlines, and tries no other address. One that is closed fails at once, so callers
+    /// may go elsewhere, or try again when their back-off says, which for gRPC is a second.
+    fn shed(&mut self, index: usize) -> io::Result<bool> {
+        self.door.reserve = None;
+        let accepted = self.shared.listening.lock().accept_from(index);
+        if let Ok(Some(accepted)) = &accepted {
+            self.turn_away(accepted.peer, TurnedAway::NoDescriptor);
+        }
+        let accepted = accepted.map(|it| it.is_some());
+        self.refill_reserve();
+        accepted
+    }
+
+    fn turn_away(&self, peer: Option<SocketAddr>, why: TurnedAway) {
+        let peer = &peer_name::address(peer);
+        let event = Connection::Refused { peer, why };
+        self.shared.ground.connections.tell(event);
+    }
+
+    fn refill_reserve(&mut self) {
+        self.door.reserve = Wake::new().ok();
+    }
+
+    fn pause(&mut self, error: &io::Error) {
+        self.report(|| format!("cannot accept connections: {error}"));
+        self.shared.ground.connections.want_descriptor();
+        self.door.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
+    }
+
+    /// Logs why connections are not served, but not each time.
+    fn report(&mut self, why: impl FnOnce() -> String) {
+        let now = Instant::now();
+        if self.door.reported.is_none_or(|it| now >= it + LOG_PAUSE) {
+            logging::warn!("{}", why());
+            self.door.reported = Some(now);
+        }
+    }
+
+    /// Takes in the connections that the program has made to its own server.
+    pub(super) fn take_given(&mut self) {
+        let given = self.shared.listening.lock().take_given();
+        given.into_iter().for_each(|it| self.admit(it));
+    }
+
+    /// Begins to serve a connection, if there may be another.
+    pub(super) fn admit(&mut self, accepted: Accepted) {
+        if self.shared.ground.connections.count() >= self.shared.limits.connections {
+            // Closing tells the client at once; leaving it in the kernel's
+            // queue would let it wait for nothing.
+            let limit = self.shared.limits.connections;
+            self.turn_away(accepted.peer, TurnedAway::LimitReached);
+            return self.report(|| {
+                format!(
+                    "the limit of {limit} connections is reached: closing new ones, this one from {}",
+                    peer_name::address(accepted.peer)
+                )
+            });
+        }
+        let silent_until = self.now.saturating_add(self.shared.limits.handshake);
+        // Soon, since most have spoken by then, and nobody is looked after any more.
+        let sweep = silent_until.min(self.now.saturating_add(SLICE));
+        self.next_sweep = Some(self.next_sweep.map_or(sweep, |it| it.min(sweep)));
+        // This thread looks before it waits again, so nobody has to wake it.
+        let shared = self.shared;
+        let _ = self.usage.connection(&shared.heap);
+        let (transport, unanswered) = (&*shared.transport, shared.limits.unanswered);
+        let connections = &shared.ground.connections;
+        connections.add(transport, accepted, silent_until, unanswered);
+    }
+}
+
+/// Whether the process, or the system, has no descriptor left.
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}

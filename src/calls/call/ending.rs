@@ -1,0 +1,57 @@
+//! How a call ends, in words.
+
+/// How a call ends.
+#[derive(Clone, Copy)]
+pub(crate) struct Ending<'a> {
+    pub(crate) code: i32,
+    pub(crate) message: &'a str,
+    /// The value of `grpc-status-details-bin`, left out if empty.
+    pub(crate) details: &'a [u8],
+    /// What clients are told of a retry.
+    pub(crate) retry: Retry,
+}
+
+/// What a call's end says of a retry. See "Pushback" in
+/// [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// Nothing: the client follows its own policy.
+    Unsaid,
+    /// Nothing was done, or what was done may be done again: retry, but not all at once.
+    Soon,
+    /// The handler may have done half of its work: do not retry.
+    Never,
+}
+
+/// How a call has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Landed {
+    /// As its handler said.
+    Completed,
+    Refused,
+    /// The caller did not wait for it.
+    CallerLeft,
+    /// It has ended, or could have, but its connection was cut before the answer had gone out.
+    Undelivered,
+    Cut,
+    ToldToStop,
+    Abandoned,
+}
+
+impl<'a> Ending<'a> {
+    pub(crate) fn new(code: i32, message: &'a str) -> Ending<'a> {
+        Ending {
+            code,
+            message,
+            details: &[],
+            retry: Retry::Unsaid,
+        }
+    }
+}
+
+/// Whether somebody still works on a call that is being finished.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handled {
+    Yes,
+    NotYet,
+}

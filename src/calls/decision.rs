@@ -1,0 +1,81 @@
+//! What the [roster](super::roster::Roster) is told and what it says: words only.
+
+/// How much may wait.
+#[derive(Clone, Copy)]
+pub(super) struct Backlog {
+    pub(super) calls: usize,
+    /// Of their messages, all together.
+    pub(super) bytes: usize,
+}
+
+/// How busy the workers are.
+pub(crate) struct Load {
+    pub(crate) running: usize,
+    pub(crate) workers: usize,
+    pub(crate) waiting: usize,
+    pub(crate) backlog: usize,
+}
+
+/// What is known of a call before it runs.
+#[derive(Clone, Copy)]
+pub(super) struct Outlook {
+    /// Calls of its method were short of late.
+    pub(super) short: bool,
+    /// How many threads should poll.
+    pub(super) pollers: usize,
+    /// The size of its message, in bytes.
+    pub(super) bytes: usize,
+}
+
+/// What is to be done with a call that has arrived.
+pub(super) enum Decision<T> {
+    /// Run it.
+    Run(T),
+    /// Run it, and let the watch begin.
+    RunAndWatch(T),
+    /// Run it, once a new thread has been started to poll.
+    RunAndSpawn(T),
+    /// It waits; poll on.
+    Queued,
+    /// It waits for a thread, see [`hire`](super::roster::Roster::hire); poll on.
+    QueuedToHire,
+    /// There is no room for it; poll on.
+    Refused(T),
+}
+
+/// What a thread does after a call.
+pub(super) enum Next<T> {
+    Run(T),
+    Poll,
+    /// Nothing to do: call [`rest`](super::roster::Roster::rest).
+    Rest,
+}
+
+/// What a thread does that is not needed to poll.
+pub(super) enum Leaving {
+    End,
+    /// [`rest`](super::roster::Roster::rest).
+    Rest,
+}
+
+/// What a thread begins with.
+#[derive(Clone, Copy)]
+pub(super) enum Beginning {
+    Poll,
+    /// [`rest`](super::roster::Roster::rest).
+    Rest,
+    /// [`relieve`](super::roster::Roster::relieve).
+    Relieve,
+    /// [`finished`](super::roster::Roster::finished).
+    Finished,
+}
+
+/// What the watch has found.
+pub(super) enum Watched {
+    /// Nothing to watch.
+    Off,
+    /// All is well.
+    On,
+    /// A thread is to be started, to poll.
+    Spawn,
+}

@@ -1,0 +1,164 @@
+//! The thread that accepts connections, keeps the time of whatever has a time
+//! limit, and takes the connections down.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::accept::{Door, ACCEPTED_AT_ONCE};
+use super::renewal::{Due, Keeper, Usage};
+use super::roster::{Beginning, Watched, TICK};
+use super::shared::Shared;
+use super::take_down::Drain;
+use crate::os::memory;
+use crate::os::readable::wait_readable;
+use crate::running_time::{RunningTime, SLICE};
+
+/// How long to do without a thread that could not be started.
+const HIRING_PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) fn run(shared: &Arc<Shared>) {
+    let mut keeper = Housekeeper {
+        shared,
+        time: RunningTime::begin(Instant::now()),
+        now: Duration::ZERO,
+        meant: Duration::MAX,
+        // Now, while there are descriptors.
+        door: Door::new(),
+        drain: Drain::NotBegun,
+        next_sweep: None,
+        clients_know_at: None,
+        usage: Usage::default(),
+        memory: Keeper::default(),
+    };
+    let ground = &shared.ground;
+    while !ground.stopping.is_stopped() {
+        keeper.turn();
+    }
+    shared.listening.lock().close();
+    keeper.tell_of(ground.connections.cut_all());
+    shared.transport.shut_down();
+    shared.transport.cancel_all_calls();
+    keeper.tell_of(ground.connections.cut_all());
+    keeper.tell_of(ground.connections.take_lost());
+}
+
+pub(super) struct Housekeeper<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    time: RunningTime,
+    /// The time of this turn, which counts only while the process runs.
+    pub(super) now: Duration,
+    /// How long it was meant to take what time has passed in since it was counted last: a wait, or nothing.
+    meant: Duration,
+    pub(super) door: Door,
+    pub(super) drain: Drain,
+    /// In running time.
+    pub(super) next_sweep: Option<Duration>,
+    /// In a drain.
+    pub(super) clients_know_at: Option<Instant>,
+    pub(super) usage: Usage,
+    memory: Keeper,
+}
+
+impl Housekeeper<'_> {
+    /// Waits for something to do, and does it.
+    fn turn(&mut self) {
+        let now = Instant::now();
+        self.now = self.time.pass(now, self.meant);
+        let ground = &self.shared.ground;
+        let mut until = ground.timers.run(now, |call| call.expire());
+        let mut at = |time: Option<Instant>| until = [until, time].into_iter().flatten().min();
+        let is_draining = ground.stopping.is_leaving();
+        if !is_draining && self.next_sweep.is_some_and(|it| it <= self.now) {
+            let next = ground.connections.sweep(self.now);
+            // Time is counted in slices while it matters.
+            self.next_sweep = next.map(|it| it.min(self.now.saturating_add(SLICE)));
+        }
+        if !is_draining {
+            at(self.next_sweep.map(|it| now + self.until(it)));
+        }
+        at(self.door.paused_until);
+        at(self.watch_workers(now));
+        at(self.hire(now));
+        match self.memory.due(&self.shared.heap, now) {
+            Due::Nothing => {}
+            Due::Dismissal => self.shared.renew_threads(),
+            Due::GiveBack => {
+                self.shared.threads.join_ended();
+                memory::give_back();
+            }
+        }
+        at(self.memory.next_look());
+        if is_draining {
+            at(self
+                .shared
+                .cut_late_calls()
+                .map(|left| now + left.min(SLICE)));
+            at(self.go_on_draining(now));
+            at(self.tell_when_clients_know(now));
+        }
+        self.wait(until);
+    }
+
+    /// Returns when to come again, if nobody calls earlier.
+    fn watch_workers(&mut self, now: Instant) -> Option<Instant> {
+        match self.shared.roster.watch(now) {
+            Watched::Off => return None,
+            Watched::On => {}
+            Watched::Spawn => {
+                if !self.shared.spawn_worker(Beginning::Poll) {
+                    self.shared.roster.watch_failed(now);
+                }
+            }
+        }
+        // Should a handler be long while replies are held back, they go out now.
+        self.shared.transport.uncork_old();
+        Some(now + TICK)
+    }
+
+    /// Starts the threads that could not be had when calls needed them. Returns when to come again, if that
+    /// is so still.
+    fn hire(&self, now: Instant) -> Option<Instant> {
+        while self.shared.roster.hire() {
+            if !self.shared.spawn_worker(Beginning::Finished) {
+                self.shared.roster.hire_failed();
+                self.shared.end_transport_if_idle();
+                return Some(now + HIRING_PAUSE);
+            }
+        }
+        None
+    }
+
+    /// How long until this running time, as far as may be waited at once.
+    pub(super) fn until(&self, time: Duration) -> Duration {
+        time.saturating_sub(self.now).min(SLICE)
+    }
+
+    fn wait(&mut self, until: Option<Instant>) {
+        let is_open = self.door.is_open();
+        let wake = &self.shared.ground.wake;
+        let mut sockets = vec![wake.as_raw_fd()];
+        if is_open {
+            // Only this thread closes them.
+            sockets.extend(self.shared.listening.lock().waited_for());
+        }
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        self.meant = left.unwrap_or(Duration::MAX);
+        let readable = wait_readable(&sockets, left);
+        // Before anybody is admitted, whose time begins now.
+        self.now = self.time.pass(Instant::now(), self.meant);
+        self.meant = Duration::ZERO;
+        let Some((woken, listeners)) = readable.split_first() else {
+            return;
+        };
+        if *woken {
+            wake.clear();
+            // A connection may have begun to linger.
+            self.next_sweep = Some(self.now);
+            self.take_given();
+            self.door.reopen_soon(&self.shared.ground.connections);
+        }
+        for (index, _) in listeners.iter().enumerate().filter(|(_, it)| **it) {
+            self.accept_from(index, ACCEPTED_AT_ONCE);
+        }
+    }
+}

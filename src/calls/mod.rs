@@ -1,0 +1,70 @@
+//! Who runs a call.
+//!
+//! A call comes in by a [transport](transport), and from then on everything is decided here: whether it is run, by which
+//! thread and when, what becomes of it as its deadline passes, its caller leaves or the server stops, and when it has
+//! landed. What it offers upwards is small: a [`Runner`] that is told to start, drain, cancel and stop, a [`Host`] that
+//! runs handlers, and [`Call`]s to run them on. It knows nothing of phases or signals.
+//!
+//! What it needs below is the face in [`transport`]: nothing here names what stands behind that.
+//!
+//! | what | where |
+//! |---|---|
+//! | a call, its messages, its end | `call/` |
+//! | which thread polls, runs, rests; the backlog | `roster`, `decision` |
+//! | which call is not run, and which is cut | `admission`, `method` (policies as limits), `pace` |
+//! | deadlines | `timers` |
+//! | the threads | `poll`, `threads`, `seats`, `renewal` |
+//! | connections: accepted, counted, looked after, taken down | `accept`, `connections`, `attend`, `take_down`, `drain` (the rules) |
+//! | the thread that keeps the time of it all | `housekeeper` |
+
+mod accept;
+mod admission;
+mod attend;
+mod call;
+mod codes;
+mod connections;
+mod decision;
+mod detached;
+mod drain;
+mod ground;
+mod host;
+mod housekeeper;
+pub(crate) mod log_limit;
+#[cfg(test)]
+mod memory_transport;
+mod message;
+mod method;
+#[allow(dead_code)]
+mod observer;
+mod outgoing;
+mod pace;
+mod peer_name;
+mod poll;
+mod renewal;
+mod roster;
+mod runner;
+mod seats;
+mod shared;
+mod stopping;
+mod take_down;
+#[cfg(test)]
+mod tests;
+mod threads;
+mod timers;
+pub(crate) mod transport;
+
+pub(crate) use self::call::{
+    Call, Ending, Handled, Landed, Pair, Received, Retry, SendError, Wait,
+};
+pub(crate) use self::connections::Guest;
+pub(crate) use self::drain::Times as DrainTimes;
+pub(crate) use self::ground::Ground;
+pub(crate) use self::host::Host;
+#[cfg(test)]
+pub(crate) use self::message::is_read_whole_in_steps;
+pub(crate) use self::message::{Compression, Message, Pieces};
+pub(crate) use self::method::{Limit, Method};
+#[allow(unused_imports)]
+pub(crate) use self::observer::{Connection, Moved, Observer, Record, Refusal, TurnedAway};
+pub(crate) use self::outgoing::Outgoing;
+pub(crate) use self::runner::{Config, Runner};

@@ -1,0 +1,270 @@
+//! The threads that poll and run handlers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::call::{Call, Ending};
+use super::message::Message;
+use super::method::Method;
+use super::observer::Refusal;
+use super::renewal::Usage;
+use super::roster::{Beginning, Decision, Next, Outlook};
+use super::seats::Seat;
+use super::shared::{Job, Shared, CROWD};
+use super::transport::{Arrival, Event};
+use crate::logging;
+
+/// How many events are handled at the most, and for how long, before the replies
+/// go out that were held back to go out together.
+const CORKED: (u32, Duration) = (32, Duration::from_micros(300));
+
+/// Polls, and runs what comes, until the transport is at its end, or the roster lets the thread end.
+pub(super) fn run(shared: &Arc<Shared>, beginning: Beginning) {
+    let mut worker = Worker {
+        shared,
+        seat: shared.seats.take(),
+        corked: None,
+        usage: Usage::default(),
+    };
+    let mut goes_on = match beginning {
+        Beginning::Poll => true,
+        Beginning::Rest => shared.roster.rest(),
+        Beginning::Relieve => shared.roster.relieve(),
+        Beginning::Finished => worker.go_on(),
+    };
+    while goes_on {
+        match worker.next() {
+            Event::Told => {}
+            Event::Arrival(arrival) => {
+                goes_on = worker.arrived(arrival);
+                shared.transport.arrival_is_over();
+                shared.end_transport_if_idle();
+            }
+            Event::NoArrival => shared.end_transport_if_idle(),
+            Event::Check(answer) => answer(),
+            Event::Renewal => goes_on = worker.renew(),
+            Event::Stopped => {
+                shared.roster.close();
+                shared.end_transport_if_idle();
+            }
+            Event::End => break,
+        }
+    }
+    worker.uncork();
+    shared.seats.leave(&worker.seat);
+}
+
+pub(super) struct Worker<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    seat: Arc<Seat>,
+    /// While replies are held back: how many more events may be handled first, and
+    /// since when.
+    corked: Option<(u32, Instant)>,
+    usage: Usage,
+}
+
+impl Worker<'_> {
+    fn next(&mut self) -> Event {
+        while let Some((left, since)) = self.corked {
+            let event = match left > 0 && since.elapsed() < CORKED.1 {
+                true => self.shared.transport.try_next(&self.shared.ground),
+                false => None,
+            };
+            match event {
+                Some(event) => {
+                    self.corked = Some((left - 1, since));
+                    return event;
+                }
+                None => self.uncork(),
+            }
+        }
+        self.shared.transport.next(&self.shared.ground)
+    }
+
+    /// From now on replies wait for each other. A short call costs less than the
+    /// system call that sends its reply.
+    fn cork(&mut self, now: Instant) {
+        if self.corked.is_none() {
+            // The watch lets them go, should the next handler be long after all.
+            if self.shared.roster.keep_watch() {
+                self.shared.ground.wake.wake();
+            }
+            self.shared.transport.cork();
+            self.corked = Some((CORKED.0, now));
+        }
+    }
+
+    pub(super) fn uncork(&mut self) {
+        if self.corked.take().is_some() {
+            self.shared.transport.uncork();
+        }
+    }
+
+    /// Does with a call what is to be done. False if the thread is to end after that.
+    fn arrived(&mut self, arrival: Arrival) -> bool {
+        let shared = self.shared;
+        let ground = &shared.ground;
+        let Arrival {
+            call,
+            message,
+            unknown,
+        } = arrival;
+        let bytes = message.as_ref().map_or(0, Message::len);
+        if self.usage.call(&shared.heap, bytes) {
+            ground.wake.wake();
+        }
+        if let Some(observer) = &ground.observer {
+            observer.arrived(&call);
+        }
+        if ground.is_prompt(&call) {
+            self.answer(call, message);
+            return true;
+        }
+        ground.host.arrived();
+        if let Some(path) = unknown {
+            logging::debug!("{path} is not implemented here");
+            let message = &format!("{path} is not implemented here");
+            let why = Refusal::UnknownMethod;
+            let ending = why.ending();
+            shared.refuse_as(&call, why, Ending { message, ..ending });
+            return true;
+        }
+        if message.is_none() && !ground.expects_stream(&call) {
+            // The caller left, or sent what the transport refuses, before its message was whole.
+            logging::debug!("{}: ended without a request", call.path());
+            shared.refuse(&call, Refusal::NoMessage);
+            return true;
+        }
+        let in_flight = ground.host.in_flight();
+        if let Some(why) = shared.reason_to_refuse(&call, in_flight) {
+            logging::debug!("{}: refused: {}", call.path(), why.ending().message);
+            shared.refuse(&call, why);
+            return true;
+        }
+        let now = call.arrived_at().unwrap_or_else(Instant::now);
+        let crowded = in_flight >= CROWD;
+        let method = ground.method(&call);
+        let outlook = Outlook {
+            short: method.is_some_and(|it| it.pace.is_short()),
+            pollers: shared.pollers(crowded),
+            bytes,
+        };
+        // A handler that streams waits for what it has written.
+        let may_cork = outlook.short && crowded && !method.is_some_and(Method::is_streaming);
+        let job = Job {
+            call,
+            message,
+            queued: false,
+        };
+        let mut decision = shared.roster.arrived(job, outlook, now);
+        if let Decision::RunAndSpawn(job) = decision {
+            decision = match shared.spawn_worker(Beginning::Poll) {
+                true => Decision::Run(job),
+                false => shared.roster.spawn_failed(job, outlook),
+            };
+            // It has a burst to note, and perhaps the watch to begin.
+            ground.wake.wake();
+        }
+        if may_cork {
+            self.cork(now);
+        } else {
+            self.uncork();
+        }
+        match decision {
+            Decision::Run(job) => return self.work(job, now),
+            Decision::RunAndWatch(job) => {
+                ground.wake.wake();
+                return self.work(job, now);
+            }
+            Decision::Queued => {}
+            Decision::QueuedToHire => ground.wake.wake(),
+            Decision::RunAndSpawn(job) | Decision::Refused(job) => {
+                shared.refusals.log(job.call.path(), now);
+                shared.refuse(&job.call, Refusal::BacklogFull);
+            }
+        }
+        true
+    }
+
+    /// Answers a call that waits for no worker.
+    fn answer(&self, call: Arc<Call>, message: Option<Message>) {
+        let ground = &self.shared.ground;
+        call.give_up();
+        let has_room = ground.prompt_calls.enter();
+        let refusal = match &message {
+            None => Some(Refusal::NoMessage),
+            Some(_) => (!has_room).then_some(Refusal::AnswersNotTaken),
+        };
+        if let Some(why) = refusal {
+            call.refuse(why, why.ending());
+        } else {
+            if let (Some(observer), Some(now)) = (&ground.observer, call.arrived_at()) {
+                call.note_begun(now);
+                observer.begun(&call);
+            }
+            ground.host.run(&call, message);
+            call.returned();
+        }
+    }
+
+    /// Runs a call, then what waits for a worker. False if the thread is to end after that.
+    fn work(&mut self, job: Job, now: Instant) -> bool {
+        self.run(job, now);
+        self.go_on()
+    }
+
+    /// Runs what waits for a worker, then does what is to be done. False if the thread is to end.
+    fn go_on(&mut self) -> bool {
+        let shared = self.shared;
+        let goes_on = loop {
+            match shared.roster.finished(shared.pollers(shared.is_crowded())) {
+                Next::Run(job) => {
+                    self.uncork();
+                    let queued = true;
+                    self.run(Job { queued, ..job }, Instant::now());
+                }
+                Next::Poll => break true,
+                Next::Rest => {
+                    self.uncork();
+                    break shared.roster.rest();
+                }
+            }
+        };
+        shared.end_transport_if_idle();
+        goes_on
+    }
+
+    fn run(&self, job: Job, now: Instant) {
+        let shared = self.shared;
+        let Job {
+            call,
+            message,
+            queued,
+        } = job;
+        // From here on the thread that ends calls in a drain finds this one.
+        self.seat.begin(&call, now);
+        match shared.reason_not_to_run(&call, queued) {
+            Some(why) => shared.refuse(&call, why),
+            None => self.handle(&call, message, now),
+        }
+        // A thread that rests must not keep a call, which would keep its connection.
+        drop(call);
+        self.seat.end();
+    }
+
+    fn handle(&self, call: &Arc<Call>, message: Option<Message>, now: Instant) {
+        let ground = &self.shared.ground;
+        if call.is_draining() {
+            call.watch();
+        }
+        if let Some(observer) = &ground.observer {
+            call.note_begun(now);
+            observer.begun(call);
+        }
+        ground.host.run(call, message);
+        call.returned();
+        if let Some(method) = ground.method(call) {
+            method.pace.learn(now.elapsed());
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Where each worker shows what it is at, and what can be seen there.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::call::Call;
+use crate::os::stack::Thread;
+use crate::os::symbols;
+
+/// The seats of all workers.
+#[derive(Default)]
+pub(super) struct Seats(Mutex<Vec<Arc<Seat>>>);
+
+impl Seats {
+    /// One for the calling thread.
+    pub(super) fn take(&self) -> Arc<Seat> {
+        let seat = Arc::new(Seat {
+            thread: Thread::current(),
+            at: Mutex::default(),
+        });
+        self.0.lock().push(Arc::clone(&seat));
+        seat
+    }
+
+    pub(super) fn leave(&self, seat: &Arc<Seat>) {
+        self.0.lock().retain(|it| !Arc::ptr_eq(it, seat));
+    }
+
+    /// The calls that run.
+    pub(super) fn calls(&self) -> Vec<Arc<Call>> {
+        let seats = self.0.lock();
+        seats.iter().filter_map(|seat| seat.call()).collect()
+    }
+
+    /// What runs, without waiting for a lock.
+    pub(super) fn running(&self) -> Vec<Running> {
+        let Some(seats) = self.0.try_lock() else {
+            return Vec::new();
+        };
+        seats.iter().filter_map(|seat| seat.running()).collect()
+    }
+
+    /// Says which handlers run, the oldest first, with the stacks of their threads. Waits for no lock, and for no thread
+    /// beyond `deadline`.
+    pub(super) fn stacks(&self, deadline: Instant) -> Vec<String> {
+        let seats = self.0.try_lock().map(|it| it.clone());
+        stacks(&seats.unwrap_or_default(), deadline)
+    }
+}
+
+/// A call that somebody is at work on.
+pub(crate) struct Running {
+    call: Arc<Call>,
+    pub(super) since: Instant,
+    whereabouts: String,
+}
+
+impl Running {
+    pub(super) fn new(call: &Arc<Call>, since: Instant, whereabouts: &str) -> Running {
+        Running {
+            call: Arc::clone(call),
+            since,
+            whereabouts: whereabouts.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, peer) = (self.call.path(), self.call.peer());
+        let seconds = self.since.elapsed().as_secs_f64();
+        write!(
+            formatter,
+            "{path} of {peer} for {seconds:.1}s {}",
+            self.whereabouts
+        )
+    }
+}
+
+/// Where a worker shows what it is at.
+pub(super) struct Seat {
+    thread: Thread,
+    at: Mutex<Option<(Arc<Call>, Instant)>>,
+}
+
+/// A worker and what it was at when somebody looked.
+struct Stuck<'a> {
+    seat: &'a Seat,
+    method: String,
+    peer: String,
+    since: Instant,
+}
+
+impl Seat {
+    /// From now on this runs here.
+    pub(super) fn begin(&self, call: &Arc<Call>, now: Instant) {
+        *self.at.lock() = Some((Arc::clone(call), now));
+    }
+
+    /// That has ended.
+    pub(super) fn end(&self) {
+        // Dropped after the lock.
+        let done = self.at.lock().take();
+        drop(done);
+    }
+
+    fn call(&self) -> Option<Arc<Call>> {
+        self.at.lock().as_ref().map(|(call, _)| Arc::clone(call))
+    }
+
+    /// What it is at, without waiting for the lock. Its texts are copies: a thread that
+    /// held on to the call might become the one to end it.
+    fn stuck(&self) -> Option<Stuck<'_>> {
+        let at = self.at.try_lock()?;
+        let (call, since) = at.as_ref()?;
+        Some(Stuck {
+            seat: self,
+            method: call.path().to_owned(),
+            peer: call.peer(),
+            since: *since,
+        })
+    }
+
+    /// Whether it is still at what began then.
+    fn is_at(&self, since: Instant) -> bool {
+        let at = self.at.try_lock();
+        at.is_some_and(|it| it.as_ref().is_some_and(|(_, begun)| *begun == since))
+    }
+
+    /// What runs here, and since when, without waiting for the lock.
+    fn running(&self) -> Option<Running> {
+        let at = self.at.try_lock()?;
+        let (call, since) = at.as_ref()?;
+        Some(Running::new(call, *since, &format!("on {}", self.thread)))
+    }
+}
+
+/// How many stacks are looked at. What holds up one handler most often holds up the others
+/// too, and the reader of the log wants to see the rest of it as well.
+const MOST_STACKS: usize = 8;
+
+/// How long a thread may take to answer. A runnable one gets a processor within some milliseconds,
+/// even beside a dozen others; what has not answered by then is not going to.
+const ANSWER_TIME: Duration = Duration::from_millis(100);
+
+fn stacks(seats: &[Arc<Seat>], deadline: Instant) -> Vec<String> {
+    let mut stuck: Vec<Stuck<'_>> = Vec::new();
+    for it in seats.iter().filter_map(|seat| seat.stuck()) {
+        stuck.insert(stuck.partition_point(|other| other.since <= it.since), it);
+    }
+    let mut found = Vec::new();
+    let now = Instant::now();
+    for it in stuck.iter().take(MOST_STACKS) {
+        // Half of what is left, so that no thread that is silent takes the time of all others.
+        let half = deadline.saturating_duration_since(Instant::now()) / 2;
+        let stack = it.seat.thread.stack(Instant::now() + half.min(ANSWER_TIME));
+        // Otherwise it may be another call's.
+        if it.seat.is_at(it.since) {
+            found.push((it, stack));
+        }
+    }
+    let frames = found.iter().filter_map(|(_, stack)| stack.as_ref().ok());
+    let frames: Vec<usize> = frames.flat_map(|it| &it.frames).copied().collect();
+    let mut names = symbols::describe(&frames, deadline).into_iter();
+    let mut lines = Vec::new();
+    for (it, stack) in &found {
+        lines.push(format!(
+            "{} from {} for {} ms on {}",
+            it.method,
+            it.peer,
+            now.saturating_duration_since(it.since).as_millis(),
+            it.seat.thread
+        ));
+        match stack {
+            Ok(stack) => {
+                let names = names.by_ref().take(stack.frames.len());
+                lines.extend(
+                    names
+                        .enumerate()
+                        .map(|(index, name)| format!("  {index}: {name}")),
+                );
+                lines.extend(stack.cut.then(|| "  and more".to_owned()));
+            }
+            Err(why) => lines.push(format!("  no stack: {why}")),
+        }
+    }
+    if stuck.len() > MOST_STACKS {
+        lines.push(format!("and {} more", stuck.len() - MOST_STACKS));
+    }
+    if !frames.is_empty() {
+        lines.push(symbols::HOW_TO_RESOLVE.to_owned());
+    }
+    lines
+}

@@ -1,0 +1,93 @@
+//! What every thread of a server holds on to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::admission::Refusals;
+use super::call::Call;
+use super::ground::Ground;
+use super::message::Message;
+use super::renewal::Heap;
+use super::roster::Roster;
+use super::seats::Seats;
+use super::threads::Threads;
+use super::transport::Transport;
+use crate::sockets::listeners::Listeners;
+
+/// From how many calls in flight on they are many; measured with h2load.
+pub(super) const CROWD: usize = 4;
+
+/// How many threads poll at the most, and for how many connections each, while calls are many.
+/// Threads that poll for few connections get into each other's way in the transport, which does what
+/// concerns one connection on one thread at a time: with two connections, one thread does 1.4 times
+/// as much as two, with 50 three do 1.1 times as much as one. Measured with h2load on two cores.
+const POLLERS: usize = 3;
+const CONNECTIONS_EACH: usize = 16;
+
+pub(super) struct Shared {
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) ground: Arc<Ground>,
+    pub(super) roster: Roster<Job>,
+    pub(super) seats: Seats,
+    pub(super) threads: Threads,
+    pub(super) listening: Mutex<Listeners>,
+    pub(super) heap: Heap,
+    pub(super) limits: Limits,
+    pub(super) refusals: Refusals,
+}
+
+/// A call that is to be run.
+pub(super) struct Job {
+    pub(super) call: Arc<Call>,
+    pub(super) message: Option<Message>,
+    pub(super) queued: bool,
+}
+
+/// How much there may be.
+pub(super) struct Limits {
+    /// How many calls may have been answered without their callers having taken the answer.
+    pub(super) unwritten: usize,
+    /// How many connections may be open.
+    pub(super) connections: usize,
+    /// How long a peer may leave unanswered what it is sent.
+    pub(super) unanswered: Duration,
+    /// How long a new connection may stay silent.
+    pub(super) handshake: Duration,
+}
+
+impl Shared {
+    /// Whether many calls are in flight.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.ground.host.in_flight() >= CROWD
+    }
+
+    /// How many threads should poll.
+    pub(super) fn pollers(&self, crowded: bool) -> usize {
+        match crowded {
+            true => (self.ground.connections.count() / CONNECTIONS_EACH).clamp(1, POLLERS),
+            false => 1,
+        }
+    }
+
+    /// Every call that has not ended, as far as anybody could still be at work on it.
+    pub(super) fn open_calls(&self) -> Vec<Arc<Call>> {
+        let mut calls = self.seats.calls();
+        calls.extend(self.ground.detached.calls());
+        calls
+    }
+
+    /// Ends the transport, if nothing can be begun any more. Something may be begun on a call as long as its handler
+    /// runs, and on one whose arrival somebody is at work on; and nothing may once the transport is at its end. To be
+    /// called after everything that may have been the last to wait for.
+    pub(super) fn end_transport_if_idle(&self) {
+        // The roster is closed only when the server stops.
+        if self.ground.stopping.is_stopped()
+            && self.roster.is_closed_and_idle()
+            && !self.transport.expects_arrivals()
+        {
+            self.transport.end();
+        }
+    }
+}

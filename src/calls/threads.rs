@@ -1,0 +1,135 @@
+//! The threads of a server: started, counted, and waited for at its end.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::log_limit::LogLimit;
+use super::poll;
+use super::roster::Beginning;
+use super::shared::Shared;
+use crate::logging;
+use crate::os::memory::ROOM_FOR_THREADS;
+use crate::os::thread::join_if_ended;
+
+#[derive(Default)]
+pub(super) struct Threads {
+    /// How large the stacks of the threads that run handlers are, in bytes; Rust's default if it is not set.
+    stack_size: Option<usize>,
+    started: Mutex<Started>,
+    /// Signalled when the last thread is about to end.
+    all_ended: Condvar,
+}
+
+#[derive(Default)]
+struct Started {
+    running: usize,
+    handles: Vec<JoinHandle<()>>,
+}
+
+/// Ends the process if one of these threads panics. That is a bug of this crate (what a handler
+/// does is caught), and without the thread calls would hang, for ever and without a word.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        logging::error!("a thread of touchdown's engine panicked: aborting");
+        std::process::abort();
+    }
+}
+
+impl Threads {
+    pub(super) fn new(stack_size: Option<usize>) -> Threads {
+        Threads {
+            stack_size,
+            ..Threads::default()
+        }
+    }
+
+    /// Frees what is left of threads that have ended. Waits for none: a handler's thread-local value may take its
+    /// time to be dropped.
+    pub(super) fn join_ended(&self) {
+        let mut started = self.started.lock();
+        let handles = std::mem::take(&mut started.handles);
+        started.handles = handles.into_iter().filter_map(join_if_ended).collect();
+    }
+
+    /// Waits for all of them to end. Says whether they did.
+    pub(super) fn join(&self, deadline: Instant) -> bool {
+        let mut started = self.started.lock();
+        while started.running > 0 {
+            let wait = self.all_ended.wait_until(&mut started, deadline);
+            if wait.timed_out() {
+                return started.running == 0;
+            }
+        }
+        let handles = std::mem::take(&mut started.handles);
+        drop(started);
+        join(handles);
+        true
+    }
+}
+
+/// Waits for threads that have passed their last line. Only one of the server's own threads is told so by itself,
+/// and then cannot wait for it.
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.thread().id() != std::thread::current().id() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Starts another worker, for calls that are many at once. False if there can be no thread.
+    pub(super) fn spawn_worker(self: &Arc<Self>, beginning: Beginning) -> bool {
+        static LIMIT: LogLimit = LogLimit::new();
+        match self.start_worker(beginning) {
+            Ok(()) => self.heap.use_much(),
+            Err(error) => {
+                if LIMIT.admits().is_some() {
+                    logging::error!("{error}");
+                }
+                return false;
+            }
+        };
+        true
+    }
+
+    pub(super) fn start_worker(self: &Arc<Self>, beginning: Beginning) -> io::Result<()> {
+        let mut thread = Builder::new().name("td-worker".to_owned());
+        if let Some(size) = self.threads.stack_size {
+            thread = thread.stack_size(size);
+        }
+        self.spawn(thread, move |shared| poll::run(shared, beginning))
+    }
+
+    pub(super) fn spawn(
+        self: &Arc<Self>,
+        thread: Builder,
+        body: impl FnOnce(&Arc<Shared>) + Send + 'static,
+    ) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        let mut started = self.threads.started.lock();
+        let handle = thread.spawn(move || {
+            let bomb = Bomb;
+            body(&shared);
+            std::mem::forget(bomb);
+            let mut started = shared.threads.started.lock();
+            started.running -= 1;
+            if started.running == 0 {
+                shared.threads.all_ended.notify_all();
+            }
+        });
+        let handle = handle.map_err(|error| {
+            let message = format!("cannot start a thread: {error}; {ROOM_FOR_THREADS}");
+            io::Error::new(error.kind(), message)
+        })?;
+        started.running += 1;
+        started.handles.push(handle);
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! Slots: what the engine lays out for C-core to put the next calls in.
+
+use std::ffi::c_void;
+use std::mem;
+use std::ptr;
+use std::sync::Arc;
+
+use grpcio_sys::{
+    gpr_timespec, grpc_byte_buffer, grpc_call, grpc_call_details, grpc_call_details_destroy,
+    grpc_call_error, grpc_metadata_array, grpc_metadata_array_destroy, grpc_metadata_array_init,
+    grpc_server_request_call, grpc_server_request_registered_call,
+};
+
+use super::bytes::{bytes, Received};
+use super::call::CoreCall;
+use super::core::{Core, KIND_SLOT};
+use super::tag::{tag, untagged};
+use crate::calls::transport::Arrival;
+use crate::calls::{Call, Ground, Message};
+
+/// Room for one call of a method, or of any method that is not registered.
+// Aligned so that a tag has four bits to spare; see `tag`.
+#[repr(align(16))]
+pub(super) struct Slot {
+    method: Option<u32>,
+    call: *mut grpc_call,
+    deadline: gpr_timespec,
+    details: grpc_call_details,
+    metadata: grpc_metadata_array,
+    payload: *mut grpc_byte_buffer,
+}
+
+/// Where C-core is to write.
+struct Places {
+    method: Option<u32>,
+    call: *mut *mut grpc_call,
+    deadline: *mut gpr_timespec,
+    details: *mut grpc_call_details,
+    metadata: *mut grpc_metadata_array,
+    payload: *mut *mut grpc_byte_buffer,
+    tag: *mut c_void,
+}
+
+impl Slot {
+    pub(super) fn new(method: Option<u32>) -> Box<Slot> {
+        // SAFETY: C structs for which all zeros is a valid start.
+        let mut slot = Box::new(unsafe { mem::zeroed::<Slot>() });
+        slot.method = method;
+        // SAFETY: the array is ours.
+        unsafe { grpc_metadata_array_init(&mut slot.metadata) };
+        slot
+    }
+
+    /// Gives the slot away: it is no box again before [`take_back`](Self::take_back), so that what is written through
+    /// these pointers is written to nobody's box.
+    fn give_away(self: Box<Self>) -> Places {
+        let slot: *mut Slot = Box::into_raw(self);
+        // SAFETY: the slot is alive, and only its places are taken.
+        unsafe {
+            Places {
+                method: (*slot).method,
+                call: &raw mut (*slot).call,
+                deadline: &raw mut (*slot).deadline,
+                details: &raw mut (*slot).details,
+                metadata: &raw mut (*slot).metadata,
+                payload: &raw mut (*slot).payload,
+                tag: tag(slot, KIND_SLOT),
+            }
+        }
+    }
+
+    /// The slot that was laid out with this tag.
+    ///
+    /// # Safety
+    /// The tag is of a slot, and has come back from the queue, once.
+    pub(super) unsafe fn take_back(tag: *mut c_void) -> Box<Slot> {
+        // SAFETY: as the caller promises.
+        unsafe { Box::from_raw(untagged::<Slot>(tag)) }
+    }
+
+    /// Lays the slot out. After the server's shutdown it comes back unfilled.
+    pub(super) fn lay_out(self: Box<Self>, core: &Core) {
+        let queue = core.queue.as_raw();
+        let places = self.give_away();
+        core.slot_is_out();
+        // SAFETY: the slot stays where it is until its tag comes back from the queue.
+        let error = unsafe {
+            match places.method {
+                Some(method) => {
+                    let method = &core.methods[method as usize];
+                    grpc_server_request_registered_call(
+                        core.server.as_raw(),
+                        method.handle(),
+                        places.call,
+                        places.deadline,
+                        places.metadata,
+                        if method.with_message {
+                            places.payload
+                        } else {
+                            ptr::null_mut()
+                        },
+                        queue,
+                        queue,
+                        places.tag,
+                    )
+                }
+                None => grpc_server_request_call(
+                    core.server.as_raw(),
+                    places.call,
+                    places.details,
+                    places.metadata,
+                    queue,
+                    queue,
+                    places.tag,
+                ),
+            }
+        };
+        assert_eq!(
+            error,
+            grpc_call_error::GRPC_CALL_OK,
+            "C-core refuses a request for calls only when its arguments are wrong"
+        );
+    }
+
+    /// Takes the call out of a filled slot.
+    ///
+    /// # Safety
+    /// C-core has filled the slot, and nothing was taken out of it since.
+    pub(super) unsafe fn take(&mut self, core: &Arc<Core>, ground: &Arc<Ground>) -> Arrival {
+        let metadata = mem::replace(&mut self.metadata, {
+            // SAFETY: as in `new`.
+            unsafe {
+                let mut empty = mem::zeroed();
+                grpc_metadata_array_init(&mut empty);
+                empty
+            }
+        });
+        let payload = mem::replace(&mut self.payload, ptr::null_mut());
+        // SAFETY: C-core gives the payload away with the slot.
+        let message = unsafe { Received::from_raw(payload) }.map(Message::new);
+        let (deadline, unknown) = match self.method {
+            Some(_) => (self.deadline, None),
+            None => {
+                let path = String::from_utf8_lossy(bytes(&self.details.method)).into_owned();
+                let deadline = self.details.deadline;
+                // SAFETY: filled by C-core, and zeroed afterwards.
+                unsafe {
+                    grpc_call_details_destroy(&mut self.details);
+                    self.details = mem::zeroed();
+                }
+                (deadline, Some(path))
+            }
+        };
+        // SAFETY: C-core has just given this call away, on our queue.
+        let wire = unsafe { CoreCall::new(self.call, Arc::clone(core), deadline, metadata) };
+        let (method, path) = (self.method, unknown.as_deref());
+        Arrival {
+            call: Call::new(ground, method, path, message.as_ref(), wire),
+            message,
+            unknown,
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // SAFETY: ours; C-core does not have the slot.
+        unsafe { grpc_metadata_array_destroy(&mut self.metadata) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Under Miri this fails if the pointers are those of a box that was made a box again since.
+    #[test]
+    fn what_is_written_while_a_slot_is_given_away_is_there_when_it_is_taken_back() {
+        // SAFETY: as in `new`; nothing of C-core is called, so that Miri can run it.
+        let mut slot = Box::new(unsafe { mem::zeroed::<Slot>() });
+        slot.method = Some(3);
+        let places = slot.give_away();
+        let call = ptr::without_provenance_mut(0x1230);
+        // SAFETY: C-core writes like this; the slot is alive.
+        unsafe {
+            places.call.write(call);
+            (*places.deadline).tv_sec = 7;
+            (*places.metadata).count = 2;
+            places.payload.write(ptr::without_provenance_mut(0x4560));
+            (*places.details).deadline.tv_nsec = 5;
+        }
+        // SAFETY: given away above, and taken back once.
+        let slot = unsafe { Slot::take_back(places.tag) };
+        let seen = (
+            slot.method,
+            slot.call,
+            slot.deadline.tv_sec,
+            slot.payload.addr(),
+        );
+        assert_eq!(seen, (Some(3), call, 7, 0x4560));
+        assert_eq!(slot.metadata.count, 2);
+        mem::forget(slot);
+    }
+}

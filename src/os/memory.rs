@@ -1,0 +1,81 @@
+//! The process's memory: its heap, of few arenas and given back to the kernel when asked, and what there is of it.
+//!
+//! glibc gives threads arenas of their own, up to eight for each processor, and what is freed in one stays
+//! with it. After a burst a server would hold on to the sum of what each of its threads once needed. Another libc is
+//! left as it is.
+
+use std::sync::Once;
+
+/// What to do if a thread cannot be started.
+pub(crate) const ROOM_FOR_THREADS: &str =
+    "raise what limits threads (TasksMax= or LimitNPROC= of systemd, pids.max of a container, ulimit -u) \
+     or address space (LimitAS=, RLIMIT_AS), or lower the size of stacks (LimitSTACK=, RLIMIT_STACK)";
+
+/// The size of the stacks of threads for which nothing is said, in bytes.
+pub(crate) fn default_stack_size() -> usize {
+    // SAFETY: the attributes are made before they are read, and ended after.
+    unsafe {
+        let mut attributes = std::mem::zeroed();
+        let mut size = 0;
+        if libc::pthread_attr_init(&mut attributes) == 0 {
+            libc::pthread_attr_getstacksize(&attributes, &mut size);
+            libc::pthread_attr_destroy(&mut attributes);
+        }
+        size
+    }
+}
+
+/// Has the threads of this process share as many arenas as there are processors, unless its environment says
+/// how many. Arenas that are there already stay, so it is to be called before threads are started.
+pub(crate) fn bound_arenas() {
+    static BOUND: Once = Once::new();
+    BOUND.call_once(|| {
+        let tunables = std::env::var_os("GLIBC_TUNABLES").unwrap_or_default();
+        let is_set = std::env::var_os("MALLOC_ARENA_MAX").is_some()
+            || tunables
+                .to_string_lossy()
+                .contains("glibc.malloc.arena_max");
+        if !is_set {
+            share_arenas();
+        }
+    });
+}
+
+#[cfg(target_env = "gnu")]
+fn share_arenas() {
+    // SAFETY: a system call without memory; it says -1 if it does not know.
+    let processors = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    let arenas = libc::c_int::try_from(processors).unwrap_or(1).max(1);
+    // SAFETY: may be called at any time; glibc takes its own lock.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) };
+}
+
+/// Gives the kernel back what is free in the heap. Takes some hundred microseconds for each 10 MB.
+#[cfg(target_env = "gnu")]
+pub(crate) fn give_back() {
+    // SAFETY: may be called at any time, of any thread; glibc takes the lock of one arena after the other.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn share_arenas() {}
+
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn give_back() {}
+
+/// A quarter of the machine's memory, or of what a process can address if that is less, in bytes, but
+/// 16 MiB at the least.
+pub(crate) fn quarter_of_memory() -> usize {
+    // SAFETY: system calls without memory; they say -1 for what they do not know.
+    let (pages, size) = unsafe {
+        (
+            libc::sysconf(libc::_SC_PHYS_PAGES),
+            libc::sysconf(libc::_SC_PAGESIZE),
+        )
+    };
+    let pages = usize::try_from(pages).unwrap_or(0);
+    let size = usize::try_from(size).unwrap_or(0);
+    (pages / 4)
+        .saturating_mul(size)
+        .clamp(16 << 20, usize::MAX / 4)
+}
