@@ -43,8 +43,8 @@
 //! # Limits
 //!
 //! - TLS is the program's matter.
-//! - Who asks whether the program still works, in a hot restart, is answered by the thread that accepts: some thread has to
-//!   come to [`accept`](Acceptor::accept) every 5 s. With a thread for each connection that is so. A program whose accepting
+//! - In a hot restart the old process asks the new one whether it works, and a thread that accepts answers: some thread
+//!   has to come to [`accept`](Acceptor::accept) every 5 s. With a thread for each connection that is so. A program whose accepting
 //!   threads also serve needs one more of them than can be busy for so long. If none comes, the old process goes on.
 
 mod connection;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::connection::{Connection, OpenConnections};
 use crate::lifecycle::{InFlight, OwnedGuard, Participant, Token};
 use crate::logging;
-use crate::os::poll::readable;
+use crate::os::readable::wait_readable;
 use crate::os::wake::Wake;
 use crate::sockets::accepted::is_of_connection;
 use crate::sockets::address::Address;
@@ -29,7 +29,7 @@ pub(super) struct Doors {
     wake: Wake,
     gate: InFlight,
     open: Arc<OpenConnections>,
-    /// Who asks whether there is a thread that accepts.
+    /// The questions whether there is a thread that accepts.
     checks: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -152,7 +152,7 @@ impl Doors {
         let mut waited = vec![self.wake.as_raw_fd()];
         // Should one be closed meanwhile, this thread is woken, and finds none there.
         waited.extend(self.listeners.lock().waited_for());
-        let mut ready = readable(waited, None)?;
+        let mut ready = wait_readable(waited, None)?;
         if ready.remove(0) {
             self.wake.clear();
         }
@@ -161,7 +161,7 @@ impl Doors {
 
     /// Waits for so long, unless there is something to do.
     pub(super) fn rest(&self, time: Duration) {
-        if let Ok([true]) = readable([self.wake.as_raw_fd()], Some(time)).as_deref() {
+        if let Ok([true]) = wait_readable([self.wake.as_raw_fd()], Some(time)).as_deref() {
             self.wake.clear();
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::connections::Connections;
 use super::housekeeper::Housekeeper;
 use super::observer::{Connection, TurnedAway};
-use super::peer_name;
+use super::peer::address;
 use crate::logging;
 use crate::os::wake::Wake;
 use crate::running_time::SLICE;
@@ -110,7 +110,7 @@ impl Housekeeper<'_> {
     }
 
     fn turn_away(&self, peer: Option<SocketAddr>, why: TurnedAway) {
-        let peer = &peer_name::address(peer);
+        let peer = &address(peer);
         let event = Connection::Refused { peer, why };
         self.shared.ground.connections.tell(event);
     }
@@ -150,7 +150,7 @@ impl Housekeeper<'_> {
             return self.report(|| {
                 format!(
                     "the limit of {limit} connections is reached: closing new ones, this one from {}",
-                    peer_name::address(accepted.peer)
+                    address(accepted.peer)
                 )
             });
         }

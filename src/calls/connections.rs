@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::drain::{Stage, Watch};
 use super::observer::{Connection, Observer};
-use super::peer_name;
+use super::peer::address;
 use super::transport::{Link, Newcomer, Transport};
 use crate::os::wake::Wake;
 use crate::sockets::accepted::Accepted;
@@ -88,7 +88,6 @@ impl Guest {
     }
 
     /// Who is to hear of it, if anybody is.
-    #[cfg(feature = "tls")]
     pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
         self.connections.observer.clone()
     }
@@ -166,8 +165,8 @@ impl Connections {
     ) {
         limit_unanswered(&accepted.socket, accepted.unanswered.unwrap_or(unanswered));
         let encrypted = accepted.is_encrypted();
-        let peer = peer_name::address(accepted.peer);
         let info = Arc::new(accepted.info);
+        let peer = address(accepted.peer);
         let observed = self.observer.is_some();
         let number = {
             let mut open = self.open.lock();
@@ -194,7 +193,6 @@ impl Connections {
         transport.add_connection(Newcomer {
             socket: accepted.socket,
             peer,
-            #[cfg(feature = "tls")]
             info,
             #[cfg(feature = "tls")]
             encryption: accepted.encryption,
@@ -300,7 +298,7 @@ impl Connections {
 }
 
 /// Lets the kernel end the connection if the peer's does not acknowledge, or does not take, what it
-/// is sent. The transport's own pings cannot tell: they wait behind what the peer does not take. For a
+/// is sent. C-core's own pings cannot tell: they wait behind what the peer does not take. For a
 /// unix socket there is no such thing.
 fn limit_unanswered(socket: &OwnedFd, limit: Duration) {
     let milliseconds = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);

@@ -3,8 +3,6 @@
 
 #[cfg(feature = "server")]
 pub(crate) mod memory;
-pub(crate) mod poll;
-#[cfg(feature = "server")]
 pub(crate) mod readable;
 pub(crate) mod spawn;
 #[cfg(feature = "server")]
@@ -13,5 +11,4 @@ pub(crate) mod stack;
 pub(crate) mod symbols;
 #[cfg(feature = "server")]
 pub(crate) mod thread;
-#[cfg(feature = "server")]
 pub(crate) mod wake;

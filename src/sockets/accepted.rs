@@ -14,7 +14,7 @@ use super::options;
 use super::peer::{PeerCredentials, PeerInfo};
 
 /// What the connections of a TCP socket are to be like; what is not set is left
-/// to the kernel, or to the server.
+/// to the kernel, or to the owner of the listener.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TcpOptions {
     pub(crate) keepalive: Option<TcpKeepalive>,

@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_name_is_looked_up_while_nobody_else_waits() {
-        // As a server would that starts at the same time.
+        // As another thread would that listens at the same time.
         let _held = inherited().lock();
         let (sender, result) = mpsc::channel();
         std::thread::spawn(move || {

@@ -48,7 +48,7 @@ use super::listener::ListenOptions;
 pub struct Listen {
     options: ListenOptions,
     keepalive: Option<(Duration, Duration, u32)>,
-    /// What has made the encryption, for whoever looks after it.
+    /// What has made the encryption, and looks after it.
     #[cfg(feature = "tls")]
     encrypted_by: Option<Arc<dyn Any + Send + Sync>>,
 }

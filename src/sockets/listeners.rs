@@ -1,5 +1,5 @@
-//! All sockets of one server, and what other threads decide about them: whether the server accepts connections yet,
-//! and whether another process accepts them from now on.
+//! All sockets of one server or acceptor, its owner, and what other threads decide about them: whether the owner accepts
+//! connections yet, and whether another process accepts them from now on.
 
 use std::io;
 #[cfg(any(feature = "server", test))]
@@ -14,16 +14,16 @@ use super::listener::Listener;
 use super::stored::BoundSocket;
 use super::unix_path::SocketPath;
 
-/// The listening sockets of a server, and whose the connections are that come in there.
+/// The listening sockets of one owner, and whose the connections are that come in there.
 pub(crate) struct Listeners {
     listeners: Vec<Listener>,
     accepting: bool,
-    /// A successor listens, too, and accepts what this server does not.
+    /// A successor listens, too, and accepts what the owner does not.
     handed_over: bool,
     /// Connections that the program has made by [`connect`](Self::connect).
     given: Vec<Accepted>,
     closed: bool,
-    /// The paths that were left to another process as this server ended to listen.
+    /// The paths that were left to another process as the owner ended to listen.
     left: Vec<SocketPath>,
 }
 
@@ -49,14 +49,14 @@ impl Listeners {
         self.accepting = true;
     }
 
-    /// From now on the paths of unix sockets are this server's, which removes them if it has ended to
+    /// From now on the paths of unix sockets are the owner's, which removes them if it has ended to
     /// listen.
     pub(crate) fn own_paths(&mut self) {
         self.listeners.iter_mut().for_each(Listener::own_path);
         self.left.drain(..).for_each(SocketPath::remove);
     }
 
-    /// The sockets for a successor. Nothing changes for this server.
+    /// The sockets for a successor. Nothing changes for the owner.
     pub(crate) fn hand_over(&self) -> io::Result<Vec<Inherited>> {
         if self.closed {
             return Err(closed());
@@ -94,7 +94,7 @@ impl Listeners {
         self.handed_over
     }
 
-    /// Makes a connection to this server without any of its sockets.
+    /// Makes a connection to the owner without any of its sockets.
     #[cfg(any(feature = "server", test))]
     pub(crate) fn connect(&mut self) -> io::Result<OwnedFd> {
         if self.closed {
@@ -116,7 +116,7 @@ impl Listeners {
         listeners.map(Listener::as_raw_fd)
     }
 
-    /// How many sockets have a queue of connections that is this server's to empty.
+    /// How many sockets have a queue of connections that is the owner's to empty.
     pub(crate) fn own_queues(&self) -> usize {
         match self.accepting && !self.handed_over {
             true => self.listeners.len(),
@@ -143,7 +143,7 @@ impl Listeners {
 fn closed() -> io::Error {
     io::Error::new(
         io::ErrorKind::NotConnected,
-        "the server has stopped to listen",
+        "the program has stopped to listen there",
     )
 }
 

@@ -10,7 +10,7 @@
 //! | bind.rs | the way from addresses to listeners: what was given, and what is bound anew |
 //! | listen.rs | what a program says of an address |
 //! | listener.rs | one listening socket |
-//! | listeners.rs | all of one server's, and who accepts from them: it, or a successor |
+//! | listeners.rs | all sockets of one server or acceptor, and who accepts from them: it, or a successor |
 //! | accepted.rs, peer.rs | a connection, and who is at its other end |
 //! | inherited.rs, stored.rs | sockets of systemd or of a process before this one, and their names in systemd's store |
 //! | unix_path.rs, path_lock.rs | unix sockets at paths |

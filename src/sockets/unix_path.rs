@@ -128,7 +128,7 @@ fn explain(what: &str, error: &io::Error) -> io::Error {
 
 /// Whether a socket lies at the path and nobody listens on it.
 fn is_abandoned(path: &Path) -> bool {
-    // It does not block, so the queue of a server that is busy does not hold this up.
+    // It does not block, so the queue of a program that is busy does not hold this up.
     let connect = || call_with_address(libc::connect, &new_socket()?, path);
     identity(path).is_some()
         && connect().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)

@@ -18,12 +18,13 @@ use crate::lifecycle::{Builder, Remote};
 /// [`Upgrade::begin`]. Then:
 ///
 /// 1. The program's file is started anew, as a child of this process, and gets the listening
-///    sockets of its servers.
+///    sockets of its servers and acceptors.
 /// 2. The new process starts up, finds the sockets when it asks for their addresses, and runs its
-///    [smoke test](crate::ServerBuilder::smoke_test). It accepts no connection yet.
+///    smoke test (`ServerBuilder::smoke_test`). It accepts no connection yet.
 /// 3. It says that it is ready, and both processes accept connections for the
 ///    [settling time](Self::settle).
-/// 4. It is asked whether it still works. Within 5 s a thread that polls has to answer for each of its servers.
+/// 4. It is asked whether it still works. Within 5 s a thread that polls has to answer for each of its servers,
+///    and one that accepts for each [`Acceptor`](crate::acceptor::Acceptor).
 /// 5. This process stops by its plan. Clients on its connections are told to go, and reach the new
 ///    process at the same address.
 ///
@@ -91,8 +92,8 @@ impl Upgrade {
         self
     }
 
-    /// Allows it where it is [refused](UpgradeError::Supervisor) by default, because whoever looks after the process
-    /// waits for its end and would start a second copy. For those who know better: a service under procd
+    /// Allows it where it is [refused](UpgradeError::Supervisor) by default, because the supervisor of the process
+    /// waits for its end and would start a second copy. For programs whose supervisor does not: a service under procd
     /// without `respawn`, say, or under runit with a `finish` script that waits for the process in the pid file.
     pub fn under_any_supervisor(mut self) -> Self {
         self.under_any_supervisor = true;
@@ -146,7 +147,7 @@ pub enum UpgradeError {
     Stopping,
     /// Another upgrade is under way.
     UnderWay,
-    /// Whoever looks after this process would not follow the new one: why, and what to do instead. Nothing was
+    /// The supervisor of this process would not follow the new one: why, and what to do instead. Nothing was
     /// started. See [`Upgrade::under_any_supervisor`].
     Supervisor(String),
     /// The new process could not be started, or was not found fit to take over: why.

@@ -37,8 +37,8 @@ pub(crate) trait Part: Send + Sync + 'static {
     /// Copies of its listening sockets.
     fn hand_over(&self) -> io::Result<Vec<Inherited>>;
 
-    /// Whether somebody else has them, so that what waits to be accepted, and a socket's path, are
-    /// left to them.
+    /// Whether another process has them, so that the connections that wait to be accepted, and a socket's path, are
+    /// left to that one.
     fn set_handed_over(&self, handed_over: bool);
 
     /// Whether it works. Gives up waiting once a stop has begun.
@@ -47,7 +47,7 @@ pub(crate) trait Part: Send + Sync + 'static {
     /// It may accept connections from now on.
     fn open(&self);
 
-    /// Has `answer` run by whoever has to go on for this part to work. Must not block.
+    /// Has `answer` run by the thread that has to go on for this part to work. Must not block.
     fn check(&self, answer: Box<dyn FnOnce() + Send>);
 
     /// The process that had its sockets before is gone, or about to go.
@@ -199,7 +199,7 @@ impl Succession for Upgrades {
 
     /// Tells the process that this one was to replace, if it was.
     fn start_failed(&self, why: &str) {
-        // Whoever holds the lock is at it already.
+        // The thread that holds the lock is at it already.
         if let Some(Ok(candidate)) = self.candidate.try_lock().and_then(|mut it| it.take()) {
             candidate.give_up(why);
         }
@@ -214,7 +214,7 @@ impl Succession for Upgrades {
     /// clear whether this one has taken over from another. Then each process knows what it has to remove.
     fn settle(&self) {
         if !self.is_settled_within(SETTLED_WITHIN) {
-            // Whoever should say it does not come to it: it waits for the log, say.
+            // The thread that should say it does not come to it: it waits for the log, say.
             if let Some(control) = self.not_in_charge.lock().upgrade() {
                 let _ = control.say(&Message::Leave);
             }
@@ -227,7 +227,7 @@ fn refuse_unless_serving(program: &Remote) -> Result<(), UpgradeError> {
     let is_in_charge = program.in_charge().is_cancelled();
     match program.phase() {
         _ if program.reason().is_some() => Err(UpgradeError::Stopping),
-        // Whoever has read the pid file may be faster than the last step to Serving.
+        // A script that has read the pid file may be faster than the last step to Serving.
         Phase::Starting if !is_in_charge => Err(UpgradeError::Starting),
         // The one that has started this process may come back yet.
         _ if !is_in_charge => Err(UpgradeError::UnderWay),

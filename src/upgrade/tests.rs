@@ -102,7 +102,7 @@ fn the_new_process_is_ready_before_it_serves_and_owns_its_paths_before_it_is_in_
 
 #[test]
 fn a_stop_that_comes_with_the_charge_does_not_hide_it() {
-    // Whoever hears two things at once takes either first.
+    // A thread that hears two things at once takes either first.
     for _ in 0..20 {
         let new = New::start();
         new.old.say(&Message::TakeOver).unwrap();
@@ -207,7 +207,7 @@ fn the_new_process_says_that_it_is_well_once_every_part_of_it_works() {
         if works {
             assert_eq!(new.old.heard().recv(), Ok(Message::Well));
         }
-        // It hears what it is told, whoever else does not answer.
+        // It hears what it is told, though another part does not answer.
         new.old.say(&Message::Leave).unwrap();
         assert_eq!(new.old.heard().recv().ok(), None);
         waits.join().unwrap();

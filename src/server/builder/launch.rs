@@ -31,7 +31,7 @@ use crate::sockets::{
     listen::Listen,
     listener::{ListenOptions, Listener},
 };
-use crate::upgrade::{Upgrade, Upgrades};
+use crate::upgrade::{Part, Upgrade, Upgrades};
 
 /// Eight times what the server itself was seen to use in a release build; enough for a panic in a debug build.
 const LEAST_STACK: usize = 128 << 10;
@@ -383,7 +383,7 @@ fn hang(
     }
     match program.attached::<Upgrades>() {
         Some(upgrades) => upgrades.add(running.clone()),
-        None => running.engine.accept(),
+        None => running.take_charge(),
     }
     Ok(())
 }

@@ -156,7 +156,7 @@ fn the_access_to_a_path_holds_for_what_was_given_too() {
 }
 
 #[test]
-fn whoever_listens_last_removes_the_path() {
+fn the_last_that_listens_removes_the_path() {
     let path = temporary_path("handed-over");
     let address = format!("unix:{}", path.display());
     let mut old = bind_one(&address, &mut Vec::new());

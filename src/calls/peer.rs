@@ -1,4 +1,4 @@
-//! The addresses of peers, as gRPC writes them.
+//! How the address of a caller is written.
 
 use std::net::SocketAddr;
 
