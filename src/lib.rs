@@ -125,6 +125,11 @@ pub use self::{
     upgrade::{Upgrade, UpgradeError},
 };
 
+/// Its examples are tests.
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../docs/doors.md")]
+struct Doors;
+
 /// Brings in what `touchdown_build` has generated in build.rs: a module for each .proto file.
 ///
 /// ```ignore

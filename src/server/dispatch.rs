@@ -14,7 +14,7 @@ use super::call::Call;
 use super::context;
 use super::health;
 use super::interceptor::{run_handler, run_interceptor, Answer, Interceptor, Next};
-use super::observer::Observers;
+use super::observers::Observers;
 use super::service::{Method, Outcome};
 use super::status::{Code, Status};
 use super::stream::{end_of, ending};

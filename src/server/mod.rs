@@ -13,6 +13,7 @@ mod interceptor;
 mod listen;
 mod metadata;
 mod observer;
+mod observers;
 #[cfg(feature = "tls")]
 mod peer_certificate;
 mod running;

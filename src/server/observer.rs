@@ -1,17 +1,11 @@
 //! Call observers: told of every call and every connection, refused ones included.
 
-use std::fmt;
-use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::calls::{self, Connection, Landed, Moved, Record, Refusal, TurnedAway};
-use crate::lifecycle::message_of;
-use crate::logging;
+use crate::calls;
 
 use super::call::{Call, Peer};
-use super::context;
 use super::status::Code;
 
 /// Is told how each call fares, from its arrival to its end, and each connection.
@@ -292,149 +286,4 @@ pub enum ConnectionRefusal {
     LimitReached,
     /// The process, or the system, had no descriptor left for it.
     NoDescriptor,
-}
-
-/// All observers of a server.
-pub(super) struct Observers {
-    observers: Vec<Box<dyn CallObserver>>,
-    panics: AtomicU64,
-    /// When the last panic was logged.
-    logged: parking_lot::Mutex<Option<std::time::Instant>>,
-}
-
-impl Observers {
-    /// `None` if there are none.
-    pub(super) fn new(observers: Vec<Box<dyn CallObserver>>) -> Option<Arc<Observers>> {
-        (!observers.is_empty()).then(|| {
-            Arc::new(Observers {
-                observers,
-                panics: AtomicU64::new(0),
-                logged: parking_lot::Mutex::new(None),
-            })
-        })
-    }
-
-    fn tell(&self, tell: impl Fn(&dyn CallObserver)) {
-        for observer in &self.observers {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tell(&**observer))) {
-                self.caught(&message_of(panic));
-            }
-        }
-    }
-
-    fn caught(&self, text: &dyn fmt::Display) {
-        self.panics.fetch_add(1, Ordering::Relaxed);
-        let now = std::time::Instant::now();
-        let mut logged = self.logged.lock();
-        if logged.is_none_or(|it| now.saturating_duration_since(it) >= Duration::from_secs(1)) {
-            *logged = Some(now);
-            let panics = self.panics.swap(0, Ordering::Relaxed);
-            logging::error!("call observers panicked {panics} times, at last: {text}");
-        }
-    }
-}
-
-impl calls::Observer for Observers {
-    fn arrived(&self, core: &Arc<calls::Call>) {
-        let call = Call::new(Arc::clone(core));
-        self.tell(|it| it.arrived(&call));
-    }
-
-    fn begun(&self, core: &Arc<calls::Call>) {
-        let waited = core.record().map_or(Duration::ZERO, Record::waited);
-        let call = Call::new(Arc::clone(core));
-        self.tell(|it| it.begun(&call, waited));
-    }
-
-    fn ended(&self, core: &Arc<calls::Call>, landed: Landed) {
-        let Some(record) = core.record() else {
-            return;
-        };
-        let call = Call::new(Arc::clone(core));
-        let code = Code::from_number(record.code());
-        let kind = CallKind::of(core);
-        let outcome = match landed {
-            Landed::Completed => CallOutcome::Completed,
-            Landed::CallerLeft => CallOutcome::CallerLeft,
-            Landed::Undelivered => CallOutcome::Undelivered,
-            Landed::Cut => CallOutcome::Cut,
-            Landed::ToldToStop => CallOutcome::ToldToStop,
-            Landed::Abandoned => CallOutcome::Abandoned,
-            Landed::Refused => {
-                let refusal = CallRefusal {
-                    reason: reason(record.refusal()),
-                    code,
-                    waited: record.waited(),
-                    received: record.requests().into(),
-                    kind,
-                };
-                self.tell(|it| it.refused(&call, &refusal));
-                context::clear_if_uncounted(&call);
-                return;
-            }
-        };
-        let end = CallEnd {
-            code,
-            outcome,
-            waited: record.waited(),
-            ran: record.ran().unwrap_or_default(),
-            received: record.requests().into(),
-            sent: record.replies().into(),
-            kind,
-        };
-        self.tell(|it| it.ended(&call, &end));
-        context::clear_if_uncounted(&call);
-    }
-
-    fn connection(&self, event: Connection<'_>) {
-        let event = match event {
-            Connection::Opened {
-                number,
-                peer,
-                encrypted,
-            } => ConnectionEvent::Opened {
-                number,
-                peer: Peer::parse(peer),
-                encrypted,
-            },
-            Connection::Closed { number, peer } => ConnectionEvent::Closed {
-                number,
-                peer: Peer::parse(peer),
-            },
-            Connection::Refused { peer, why } => ConnectionEvent::Refused {
-                peer: Peer::parse(peer),
-                reason: match why {
-                    TurnedAway::LimitReached => ConnectionRefusal::LimitReached,
-                    TurnedAway::NoDescriptor => ConnectionRefusal::NoDescriptor,
-                },
-            },
-            #[cfg(feature = "tls")]
-            Connection::HandshakeFailed { peer, why } => ConnectionEvent::HandshakeFailed {
-                peer: Peer::parse(peer),
-                reason: why.to_owned(),
-            },
-        };
-        self.tell(|it| it.connection(&event));
-    }
-}
-
-fn reason(refusal: Option<Refusal>) -> RefusalReason {
-    match refusal {
-        Some(Refusal::UnknownMethod) => RefusalReason::UnknownMethod,
-        Some(Refusal::NoMessage) => RefusalReason::NoRequest,
-        Some(Refusal::BacklogFull) => RefusalReason::BacklogFull,
-        Some(Refusal::AnswersNotTaken) => RefusalReason::AnswersNotTaken,
-        Some(Refusal::Expired) => RefusalReason::Expired,
-        Some(Refusal::DeadlineTooNear | Refusal::ShutdownTooNear) => RefusalReason::TooLittleTime,
-        Some(Refusal::ShuttingDown) | None => RefusalReason::ShuttingDown,
-    }
-}
-
-impl From<Moved> for Traffic {
-    fn from(moved: Moved) -> Traffic {
-        Traffic {
-            messages: moved.messages,
-            bytes: moved.bytes,
-        }
-    }
 }

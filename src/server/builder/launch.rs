@@ -10,8 +10,10 @@ use super::super::companion::Companion;
 use super::super::dispatch::Dispatch;
 use super::super::error::StartError;
 use super::super::health;
-use super::super::observer::Observers;
+use super::super::interceptor::Interceptor;
+use super::super::observers::Observers;
 use super::super::running::{DrainLimits, Running, Server};
+use super::super::service::{Method, Service};
 #[cfg(feature = "tls")]
 use super::super::tls::Tls;
 use super::ServerBuilder;
@@ -21,10 +23,14 @@ use crate::descriptors;
 use crate::engine;
 #[cfg(feature = "tls")]
 use crate::lifecycle;
-use crate::lifecycle::{Lifecycle, Participant, Reason, Report, Signals, Stopping};
+use crate::lifecycle::{Lifecycle, Participant, Reason, Remote, Report, Signals, Stopping};
 use crate::logging;
 use crate::os::memory;
-use crate::sockets::{bind::bind_all, listen::Listen, listener::ListenOptions};
+use crate::sockets::{
+    bind::bind_all,
+    listen::Listen,
+    listener::{ListenOptions, Listener},
+};
 use crate::upgrade::{Part, Upgrade, Upgrades};
 
 /// Eight times what the server itself was seen to use in a release build; enough for a panic in a debug build.
@@ -156,28 +162,13 @@ impl ServerBuilder {
         lifecycle: &Lifecycle,
         companions: Vec<Box<dyn Companion>>,
     ) -> Result<Arc<Running>, StartError> {
-        let program = self.beside.take();
-        let in_charge_only = program.is_some();
-        let upgrades = program
-            .unwrap_or_else(|| lifecycle.remote())
-            .attached::<Upgrades>();
-        let (workers, backlog) = (at_least_one("workers", self.workers)?, self.backlog);
-        if let Some(size) = self.stack_size.filter(|it| *it < LEAST_STACK) {
-            return Err(StartError::Setting {
-                setting: "stack_size",
-                value: size.to_string(),
-                expected: "at least 131072",
-            });
-        }
-        let connections = at_least_one("max_connections", self.max_connections)?;
-        let memory = self.memory_limit.unwrap_or_else(memory::quarter_of_memory);
-        let memory = at_least_one("memory_limit", memory)?;
-        let settings = self.settings(memory)?;
+        let sizes = self.sizes()?;
+        let settings = self.settings(sizes.memory)?;
         if self.listens.is_empty() {
             return Err(StartError::NoAddress);
         }
         // Two for each connection: clients watch one service of a server as a rule.
-        let watchers = connections.saturating_mul(2);
+        let watchers = sizes.connections.saturating_mul(2);
         let remote = lifecycle.remote();
         let is_ready = move || remote.is_ready();
         let served = self.services.iter().map(|it| it.name).collect();
@@ -185,50 +176,15 @@ impl ServerBuilder {
         if self.services.iter().all(|it| it.name != health::NAME) {
             self.services.push(health::service(&health));
         }
-        let mut methods = Vec::new();
-        let mut engine_methods: Vec<calls::Method> = Vec::new();
-        if !(0.0..=1.0).contains(&self.cut_early_after) {
-            return Err(StartError::Setting {
-                setting: "cut_early_after",
-                value: self.cut_early_after.to_string(),
-                expected: "from 0.0 to 1.0",
-            });
-        }
-        let mut limits = DrainLimits {
-            policies: Vec::new(),
+        let services = std::mem::take(&mut self.services);
+        let (methods, called) = methods(services, &self.interceptors)?;
+        let limits = DrainLimits {
+            policies: methods.iter().map(|it| it.policy).collect(),
             grace_period: lifecycle.plan().get_grace_period(),
             peer_silence: lifecycle.plan().get_peer_silence(),
             cut_early_after: self.cut_early_after,
         };
-        for service in self.services {
-            if let Some(method) = service.unknown {
-                let path = format!("/{}/{method}", service.name);
-                return Err(StartError::UnknownMethod(path));
-            }
-            let interceptors = self.interceptors.iter().chain(&service.interceptors);
-            let interceptors: Arc<[_]> = interceptors.cloned().collect();
-            for mut method in service.methods {
-                let path = format!("/{}/{}", service.name, method.name);
-                if engine_methods.iter().any(|it| it.path == path) {
-                    return Err(StartError::DuplicateMethod(path));
-                }
-                let (request, response) = (method.streaming_request, method.streaming_response);
-                let minimum = method.minimum;
-                let mut engine_method = calls::Method::new(path, request, response, minimum);
-                engine_method.prompt = method.prompt;
-                engine_methods.push(engine_method);
-                limits.policies.push(method.policy);
-                if !method.prompt {
-                    method.interceptors = Arc::clone(&interceptors);
-                }
-                methods.push(method);
-            }
-        }
-        let wanted = self.listens.into_iter().map(Listen::into_options);
-        let wanted: Vec<ListenOptions> = wanted.collect::<Result<_, _>>()?;
-        descriptors::check_room(wanted.len(), connections).map_err(StartError::Engine)?;
-        let listeners = bind_all(&wanted)
-            .map_err(|(address, source)| StartError::Listen { address, source })?;
+        let listeners = listeners(std::mem::take(&mut self.listens), sizes.connections)?;
         let name = match (self.name, listeners.first()) {
             (Some(name), _) => name,
             (None, Some(listener)) => format!("server at {}", listener.address()),
@@ -245,20 +201,22 @@ impl ServerBuilder {
             Arc::clone(&health),
             in_flight,
         ));
-        let transport =
-            engine::transport(&settings, &engine_methods).map_err(StartError::Engine)?;
+        let transport = engine::transport(&settings, &called).map_err(StartError::Engine)?;
         let config = Config {
-            methods: engine_methods,
+            methods: called,
             listeners,
             // Not before it is sure that it is stopped with the program.
             accepting: false,
-            workers,
+            workers: sizes.workers,
             stack_size: self.stack_size,
-            backlog,
+            backlog: self.backlog,
             // What waits must not starve what arrives.
-            backlog_bytes: memory / 2,
-            prompt_calls: workers.saturating_add(backlog).saturating_add(watchers),
-            connections,
+            backlog_bytes: sizes.memory / 2,
+            prompt_calls: sizes
+                .workers
+                .saturating_add(self.backlog)
+                .saturating_add(watchers),
+            connections: sizes.connections,
             unanswered: self
                 .keepalive_interval
                 .saturating_add(self.keepalive_timeout),
@@ -278,26 +236,11 @@ impl ServerBuilder {
             dispatch,
             health: self.health,
             limits,
-            in_charge_only,
+            in_charge_only: self.beside.is_some(),
             smoke_test: Mutex::new(self.smoke_test),
         });
-        let participant: Arc<dyn Participant> = running.clone();
-        if lifecycle.enlist(Arc::clone(&participant)).is_err() {
-            running.give_up();
-            return Err(StartError::TooLate);
-        }
-        let started = Server::new(running.clone(), lifecycle.clone(), false);
-        for companion in companions {
-            companion.started(&started).map_err(|error| {
-                lifecycle.dismiss(&participant);
-                running.give_up();
-                StartError::of_companion(error)
-            })?;
-        }
-        match upgrades {
-            Some(upgrades) => upgrades.add(running.clone()),
-            None => running.take_charge(),
-        }
+        let program = self.beside.unwrap_or_else(|| lifecycle.remote());
+        hang(&running, lifecycle, companions, &program)?;
         // Only now: it is sure that `close` will be called, so no watcher outlives the engine.
         health.open();
         let watched = Arc::downgrade(&health);
@@ -308,6 +251,33 @@ impl ServerBuilder {
         });
         health.tell(None);
         Ok(running)
+    }
+
+    /// How much there may be of what a server has many of.
+    fn sizes(&self) -> Result<Sizes, StartError> {
+        let workers = at_least_one("workers", self.workers)?;
+        if let Some(size) = self.stack_size.filter(|it| *it < LEAST_STACK) {
+            return Err(StartError::Setting {
+                setting: "stack_size",
+                value: size.to_string(),
+                expected: "at least 131072",
+            });
+        }
+        let connections = at_least_one("max_connections", self.max_connections)?;
+        let memory = self.memory_limit.unwrap_or_else(memory::quarter_of_memory);
+        let memory = at_least_one("memory_limit", memory)?;
+        if !(0.0..=1.0).contains(&self.cut_early_after) {
+            return Err(StartError::Setting {
+                setting: "cut_early_after",
+                value: self.cut_early_after.to_string(),
+                expected: "from 0.0 to 1.0",
+            });
+        }
+        Ok(Sizes {
+            workers,
+            connections,
+            memory,
+        })
     }
 
     /// What the transport is to be like.
@@ -340,6 +310,82 @@ impl ServerBuilder {
             memory,
         })
     }
+}
+
+/// Settings that were found to make sense.
+struct Sizes {
+    workers: usize,
+    connections: usize,
+    /// In bytes.
+    memory: usize,
+}
+
+/// The methods of all services: for the server, and, in the same order, for what runs their calls.
+fn methods(
+    services: Vec<Service>,
+    of_server: &[Arc<dyn Interceptor>],
+) -> Result<(Vec<Method>, Vec<calls::Method>), StartError> {
+    let mut methods = Vec::new();
+    let mut called: Vec<calls::Method> = Vec::new();
+    for service in services {
+        if let Some(method) = service.unknown {
+            let path = format!("/{}/{method}", service.name);
+            return Err(StartError::UnknownMethod(path));
+        }
+        let interceptors = of_server.iter().chain(&service.interceptors);
+        let interceptors: Arc<[_]> = interceptors.cloned().collect();
+        for mut method in service.methods {
+            let path = format!("/{}/{}", service.name, method.name);
+            if called.iter().any(|it| it.path == path) {
+                return Err(StartError::DuplicateMethod(path));
+            }
+            let (request, response) = (method.streaming_request, method.streaming_response);
+            let mut one = calls::Method::new(path, request, response, method.minimum);
+            one.prompt = method.prompt;
+            called.push(one);
+            if !method.prompt {
+                method.interceptors = Arc::clone(&interceptors);
+            }
+            methods.push(method);
+        }
+    }
+    Ok((methods, called))
+}
+
+/// Sockets that listen at these addresses.
+fn listeners(listens: Vec<Listen>, connections: usize) -> Result<Vec<Listener>, StartError> {
+    let wanted = listens.into_iter().map(Listen::into_options);
+    let wanted: Vec<ListenOptions> = wanted.collect::<Result<_, _>>()?;
+    descriptors::check_room(wanted.len(), connections).map_err(StartError::Engine)?;
+    bind_all(&wanted).map_err(|(address, source)| StartError::Listen { address, source })
+}
+
+/// Makes the server a part of its lifecycle, and has it accept connections; or takes it down again. Its sockets go along
+/// with those of `program`.
+fn hang(
+    running: &Arc<Running>,
+    lifecycle: &Lifecycle,
+    companions: Vec<Box<dyn Companion>>,
+    program: &Remote,
+) -> Result<(), StartError> {
+    let participant: Arc<dyn Participant> = running.clone();
+    if lifecycle.enlist(Arc::clone(&participant)).is_err() {
+        running.give_up();
+        return Err(StartError::TooLate);
+    }
+    let server = Server::new(running.clone(), lifecycle.clone(), false);
+    for companion in companions {
+        companion.started(&server).map_err(|error| {
+            lifecycle.dismiss(&participant);
+            running.give_up();
+            StartError::of_companion(error)
+        })?;
+    }
+    match program.attached::<Upgrades>() {
+        Some(upgrades) => upgrades.add(running.clone()),
+        None => running.take_charge(),
+    }
+    Ok(())
 }
 
 fn at_least_one(setting: &'static str, value: usize) -> Result<usize, StartError> {
