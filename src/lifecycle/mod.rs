@@ -82,7 +82,7 @@
 //! * Unix only.
 //! * A thread cannot be ended from outside. Work that does not look at its token, and hooks that
 //!   hang, are left behind and named, and end with the process.
-//! * The walk and the guard each need a thread, and both together three file descriptors, two more
+//! * The walk, the guard and its errands each need a thread, and all together three file descriptors, two more
 //!   if they listen to the process's signals.
 //!
 //! # Example
@@ -115,7 +115,7 @@ mod announcer;
 mod attachments;
 mod builder;
 mod check;
-mod clock;
+mod errands;
 mod hooks;
 mod in_flight;
 mod names;
@@ -555,7 +555,7 @@ impl Lifecycle {
 
     /// Blocks until the program has stopped, and says how it went. Any number of threads may wait.
     ///
-    /// Both threads of the lifecycle have then done their work, and signals have their default
+    /// The threads of the lifecycle have then done their work, and signals have their default
     /// action again unless another lifecycle listens.
     pub fn wait(&self) -> Report {
         self.shared().stopped.wait();

@@ -1,6 +1,6 @@
 //! Reloads: callbacks that SIGHUP runs, one at a time, on a thread made for it.
 //!
-//! Whoever asks does not wait, so the guard thread may ask. What is asked for while a reload runs
+//! Whoever asks does not wait. What is asked for while a reload runs
 //! makes one more afterwards, however often it is asked.
 
 use super::hooks::Failure;
@@ -101,8 +101,7 @@ pub(super) fn ask(shared: &Arc<Shared>) {
         }
     };
     if thread.spawn(run).is_err() {
-        // The guard thread may not say so: where there are no threads, whoever says a line writes it, and that
-        // can block. Whoever asks next tries again.
+        // Whoever asks next tries again.
         shared.reloads.turn.over();
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::announcer::Announcer;
 use super::check::CheckError;
+use super::errands;
 use super::participant::Calls;
 use super::phase::{Phase, Transition};
 use super::plan::{self, Plan};
 use super::reload::ReloadEvent;
 use super::report::{one_line, Reason};
-use super::sentry;
 use super::shutdown::Token;
 use super::state::{caught, Observer, Shared};
 use crate::sync::{Arc, Instant};
@@ -141,7 +141,7 @@ impl Remote {
     /// See [`Lifecycle::describe`](super::Lifecycle::describe).
     pub fn describe(&self) -> String {
         let mut text = format!("{}\n", self.phase());
-        sentry::describe(&self.0, |line| {
+        errands::describe(&self.0, |line| {
             let _ = writeln!(text, "{}", one_line(line));
         });
         text

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::announcer::Outlet;
 use super::attachments::Attachments;
 use super::check::Check;
-use super::clock::Clock;
+use super::errands::Errands;
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
 use super::participant::{Calls, Participant};
@@ -29,6 +29,7 @@ use super::succession::Succession;
 use super::turn::Turn;
 use super::workers::Seat;
 use crate::logging;
+use crate::running_time::RunningClock;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Bell, Condvar, Instant, Mutex, OnceLock, Sender};
 
@@ -76,13 +77,15 @@ pub(super) struct Shared {
     /// When the stop was asked for. Set once, with `control` held.
     pub(super) began: OnceLock<Instant>,
     /// Begins with the stop.
-    pub(super) clock: Clock,
+    pub(super) clock: RunningClock,
     /// The walk is over. The Release in `Walk::finish` pairs with the Acquire in the guard thread.
     pub(super) walked: AtomicBool,
     /// The hooks that run at this moment. Held for moments only.
     pub(super) running_hooks: Mutex<Vec<String>>,
-    /// Whoever wants to see that the guard thread runs; it is to be woken. Held for moments only.
+    /// Who wants to see that the guard thread runs; see [`Shared::ask_guard`]. Held for moments only.
     pub(super) asked: Mutex<Vec<Check>>,
+    pub(super) is_asked: AtomicBool,
+    pub(super) errands: Errands,
     pub(super) attachments: Attachments,
     /// Wakes the guard thread.
     pub(super) bell: Bell,
@@ -188,10 +191,10 @@ impl Shared {
     /// For how long the process may run until it has to exit whatever happens; `None` while no stop has begun.
     /// [`Duration::MAX`] means for ever.
     pub(super) fn time_left(&self) -> Option<Duration> {
-        self.began.get()?;
+        let passed = self.clock.passed()?;
         Some(match self.plan.get_hard_deadline() {
             Duration::MAX => Duration::MAX,
-            time => time.saturating_sub(self.clock.read()),
+            time => time.saturating_sub(passed),
         })
     }
 
@@ -249,6 +252,14 @@ impl Shared {
             let path = file.path().display();
             format!("cannot write the pid file {path}: {error}")
         })
+    }
+
+    /// Has the guard thread answer this.
+    pub(super) fn ask_guard(&self, check: Check) {
+        self.asked.lock().push(check);
+        // Pairs with the Acquire in the guard thread.
+        self.is_asked.store(true, Ordering::Release);
+        self.bell.ring();
     }
 
     /// Lets the guard thread end.

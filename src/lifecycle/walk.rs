@@ -360,6 +360,7 @@ impl Walk {
         if self.guard.join().is_err() {
             logging::error!("the guard thread panicked");
         }
+        shared.errands.close();
         // Whoever waits for the end may exit at once.
         logging::flush(logging::AT_THE_END);
         shared.report.get_or_init(|| report);

@@ -199,7 +199,7 @@ pub const MODELS: &[Model] = &[
             Bug {
                 name: "last_words_are_waited_for",
                 file: "sentry.rs",
-                edits: &[("said.recv_timeout(LAST_WORDS_TIME)", "said.recv()")],
+                edits: &[("self.sleeper.sleep(Some(left));", "self.sleeper.sleep(None);")],
             },
             Bug {
                 name: "the_walk_sleeps_with_a_transition_untold",
@@ -216,8 +216,11 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "limits_of_the_stop_are_asked_of_the_system_alone",
-                file: "clock.rs",
-                edits: &[("time.pass(Instant::now(), SLICE)", "time.pass(Instant::now(), Duration::MAX)")],
+                file: "walk.rs",
+                edits: &[(
+                    "let now = clock.read();",
+                    "let now = Instant::now().saturating_duration_since(*self.shared.began.get().unwrap());",
+                )],
             },
             Bug {
                 name: "limits_of_hooks_are_asked_of_the_system_alone",
