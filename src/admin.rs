@@ -34,8 +34,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::lifecycle::{one_line, Hook, Lifecycle, Plan};
+use crate::lifecycle::{Hook, Lifecycle, Plan};
 use crate::logging;
+use crate::text::one_line;
 use crate::{
     Call, Code, Interceptor, Listen, Server, ServerBuilder, StartError, Status, Upgrade,
     UpgradeError,

@@ -81,6 +81,7 @@ extern crate self as touchdown;
 
 #[cfg(feature = "admin")]
 pub mod admin;
+mod caught;
 #[cfg(feature = "server")]
 pub mod client;
 mod descriptors;
@@ -104,6 +105,7 @@ mod sockets;
 mod sync;
 #[cfg(feature = "systemd")]
 pub mod systemd;
+mod text;
 #[cfg(feature = "server")]
 mod upgrade;
 

@@ -84,7 +84,7 @@ impl RunningClock {
     }
 
     /// The present by this clock; by the system's, as long as it has not begun.
-    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    #[allow(dead_code)]
     pub(crate) fn now(&self) -> Instant {
         let mut begun = self.0.lock();
         begun.as_mut().map_or_else(Instant::now, |begun| {

@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use signal_hook::low_level;
 
 use super::attachments::Attachments;
+use super::calls::Calls;
 use super::errands::Errands;
-use super::hooks::{Failure, Hook, HookError, Hooks};
+use super::hook::{Failure, Hook, HookError};
+use super::hooks::Hooks;
 use super::in_flight::InFlight;
-use super::participant::Calls;
+use super::one_at_a_time::OneAtATime;
 use super::phase::{PhaseCell, Transition};
 use super::pid_file::PidFile;
 use super::plan::{Plan, PlanError};
@@ -23,7 +25,6 @@ use super::signals::Signals;
 use super::startup::{Started, Startup, StartupHook};
 use super::state::{Control, Exit, Observer, Shared};
 use super::succession::Succession;
-use super::turn::Turn;
 use super::walk::Walk;
 use super::Lifecycle;
 use crate::running_time::RunningClock;
@@ -231,7 +232,7 @@ impl Builder {
             startup_is_over,
             started,
             reloads: Reloads::new(&self.reloads),
-            describing: Turn::default(),
+            describing: OneAtATime::default(),
             stopped: Token::new(),
             report: OnceLock::new(),
             control: Mutex::new(Control {

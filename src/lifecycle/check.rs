@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::phase::Phase;
 use super::remote::Remote;
-use super::state::caught;
+use crate::caught::caught;
 use crate::running_time::{RunningTime, SLICE};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{bounded, Arc, Instant, Receiver, Sender};

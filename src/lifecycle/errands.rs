@@ -8,18 +8,19 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
-use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use super::check::Check;
-use super::reload;
+use super::reloading;
 use super::remote::Remote;
-use super::report::{one_line, Reason};
+use super::report::Reason;
 use super::signals::signal_name;
-use super::state::{caught, Shared};
+use super::state::Shared;
+use crate::caught::caught;
 use crate::logging;
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::{thread, Arc, BareCondvar, BareMutex, Instant};
+use crate::text::one_line;
 
 /// How many errands wait at the most: each kind once, and more than one signal to stop for.
 const ROOM: usize = 16;
@@ -136,7 +137,7 @@ impl Errands {
             match errand {
                 Errand::Stop(signal) => shared.begin_stop(Reason::Signal(signal)),
                 Errand::Hurry => shared.hurry(),
-                Errand::Reload => reload::ask(shared),
+                Errand::Reload => reloading::ask(shared),
                 Errand::State => write_state(shared),
                 Errand::Replace => replace(shared),
                 Errand::Answer => {
@@ -226,11 +227,10 @@ pub(super) fn describe(shared: &Shared, mut say: impl FnMut(&str)) {
     for worker in shared.workers_in_flight() {
         say(&worker);
     }
-    let participants = shared.participants();
-    say(&format!("in flight: {}", shared.in_flight(&participants)));
-    for participant in participants {
+    say(&format!("in flight: {}", shared.in_flight()));
+    for participant in shared.participants() {
         // One that panics must not keep the others from being named.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| {
+        caught("participant, asked what runs,", || {
             let name = participant.name();
             if let Some(state) = participant.state() {
                 say(&format!("{name}: {state}"));
@@ -238,19 +238,16 @@ pub(super) fn describe(shared: &Shared, mut say: impl FnMut(&str)) {
             for work in participant.running() {
                 say(&format!("{name}: {work}"));
             }
-        }));
+            drop(participant);
+        });
     }
 }
 
 fn say_where_it_is(shared: &Shared, stderr: &File) {
     let deadline = Instant::now() + STACKS_SEARCH_TIME;
-    for participant in shared.participants() {
-        let stacks = caught("participant, asked for its stacks,", || {
-            participant.stacks(deadline)
-        });
-        for line in stacks.unwrap_or_default() {
-            say(stderr, &format!("touchdown:     {line}"));
-        }
+    let stacks = shared.ask_participants("asked for its stacks", |it| it.stacks(deadline));
+    for line in stacks.into_iter().flatten() {
+        say(stderr, &format!("touchdown:     {line}"));
     }
 }
 

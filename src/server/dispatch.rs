@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::caught::message_of;
 use crate::engine::{self, Handled, Host, Landed, Message};
-use crate::lifecycle::{message_of, Calls, OwnedGuard};
+use crate::lifecycle::{Calls, OwnedGuard};
 use crate::logging;
 
 use super::call::Call;
