@@ -88,6 +88,7 @@ pub mod acceptor;
 pub mod admin;
 #[cfg(feature = "server")]
 mod calls;
+mod caught;
 #[cfg(feature = "server")]
 pub mod client;
 mod descriptors;
@@ -111,6 +112,7 @@ pub mod sockets;
 mod sync;
 #[cfg(feature = "systemd")]
 pub mod systemd;
+mod text;
 #[cfg(feature = "upgrade")]
 mod upgrade;
 

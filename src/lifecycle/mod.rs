@@ -82,7 +82,7 @@
 //! * Unix only.
 //! * A thread cannot be ended from outside. Work that does not look at its token, and hooks that
 //!   hang, are left behind and named, and end with the process.
-//! * The walk and the guard each need a thread, and both together three file descriptors, two more
+//! * The walk, the guard and its errands each need a thread, and all together three file descriptors, two more
 //!   if they listen to the process's signals.
 //!
 //! # Example
@@ -114,28 +114,34 @@
 mod announcer;
 mod attachments;
 mod builder;
+mod calls;
 mod check;
-mod clock;
+mod errands;
+mod hook;
+mod hook_run;
 mod hooks;
 mod in_flight;
+mod json;
 mod names;
+mod one_at_a_time;
 mod participant;
 mod phase;
 mod pid_file;
 mod plan;
 mod reload;
+mod reloading;
 mod remote;
 mod report;
-mod restart;
-mod run;
+mod seat;
 mod sentry;
 mod shutdown;
 mod signals;
 mod startup;
 mod state;
 mod succession;
-mod turn;
 mod walk;
+mod worker;
+mod worker_restart;
 mod workers;
 
 use std::any::Any;
@@ -145,28 +151,27 @@ use std::time::Duration;
 
 pub use self::announcer::{Announcement, Announcer, PATIENCE};
 pub use self::builder::{BuildError, Builder};
+pub use self::calls::Calls;
 pub use self::check::{Check, CheckError, Checking};
-pub use self::hooks::{Hook, HookError};
+pub use self::hook::{Hook, HookError};
 pub use self::in_flight::{Closed, Guard, InFlight, OwnedGuard};
-pub use self::participant::{Calls, Participant};
+pub use self::participant::Participant;
 pub use self::phase::{Phase, Transition};
 pub use self::plan::{Plan, PlanError};
 pub use self::reload::ReloadEvent;
 pub use self::remote::{Progress, Remote};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
-pub use self::restart::Restart;
 pub use self::shutdown::{Never, Token};
 pub use self::signals::{SignalSender, Signals};
 pub use self::startup::StartupHook;
 pub use self::state::Stopping;
 pub use self::succession::{Standing, Succession};
-pub use self::workers::{SpawnError, Worker, WorkerGroup, WorkerResult};
+pub use self::worker::{Worker, WorkerResult};
+pub use self::worker_restart::Restart;
+pub use self::workers::{SpawnError, WorkerGroup};
 
-#[allow(unused_imports)]
-pub(crate) use self::report::one_line;
-#[allow(unused_imports)]
-pub(crate) use self::run::message_of;
-use self::state::{caught, Shared};
+use self::state::Shared;
+use crate::caught::caught;
 use crate::sync::{unbounded, Arc, Receiver};
 
 /// A handle on the life of the program. Clones are the same lifecycle.
@@ -351,10 +356,18 @@ impl Lifecycle {
     /// stop has begun.
     pub fn hook(&self, hook: Hook) -> Result<(), HookError> {
         let mut control = self.shared().control.lock();
-        match &control.reason {
-            Some(_) => Err(HookError::Stopping(hook.name)),
-            None => control.hooks.add(hook),
+        let refused = match &control.reason {
+            Some(_) => Err(HookError::Stopping(hook.name.clone())),
+            None => control.hooks.check(&hook),
+        };
+        if refused.is_ok() {
+            control.hooks.add(hook);
+            return Ok(());
         }
+        // What it owns is the program's, and must not be dropped with the lock held.
+        drop(control);
+        drop(hook);
+        refused
     }
 
     /// A new group of workers: threads that are not calls. The name is for the log and the report;
@@ -446,7 +459,7 @@ impl Lifecycle {
             drop(control);
             shared.news.notify_one();
             if reload_wanted {
-                reload::ask(shared);
+                reloading::ask(shared);
             }
             if let Standing::Beside(serve) = standing {
                 // Only now: who connects finds the program ready.
@@ -475,7 +488,7 @@ impl Lifecycle {
     /// Asks for a reload, as SIGHUP does, and returns at once: see [`Builder::on_reload`]. Does
     /// nothing if there are no callbacks, or if the stop has begun.
     pub fn reload(&self) {
-        reload::ask(self.shared());
+        reloading::ask(self.shared());
     }
 
     /// What the program is at, as SIGUSR1 has it written to standard error: the phase, and then, a
@@ -555,7 +568,7 @@ impl Lifecycle {
 
     /// Blocks until the program has stopped, and says how it went. Any number of threads may wait.
     ///
-    /// Both threads of the lifecycle have then done their work, and signals have their default
+    /// The threads of the lifecycle have then done their work, and signals have their default
     /// action again unless another lifecycle listens.
     pub fn wait(&self) -> Report {
         self.shared().stopped.wait();

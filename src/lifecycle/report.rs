@@ -5,11 +5,13 @@ use std::io::{self, Write as _};
 use std::process::{ExitCode, Termination};
 use std::time::Duration;
 
-use super::participant::Calls;
+use super::calls::Calls;
+use super::json::{push_list, push_millis, push_optional, push_string};
 use super::phase::Phase;
 use super::signals::signal_name;
 use crate::logging;
 use crate::sync::{bounded, thread};
+use crate::text::one_line;
 
 /// How long a process that could not start waits for its standard error to take the reason: as long as for its last
 /// words.
@@ -372,13 +374,6 @@ impl From<Report> for ExitCode {
     }
 }
 
-/// Messages come from elsewhere; one with a line break must not break the line.
-pub(crate) fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|char| if char.is_control() { ' ' } else { char })
-        .collect()
-}
-
 /// The first of many, so that a line in the log stays one that can be read.
 pub(super) fn some_of(names: &[String]) -> String {
     const MANY: usize = 20;
@@ -399,52 +394,6 @@ fn push_hook(out: &mut String, hook: &HookReport) {
     out.push_str(",\"took_ms\":");
     push_millis(out, hook.took);
     out.push('}');
-}
-
-fn push_list<T>(out: &mut String, items: &[T], push: impl Fn(&mut String, &T)) {
-    out.push('[');
-    for (place, item) in items.iter().enumerate() {
-        if place > 0 {
-            out.push(',');
-        }
-        push(out, item);
-    }
-    out.push(']');
-}
-
-fn push_millis(out: &mut String, time: Duration) {
-    let _ = write!(
-        out,
-        "{}.{:03}",
-        time.as_millis(),
-        time.subsec_micros() % 1000
-    );
-}
-
-fn push_optional(out: &mut String, text: Option<&str>) {
-    match text {
-        Some(text) => push_string(out, text),
-        None => out.push_str("null"),
-    }
-}
-
-/// A JSON string, escaped as RFC 8259 section 7 demands.
-fn push_string(out: &mut String, text: &str) {
-    out.push('"');
-    for char in text.chars() {
-        match char {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            control if control < ' ' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(control));
-            }
-            char => out.push(char),
-        }
-    }
-    out.push('"');
 }
 
 #[cfg(test)]

@@ -7,11 +7,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::hooks::{Failure, Hook, Hooks};
-use super::report::one_line;
-use super::run::{run_caught, News};
+use super::hook::{Failure, Hook};
+use super::hook_run::{run_caught, News};
+use super::hooks::Hooks;
 use crate::logging;
 use crate::sync::{Arc, Mutex, Sender};
+use crate::text::one_line;
 
 /// A named piece of work for [`Phase::Starting`](super::Phase::Starting), and what undoes it.
 ///

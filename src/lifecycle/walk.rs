@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use super::announcer::Made;
-use super::hooks::{Hook, Hooks};
-use super::participant::Calls;
+use super::hook::Hook;
+use super::hook_run::{run, Run};
+use super::hooks::Hooks;
 use super::phase::{Phase, Transition};
 use super::plan;
-use super::report::{one_line, some_of, HookReport, Outcome, PhaseReport, Reason, Report};
-use super::state::{caught, Observer, Shared};
+use super::report::{some_of, HookReport, Outcome, PhaseReport, Reason, Report};
+use super::state::{Observer, Shared};
+use crate::caught::caught;
 use crate::logging;
 use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant};
+use crate::text::one_line;
 
 /// How far away "never" is for an [`Instant`] that has to be passed on: 30 years.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
@@ -104,8 +107,7 @@ impl Walk {
                 shared.begin_stop(Reason::StartFailed(line));
             }
         };
-        self.startup = hooks
-            .prepare(Duration::MAX, &shared.running_hooks)
+        self.startup = Run::new(hooks, Duration::MAX, &shared.running_hooks)
             .supervised(&may_start, &ended)
             .run_with(sender, &news);
         shared.control.lock().startup.news = None;
@@ -153,9 +155,7 @@ impl Walk {
         shared.draining.cancel();
         // Before the gate closes: a participant goes on serving what is already on the wire, under
         // a guard that it holds.
-        for participant in shared.participants() {
-            caught("participant, told to drain,", || participant.drain());
-        }
+        shared.ask_participants("told to drain", |it| it.drain());
         shared.hold_workers();
         shared.gate.close();
         self.tell();
@@ -178,9 +178,7 @@ impl Walk {
         let shared = &self.shared;
         let began = self.enter(Phase::Cancelling);
         shared.cancelling.cancel();
-        for participant in shared.participants() {
-            caught("participant, told to cancel,", || participant.cancel());
-        }
+        shared.ask_participants("told to cancel", |it| it.cancel());
         self.tell();
         let end = began.checked_add(shared.plan.get_force_period());
         if self.await_idle(began, end, || false) {
@@ -221,15 +219,13 @@ impl Walk {
 
     /// Says how many are in flight, and which is the oldest of each participant.
     fn log_progress(&self, waited: Duration) {
-        let participants = self.shared.participants();
-        let count = self.shared.in_flight(&participants);
-        let oldest: Vec<String> = participants
-            .iter()
-            .filter_map(|it| {
-                caught("participant", || {
-                    Some((it.name(), it.running().into_iter().next()?))
-                })?
-            })
+        let count = self.shared.in_flight();
+        let oldest = self
+            .shared
+            .ask_participants("asked what runs", |it| (it.name(), it.running()));
+        let oldest: Vec<String> = oldest
+            .into_iter()
+            .filter_map(|(name, running)| Some((name, running.into_iter().next()?)))
             .map(|(name, work)| format!("{name}: {work}").chars().take(NAME_SHOWN).collect())
             .collect();
         let oldest = match oldest.is_empty() {
@@ -264,9 +260,10 @@ impl Walk {
         let time_to_close = if is_all { time } else { time / 2 };
         let left = || self.left_of(began, time);
         let mut reports = self.close_participants(self.left_of(began, time_to_close));
-        reports.extend(hooks.run(left(), &shared.running_hooks));
+        reports.extend(run(hooks, left(), &shared.running_hooks));
         while let Some(undo) = shared.started.next() {
-            reports.extend(Hooks::unordered(vec![undo]).run(left(), &shared.running_hooks));
+            let undo = Hooks::unordered(vec![undo]);
+            reports.extend(run(undo, left(), &shared.running_hooks));
         }
         for report in &reports {
             if report.outcome != Outcome::Done {
@@ -299,7 +296,8 @@ impl Walk {
             Hook::new(format!("close {}", name.unwrap_or_default()), work).time_limit(time)
         });
         let closing = closing.chain(self.shared.close_workers());
-        Hooks::unordered(closing.collect()).run(time, &self.shared.running_hooks)
+        let closing = Hooks::unordered(closing.collect());
+        run(closing, time, &self.shared.running_hooks)
     }
 
     /// Enters the last phase, tells of it, and then lets everything go.
@@ -321,7 +319,7 @@ impl Walk {
         }
         let reloads = shared.reloads.running().into_iter();
         abandoned.extend(reloads.map(|name| format!("reload {name}")));
-        let calls = self.calls();
+        let calls = shared.calls();
         let connections_cut = self.connections_cut();
         let end = shared.enter(Phase::Stopped);
         let report = Report {
@@ -360,29 +358,18 @@ impl Walk {
         if self.guard.join().is_err() {
             logging::error!("the guard thread panicked");
         }
+        shared.errands.close();
         // Whoever waits for the end may exit at once.
         logging::flush(logging::AT_THE_END);
         shared.report.get_or_init(|| report);
         shared.stopped.cancel();
     }
 
-    fn calls(&self) -> Calls {
-        let participants = self.shared.participants();
-        let dismissed = self.shared.control.lock().dismissed;
-        participants.iter().fold(dismissed, |sum, participant| {
-            sum + caught("participant, asked for its calls,", || participant.calls())
-                .unwrap_or_default()
-        })
-    }
-
     fn connections_cut(&self) -> u64 {
-        let participants = self.shared.participants();
-        let cut = participants.iter().filter_map(|participant| {
-            caught("participant, asked for its connections,", || {
-                participant.connections_cut()
-            })
-        });
-        cut.fold(0, u64::saturating_add)
+        let cut = self
+            .shared
+            .ask_participants("asked for its connections", |it| it.connections_cut());
+        cut.into_iter().fold(0, u64::saturating_add)
     }
 
     /// Calls the observers for every transition that they have not been told of.

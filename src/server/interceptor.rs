@@ -5,7 +5,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
 use crate::calls::Message;
-use crate::lifecycle::message_of;
+use crate::caught::message_of;
 use crate::logging;
 
 use super::call::Call;
