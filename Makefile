@@ -12,7 +12,7 @@ armv7 := armv7-unknown-linux-gnueabihf
 aarch64 := aarch64-unknown-linux-gnu
 target := $(or $(CARGO_TARGET_DIR),target)
 
-# C-core in 2 minutes instead of 14, for those who have ccache.
+# With ccache, C-core takes 2 minutes instead of 14.
 ifneq ($(shell command -v ccache 2>/dev/null),)
 export CMAKE_C_COMPILER_LAUNCHER ?= ccache
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
