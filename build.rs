@@ -47,31 +47,30 @@ mod shim {
     const GRPCIO_SYS: &str = "grpcio-sys-0.13.0+1.56.2-patched";
 
     pub fn compile() -> Result<(), Box<dyn Error>> {
-        const SOURCES: [&str; 4] = [
-            "src/engine/filters.cc",
-            "src/engine/shim.cc",
-            "src/engine/threads.cc",
-            "src/engine/tls.cc",
+        const FOLDER: &str = "src/engine/cc";
+        const SOURCES: [&str; 10] = [
+            "connection.cc",
+            "connection_drain.cc",
+            "connection_traffic.cc",
+            "core_thread.cc",
+            "corking.cc",
+            "event_engine.cc",
+            "filters.cc",
+            "shim.cc",
+            "threads.cc",
+            "tls.cc",
         ];
-        const WITHOUT_CLIENT: &str = "src/engine/without_client.cc";
-        const HEADERS: [&str; 6] = [
-            "src/engine/closure.h",
-            "src/engine/filters.h",
-            "src/engine/shim.h",
-            "src/engine/threads.h",
-            "src/engine/tls.h",
-            "src/engine/without_client.h",
-        ];
-        for file in SOURCES.iter().chain(&HEADERS).chain(&[WITHOUT_CLIENT]) {
-            println!("cargo:rerun-if-changed={file}");
-        }
+        const WITHOUT_CLIENT: &str = "without_client.cc";
+        // Also when a header has changed: cargo looks at all that is in the folder.
+        println!("cargo:rerun-if-changed={FOLDER}");
+        let folder = Path::new(FOLDER);
         println!("cargo:rerun-if-env-changed=TOUCHDOWN_GRPCIO_SYS");
         let core = headers()?.join("grpc");
         let mut build = cc::Build::new();
         if cfg!(feature = "client") {
             build.define("TOUCHDOWN_CLIENT", None);
         } else {
-            build.file(WITHOUT_CLIENT);
+            build.file(folder.join(WITHOUT_CLIENT));
         }
         build
             .cpp(true)
@@ -89,7 +88,7 @@ mod shim {
             .include(core.join("third_party/abseil-cpp"))
             .include(core.join("third_party/upb"))
             .include(core.join("src/core/ext/upb-generated"))
-            .files(SOURCES)
+            .files(SOURCES.map(|it| folder.join(it)))
             .try_compile("touchdown_shim")?;
         Ok(())
     }

@@ -31,13 +31,15 @@
 //! the program runs as, nor [allowed](Admin::allow_user). Refusals and orders are logged with the
 //! caller's user and process.
 
+use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::lifecycle::{one_line, Hook, Lifecycle, Plan};
 use crate::logging;
-use crate::{
-    Call, Code, Interceptor, Listen, Server, ServerBuilder, StartError, Status, UpgradeError,
+use touchdown::lifecycle::{Hook, Lifecycle, Plan, Remote};
+use touchdown::{
+    Call, Code, Companion, Interceptor, Listen, Server, ServerBuilder, StartError, Status, Upgrade,
+    UpgradeError,
 };
 
 use self::generated::admin::{
@@ -93,10 +95,10 @@ impl Admin {
     }
 
     /// Serves for this lifecycle, until the server that is returned is dropped.
-    pub(crate) fn start(self, lifecycle: &Lifecycle) -> Result<Server, StartError> {
+    fn start(&self, lifecycle: &Lifecycle) -> Result<Server, StartError> {
         let mode = if self.users.is_empty() { 0o600 } else { 0o666 };
         let address = format!("unix:{}", self.path.display());
-        let mut users = self.users;
+        let mut users = self.users.clone();
         users.extend([0, nix::unistd::geteuid().as_raw()]);
         let builder = Server::builder()
             .name(format!("admin at {}", self.path.display()))
@@ -111,16 +113,35 @@ impl Admin {
             .service(admin_service(Operator {
                 program: lifecycle.remote(),
             }));
-        builder.start_beside(lifecycle)
+        builder.beside(lifecycle).start()
+    }
+}
+
+/// The admin service beside a server.
+struct Beside {
+    admin: Admin,
+    /// Once it serves. Dropped, it ends.
+    server: Option<Server>,
+}
+
+impl Companion for Beside {
+    fn begin(&mut self, lifecycle: &Lifecycle) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.server = Some(self.admin.start(lifecycle)?);
+        Ok(())
     }
 
-    /// The hook that ends it.
-    pub(crate) fn end(server: Server) -> Hook {
-        let name = format!("close admin at {}", server.address());
-        Hook::new(name, move || {
-            server.shutdown();
+    fn started(self: Box<Self>, server: &Server) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let Some(admin) = self.server else {
+            return Ok(());
+        };
+        let name = format!("close admin at {}", admin.address());
+        let end = Hook::new(name, move || {
+            admin.shutdown();
             Ok(())
-        })
+        });
+        // If a stop has begun meanwhile, it ends here.
+        let _ = server.lifecycle().hook(end);
+        Ok(())
     }
 }
 
@@ -153,7 +174,7 @@ impl fmt::Display for Caller<'_> {
 }
 
 struct Operator {
-    program: crate::lifecycle::Remote,
+    program: Remote,
 }
 
 impl AdminService for Operator {
@@ -173,7 +194,7 @@ impl AdminService for Operator {
         if !request.reason.is_empty() {
             why = format!("{} ({why})", request.reason);
         }
-        logging::info!("admin: drain, {}", one_line(&why));
+        logging::info!("admin: drain, {}", why.replace(char::is_control, " "));
         self.program.shutdown(why);
         Ok(DrainReply {
             reason: self.reason(),
@@ -183,7 +204,7 @@ impl AdminService for Operator {
 
     fn upgrade(&self, call: &Call, _: UpgradeRequest) -> Result<UpgradeReply, Status> {
         logging::info!("admin: upgrade, by {}", Caller(call));
-        match self.program.upgrade() {
+        match Upgrade::begin(&self.program) {
             Ok(process) => Ok(UpgradeReply {
                 process,
                 ..Default::default()
@@ -209,8 +230,8 @@ impl Operator {
 
 impl ServerBuilder {
     /// Serves the [admin service](crate::admin), on a unix socket of its own. Default: off.
-    pub fn admin(mut self, admin: Admin) -> Self {
-        self.admin = Some(admin);
-        self
+    pub fn admin(self, admin: Admin) -> Self {
+        let server = None;
+        self.companion(Beside { admin, server })
     }
 }

@@ -79,6 +79,8 @@
 #[cfg(feature = "server")]
 extern crate self as touchdown;
 
+#[cfg(feature = "upgrade")]
+pub mod acceptor;
 #[cfg(feature = "admin")]
 pub mod admin;
 #[cfg(feature = "server")]
@@ -102,20 +104,21 @@ mod server;
 #[cfg(feature = "upgrade")]
 #[allow(unsafe_code)]
 #[deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
-mod sockets;
+pub mod sockets;
 mod sync;
 #[cfg(feature = "systemd")]
 pub mod systemd;
-#[cfg(feature = "server")]
+#[cfg(feature = "upgrade")]
 mod upgrade;
 
 #[cfg(feature = "server")]
 pub use protobuf;
 
 #[cfg(feature = "server")]
+pub use self::server::*;
+#[cfg(feature = "upgrade")]
 pub use self::{
-    server::*,
-    sockets::{listener::Address, peer::PeerCredentials},
+    sockets::{Address, Listen, PeerCredentials},
     upgrade::{Upgrade, UpgradeError},
 };
 

@@ -13,6 +13,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,10 @@ use common::*;
 use lifecycle_support::{bound, role, say as tell, Process};
 use touchdown::client::Client;
 use touchdown::lifecycle::{exit_code, Plan, Signals};
-use touchdown::{Address, Call, Code, Interceptor, Listen, Server, StartError, Status};
+use touchdown::{
+    Address, Call, CallObserver, Code, ConnectionEvent, ConnectionRefusal, Interceptor, Listen,
+    Server, StartError, Status,
+};
 
 /// A folder for sockets, removed at the end.
 struct Folder(PathBuf);
@@ -264,14 +269,21 @@ impl Starved {
     }
 
     fn serve() -> ! {
+        let turned_away = Arc::<TurnedAway>::default();
         let server = builder(echo())
+            .observer(Arc::clone(&turned_away))
             .plan(Plan::default())
             .max_connections(100_000)
             .signals(Signals::process())
             .start()
             .unwrap();
         tell(&format!("listening at {}", server.address()));
-        std::process::exit(server.wait().exit_code().into())
+        let report = server.wait();
+        tell(&format!(
+            "turned away {}",
+            turned_away.0.load(Ordering::SeqCst)
+        ));
+        std::process::exit(report.exit_code().into())
     }
 
     fn connect(&self) -> TcpStream {
@@ -309,10 +321,27 @@ impl Starved {
         assert!(status.unwrap().success());
     }
 
-    fn stop(self) {
+    /// Returns how many it has turned away since there was no descriptor, as its observer was told.
+    fn stop(mut self) -> usize {
         self.process.signal("TERM");
+        let told = self.process.hear("turned away");
+        let turned_away = told.trim_end().rsplit(' ').next().unwrap().parse();
         let end = self.process.end();
         assert_eq!(end.code, Some(exit_code::CLEAN.into()), "{end:?}");
+        turned_away.unwrap()
+    }
+}
+
+/// How many connections were turned away for want of a descriptor.
+#[derive(Default)]
+struct TurnedAway(AtomicUsize);
+
+impl CallObserver for TurnedAway {
+    fn connection(&self, event: &ConnectionEvent) {
+        if let ConnectionEvent::Refused { reason, .. } = event {
+            assert_eq!(*reason, ConnectionRefusal::NoDescriptor);
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -371,6 +400,7 @@ fn crowd() {
             served.push(socket);
         }
     }
+    let mut turned_away = 2000 - served.len();
     assert!((800..1000).contains(&served.len()), "{}", served.len());
     assert_prompt_calls(&client);
     server.assert_idle();
@@ -380,6 +410,7 @@ fn crowd() {
         let begun = Instant::now();
         // The server may not have seen the end of the others yet.
         while !is_served(&mut server.connect()) {
+            turned_away += 1;
             assert!(begun.elapsed() < LONG, "nobody new is served");
         }
         begun.elapsed() < Duration::from_millis(100)
@@ -389,7 +420,7 @@ fn crowd() {
     assert!(recovered, "somebody new is served within 100 ms");
     drop(served);
     drop(client);
-    server.stop();
+    assert_eq!(server.stop(), turned_away);
 }
 
 const PAUSE: &str = "a_server_that_cannot_even_turn_clients_away_waits_without_spinning";

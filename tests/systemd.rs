@@ -392,3 +392,37 @@ fn the_watchdog_of_another_process_is_not_fed() {
         assert_eq!(told.last().unwrap(), &["STATUS=stopped: requested: test"]);
     }
 }
+
+/// What the process has mapped, in bytes.
+fn mapped() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let size = status.lines().find_map(|it| it.strip_prefix("VmSize:"));
+    let kilobytes = size.and_then(|it| it.trim().strip_suffix(" kB"));
+    kilobytes.unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn an_attempt_that_has_failed_leaves_nothing_behind() {
+    use nix::sys::resource::{getrlimit, setrlimit, Resource::RLIMIT_AS};
+    if is_child() {
+        let lifecycle = builder().build().unwrap();
+        let (soft, hard) = getrlimit(RLIMIT_AS).unwrap();
+        // Too little for the stack of a thread.
+        setrlimit(RLIMIT_AS, mapped() + (1 << 20), hard).unwrap();
+        let failed = Notify::attach(&lifecycle);
+        setrlimit(RLIMIT_AS, soft, hard).unwrap();
+        let error = failed.expect_err("there is no room for a thread");
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
+        assert!(Notify::of(&lifecycle).is_none());
+        Notify::attach(&lifecycle).unwrap();
+        serve(&lifecycle);
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let child = manager.start("an_attempt_that_has_failed_leaves_nothing_behind");
+    manager.expect(&["STATUS=starting"]);
+    manager.expect(&["READY=1", "STATUS=serving"]);
+    child.signal("TERM");
+    expect_idle_stop(&manager, "SIGTERM");
+    assert_eq!(child.end().code, Some(i32::from(exit_code::CLEAN)));
+}

@@ -374,7 +374,7 @@ fn an_upgrade_that_fails_leaves_no_trace() {
         let upgrade = Upgrade::new().program("/bin/false");
         let server = builder(echo()).upgrade(upgrade).start().unwrap();
         order();
-        server.lifecycle().upgrade().unwrap_err();
+        Upgrade::begin(server.lifecycle()).unwrap_err();
         say("failed");
         serve(server);
     }

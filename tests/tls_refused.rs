@@ -6,11 +6,32 @@ mod tls_support;
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
 
 use common::{echo, eventually, PREFACE};
 use tls_support::*;
+use touchdown::{CallObserver, ConnectionEvent};
 
-/// Each connection that fails makes one line, which says why.
+/// Keeps the reasons for which handshakes have failed.
+#[derive(Default)]
+struct Failures(Mutex<Vec<String>>);
+
+impl Failures {
+    fn with(&self, text: &str) -> usize {
+        let reasons = self.0.lock().unwrap();
+        reasons.iter().filter(|it| it.contains(text)).count()
+    }
+}
+
+impl CallObserver for Failures {
+    fn connection(&self, event: &ConnectionEvent) {
+        if let ConnectionEvent::HandshakeFailed { reason, .. } = event {
+            self.0.lock().unwrap().push(reason.clone());
+        }
+    }
+}
+
+/// Each connection that fails makes one line, which says why, and observers are told the same.
 #[test]
 fn refused_clients_are_told_and_logged_once() {
     listen_to_log();
@@ -24,7 +45,11 @@ fn refused_clients_are_told_and_logged_once() {
         ca.sign(params)
     });
     let files = folder.files().client_ca(folder.file("clients.pem"));
-    let server = start(echo(), files.load().unwrap());
+    let failures = Arc::<Failures>::default();
+    let server = builder(echo(), files.load().unwrap())
+        .observer(Arc::clone(&failures))
+        .start()
+        .unwrap();
     let (ca, other_ca) = (folder.file("ca.pem"), strangers.file("ca.pem"));
     let without_h2 = |protocols: &[&[u8]]| Wish {
         protocols: protocols.iter().map(|it| it.to_vec()).collect(),
@@ -69,6 +94,7 @@ fn refused_clients_are_told_and_logged_once() {
     ];
     for (wish, told, reason) in cases {
         let before = (logged(reason), logged("TLS with"));
+        let told_before = failures.with(reason);
         let mut client = connect(&server, &wish.config());
         let error = client.begin().expect_err(reason).to_string();
         assert!(error.contains(told), "{error}");
@@ -76,6 +102,7 @@ fn refused_clients_are_told_and_logged_once() {
         eventually(reason, || logged(reason) == before.0 + 1);
         eventually("the connection is gone", || server.connections() == 0);
         assert_eq!(logged("TLS with"), before.1 + 1, "{reason}");
+        assert_eq!(failures.with(reason), told_before + 1, "{reason}");
     }
     let mut plain = TcpStream::connect(server.address().to_string()).unwrap();
     plain.write_all(PREFACE).unwrap();
@@ -93,4 +120,5 @@ fn refused_clients_are_told_and_logged_once() {
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     assert!(read_all(&mut plain).is_empty());
     eventually("it is logged", || logged("but \"GET / HTTP/1.1") == 1);
+    assert_eq!(failures.with(""), logged("TLS with"));
 }

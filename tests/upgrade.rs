@@ -479,15 +479,15 @@ fn who_cannot_be_replaced_says_so() {
         return;
     }
     let lifecycle = Lifecycle::builder().build().unwrap();
-    assert_eq!(lifecycle.upgrade(), Err(UpgradeError::NotConfigured));
+    assert_eq!(Upgrade::begin(&lifecycle), Err(UpgradeError::NotConfigured));
     let lifecycle = Lifecycle::builder()
         .upgrade(Upgrade::new())
         .build()
         .unwrap();
-    assert_eq!(lifecycle.upgrade(), Err(UpgradeError::Starting));
+    assert_eq!(Upgrade::begin(&lifecycle), Err(UpgradeError::Starting));
     lifecycle.shutdown("the test is over");
     lifecycle.wait();
-    assert_eq!(lifecycle.upgrade(), Err(UpgradeError::Stopping));
+    assert_eq!(Upgrade::begin(&lifecycle), Err(UpgradeError::Stopping));
 }
 
 #[test]
@@ -530,7 +530,7 @@ fn who_reads_the_pid_file_may_ask_for_an_upgrade() {
                 while !path.exists() {
                     std::hint::spin_loop();
                 }
-                lifecycle.upgrade()
+                Upgrade::begin(&lifecycle)
             }
         });
         lifecycle.serving().unwrap();

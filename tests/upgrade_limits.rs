@@ -251,6 +251,38 @@ fn a_new_process_that_stands_still_before_it_is_ready_is_killed() {
     stage.stop();
 }
 
+/// A debugger holds it: killed as it is, its end does not come to its parent. The system may hold a process so as well.
+#[test]
+fn a_new_process_whose_end_does_not_come_holds_up_nothing() {
+    play_if_child();
+    let _bound = bound();
+    let test = "a_new_process_whose_end_does_not_come_holds_up_nothing";
+    let stage = Stage::with(test, &[(READY_WITHIN, "1000")]);
+    eventually("it serves", || stage.pid().is_some());
+    let old = stage.pid().unwrap();
+    stage.fault("is deaf");
+    stage.signal(Signal::SIGUSR2);
+    let deaf = child_of(old);
+    let nothing = std::ptr::null_mut::<libc::c_void>;
+    let id = libc::pid_t::try_from(deaf).unwrap();
+    // SAFETY: a system call that touches no memory of this process. Undone when this thread ends.
+    let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, id, nothing(), nothing()) };
+    if seized == -1 {
+        eprintln!("{test}: skipped, since ptrace(2) is not to be had here");
+        return;
+    }
+    eventually("it has failed", || stage.failures() == 1);
+    let log = stage.log();
+    assert!(log.contains(&format!("killing process {deaf}")), "{log}");
+    let named = format!("process {deaf} does not end; it will once the system lets it go on");
+    assert!(log.contains(&named), "{log}");
+    assert!(children(old).contains(&deaf), "its parent has not heard");
+    // Neither another upgrade nor the end waits for it.
+    stage.fault("");
+    stage.upgrade();
+    stage.stop();
+}
+
 #[test]
 fn a_stop_does_not_wait_for_a_new_process_that_stands_still_and_ends_it_all_the_same() {
     play_if_child();

@@ -1,15 +1,17 @@
 //! The door: connections are accepted here, or turned away.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::connections::Connections;
 use super::housekeeper::Housekeeper;
 use super::observer::{Connection, TurnedAway};
+use super::peer::address;
 use crate::logging;
 use crate::os::wake::Wake;
 use crate::running_time::SLICE;
-use crate::sockets::listener::Accepted;
+use crate::sockets::accepted::{is_of_connection, Accepted};
 
 /// How long to leave the listeners alone when no connection can be had from them, not even to be
 /// closed, unless a connection of this server ends earlier.
@@ -100,14 +102,15 @@ impl Housekeeper<'_> {
         self.door.reserve = None;
         let accepted = self.shared.listening.lock().accept_from(index);
         if let Ok(Some(accepted)) = &accepted {
-            self.turn_away(&accepted.peer, TurnedAway::NoDescriptor);
+            self.turn_away(accepted.peer, TurnedAway::NoDescriptor);
         }
         let accepted = accepted.map(|it| it.is_some());
         self.refill_reserve();
         accepted
     }
 
-    fn turn_away(&self, peer: &str, why: TurnedAway) {
+    fn turn_away(&self, peer: Option<SocketAddr>, why: TurnedAway) {
+        let peer = &address(peer);
         let event = Connection::Refused { peer, why };
         self.shared.ground.connections.tell(event);
     }
@@ -143,11 +146,11 @@ impl Housekeeper<'_> {
             // Closing tells the client at once; leaving it in the kernel's
             // queue would let it wait for nothing.
             let limit = self.shared.limits.connections;
-            self.turn_away(&accepted.peer, TurnedAway::LimitReached);
+            self.turn_away(accepted.peer, TurnedAway::LimitReached);
             return self.report(|| {
                 format!(
                     "the limit of {limit} connections is reached: closing new ones, this one from {}",
-                    accepted.peer
+                    address(accepted.peer)
                 )
             });
         }
@@ -167,24 +170,4 @@ impl Housekeeper<'_> {
 /// Whether the process, or the system, has no descriptor left.
 fn is_want_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
-}
-
-/// Whether only the connection is gone, and not the listener in trouble: see "Error handling"
-/// in accept(2).
-fn is_of_connection(error: &io::Error) -> bool {
-    let codes = [
-        libc::ECONNABORTED,
-        libc::EINTR,
-        libc::ENETDOWN,
-        libc::EPROTO,
-        libc::ENOPROTOOPT,
-        libc::EHOSTDOWN,
-        libc::ENONET,
-        libc::EHOSTUNREACH,
-        libc::EOPNOTSUPP,
-        libc::ENETUNREACH,
-    ];
-    error
-        .raw_os_error()
-        .is_some_and(|code| codes.contains(&code))
 }

@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 
 use super::drain::{Stage, Watch};
 use super::observer::{Connection, Observer};
+use super::peer::address;
 use super::transport::{Link, Newcomer, Transport};
 use crate::os::wake::Wake;
-use crate::sockets::listener::Accepted;
+use crate::sockets::accepted::Accepted;
 use crate::sockets::options as socket_options;
 use crate::sockets::peer::PeerInfo;
 
@@ -166,6 +167,7 @@ impl Connections {
         limit_unanswered(&accepted.socket, accepted.unanswered.unwrap_or(unanswered));
         let encrypted = accepted.is_encrypted();
         let info = Arc::new(accepted.info);
+        let peer = address(accepted.peer);
         let observed = self.observer.is_some();
         let number = {
             let mut open = self.open.lock();
@@ -178,7 +180,7 @@ impl Connections {
                 watch: Watch::default(),
                 info: Arc::clone(&info),
                 shut_down: None,
-                peer: observed.then(|| accepted.peer.as_str().into()),
+                peer: observed.then(|| peer.as_str().into()),
             };
             open.sockets.insert(number, socket);
             self.count.store(open.sockets.len(), Ordering::Relaxed);
@@ -186,12 +188,12 @@ impl Connections {
         };
         self.tell(Connection::Opened {
             number,
-            peer: &accepted.peer,
+            peer: &peer,
             encrypted,
         });
         transport.add_connection(Newcomer {
             socket: accepted.socket,
-            peer: accepted.peer,
+            peer,
             #[cfg(feature = "tls")]
             info,
             #[cfg(feature = "tls")]

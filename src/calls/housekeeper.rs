@@ -143,7 +143,7 @@ impl Housekeeper<'_> {
         }
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         self.meant = left.unwrap_or(Duration::MAX);
-        let readable = wait_readable(&sockets, left);
+        let readable = wait_readable(sockets, left).unwrap_or_default();
         // Before anybody is admitted, whose time begins now.
         self.now = self.time.pass(Instant::now(), self.meant);
         self.meant = Duration::ZERO;

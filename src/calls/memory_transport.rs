@@ -21,7 +21,7 @@ use super::shared::Shared;
 use super::transport::{
     Arrival, Check, Event, Finish, Finished, Link, Newcomer, Told, Transport, View, Wire,
 };
-use crate::sockets::listener::Accepted;
+use crate::sockets::accepted::Accepted;
 use crate::sockets::peer::PeerInfo;
 
 /// How long a test waits for what has to happen.
@@ -181,7 +181,7 @@ impl MemoryTransport {
         let accepted = Accepted {
             // No socket is needed, but a descriptor.
             socket: OwnedFd::from(std::fs::File::open("/dev/null").unwrap()),
-            peer: "ipv4:192.0.2.1:4711".to_owned(),
+            peer: Some(([192, 0, 2, 1], 4711).into()),
             info: PeerInfo::default(),
             unanswered: None,
             #[cfg(feature = "tls")]

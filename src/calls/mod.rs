@@ -38,6 +38,7 @@ mod method;
 mod observer;
 mod outgoing;
 mod pace;
+mod peer;
 mod poll;
 mod renewal;
 mod roster;

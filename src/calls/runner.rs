@@ -24,9 +24,11 @@ use super::transport::Transport;
 use super::{housekeeper, poll};
 use crate::os::memory::bound_arenas;
 use crate::os::wake::Wake;
+use crate::sockets::address::Address;
 use crate::sockets::inherited::Inherited;
-use crate::sockets::listener::{Address, Listener};
-use crate::sockets::listening::Listening;
+use crate::sockets::listener::Listener;
+use crate::sockets::listeners::Listeners;
+use crate::sockets::BoundSocket;
 
 pub(crate) struct Config {
     /// Those of the transport, in the same order.
@@ -89,7 +91,7 @@ impl Runner {
             roster: Roster::new(config.workers, backlog),
             seats: Seats::default(),
             threads: Threads::new(config.stack_size),
-            listening: Mutex::new(Listening::new(config.listeners, config.accepting)),
+            listening: Mutex::new(Listeners::new(config.listeners, config.accepting)),
             heap: Heap::default(),
             limits: Limits {
                 unwritten: config.workers.saturating_add(config.backlog),
@@ -167,8 +169,7 @@ impl Runner {
     /// # Errors
     ///
     /// If there is no descriptor, or the server has stopped to listen.
-    #[cfg(feature = "systemd")]
-    pub(crate) fn sockets_to_store(&self) -> io::Result<Vec<Inherited>> {
+    pub(crate) fn sockets_to_store(&self) -> io::Result<Vec<BoundSocket>> {
         self.shared.listening.lock().store()
     }
 

@@ -14,7 +14,7 @@ use super::roster::Roster;
 use super::seats::Seats;
 use super::threads::Threads;
 use super::transport::Transport;
-use crate::sockets::listening::Listening;
+use crate::sockets::listeners::Listeners;
 
 /// From how many calls in flight on they are many; measured with h2load.
 pub(super) const CROWD: usize = 4;
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub(super) roster: Roster<Job>,
     pub(super) seats: Seats,
     pub(super) threads: Threads,
-    pub(super) listening: Mutex<Listening>,
+    pub(super) listening: Mutex<Listeners>,
     pub(super) heap: Heap,
     pub(super) limits: Limits,
     pub(super) refusals: Refusals,

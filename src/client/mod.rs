@@ -17,28 +17,35 @@
 //! # drop(channel);
 //! ```
 
+mod around;
+mod streams;
+mod wait;
+
 use std::fmt;
-use std::iter::FusedIterator;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_executor::block_on;
-use futures_util::{SinkExt, Stream, StreamExt};
-use grpcio::{
-    ClientCStreamReceiver, ClientCStreamSender, ClientDuplexReceiver, ClientDuplexSender,
-    ClientSStreamReceiver, Marshaller, Method, MethodType, WriteFlags,
-};
+use futures_util::{Stream, StreamExt};
+use grpcio::{Marshaller, Method, MethodType};
 use protobuf::Message;
 
 pub use grpcio::{CallOption as CallOptions, Channel, Metadata, MetadataBuilder};
 #[cfg(feature = "client")]
 pub use grpcio::{ChannelBuilder, Environment};
 
+pub use self::around::{Kind, Next, Outgoing};
+pub use self::streams::{Replies, Requests, Upload};
+
+use self::around::{call, Around};
+use self::streams::Receiver;
+use self::wait::wait;
 use crate::{Code, Status};
 
 /// What generated client stubs call. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     client: grpcio::Client,
+    around: Arc<[Arc<Around>]>,
 }
 
 impl Client {
@@ -48,6 +55,44 @@ impl Client {
         crate::engine::end_spare_threads();
         Client {
             client: grpcio::Client::new(channel.clone()),
+            around: Arc::new([]),
+        }
+    }
+
+    /// A client with something of the program's own around each call: another try, a breaker, a count, a
+    /// deadline for all. Generated stubs are made from it: `GreeterClient::from(client)`.
+    ///
+    /// `around` sees what is about to be called, and makes the call by [`Next::run`]: once, several times,
+    /// or not at all. What it returns is what the caller gets; with `Ok`, the reply of the last run. It runs
+    /// on the thread that calls, and may block it. Put around such a client, another one is outside of it.
+    ///
+    /// ```
+    /// use touchdown::client::{Client, Kind, Next, Outgoing};
+    /// use touchdown::{Code, Status};
+    ///
+    /// /// A call that found no server is made once more.
+    /// fn try_twice(call: &Outgoing<'_>, next: &mut Next<'_>) -> Result<(), Status> {
+    ///     match next.run(call.options()) {
+    ///         Err(status) if status.code() == Code::Unavailable && call.kind() == Kind::Unary => {
+    ///             next.run(call.options())
+    ///         }
+    ///         result => result,
+    ///     }
+    /// }
+    ///
+    /// # fn with(channel: &touchdown::client::Channel) {
+    /// let client = Client::new(channel).around(try_twice);
+    /// # }
+    /// ```
+    pub fn around(
+        self,
+        around: impl Fn(&Outgoing<'_>, &mut Next<'_>) -> Result<(), Status> + Send + Sync + 'static,
+    ) -> Client {
+        let inner = self.around.iter().cloned();
+        let outermost: Arc<Around> = Arc::new(around);
+        Client {
+            around: inner.chain([outermost]).collect(),
+            client: self.client,
         }
     }
 
@@ -55,17 +100,19 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The status with which the call ended.
-    pub fn unary<Q: Message, R: Message + Unpin>(
+    /// The status with which the call ended; INTERNAL, if it ended with success and other than one reply.
+    pub fn unary<Q: Message, R: Message>(
         &self,
         path: &'static str,
         request: &Q,
         options: CallOptions,
     ) -> Result<R, Status> {
-        let method = method(MethodType::Unary, path);
-        self.client
-            .unary_call(&method, request, options)
-            .map_err(status)
+        // As a stream of replies: grpcio's own receiver of a single reply panics where there is none.
+        let method = method(MethodType::ServerStreaming, path);
+        call(&self.around, path, Kind::Unary, options, |options| {
+            let replies = self.client.server_streaming(&method, request, options);
+            wait(only_reply(&mut replies.map_err(status)?))
+        })
     }
 
     /// One request, a stream of replies.
@@ -80,11 +127,16 @@ impl Client {
         options: CallOptions,
     ) -> Result<Replies<R>, Status> {
         let method = method(MethodType::ServerStreaming, path);
-        let receiver = self
-            .client
-            .server_streaming(&method, request, options)
-            .map_err(status)?;
-        Ok(Replies::new(Receiver::OfMany(receiver)))
+        call(
+            &self.around,
+            path,
+            Kind::ServerStreaming,
+            options,
+            |options| {
+                let receiver = self.client.server_streaming(&method, request, options);
+                Ok(Replies::new(Receiver::OfMany(receiver.map_err(status)?)))
+            },
+        )
     }
 
     /// A stream of requests, one reply.
@@ -97,12 +149,18 @@ impl Client {
         path: &'static str,
         options: CallOptions,
     ) -> Result<Upload<Q, R>, Status> {
-        let method = method(MethodType::ClientStreaming, path);
-        let (sender, receiver) = self
-            .client
-            .client_streaming(&method, options)
-            .map_err(status)?;
-        Ok(Upload { sender, receiver })
+        let method = method(MethodType::Duplex, path);
+        call(
+            &self.around,
+            path,
+            Kind::ClientStreaming,
+            options,
+            |options| {
+                let call = self.client.duplex_streaming(&method, options);
+                let (sender, receiver) = call.map_err(status)?;
+                Ok(Upload { sender, receiver })
+            },
+        )
     }
 
     /// Streams both ways.
@@ -116,12 +174,18 @@ impl Client {
         options: CallOptions,
     ) -> Result<(Requests<Q>, Replies<R>), Status> {
         let method = method(MethodType::Duplex, path);
-        let (sender, receiver) = self
-            .client
-            .duplex_streaming(&method, options)
-            .map_err(status)?;
-        let replies = Replies::new(Receiver::OfBoth(receiver));
-        Ok((Requests { sender }, replies))
+        call(
+            &self.around,
+            path,
+            Kind::Bidirectional,
+            options,
+            |options| {
+                let call = self.client.duplex_streaming(&method, options);
+                let (sender, receiver) = call.map_err(status)?;
+                let replies = Replies::new(Receiver::OfBoth(receiver));
+                Ok((Requests { sender }, replies))
+            },
+        )
     }
 }
 
@@ -136,117 +200,17 @@ pub fn deadline(after: Duration) -> CallOptions {
     CallOptions::default().timeout(after)
 }
 
-/// The replies of a call, as they come. Dropped before its end, it cancels the call.
-pub struct Replies<R> {
-    receiver: Receiver<R>,
-    ended: bool,
-}
-
-enum Receiver<R> {
-    OfMany(ClientSStreamReceiver<R>),
-    OfBoth(ClientDuplexReceiver<R>),
-}
-
-impl<R> Replies<R> {
-    fn new(receiver: Receiver<R>) -> Self {
-        let ended = false;
-        Self { receiver, ended }
-    }
-}
-
-/// Blocks until there is one. An `Err` is the status with which the call ended, and the last; success ends the
-/// iteration. A deadline that passes may overtake a reply that has arrived: that is lost then.
-impl<R: Message> Iterator for Replies<R> {
-    type Item = Result<R, Status>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        fn next<R>(
-            stream: &mut (impl Stream<Item = grpcio::Result<R>> + Unpin),
-        ) -> Option<Result<R, Status>> {
-            block_on(stream.next()).map(|it| it.map_err(status))
-        }
-        if self.ended {
-            return None;
-        }
-        let reply = match &mut self.receiver {
-            Receiver::OfMany(stream) => next(stream),
-            Receiver::OfBoth(stream) => next(stream),
-        };
-        // `grpcio` would go on with what the status has overtaken.
-        self.ended = !matches!(reply, Some(Ok(_)));
-        reply
-    }
-}
-
-impl<R: Message> FusedIterator for Replies<R> {}
-
-impl<R> fmt::Debug for Replies<R> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Replies").finish_non_exhaustive()
-    }
-}
-
-/// A stream of requests that is answered with one reply. Dropped before
-/// [`finish`](Self::finish), it cancels the call.
-pub struct Upload<Q, R> {
-    sender: ClientCStreamSender<Q>,
-    receiver: ClientCStreamReceiver<R>,
-}
-
-impl<Q: Message, R: Message + Unpin> Upload<Q, R> {
-    /// Sends a request. Blocks while the server is slow to take it.
-    ///
-    /// # Errors
-    ///
-    /// The call is over; [`finish`](Self::finish) tells how it ended.
-    pub fn send(&mut self, request: Q) -> Result<(), Status> {
-        block_on(self.sender.send((request, WriteFlags::default()))).map_err(status)
-    }
-
-    /// Says that this was the last request, and waits for the reply.
-    ///
-    /// # Errors
-    ///
-    /// The status with which the call ended.
-    pub fn finish(mut self) -> Result<R, Status> {
-        // If the server has ended the call early, its status says more than this would.
-        let _ = block_on(self.sender.close());
-        block_on(&mut self.receiver).map_err(status)
-    }
-}
-
-impl<Q, R> fmt::Debug for Upload<Q, R> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Upload").finish_non_exhaustive()
-    }
-}
-
-/// The requests of a call that streams both ways. Dropped, it says that there are no more.
-pub struct Requests<Q> {
-    sender: ClientDuplexSender<Q>,
-}
-
-impl<Q: Message> Requests<Q> {
-    /// Sends a request. Blocks while the server is slow to take it.
-    ///
-    /// # Errors
-    ///
-    /// The call is over; its [`Replies`] tell how it ended.
-    pub fn send(&mut self, request: Q) -> Result<(), Status> {
-        block_on(self.sender.send((request, WriteFlags::default()))).map_err(status)
-    }
-}
-
-impl<Q> Drop for Requests<Q> {
-    fn drop(&mut self) {
-        // Without this, the sender's own drop would cancel the call.
-        let _ = block_on(self.sender.close());
-    }
-}
-
-impl<Q> fmt::Debug for Requests<Q> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Requests").finish_non_exhaustive()
+/// The reply of a call that has one.
+async fn only_reply<R>(
+    replies: &mut (impl Stream<Item = grpcio::Result<R>> + Unpin),
+) -> Result<R, Status> {
+    let reply = replies.next().await.transpose().map_err(status)?;
+    let Some(reply) = reply else {
+        return Err(Status::internal("the server said OK and sent no reply"));
+    };
+    match replies.next().await.transpose().map_err(status)? {
+        None => Ok(reply),
+        Some(_) => Err(Status::internal("the server sent more than one reply")),
     }
 }
 

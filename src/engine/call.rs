@@ -18,13 +18,13 @@ use grpcio_sys::{
 use super::batch::{new_op, send_message_op, Metadata, Operation, Told};
 use super::bytes::{bytes, Buffer, Received, Slice};
 use super::core::Core;
+use super::peer_name::address_and_number;
 use super::shim::{touchdown_call_start_batch, Completion};
 use super::status_message::percent_encoded;
 use super::tag::{kind_of, tag, untagged};
 use crate::calls::transport::{self, Finish, Wire};
 use crate::calls::{Call, Message, Outgoing, Pair};
 use crate::logging;
-use crate::sockets::peer::address_and_number;
 
 // Aligned so that a tag of the call has four bits to spare; see `tag`.
 #[repr(align(16))]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::core::Core;
+use super::peer_name::numbered;
 use super::shim::{
     self, touchdown_connection_finish, touchdown_connection_look, touchdown_connection_reference,
     touchdown_connection_release, touchdown_server_add_connection, ConnectionEvents,
@@ -20,7 +21,6 @@ use super::shim::{
 use super::tls;
 use crate::calls::transport::{Finished, Link, Newcomer, View};
 use crate::calls::Guest;
-use crate::sockets::peer::numbered;
 
 /// A connection, which may be over.
 struct CoreLink {

@@ -17,6 +17,7 @@ mod channel;
 mod connection;
 mod core;
 mod library;
+mod peer_name;
 mod queue;
 mod room;
 mod server;

@@ -1,5 +1,6 @@
 //! Building a lifecycle: everything that can be wrong is found here.
 
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use signal_hook::low_level;
 
+use super::attachments::Attachments;
 use super::clock::Clock;
 use super::hooks::{Failure, Hook, HookError, Hooks};
 use super::in_flight::InFlight;
@@ -20,6 +22,7 @@ use super::shutdown::Token;
 use super::signals::Signals;
 use super::startup::{Started, Startup, StartupHook};
 use super::state::{Control, Exit, Observer, Shared};
+use super::succession::Succession;
 use super::turn::Turn;
 use super::walk::Walk;
 use super::Lifecycle;
@@ -37,9 +40,13 @@ pub struct Builder {
     observers: Vec<Observer>,
     exit: Exit,
     pid_file: Option<PidFile>,
-    #[cfg(feature = "server")]
-    upgrade: Option<crate::Upgrade>,
+    succession: Option<MakeSuccession>,
 }
+
+/// What a lifecycle is succeeded by, and the same by its type.
+type MadeSuccession = (Arc<dyn Succession>, Arc<dyn Any + Send + Sync>);
+
+type MakeSuccession = Box<dyn FnOnce() -> MadeSuccession + Send>;
 
 impl Builder {
     pub(super) fn new() -> Self {
@@ -53,8 +60,7 @@ impl Builder {
             // The one without `atexit` handlers, which may hang.
             exit: Box::new(|code| low_level::exit(code)),
             pid_file: None,
-            #[cfg(feature = "server")]
-            upgrade: None,
+            succession: None,
         }
     }
 
@@ -128,35 +134,37 @@ impl Builder {
     /// stop, if it is this process's still. If it cannot be written, the start has failed.
     ///
     /// A process that replaces another writes `PATH.ID` before it says that it is ready, so that a full disk fails
-    /// the upgrade and not the pid file, and renames it when it takes over. Should that fail, it is tried again every
+    /// the succession and not the pid file, and renames it when it takes over. Should that fail, it is tried again every
     /// second, and the log says so.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.pid_file = Some(PidFile::new(path.into()));
         self
     }
 
-    /// Lets another process take over, when SIGUSR2 arrives or [`Lifecycle::upgrade`] is called; and
-    /// lets this process take over from the one that has started it so. Default: neither, and
-    /// SIGUSR2 is left as it is.
+    /// Sets how another process takes the place of this one, when SIGUSR2 arrives, and this one the place of the one
+    /// that has started it so. Default: neither, and SIGUSR2 is left as it is.
     ///
-    /// One lifecycle of a process may have it, the one with the servers. Servers that start with it
-    /// accept no connection before [`Lifecycle::serving`] while they are to replace others.
-    #[cfg(feature = "server")]
-    pub fn upgrade(mut self, upgrade: crate::Upgrade) -> Self {
-        self.upgrade = Some(upgrade);
+    /// `make` is called by [`build`](Self::build) once everything else has been checked. What it returns is
+    /// [attached](Lifecycle::attached) to the lifecycle by its type. The last call counts.
+    pub fn succession<S: Succession>(
+        mut self,
+        make: impl FnOnce() -> Arc<S> + Send + 'static,
+    ) -> Self {
+        self.succession = Some(Box::new(move || {
+            let succession = make();
+            (Arc::clone(&succession) as _, succession as _)
+        }));
         self
     }
 
-    /// As [`upgrade`](Self::upgrade), unless that was called.
-    #[cfg(feature = "server")]
-    pub(crate) fn upgrade_or(mut self, default: crate::Upgrade) -> Self {
-        self.upgrade.get_or_insert(default);
-        self
+    /// Whether a [`succession`](Self::succession) was set.
+    pub fn has_succession(&self) -> bool {
+        self.succession.is_some()
     }
 
     /// Adds an observer; see [`Lifecycle::observe`].
     pub fn observe(mut self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
-        self.observers.push(Arc::new(observer));
+        self.observers.push(Observer::Callback(Arc::new(observer)));
         self
     }
 
@@ -168,14 +176,14 @@ impl Builder {
     }
 
     /// The first of the settings that are work of the program, if there is any.
-    #[cfg(feature = "server")]
-    pub(crate) fn first_of_program(&self) -> Option<&'static str> {
+    #[doc(hidden)]
+    pub fn first_of_program(&self) -> Option<&'static str> {
         let all = [
             ("hook", self.hooks.is_empty()),
             ("startup", self.startup.is_empty()),
             ("on_reload", self.reloads.is_empty()),
             ("pid_file", self.pid_file.is_none()),
-            ("upgrade", self.upgrade.is_none()),
+            ("succession", self.succession.is_none()),
         ];
         let set = all.into_iter().find(|(_, is_empty)| !is_empty);
         set.map(|(name, _)| name)
@@ -200,21 +208,16 @@ impl Builder {
             startup_is_over.cancel();
         }
         let (bell, sleeper) = bell().map_err(BuildError::Signals)?;
-        #[cfg(feature = "server")]
         let hears_process = self.signals.are_of_process();
-        #[cfg(feature = "server")]
-        let hears_upgrade = self.upgrade.is_some();
-        #[cfg(not(feature = "server"))]
-        let hears_upgrade = false;
         let listener = self
             .signals
-            .listen(&bell, hears_upgrade)
+            .listen(&bell, self.succession.is_some())
             .map_err(BuildError::Signals)?;
+        let succession = self.succession.map(|make| make());
+        let (succession, attached) = succession.unzip();
         let shared = Arc::new(Shared {
-            #[cfg(feature = "server")]
             hears_process,
-            #[cfg(feature = "server")]
-            upgrades: self.upgrade.map(crate::upgrade::Upgrades::new),
+            succession,
             in_charge: Token::new(),
             pid_file: self.pid_file,
             plan: self.plan,
@@ -253,8 +256,7 @@ impl Builder {
             walked: AtomicBool::new(false),
             running_hooks: Mutex::default(),
             asked: Mutex::default(),
-            #[cfg(feature = "systemd")]
-            attached: OnceLock::new(),
+            attachments: Attachments::new(attached),
             bell,
             // Without a standard error there are no last words.
             stderr: standard_error().ok(),

@@ -182,7 +182,6 @@ impl Hooks {
     }
 
     /// The longest time that all of them can take: that of those which wait for each other.
-    #[cfg(feature = "systemd")]
     pub(super) fn time_limit(&self) -> Duration {
         let mut ends: HashMap<&str, Duration> = HashMap::new();
         // Each round finds the end of at least one more, since there is no cycle.
@@ -280,7 +279,6 @@ fn find_cycle(order: &[Vec<usize>]) -> Option<Vec<usize>> {
 mod tests {
     use super::*;
 
-    #[cfg(feature = "systemd")]
     #[test]
     fn hooks_take_as_long_as_those_that_wait_for_each_other() {
         let hook = |name: &str, seconds| {

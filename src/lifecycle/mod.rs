@@ -111,15 +111,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod announcer;
+mod attachments;
 mod builder;
+mod check;
 mod clock;
 mod hooks;
 mod in_flight;
+mod names;
 mod participant;
 mod phase;
 mod pid_file;
 mod plan;
 mod reload;
+mod remote;
 mod report;
 mod restart;
 mod run;
@@ -128,49 +133,41 @@ mod shutdown;
 mod signals;
 mod startup;
 mod state;
+mod succession;
 mod turn;
-#[cfg(feature = "systemd")]
-mod view;
 mod walk;
 mod workers;
 
-use std::fmt::{self, Display, Write as _};
+use std::any::Any;
+use std::fmt::{self, Display};
+use std::io;
 use std::time::Duration;
 
+pub use self::announcer::{Announcement, Announcer, PATIENCE};
 pub use self::builder::{BuildError, Builder};
+pub use self::check::{Check, CheckError, Checking};
 pub use self::hooks::{Hook, HookError};
 pub use self::in_flight::{Closed, Guard, InFlight, OwnedGuard};
-pub use self::participant::{Calls, Check, Participant};
+pub use self::participant::{Calls, Participant};
 pub use self::phase::{Phase, Transition};
 pub use self::plan::{Plan, PlanError};
+pub use self::reload::ReloadEvent;
+pub use self::remote::{Progress, Remote};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
 pub use self::restart::Restart;
 pub use self::shutdown::{Never, Token};
-#[cfg(feature = "server")]
-pub(crate) use self::signals::is_hang_up_ignored;
 pub use self::signals::{SignalSender, Signals};
 pub use self::startup::StartupHook;
 pub use self::state::Stopping;
+pub use self::succession::{Standing, Succession};
 pub use self::workers::{SpawnError, Worker, WorkerGroup, WorkerResult};
 
-#[cfg(feature = "server")]
-use self::pid_file::PidFile;
+#[allow(unused_imports)]
 pub(crate) use self::report::one_line;
-#[cfg(feature = "server")]
+#[allow(unused_imports)]
 pub(crate) use self::run::message_of;
-use self::state::Shared;
-#[cfg(feature = "systemd")]
-pub(crate) use self::view::{Progress, View};
-#[cfg(feature = "server")]
-use crate::logging;
+use self::state::{caught, Shared};
 use crate::sync::{unbounded, Arc, Receiver};
-#[cfg(feature = "server")]
-use crate::upgrade::Readiness;
-
-/// How long after a pid file could not be written it is tried again: often enough for a script that looks for a minute,
-/// and seldom enough for a disk that is in trouble.
-#[cfg(feature = "server")]
-const PID_FILE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A handle on the life of the program. Clones are the same lifecycle.
 ///
@@ -184,19 +181,33 @@ pub struct Lifecycle {
 
 /// Shared by the handles alone, not by the threads, so that dropping the last is noticed.
 struct Handle {
-    shared: Arc<Shared>,
+    remote: Remote,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.begin_stop(Reason::Dropped);
+        self.remote.shared().begin_stop(Reason::Dropped);
+    }
+}
+
+impl AsRef<Remote> for Lifecycle {
+    fn as_ref(&self) -> &Remote {
+        &self.handle.remote
+    }
+}
+
+impl AsRef<Remote> for Remote {
+    fn as_ref(&self) -> &Remote {
+        self
     }
 }
 
 impl Lifecycle {
     fn new(shared: Arc<Shared>) -> Self {
         Self {
-            handle: Arc::new(Handle { shared }),
+            handle: Arc::new(Handle {
+                remote: Remote::new(shared),
+            }),
         }
     }
 
@@ -206,7 +217,7 @@ impl Lifecycle {
     }
 
     fn shared(&self) -> &Arc<Shared> {
-        &self.handle.shared
+        self.handle.remote.shared()
     }
 
     /// The phase at this moment. One atomic load.
@@ -217,26 +228,6 @@ impl Lifecycle {
     /// The plan that the lifecycle was built with.
     pub fn plan(&self) -> &Plan {
         &self.shared().plan
-    }
-
-    /// Whether the process's signals stop it.
-    #[cfg(feature = "server")]
-    pub(crate) fn hears_process(&self) -> bool {
-        self.shared().hears_process
-    }
-
-    /// Tells at any time whether the program is in Serving and no stop has begun. Does not count as a
-    /// handle.
-    #[cfg(feature = "server")]
-    pub(crate) fn is_ready(&self) -> impl Fn() -> bool + Send + Sync + 'static {
-        let shared = Arc::downgrade(&self.handle.shared);
-        move || {
-            shared.upgrade().is_some_and(|it| {
-                // Who takes over serves at the same address.
-                let goes_on = !it.stopping.is_cancelled() || it.is_replaced();
-                goes_on && it.phase.get() >= Phase::Serving
-            })
-        }
     }
 
     /// A channel on which every transition from now on arrives once, in order. It is disconnected
@@ -269,10 +260,56 @@ impl Lifecycle {
     /// the stop, up to the hard deadline. One that panics is logged, and called again next time.
     /// [`wait`](Self::wait) must not be called from an observer; it would wait for itself.
     pub fn observe(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
-        let mut control = self.shared().control.lock();
-        if self.phase() != Phase::Stopped {
-            control.observers.push(Arc::new(observer));
-        }
+        self.handle.remote.observe(observer);
+    }
+
+    /// Has `announcer` told of every transition from now on, once, in order, on a thread of its own. The walk waits for it
+    /// as long as its patience says; see [`Announcer`].
+    ///
+    /// # Errors
+    ///
+    /// If no thread can be started.
+    pub fn announce(&self, announcer: Announcer) -> io::Result<()> {
+        self.handle.remote.announce(announcer)
+    }
+
+    /// Calls `observer` when a reload begins and when it is over, on the thread that runs the callbacks. The end of a
+    /// reload that a stop has interrupted is not told. Any number of observers may be added. One that panics is logged.
+    ///
+    /// ```
+    /// use touchdown::lifecycle::{Lifecycle, ReloadEvent};
+    ///
+    /// let lifecycle = Lifecycle::builder().on_reload("config", || Ok(())).build()?;
+    /// lifecycle.observe_reloads(|event| {
+    ///     if let ReloadEvent::Ended { failures, .. } = event {
+    ///         println!("{} callbacks have failed", failures.len());
+    ///     }
+    /// });
+    /// # Ok::<(), touchdown::lifecycle::BuildError>(())
+    /// ```
+    pub fn observe_reloads(&self, observer: impl Fn(&ReloadEvent) + Send + Sync + 'static) {
+        self.handle.remote.observe_reloads(observer);
+    }
+
+    /// Asks whether the program still works, and waits for the answer: the guard thread has to give it, and until
+    /// [`Phase::Closing`] every participant, by [`Participant::check`]. Busy workers do not matter. A participant has to
+    /// answer from the thread whose end or hang must not go unnoticed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use touchdown::lifecycle::Lifecycle;
+    ///
+    /// let lifecycle = Lifecycle::builder().build()?;
+    /// lifecycle.check(Duration::from_secs(5))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CheckError`], with the names of those who have said no, or have said nothing within `limit`. Only time counts in
+    /// which the process runs.
+    pub fn check(&self, limit: Duration) -> Result<(), CheckError> {
+        self.handle.remote.check(limit)
     }
 
     /// Adds a part of the program with work in flight.
@@ -323,7 +360,7 @@ impl Lifecycle {
     /// A new group of workers: threads that are not calls. The name is for the log and the report;
     /// several groups may have the same.
     pub fn workers(&self, name: impl Into<String>) -> WorkerGroup {
-        WorkerGroup::new(name.into(), Arc::clone(&self.handle.shared))
+        WorkerGroup::new(name.into(), Arc::clone(self.shared()))
     }
 
     /// The gate of the whole program: closed when Draining begins (or, on a stop during start-up,
@@ -333,7 +370,7 @@ impl Lifecycle {
     }
 
     /// Cancelled when this process has no other before it: right before Serving begins or, if it
-    /// replaces another process (see `touchdown::Upgrade`), once that one has begun to stop, which is some
+    /// replaces another process (see [`Succession`]), once that one has begun to stop, which is some
     /// time after Serving has begun. For those who need what only one process can have. If the program
     /// stops before, it is never cancelled; so wait for [`stopping`](Self::stopping) as well.
     pub fn in_charge(&self) -> &Token {
@@ -393,14 +430,8 @@ impl Lifecycle {
     pub fn serving(&self) -> Result<(), Stopping> {
         self.start()?;
         let shared = self.shared();
-        #[cfg(feature = "server")]
-        let readiness = self.prove_ready();
-        #[cfg(feature = "server")]
-        let is_in_charge = matches!(readiness, Readiness::InCharge);
-        #[cfg(feature = "server")]
-        let may_serve = !matches!(readiness, Readiness::Nobody);
-        #[cfg(not(feature = "server"))]
-        let (is_in_charge, may_serve) = (true, true);
+        let standing = self.prove_ready();
+        let is_in_charge = matches!(standing, Standing::InCharge);
         if is_in_charge && shared.phase.get() == Phase::Starting {
             if let Err(why) = shared.take_charge() {
                 shared.begin_stop(Reason::StartFailed(why));
@@ -408,6 +439,7 @@ impl Lifecycle {
         }
         let mut control = shared.control.lock();
         control.refuse_if_stopping()?;
+        let may_serve = !matches!(standing, Standing::Nobody);
         if may_serve && shared.phase.get() == Phase::Starting {
             let reload_wanted = control.reload_wanted;
             shared.step(&mut control, Phase::Serving);
@@ -416,10 +448,10 @@ impl Lifecycle {
             if reload_wanted {
                 reload::ask(shared);
             }
-            #[cfg(feature = "server")]
-            if let (Readiness::Proven(it), Some(upgrades)) = (readiness, &shared.upgrades) {
+            if let Standing::Beside(serve) = standing {
                 // Only now: who connects finds the program ready.
-                let served = it.serve(upgrades);
+                let served = caught("succession", serve);
+                let served = served.unwrap_or_else(|| Err("the succession panicked".to_owned()));
                 served.unwrap_or_else(|why| shared.begin_stop(Reason::StartFailed(why)));
             }
         }
@@ -428,16 +460,15 @@ impl Lifecycle {
 
     /// The last thing before Serving: nothing stands before this process any more, or the one that it
     /// replaces lets it serve.
-    #[cfg(feature = "server")]
-    fn prove_ready(&self) -> Readiness {
-        let shared = self.shared();
-        let Some(upgrades) = &shared.upgrades else {
-            return Readiness::InCharge;
+    fn prove_ready(&self) -> Standing {
+        let Some(succession) = self.shared().succession.clone() else {
+            return Standing::InCharge;
         };
-        let readiness = upgrades.prove_ready(&self.remote());
-        readiness.unwrap_or_else(|why| {
-            shared.begin_stop(Reason::StartFailed(why));
-            Readiness::Nobody
+        let standing = caught("succession", || succession.prove_ready(&self.handle.remote));
+        let standing = standing.unwrap_or_else(|| Err("the succession panicked".to_owned()));
+        standing.unwrap_or_else(|why| {
+            self.shared().begin_stop(Reason::StartFailed(why));
+            Standing::Nobody
         })
     }
 
@@ -459,13 +490,45 @@ impl Lifecycle {
     /// # Ok::<(), touchdown::lifecycle::BuildError>(())
     /// ```
     pub fn describe(&self) -> String {
-        describe(self.shared())
+        self.handle.remote.describe()
     }
 
-    /// What holds on to the program without counting as a handle.
-    #[cfg(feature = "server")]
-    pub(crate) fn remote(&self) -> Remote {
-        Remote(Arc::clone(self.shared()))
+    /// What holds on to the program without counting as a handle: for companions, which watch it and may stop it.
+    pub fn remote(&self) -> Remote {
+        self.handle.remote.clone()
+    }
+
+    /// Keeps `it` with the lifecycle until that has stopped, for those who look for it by its type: a companion that is
+    /// asked for again finds itself. One of each type.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use touchdown::lifecycle::Lifecycle;
+    ///
+    /// struct Metrics;
+    ///
+    /// let lifecycle = Lifecycle::builder().build()?;
+    /// assert!(lifecycle.attach(Arc::new(Metrics)).is_ok());
+    /// assert!(lifecycle.attach(Arc::new(Metrics)).is_err());
+    /// assert!(lifecycle.attached::<Metrics>().is_some());
+    /// # Ok::<(), touchdown::lifecycle::BuildError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Gives it back if there is one of its type, or if the program has stopped.
+    pub fn attach<T: Any + Send + Sync>(&self, it: Arc<T>) -> Result<(), Arc<T>> {
+        self.handle.remote.attach(it)
+    }
+
+    /// What of this type is attached to the lifecycle, if anything is.
+    pub fn attached<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.handle.remote.attached()
+    }
+
+    /// Takes out what of this type was [attached](Self::attach), and returns it. The succession stays.
+    pub fn detach<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.handle.remote.detach()
     }
 
     /// Begins the stop and returns at once. `why` goes into the report. Does nothing if the stop
@@ -506,27 +569,6 @@ impl Lifecycle {
         self.report()
     }
 
-    /// Replaces the program by a new process, as SIGUSR2 does: see [`Upgrade`](crate::Upgrade). Returns
-    /// the new process's id once that is in charge and this one has begun to stop, with
-    /// [`Reason::Replaced`].
-    ///
-    /// Blocks until the new process was ready and has settled, which may take minutes. Must not be
-    /// called from an observer or a hook.
-    ///
-    /// # Errors
-    ///
-    /// [`UpgradeError`](crate::UpgradeError), and then the program goes on as before; or is stopping.
-    #[cfg(feature = "server")]
-    pub fn upgrade(&self) -> Result<u32, crate::UpgradeError> {
-        upgrade(self.shared())
-    }
-
-    /// What lets another process take over the program, if it was built with it.
-    #[cfg(feature = "server")]
-    pub(crate) fn upgrades(&self) -> Option<&crate::upgrade::Upgrades> {
-        self.shared().upgrades.as_ref()
-    }
-
     /// Why the stop began; `None` if it has not begun.
     pub fn reason(&self) -> Option<Reason> {
         self.shared().control.lock().reason.clone()
@@ -534,139 +576,6 @@ impl Lifecycle {
 
     fn report(&self) -> Option<Report> {
         self.shared().report.get().cloned()
-    }
-}
-
-fn describe(shared: &Shared) -> String {
-    let mut text = format!("{}\n", shared.phase.get());
-    sentry::describe(shared, |line| {
-        let _ = writeln!(text, "{}", one_line(line));
-    });
-    text
-}
-
-/// Replaces the program by another process.
-#[cfg(feature = "server")]
-fn upgrade(shared: &Arc<Shared>) -> Result<u32, crate::UpgradeError> {
-    let upgrades = shared.upgrades.as_ref();
-    let upgrades = upgrades.ok_or(crate::UpgradeError::NotConfigured)?;
-    let result = upgrades.replace(&Remote(Arc::clone(shared)));
-    match &result {
-        Ok(_) => {}
-        Err(crate::UpgradeError::Stopping) => logging::warn!("no upgrade: the program is stopping"),
-        Err(why) => {
-            let line = format!("upgrade: {why}; this process goes on");
-            logging::error!("{}", one_line(&line));
-        }
-    }
-    result
-}
-
-/// What an upgrade may do to a lifecycle. Does not count as a handle.
-#[cfg(feature = "server")]
-#[derive(Clone)]
-pub(crate) struct Remote(Arc<Shared>);
-
-#[cfg(feature = "server")]
-impl Remote {
-    pub(crate) fn refuse_unless_serving(&self) -> Result<(), crate::UpgradeError> {
-        let is_stopping = self.0.control.lock().reason.is_some();
-        match self.0.phase.get() {
-            _ if is_stopping => Err(crate::UpgradeError::Stopping),
-            // Whoever has read the pid file may be faster than the last step to Serving.
-            Phase::Starting if !self.0.in_charge.is_cancelled() => {
-                Err(crate::UpgradeError::Starting)
-            }
-            // The one that has started this process may come back yet.
-            _ if !self.0.in_charge.is_cancelled() => Err(crate::UpgradeError::UnderWay),
-            _ => Ok(()),
-        }
-    }
-
-    pub(crate) fn stopping(&self) -> &Token {
-        &self.0.stopping
-    }
-
-    pub(crate) fn draining(&self) -> &Token {
-        &self.0.draining
-    }
-
-    #[cfg(feature = "admin")]
-    pub(crate) fn phase(&self) -> Phase {
-        self.0.phase.get()
-    }
-
-    #[cfg(feature = "admin")]
-    pub(crate) fn reason(&self) -> Option<Reason> {
-        self.0.control.lock().reason.clone()
-    }
-
-    /// How many works are in flight.
-    #[cfg(feature = "admin")]
-    pub(crate) fn in_flight(&self) -> usize {
-        self.0.in_flight(&self.0.participants())
-    }
-
-    #[cfg(feature = "admin")]
-    pub(crate) fn describe(&self) -> String {
-        describe(&self.0)
-    }
-
-    pub(crate) fn shutdown(&self, why: String) {
-        self.0.begin_stop(Reason::Requested(why));
-    }
-
-    #[cfg(feature = "admin")]
-    pub(crate) fn upgrade(&self) -> Result<u32, crate::UpgradeError> {
-        upgrade(&self.0)
-    }
-
-    /// Begins to stop, in favour of this process. Says false if another stop has begun already.
-    pub(crate) fn begin_replaced(&self, id: u32) -> bool {
-        self.0.try_begin_stop(Reason::Replaced(id))
-    }
-
-    /// The process in favour of which this one stops has ended before it was in charge.
-    pub(crate) fn successor_is_gone(&self, id: u32) {
-        let why = format!("to be replaced by process {id}, which ended before it took over");
-        self.0.control.lock().reason = Some(Reason::Requested(why));
-    }
-
-    pub(crate) fn upgrades(&self) -> Option<&crate::upgrade::Upgrades> {
-        self.0.upgrades.as_ref()
-    }
-
-    /// Does beforehand what could go wrong when this process takes over.
-    pub(crate) fn prepare_charge(&self) -> Result<(), String> {
-        self.0.with_pid_file(PidFile::prepare)
-    }
-
-    /// The process that this one replaces is about to go. Says false if the pid file does not say so yet.
-    pub(crate) fn take_charge(&self) -> bool {
-        // First: whoever reads the file may ask for an upgrade.
-        self.0.in_charge.cancel();
-        let published = self.0.with_pid_file(PidFile::publish);
-        if let Err(why) = &published {
-            logging::error!("{why}; it names the process before this one, and is tried again");
-        }
-        published.is_ok()
-    }
-
-    /// Tries again to write the pid file, until it is written or the program stops.
-    pub(crate) fn insist_on_pid_file(&self) {
-        while !self.0.stopping.wait_timeout(PID_FILE_AGAIN) {
-            if self.0.with_pid_file(PidFile::publish).is_ok() {
-                logging::warn!("the pid file is written at last");
-                return;
-            }
-        }
-    }
-
-    /// A process that was to replace this one, and has ended, leaves nothing.
-    pub(crate) fn tidy_up_after(&self, process: u32) {
-        if let Some(file) = &self.0.pid_file {
-            file.remove_prepared_by(process);
-        }
     }
 }
 

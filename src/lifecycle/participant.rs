@@ -1,8 +1,8 @@
 //! Participants: the parts of a program that have work in flight.
 
-use std::fmt;
 use std::ops::{Add, AddAssign};
 
+use super::check::Check;
 use crate::sync::Instant;
 
 /// A part of the program with work in flight, such as a server.
@@ -69,50 +69,13 @@ pub trait Participant: Send + Sync + 'static {
         0
     }
 
-    /// Asked at intervals, if there is a watchdog: does it still work? It says so by
-    /// [`Check::passed`], here or later, from the thread whose end or hang must not go unnoticed. Must
+    /// Asked by [`Lifecycle::check`](super::Lifecycle::check), and at intervals by a watchdog: does it still work? It says so
+    /// by [`Check::passed`], here or later, from the thread whose end or hang must not go unnoticed. Must
     /// not block. Not asked from [`Phase::Closing`](super::Phase::Closing) on.
     ///
     /// The default passes at once, which says no more than that the process runs.
     fn check(&self, check: Check) {
         check.passed();
-    }
-}
-
-/// A question to a [`Participant`]: whether it still works.
-///
-/// One that is dropped without [`passed`](Self::passed) is asked again at the next interval.
-#[must_use = "a check that is dropped has not been passed"]
-pub struct Check(Option<Box<dyn FnOnce(bool) + Send>>);
-
-impl Check {
-    /// `answer` is called once, with whether the check was passed.
-    #[cfg_attr(not(feature = "systemd"), allow(dead_code))]
-    pub(super) fn new(answer: impl FnOnce(bool) + Send + 'static) -> Self {
-        Self(Some(Box::new(answer)))
-    }
-
-    /// It works.
-    pub fn passed(mut self) {
-        self.answer(true);
-    }
-
-    fn answer(&mut self, passed: bool) {
-        if let Some(answer) = self.0.take() {
-            answer(passed);
-        }
-    }
-}
-
-impl Drop for Check {
-    fn drop(&mut self) {
-        self.answer(false);
-    }
-}
-
-impl fmt::Debug for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Check")
     }
 }
 

@@ -36,7 +36,6 @@ impl PidFile {
     }
 
     /// Has the file say what was prepared. If this fails, it may be tried again.
-    #[cfg(feature = "server")]
     pub(super) fn publish(&self) -> io::Result<()> {
         match self.rename() {
             // Somebody has tidied up.

@@ -7,10 +7,10 @@ use super::hooks::Failure;
 use super::phase::Phase;
 use super::report::{one_line, Outcome};
 use super::run::run_caught;
-use super::state::Shared;
+use super::state::{caught, Shared};
 use super::turn::Turn;
 use crate::logging;
-use crate::sync::{thread, Arc, Instant, Mutex, OnceLock};
+use crate::sync::{thread, Arc, Instant, Mutex};
 
 pub(super) type Callback = Box<dyn FnMut() -> Result<(), Failure> + Send>;
 
@@ -27,12 +27,24 @@ pub(super) struct Reloads {
     turn: Turn,
     /// The callback that runs. Held for moments only.
     running: Mutex<Option<String>>,
-    pub(super) observer: OnceLock<ReloadObserver>,
+    /// Held for moments only.
+    observers: Mutex<Vec<ReloadObserver>>,
 }
 
-/// Told when a reload begins (`None`), and when it is over (what became of the callbacks that did not
-/// do their work). Not told of the end if the stop has begun.
-pub(super) type ReloadObserver = Box<dyn Fn(Option<Vec<String>>) + Send + Sync>;
+/// What [reload observers](super::Lifecycle::observe_reloads) are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReloadEvent {
+    /// The callbacks are about to run.
+    Began,
+    /// They have run.
+    Ended {
+        /// Of each callback that has not done its work, its name and what became of it.
+        failures: Vec<String>,
+    },
+}
+
+pub(super) type ReloadObserver = Arc<dyn Fn(&ReloadEvent) + Send + Sync>;
 
 impl Reloads {
     pub(super) fn new(callbacks: &[Reload]) -> Self {
@@ -40,13 +52,23 @@ impl Reloads {
             exist: !callbacks.is_empty(),
             turn: Turn::default(),
             running: Mutex::default(),
-            observer: OnceLock::new(),
+            observers: Mutex::default(),
         }
     }
 
-    fn tell(&self, failures: Option<Vec<String>>) {
-        if let Some(observer) = self.observer.get() {
-            observer(failures);
+    pub(super) fn observe(&self, observer: ReloadObserver) {
+        self.observers.lock().push(observer);
+    }
+
+    /// The caller drops them.
+    pub(super) fn forget_observers(&self) -> Vec<ReloadObserver> {
+        std::mem::take(&mut self.observers.lock())
+    }
+
+    fn tell(&self, event: &ReloadEvent) {
+        let observers = self.observers.lock().clone();
+        for observer in observers {
+            caught("reload observer", || observer(event));
         }
     }
 
@@ -88,7 +110,7 @@ pub(super) fn ask(shared: &Arc<Shared>) {
 fn reload(shared: &Shared) {
     // Out of the lock while they run. Only who has the turn takes them.
     let mut callbacks = std::mem::take(&mut shared.control.lock().reloads);
-    shared.reloads.tell(None);
+    shared.reloads.tell(&ReloadEvent::Began);
     let mut failures = Vec::new();
     for reload in &mut callbacks {
         if is_stopping(shared) {
@@ -100,7 +122,7 @@ fn reload(shared: &Shared) {
     if control.reason.is_none() {
         control.reloads = callbacks;
         drop(control);
-        shared.reloads.tell(Some(failures));
+        shared.reloads.tell(&ReloadEvent::Ended { failures });
         return;
     }
     drop(control);

@@ -62,7 +62,7 @@ pub enum Reason {
     StartFailed(String),
     /// This worker failed in this way, and the program is not to go on without it.
     WorkerFailed(String),
-    /// The process with this id has taken over; see `touchdown::Upgrade`.
+    /// The process with this id has taken over; see [`Succession`](super::Succession).
     Replaced(u32),
     /// The last handle on the lifecycle was dropped.
     Dropped,

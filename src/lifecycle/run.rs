@@ -8,6 +8,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use super::hooks::{Failure, Hook, Work};
+use super::names::thread_name;
 use super::report::{HookReport, Outcome};
 use crate::running_time::{RunningTime, SLICE};
 use crate::sync::{thread, unbounded, Arc, Instant, Mutex, Receiver, RecvTimeoutError, Sender};
@@ -133,7 +134,7 @@ impl<'a> Run<'a> {
             let work = Arc::new(Mutex::new(Some(work)));
             let handed_over = Arc::clone(&work);
             let spawned = thread::Builder::new()
-                .name(thread_name(&self.names[place]))
+                .name(thread_name(&format!("td-{}", self.names[place])))
                 .spawn(move || {
                     let outcome = run_once(&handed_over);
                     // Nobody listens any more if the hook overran.
@@ -264,11 +265,6 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a value that is not text").to_owned()
-}
-
-/// A thread's name cannot hold a NUL.
-fn thread_name(hook: &str) -> String {
-    format!("td-{}", hook.replace('\0', " "))
 }
 
 #[cfg(test)]

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
 
-use super::participant::Check;
+use super::check::Check;
 use super::reload;
+use super::remote::Remote;
 use super::report::{exit_code, one_line, Reason};
 use super::signals::{signal_name, Listener, Wishes};
-use super::state::Shared;
+use super::state::{caught, Shared};
 use crate::logging;
 use crate::running_time::SLICE;
 use crate::sync::atomic::Ordering;
@@ -55,7 +56,7 @@ impl Guard {
                 match signal {
                     SIGHUP => self.hang_up(),
                     SIGUSR1 => write_state(&self.shared),
-                    SIGUSR2 => upgrade(&self.shared),
+                    SIGUSR2 => replace(&self.shared),
                     _ => {
                         let now = self.shared.clock.read();
                         if let Some(nth) = wishes.count(now, self.listener.repeats()) {
@@ -135,18 +136,16 @@ impl Guard {
     }
 }
 
-/// Has another process take over, and does not wait for it.
-#[cfg(feature = "server")]
-fn upgrade(shared: &Arc<Shared>) {
-    let shared = Arc::clone(shared);
-    let thread = thread::Builder::new().name("td-upgrade".to_owned());
+/// Has another process take over, and does not wait for it. Does nothing if the program cannot be replaced.
+fn replace(shared: &Arc<Shared>) {
+    let Some(succession) = shared.succession.clone() else {
+        return;
+    };
+    let remote = Remote::new(Arc::clone(shared));
+    let thread = thread::Builder::new().name("td-replace".to_owned());
     // The log has what became of it. Without a thread whoever asks tries again.
-    let _ = thread.spawn(move || drop(super::upgrade(&shared)));
+    let _ = thread.spawn(move || caught("succession", || succession.replace(&remote)));
 }
-
-/// Sent to a test: without a server there is nothing to take over.
-#[cfg(not(feature = "server"))]
-fn upgrade(_: &Arc<Shared>) {}
 
 /// Writes what the program is at to standard error, on a thread of its own.
 fn write_state(shared: &Arc<Shared>) {

@@ -5,7 +5,7 @@
 //! | TERM, INT | the first begins the stop, the second skips to [`Phase::Cancelling`](super::Phase::Cancelling), the third exits at once with 128 + its number |
 //! | HUP | runs the [reload callbacks](super::Builder::on_reload); if there are none, begins the stop |
 //! | USR1 | writes to standard error [what the program is at](super::Lifecycle::describe) |
-//! | USR2 | has a new process take over, if the lifecycle was built with a `touchdown::Upgrade`; else it is left as it is |
+//! | USR2 | has a new process take over, if the lifecycle was built with a [`Succession`](super::Succession); else it is left as it is |
 //!
 //! Only TERM and INT are counted: after a stop that was begun by other means, HUP included, the
 //! first of them changes nothing.
@@ -47,7 +47,7 @@
 //! Once the last lifecycle that listens has stopped, TERM, INT and HUP have their default action
 //! again: they end the process. So a program that hangs in its own code after
 //! [`wait`](super::Lifecycle::wait) returned can be ended as usual. USR1 and USR2 do nothing from then
-//! on; who asks for the state, or for an upgrade, must not end the program. A program that handles one of these signals by
+//! on; who asks for the state, or for a successor, must not end the program. A program that handles one of these signals by
 //! other means beside a lifecycle should not let the lifecycle listen to the process; call
 //! [`shutdown`](super::Lifecycle::shutdown) and [`reload`](super::Lifecycle::reload) from its own
 //! handling instead.
@@ -114,7 +114,12 @@ impl Signals {
         )
     }
 
-    #[cfg(feature = "server")]
+    /// Whether HUP was ignored when the process was started, as `nohup` does it. A handler of this module hides that from
+    /// what the process starts. False as long as no lifecycle has listened to the process.
+    pub fn is_hang_up_ignored() -> bool {
+        LISTENERS.lock().hang_up_was_ignored == Some(true)
+    }
+
     pub(super) fn are_of_process(&self) -> bool {
         matches!(self.0, Source::Process)
     }
@@ -124,7 +129,7 @@ impl Signals {
     /// # Errors
     ///
     /// If the operating system refuses a signal handler or a file descriptor.
-    pub(super) fn listen(self, wake: &Bell, hears_upgrade: bool) -> io::Result<Listener> {
+    pub(super) fn listen(self, wake: &Bell, hears_replace: bool) -> io::Result<Listener> {
         let mut listener = Listener::default();
         match self.0 {
             Source::None => {}
@@ -132,7 +137,7 @@ impl Signals {
                 let held = hold_signals(&HEARD)?;
                 listener.hang_up_is_ignored = install_default_actions()?;
                 let heard = HEARD.into_iter();
-                for signal in heard.filter(|it| *it != SIGUSR2 || hears_upgrade) {
+                for signal in heard.filter(|it| *it != SIGUSR2 || hears_replace) {
                     // The flag first: actions run in the order of their registration, and who is
                     // woken must find the flag.
                     let arrived = Arc::new(AtomicBool::new(false));
@@ -313,12 +318,6 @@ fn install_default_actions() -> io::Result<bool> {
     }
     listeners.hang_up_was_ignored = Some(is_ignored);
     Ok(is_ignored)
-}
-
-/// Whether HUP was ignored when the process was started, which a handler of ours hides from what it starts.
-#[cfg(feature = "server")]
-pub(crate) fn is_hang_up_ignored() -> bool {
-    LISTENERS.lock().hang_up_was_ignored == Some(true)
 }
 
 /// Whether the process ignores the signal, as far as /proc can be read (proc(5), `SigIgn`).

@@ -3,8 +3,6 @@
 //! `control` is the one lock of it. It is held for moments only and never while code of the
 //! program runs (observers, participants, hooks), so the guard thread may take it too.
 
-#[cfg(feature = "systemd")]
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::fs::File;
@@ -12,10 +10,13 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
+use super::announcer::Outlet;
+use super::attachments::Attachments;
+use super::check::Check;
 use super::clock::Clock;
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
-use super::participant::{Calls, Check, Participant};
+use super::participant::{Calls, Participant};
 use super::phase::{Phase, PhaseCell, Transition};
 use super::pid_file::PidFile;
 use super::plan::Plan;
@@ -24,13 +25,20 @@ use super::report::{Reason, Report};
 use super::run::{message_of, News};
 use super::shutdown::Token;
 use super::startup::{Started, Startup};
+use super::succession::Succession;
 use super::turn::Turn;
 use super::workers::Seat;
 use crate::logging;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Bell, Condvar, Instant, Mutex, OnceLock, Sender};
 
-pub(super) type Observer = Arc<dyn Fn(&Transition) + Send + Sync>;
+/// What is told of each transition.
+#[derive(Clone)]
+pub(super) enum Observer {
+    /// On the thread that walks.
+    Callback(Arc<dyn Fn(&Transition) + Send + Sync>),
+    Outlet(Arc<Outlet>),
+}
 
 /// Ends the process with this code. Returns only in tests.
 pub(super) type Exit = Box<dyn Fn(i32) + Send + Sync>;
@@ -38,10 +46,9 @@ pub(super) type Exit = Box<dyn Fn(i32) + Send + Sync>;
 pub(super) struct Shared {
     pub(super) plan: Plan,
     /// Whether it is the process's signals that stop it, so that its end is the process's.
-    #[cfg(feature = "server")]
     pub(super) hears_process: bool,
-    #[cfg(feature = "server")]
-    pub(super) upgrades: Option<crate::upgrade::Upgrades>,
+    /// How another process takes the place of this one.
+    pub(super) succession: Option<Arc<dyn Succession>>,
     /// Cancelled when this process has no other before it: as Serving begins, or once the one that it
     /// replaces stops.
     pub(super) in_charge: Token,
@@ -76,9 +83,7 @@ pub(super) struct Shared {
     pub(super) running_hooks: Mutex<Vec<String>>,
     /// Whoever wants to see that the guard thread runs; it is to be woken. Held for moments only.
     pub(super) asked: Mutex<Vec<Check>>,
-    /// What is attached to the lifecycle to tell a supervisor of it.
-    #[cfg(feature = "systemd")]
-    pub(super) attached: OnceLock<Arc<dyn Any + Send + Sync>>,
+    pub(super) attachments: Attachments,
     /// Wakes the guard thread.
     pub(super) bell: Bell,
     /// Where the last words go.
@@ -227,7 +232,7 @@ impl Shared {
 
     /// This process has no other before it.
     pub(super) fn take_charge(&self) -> Result<(), String> {
-        // First: whoever reads the file may ask for an upgrade.
+        // First: whoever reads the file may ask for a successor.
         self.in_charge.cancel();
         self.with_pid_file(PidFile::write)
     }

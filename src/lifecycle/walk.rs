@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use super::announcer::Made;
 use super::hooks::{Hook, Hooks};
 use super::participant::Calls;
 use super::phase::{Phase, Transition};
 use super::plan;
 use super::report::{one_line, some_of, HookReport, Outcome, PhaseReport, Reason, Report};
-use super::state::{caught, Shared};
+use super::state::{caught, Observer, Shared};
 use crate::logging;
 use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant};
 
@@ -50,9 +51,10 @@ impl Walk {
         self.shared.stopping.cancel();
         logging::info!("stopping: {}", one_line(&reason.to_string()));
         let drained = if self.shared.phase.get() == Phase::Starting {
-            #[cfg(feature = "server")]
-            if let Some(upgrades) = &self.shared.upgrades {
-                upgrades.tell_failure(&reason.to_string());
+            if let Some(succession) = &self.shared.succession {
+                caught("succession", || {
+                    succession.start_failed(&reason.to_string())
+                });
             }
             self.skip_drain()
         } else {
@@ -303,9 +305,8 @@ impl Walk {
     /// Enters the last phase, tells of it, and then lets everything go.
     fn finish(self, reason: Reason, drained: Drained, hooks: Vec<HookReport>) {
         let shared = &self.shared;
-        #[cfg(feature = "server")]
-        if let Some(upgrades) = &shared.upgrades {
-            upgrades.settle_all();
+        if let Some(succession) = &shared.succession {
+            caught("succession", || succession.settle());
         }
         // Of a process that was to be replaced, it may be another by now.
         let reason = shared.control.lock().reason.clone().unwrap_or(reason);
@@ -349,6 +350,8 @@ impl Walk {
                 std::mem::take(&mut control.subscribers),
                 std::mem::take(&mut control.participants),
                 std::mem::take(&mut control.reloads),
+                shared.reloads.forget_observers(),
+                shared.attachments.close(),
             )
         };
         caught("dropping observers and participants", || drop(released));
@@ -393,9 +396,17 @@ impl Walk {
                 (transition, control.observers[..count].to_vec())
             };
             logging::info!("{transition}");
-            for observer in observers {
-                caught("observer", || observer(&transition));
+            let outlets = observers.iter().filter_map(|it| match it {
+                Observer::Callback(_) => None,
+                Observer::Outlet(outlet) => outlet.announce(transition),
+            });
+            let made: Vec<Made> = outlets.collect();
+            for observer in &observers {
+                if let Observer::Callback(call) = observer {
+                    caught("observer", || call(&transition));
+                }
             }
+            Made::wait_for_all(&made, &transition);
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The operating system, made safe: the stacks of threads and their names, processes that are started with descriptors
-//! of their own, and a descriptor that wakes a thread.
+//! of their own, descriptors that are waited for, and one that wakes a thread.
 
 #[cfg(feature = "server")]
 pub(crate) mod memory;
-#[cfg(feature = "server")]
 pub(crate) mod readable;
 pub(crate) mod spawn;
 #[cfg(feature = "server")]
@@ -12,5 +11,4 @@ pub(crate) mod stack;
 pub(crate) mod symbols;
 #[cfg(feature = "server")]
 pub(crate) mod thread;
-#[cfg(feature = "server")]
 pub(crate) mod wake;

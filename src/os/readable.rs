@@ -1,29 +1,41 @@
 //! Waiting until one of several descriptors has something to read.
 
+use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
 /// Waits until one of these descriptors has something to read, or has failed, or the time is over (`None`: without end).
-/// Says which of them; nothing at all if the wait was interrupted or its time is over.
-pub(crate) fn wait_readable(descriptors: &[RawFd], limit: Option<Duration>) -> Vec<bool> {
+/// Says of each whether it has.
+///
+/// # Errors
+///
+/// Those of poll(2). A signal that comes in between is none: then nothing can be read.
+pub(crate) fn wait_readable(
+    descriptors: impl IntoIterator<Item = RawFd>,
+    limit: Option<Duration>,
+) -> io::Result<Vec<bool>> {
+    let descriptors = descriptors.into_iter();
     let mut waited: Vec<libc::pollfd> = descriptors
-        .iter()
-        .map(|&fd| libc::pollfd {
+        .map(|fd| libc::pollfd {
             fd,
             events: libc::POLLIN,
             revents: 0,
         })
         .collect();
-    let timeout = limit.map_or(-1, |limit| {
-        // Rounded up: a poll that returns too early would spin.
-        i32::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+    // Rounded up: a poll that returns too early would spin.
+    let limit = limit.map_or(-1, |it| {
+        i32::try_from(it.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
     });
-    // SAFETY: the array is ours, and so long.
-    let ready = unsafe { libc::poll(waited.as_mut_ptr(), waited.len() as _, timeout) };
-    match ready > 0 {
-        true => waited.iter().map(|it| it.revents != 0).collect(),
-        false => Vec::new(),
+    // SAFETY: the array is this function's, and so long.
+    let ready = unsafe { libc::poll(waited.as_mut_ptr(), waited.len() as _, limit) };
+    if ready == -1 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
     }
+    let is_ready = |it: &libc::pollfd| ready > 0 && it.revents != 0;
+    Ok(waited.iter().map(is_ready).collect())
 }
 
 #[cfg(test)]
@@ -32,12 +44,12 @@ mod tests {
     use crate::os::wake::Wake;
 
     #[test]
-    fn it_says_which_descriptor_has_something_and_nothing_once_the_time_is_over() {
+    fn it_says_which_descriptor_has_something_and_none_once_the_time_is_over() {
         let wakes = [Wake::new().unwrap(), Wake::new().unwrap()];
         let descriptors = wakes.each_ref().map(Wake::as_raw_fd);
-        let none = wait_readable(&descriptors, Some(Duration::ZERO));
-        assert_eq!(none, [false; 0]);
+        let ready = wait_readable(descriptors, Some(Duration::ZERO)).unwrap();
+        assert_eq!(ready, [false, false]);
         wakes[1].wake();
-        assert_eq!(wait_readable(&descriptors, None), [false, true]);
+        assert_eq!(wait_readable(descriptors, None).unwrap(), [false, true]);
     }
 }

@@ -331,7 +331,7 @@ mod tests {
         let in_time = Instant::now() + std::time::Duration::from_secs(60);
         let lines = describe(&[ours + 1, 1, theirs + 1], in_time);
         assert!(
-            lines[0].starts_with("touchdown::engine::symbols::describe (touchdown-"),
+            lines[0].starts_with("touchdown::os::symbols::describe (touchdown-"),
             "{lines:?}"
         );
         assert_eq!(lines[1], "0x1");

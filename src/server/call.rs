@@ -9,7 +9,10 @@ use crate::calls;
 use crate::lifecycle::Token;
 use crate::sockets::peer::PeerCredentials;
 
+use super::context;
+use super::extensions::Extensions;
 use super::metadata::{checked, Metadata, MetadataError, Value};
+use super::observer::CallKind;
 #[cfg(feature = "tls")]
 use super::peer_certificate::PeerCertificate;
 
@@ -150,12 +153,25 @@ impl Call {
     }
 
     /// A token that is cancelled when [`is_cancelled`](Self::is_cancelled) becomes true: to wait
-    /// on, to use in `select!`, or to make children of.
+    /// on, to use in `select!`, or to make children of. It is the same each time.
     pub fn token(&self) -> Token {
-        let token = Token::new();
-        let cancelled = token.clone();
-        self.core.on_cancel(move || cancelled.cancel());
-        token
+        let token = context::of(&self.core).token.get_or_init(|| {
+            let token = Token::new();
+            let cancelled = token.clone();
+            self.core.on_cancel(move || cancelled.cancel());
+            token
+        });
+        token.clone()
+    }
+
+    /// What interceptors, observers and the handler hand each other with this call.
+    pub fn extensions(&self) -> &Extensions {
+        &context::of(&self.core).extensions
+    }
+
+    /// What sort of call it is.
+    pub fn kind(&self) -> CallKind {
+        CallKind::of(&self.core)
     }
 }
 
@@ -166,12 +182,15 @@ impl Call {
         self.core.is_draining()
     }
 
-    /// A token that is cancelled when [`is_draining`](Self::is_draining) becomes true.
+    /// A token that is cancelled when [`is_draining`](Self::is_draining) becomes true. It is the same each time.
     pub fn draining(&self) -> Token {
-        let token = Token::new();
-        let draining = token.clone();
-        self.core.on_drain(move || draining.cancel());
-        token
+        let token = context::of(&self.core).draining.get_or_init(|| {
+            let token = Token::new();
+            let draining = token.clone();
+            self.core.on_drain(move || draining.cancel());
+            token
+        });
+        token.clone()
     }
 }
 
@@ -200,7 +219,7 @@ pub enum Peer {
 impl Peer {
     /// Reads the forms of
     /// [gRPC's naming document](https://github.com/grpc/grpc/blob/master/doc/naming.md).
-    fn parse(uri: &str) -> Peer {
+    pub(super) fn parse(uri: &str) -> Peer {
         let address = match uri.split_once(':') {
             Some(("unix", _)) => return Peer::Unix,
             Some(("ipv4", address)) => address.parse(),

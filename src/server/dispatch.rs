@@ -11,8 +11,10 @@ use crate::lifecycle::{message_of, Calls, OwnedGuard};
 use crate::logging;
 
 use super::call::Call;
+use super::context;
 use super::health;
-use super::interceptor::Interceptor;
+use super::interceptor::{run_handler, run_interceptor, Answer, Interceptor, Next};
+use super::observer::Observers;
 use super::service::{Method, Outcome};
 use super::status::{Code, Status};
 use super::stream::{end_of, ending};
@@ -21,7 +23,7 @@ use super::stream::{end_of, ending};
 pub(super) struct Dispatch {
     /// In the order of the engine's list.
     methods: Vec<Method>,
-    interceptors: Arc<[Box<dyn Interceptor>]>,
+    observers: Option<Arc<Observers>>,
     message_limit: usize,
     pub(super) health: Arc<health::Board>,
     counts: Counts,
@@ -48,14 +50,14 @@ struct Counts {
 impl Dispatch {
     pub(super) fn new(
         methods: Vec<Method>,
-        interceptors: Vec<Box<dyn Interceptor>>,
+        observers: Option<Arc<Observers>>,
         message_limit: usize,
         health: Arc<health::Board>,
         in_flight: OwnedGuard,
     ) -> Dispatch {
         Dispatch {
             methods,
-            interceptors: interceptors.into(),
+            observers,
             message_limit,
             health,
             counts: Counts::default(),
@@ -110,37 +112,18 @@ impl Dispatch {
         self.draining.lock().is_none()
     }
 
-    fn outcome(&self, method: &Method, call: &Call, message: Option<Message>) -> Outcome {
-        let run = AssertUnwindSafe(|| (method.run)(call, message, self.message_limit));
-        catch_unwind(run).unwrap_or_else(|panic| {
-            let text = message_of(panic);
-            logging::error!("{}: the handler panicked: {text}", call.method());
-            Outcome::Failed(Status::internal("the handler panicked"))
-        })
-    }
-
     fn run_intercepted(&self, method: &Method, call: &Call, message: Option<Message>) -> Outcome {
+        let interceptors = &method.interceptors;
         let mut passed = 0;
-        let before = AssertUnwindSafe(|| {
-            self.interceptors.iter().try_for_each(|it| {
-                it.before(call)?;
-                passed += 1;
-                Ok(())
-            })
+        let refusal = interceptors.iter().try_for_each(|it| {
+            run_interceptor(call, || it.before(call))?;
+            passed += 1;
+            Ok(())
         });
-        let refusal = match catch_unwind(before) {
-            Ok(Ok(())) => None,
-            Ok(Err(status)) => Some(status),
-            Err(panic) => {
-                let text = message_of(panic);
-                logging::error!("{}: an interceptor panicked: {text}", call.method());
-                Some(Status::internal("an interceptor panicked"))
-            }
-        };
-        let may_detach = method.streaming_response && refusal.is_none();
+        let may_detach = method.streaming_response && refusal.is_ok();
         if may_detach {
             // The handler may detach the call, and somebody else end it.
-            let (interceptors, call) = (Arc::clone(&self.interceptors), call.clone());
+            let (interceptors, call) = (Arc::clone(interceptors), call.clone());
             // Does not keep the call from being dropped: whoever ends it takes this out.
             call.core.clone().set_epilogue(Box::new(move |ending| {
                 let status = Status::new(Code::from_number(ending.code), ending.message.to_owned())
@@ -148,9 +131,17 @@ impl Dispatch {
                 run_after(&interceptors, &call, &status);
             }));
         }
-        let outcome = match refusal {
-            Some(status) => Outcome::Failed(status),
-            None => self.outcome(method, call, message),
+        let next = Next {
+            call,
+            method,
+            message,
+            message_limit: self.message_limit,
+            rest: interceptors,
+        };
+        let result = refusal.and_then(|()| run_interceptor(call, || next.run()));
+        let outcome = match result {
+            Ok(Answer(outcome)) => outcome,
+            Err(status) => Outcome::Failed(status),
         };
         if matches!(outcome, Outcome::Done) && call.core.is_detached() {
             return outcome;
@@ -166,13 +157,13 @@ impl Dispatch {
             Some(epilogue) => epilogue(ending(status)),
             // It was run as what was detached ended.
             None if may_detach => {}
-            None => run_after(&self.interceptors[..passed], call, status),
+            None => run_after(&interceptors[..passed], call, status),
         }
         outcome
     }
 }
 
-fn run_after(interceptors: &[Box<dyn Interceptor>], call: &Call, status: &Status) {
+fn run_after(interceptors: &[Arc<dyn Interceptor>], call: &Call, status: &Status) {
     for interceptor in interceptors.iter().rev() {
         let after = AssertUnwindSafe(|| interceptor.after(call, status));
         if let Err(panic) = catch_unwind(after) {
@@ -194,8 +185,8 @@ impl Host for Dispatch {
             .method()
             .expect("the engine refuses unknown methods itself");
         let method = &self.methods[index as usize];
-        let outcome = if self.interceptors.is_empty() || method.prompt {
-            self.outcome(method, &call, message)
+        let outcome = if method.interceptors.is_empty() {
+            run_handler(method, &call, message, self.message_limit)
         } else {
             self.run_intercepted(method, &call, message)
         };
@@ -217,7 +208,13 @@ impl Host for Dispatch {
         self.counts.refused.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn landed(&self, _call: &Arc<calls::Call>, landed: Landed) {
+    fn observer(&self) -> Option<Arc<dyn calls::Observer>> {
+        let observers = self.observers.clone()?;
+        Some(observers)
+    }
+
+    fn landed(&self, call: &Arc<calls::Call>, landed: Landed) {
+        context::clear(call);
         let counts = &self.counts;
         let count = match landed {
             // Most calls are counted once.

@@ -1,15 +1,29 @@
 //! What is done around every call.
 
+use std::fmt;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+
+use crate::calls::Message;
+use crate::lifecycle::message_of;
+use crate::logging;
+
 use super::call::Call;
+use super::service::{Method, Outcome};
 use super::status::Status;
 
-/// Something that is done around every call: authentication, counting, logging.
+/// Something that is done around every call of a [server](crate::ServerBuilder::interceptor) or of one
+/// [service](crate::Service::interceptor): authentication, counting, logging.
 ///
 /// Not around those of the [health](crate::Health) checks that are built in.
 ///
-/// Interceptors run on the worker that runs the handler, `before` in the order in which they were
-/// added, `after` in reverse. One that refuses a call is the last to see it, and only those whose
-/// `before` let it pass get to see its end.
+/// Interceptors run on the worker that runs the handler, those of the server before those of the service, each in
+/// the order in which they were added: first every [`before`](Self::before); then every [`around`](Self::around),
+/// the first outermost, with the handler inside; then every [`after`](Self::after), in reverse. One whose `before`
+/// refuses a call is the last to see it, and only those whose `before` let it pass get to see its end.
+///
+/// A panic is caught. In `before` or `around` it ends the call with `INTERNAL`, as does an error whose code is
+/// [`Ok`](super::Code::Ok); in `after` it changes nothing.
 ///
 /// ```
 /// use touchdown::{Call, Interceptor, Status};
@@ -38,6 +52,36 @@ pub trait Interceptor: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Called in the place of what it wraps, which is run by [`Next::run`]: for what has to be held while the handler
+    /// runs (a span, a permit, a lock), and for what changes how the call ends. If it does not run the rest, no
+    /// handler sees the call.
+    ///
+    /// For a detached stream this ends when the handler has returned; the call goes on.
+    ///
+    /// ```
+    /// use touchdown::{Answer, Call, Interceptor, Next, Status};
+    ///
+    /// /// One call at a time has the printer.
+    /// struct Printer(std::sync::Mutex<()>);
+    ///
+    /// impl Interceptor for Printer {
+    ///     fn around(&self, _: &Call, next: Next<'_>) -> Result<Answer, Status> {
+    ///         let Ok(_printer) = self.0.try_lock() else {
+    ///             return Err(Status::unavailable("somebody prints"));
+    ///         };
+    ///         next.run()
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A [`Status`] is how the call ends, whatever the handler has said.
+    fn around(&self, call: &Call, next: Next<'_>) -> Result<Answer, Status> {
+        let _ = call;
+        next.run()
+    }
+
     /// Called when it is known how the call ends, and before the caller is told. Trailers can still
     /// be set. For a detached stream this is when it is finished, on the thread that does so. For a
     /// call that the server has ended before its handler did, such as one that was cut, this is
@@ -45,4 +89,91 @@ pub trait Interceptor: Send + Sync + 'static {
     fn after(&self, call: &Call, status: &Status) {
         let _ = (call, status);
     }
+}
+
+/// The interceptors of a method, and what is inside them: see [`Interceptor::around`].
+#[must_use = "the handler does not run until `run`"]
+pub struct Next<'a> {
+    pub(super) call: &'a Call,
+    pub(super) method: &'a Method,
+    pub(super) message: Option<Message>,
+    pub(super) message_limit: usize,
+    pub(super) rest: &'a [Arc<dyn Interceptor>],
+}
+
+impl Next<'_> {
+    /// Runs the next interceptor, or the handler.
+    ///
+    /// # Errors
+    ///
+    /// With what the handler, or an interceptor, has failed.
+    pub fn run(self) -> Result<Answer, Status> {
+        let Some((first, rest)) = self.rest.split_first() else {
+            let outcome = run_handler(self.method, self.call, self.message, self.message_limit);
+            return match outcome {
+                Outcome::Failed(status) => Err(status),
+                outcome => Ok(Answer(outcome)),
+            };
+        };
+        first.around(self.call, Next { rest, ..self })
+    }
+}
+
+impl fmt::Debug for Next<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Next")
+            .field("call", self.call)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a handler has returned that has not failed. It is for [`Interceptor::around`] to return.
+pub struct Answer(pub(super) Outcome);
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Answer").finish_non_exhaustive()
+    }
+}
+
+/// Runs a handler. A panic is how it fails.
+pub(super) fn run_handler(
+    method: &Method,
+    call: &Call,
+    message: Option<Message>,
+    message_limit: usize,
+) -> Outcome {
+    let run = AssertUnwindSafe(|| (method.run)(call, message, message_limit));
+    match catch_unwind(run) {
+        Ok(Outcome::Failed(status)) => Outcome::Failed(failure(call, "the handler", status)),
+        Ok(outcome) => outcome,
+        Err(panic) => Outcome::Failed(panicked(call, "the handler", message_of(panic))),
+    }
+}
+
+/// Runs an interceptor. A panic is how it fails.
+pub(super) fn run_interceptor<T>(
+    call: &Call,
+    run: impl FnOnce() -> Result<T, Status>,
+) -> Result<T, Status> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|status| failure(call, "an interceptor", status)),
+        Err(panic) => Err(panicked(call, "an interceptor", message_of(panic))),
+    }
+}
+
+fn panicked(call: &Call, who: &str, text: impl fmt::Display) -> Status {
+    logging::error!("{}: {who} panicked: {text}", call.method());
+    Status::internal(format!("{who} panicked"))
+}
+
+/// A status that somebody has failed with. `Err(Status::ok())` says two things at once: a caller would take what
+/// failed for complete, or get an OK without a message, which some clients do not survive.
+pub(super) fn failure(call: &Call, who: &str, status: Status) -> Status {
+    if !status.is_ok() {
+        return status;
+    }
+    logging::error!("{}: {who} failed with the status OK", call.method());
+    Status::internal(format!("{who} failed with the status OK"))
 }

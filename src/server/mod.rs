@@ -3,11 +3,16 @@
 mod builder;
 mod call;
 mod codec;
+mod companion;
+mod context;
 mod dispatch;
+mod error;
+mod extensions;
 mod health;
 mod interceptor;
 mod listen;
 mod metadata;
+mod observer;
 #[cfg(feature = "tls")]
 mod peer_certificate;
 mod running;
@@ -18,12 +23,18 @@ mod stream;
 #[cfg(feature = "tls")]
 mod tls;
 
-pub use self::builder::{ServerBuilder, StartError};
+pub use self::builder::ServerBuilder;
 pub use self::call::{Call, Peer};
+pub use self::companion::Companion;
+pub use self::error::StartError;
+pub use self::extensions::Extensions;
 pub use self::health::{Health, ServingStatus};
-pub use self::interceptor::Interceptor;
-pub use self::listen::Listen;
+pub use self::interceptor::{Answer, Interceptor, Next};
 pub use self::metadata::{Metadata, MetadataError, Value};
+pub use self::observer::{
+    CallEnd, CallKind, CallObserver, CallOutcome, CallRefusal, ConnectionEvent, ConnectionRefusal,
+    RefusalReason, Traffic,
+};
 #[cfg(feature = "tls")]
 pub use self::peer_certificate::PeerCertificate;
 pub use self::running::Server;

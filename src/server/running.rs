@@ -16,12 +16,15 @@ use super::service::DrainPolicy;
 use super::smoke_test::{self, SmokeTest};
 use crate::logging;
 use crate::sockets::inherited::Inherited;
-use crate::sockets::listener::Address;
+use crate::sockets::{Address, Bound, BoundSocket};
 use crate::upgrade::Part;
 
 /// How long the stacks of handlers that do not return are looked for: some milliseconds do,
 /// unless their threads do not answer.
 const STACKS_TIME: Duration = Duration::from_millis(500);
+
+/// How long a server that has accepted nothing may take to go. It does so within some milliseconds.
+const GIVING_UP: Duration = Duration::from_secs(5);
 
 /// A server that runs. Dropping it stops it, calls in flight included, by its plan.
 pub struct Server {
@@ -122,12 +125,6 @@ impl Server {
         self.running.dispatch.calls()
     }
 
-    /// See [`Notify::store_listeners`](crate::systemd::Notify::store_listeners).
-    #[cfg(feature = "systemd")]
-    pub(crate) fn sockets_to_store(&self) -> io::Result<Vec<Inherited>> {
-        self.running.engine.sockets_to_store()
-    }
-
     /// Begins to stop, and waits until the server has stopped. With a shared lifecycle this stops
     /// everything that is part of it.
     pub fn shutdown(self) -> Report {
@@ -139,6 +136,12 @@ impl Server {
     /// somebody called [`Lifecycle::shutdown`].
     pub fn wait(self) -> Report {
         self.lifecycle.wait()
+    }
+}
+
+impl Bound for Server {
+    fn bound_sockets(&self) -> io::Result<Vec<BoundSocket>> {
+        self.running.engine.sockets_to_store()
     }
 }
 
@@ -162,6 +165,14 @@ impl fmt::Debug for Server {
 }
 
 impl Running {
+    /// Takes down a server that has accepted nothing.
+    pub(super) fn give_up(&self) {
+        self.dispatch.release();
+        if !self.engine.stop(Instant::now() + GIVING_UP) {
+            logging::error!("{}: the engine did not stop in time", self.name);
+        }
+    }
+
     /// Runs this once a thread that polls has come to a check of the server's health.
     fn check_engine(&self, passed: impl FnOnce() + Send + 'static) {
         let dispatch = Arc::clone(&self.dispatch);

@@ -1,6 +1,7 @@
 //! Services: named methods and the functions behind them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protobuf::Message as Protobuf;
@@ -9,6 +10,7 @@ use crate::calls::{Message, Outgoing};
 
 use super::call::Call;
 use super::codec::{decode, encode};
+use super::interceptor::Interceptor;
 use super::status::Status;
 use super::stream::{Replies, Requests};
 
@@ -42,6 +44,8 @@ pub(super) struct Method {
     pub(super) prompt: bool,
     pub(super) policy: DrainPolicy,
     pub(super) minimum: Duration,
+    /// Those of the server first, once it has started.
+    pub(super) interceptors: Arc<[Arc<dyn Interceptor>]>,
     pub(super) run: Run,
 }
 
@@ -87,6 +91,7 @@ pub enum DrainPolicy {
 pub struct Service {
     pub(super) name: &'static str,
     pub(super) methods: Vec<Method>,
+    pub(super) interceptors: Vec<Arc<dyn Interceptor>>,
     /// A method that something was set for, and that is not there.
     pub(super) unknown: Option<String>,
 }
@@ -98,6 +103,7 @@ impl Service {
             service: Service {
                 name,
                 methods: Vec::new(),
+                interceptors: Vec::new(),
                 unknown: None,
             },
         }
@@ -133,6 +139,13 @@ impl Service {
     /// A method that the service does not have is an error when the server starts.
     pub fn minimum_time(self, method: &str, time: Duration) -> Service {
         self.set(method, |it| it.minimum = time)
+    }
+
+    /// Adds an interceptor for the calls of this service. It runs inside those of the
+    /// [server](super::ServerBuilder::interceptor), and after those that were added to the service before it.
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Service {
+        self.interceptors.push(Arc::new(interceptor));
+        self
     }
 
     fn set(mut self, method: &str, set: impl FnOnce(&mut Method)) -> Service {
@@ -237,6 +250,7 @@ impl ServiceBuilder {
             prompt: false,
             policy: DrainPolicy::default(),
             minimum: Duration::ZERO,
+            interceptors: Arc::default(),
             run: Box::new(run),
         });
         self

@@ -131,6 +131,11 @@ impl Status {
         self
     }
 
+    /// Whether the code is [`Code::Ok`].
+    pub fn is_ok(&self) -> bool {
+        self.code == Code::Ok
+    }
+
     /// The code.
     pub fn code(&self) -> Code {
         self.code

@@ -13,6 +13,7 @@ use crate::logging;
 
 use super::call::Call;
 use super::codec::{decode, encode};
+use super::interceptor::failure;
 use super::status::Status;
 
 /// The requests of a call, as they come: an iterator that blocks.
@@ -208,10 +209,14 @@ impl<R: Protobuf> DetachedReplies<R> {
         send(&self.core, reply, wait)
     }
 
-    /// Ends the call.
+    /// Ends the call. An error whose code is [`Ok`](super::Code::Ok) is taken for `INTERNAL`, and logged.
     pub fn finish(mut self, result: Result<(), Status>) {
         self.finished = true;
-        end(&self.core, &result.err().unwrap_or(Status::ok()));
+        let status = match result {
+            Ok(()) => Status::ok(),
+            Err(status) => failure(&self.call(), "a detached stream", status),
+        };
+        end(&self.core, &status);
     }
 }
 

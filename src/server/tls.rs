@@ -66,7 +66,7 @@ const SESSIONS: usize = 256;
 /// Certificate revocation lists are not read. A client with a certificate does not resume sessions, so
 /// that its certificate is looked at for every connection.
 ///
-/// [`Listen::tls`]: super::Listen::tls
+/// [`Listen::tls`]: crate::Listen::tls
 /// [rustls]: https://docs.rs/rustls
 #[derive(Clone)]
 pub struct Tls {

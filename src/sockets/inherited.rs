@@ -1,5 +1,5 @@
 //! Listening sockets that the process did not make but was given: by systemd, or by the process
-//! that it replaces. They wait here until a server asks for their address.
+//! that it replaces. They wait here until the program asks for their address.
 
 use std::env;
 use std::fs::File;
@@ -9,13 +9,14 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::fs::MetadataExt;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process;
 use std::sync::OnceLock;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
-use super::listener::Address;
+use super::address::Address;
 use super::options;
 use super::stored;
 use crate::logging;
@@ -29,7 +30,7 @@ const FIRST: RawFd = 3;
 /// A listening stream socket that the process was given.
 #[derive(Debug)]
 pub(crate) struct Inherited {
-    /// The address as it was written for the server that listened there; `systemd:NAME` for what
+    /// The address as it was written for the program that listened there; `systemd:NAME` for what
     /// a socket unit of systemd has named NAME.
     pub(crate) name: String,
     pub(crate) socket: OwnedFd,
@@ -42,18 +43,17 @@ pub(crate) struct Inherited {
     pub(crate) in_use: bool,
 }
 
-/// What the process was given and no server has taken yet. The first call takes in what systemd
+/// What the process was given and no part of it has taken yet. The first call takes in what systemd
 /// has passed.
-pub(crate) fn inherited() -> MutexGuard<'static, Vec<Inherited>> {
+pub(super) fn inherited() -> &'static Mutex<Vec<Inherited>> {
     static SOCKETS: OnceLock<Mutex<Vec<Inherited>>> = OnceLock::new();
-    SOCKETS.get_or_init(|| Mutex::new(from_systemd())).lock()
+    SOCKETS.get_or_init(|| Mutex::new(from_systemd()))
 }
 
-/// Closes what was left by a process before this one and has not been taken, so that nobody waits in a
+/// Closes the sockets that a process before this one has left and nothing has taken, so that no client waits in a
 /// queue that is never looked at. Returns the addresses.
-#[cfg(feature = "systemd")]
-pub(crate) fn close_unused() -> Vec<String> {
-    let mut sockets = inherited();
+pub fn close_unused() -> Vec<String> {
+    let mut sockets = inherited().lock();
     let is_of_unit = |it: &Inherited| it.name.starts_with(SYSTEMD);
     let (kept, unused): (_, Vec<_>) = std::mem::take(&mut *sockets)
         .into_iter()
@@ -62,14 +62,21 @@ pub(crate) fn close_unused() -> Vec<String> {
     unused.into_iter().map(|it| it.name).collect()
 }
 
-/// The socket that the process was started with under this descriptor, if it is the one with this
+/// The unix socket that the process was started with under this descriptor, if it is the one with this
 /// inode. It is asked for once.
-pub(crate) fn take_socket(fd: RawFd, inode: u64) -> Option<OwnedFd> {
-    // SAFETY: a system call that fails if there is no such descriptor. It is dropped only if it is
+///
+/// All sockets have their inodes in one place, so the number tells one socket from all others. It does not tell it
+/// from a file, whose inode may have the same number.
+pub(crate) fn take_socket(fd: RawFd, inode: u64) -> Option<UnixStream> {
+    // SAFETY: system calls that fail if there is no such descriptor. It is dropped only if it is
     // the one that is asked for, which nobody else here knows of.
     let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
-    let found = file.metadata().is_ok_and(|it| it.st_ino() == inode);
-    (found && close_on_exec(fd)).then(|| ManuallyDrop::into_inner(file).into())
+    let metadata = file.metadata().ok()?;
+    let is_it = metadata.file_type().is_socket()
+        && metadata.st_ino() == inode
+        && options::get(&*file, libc::SOL_SOCKET, libc::SO_DOMAIN).ok()? == libc::AF_UNIX
+        && options::get(&*file, libc::SOL_SOCKET, libc::SO_TYPE).ok()? == libc::SOCK_STREAM;
+    (is_it && close_on_exec(fd)).then(|| OwnedFd::from(ManuallyDrop::into_inner(file)).into())
 }
 
 /// Adds what the process that this one replaces has handed over: descriptors that it was started
@@ -79,7 +86,7 @@ pub(crate) fn inherit(fd: RawFd, name: String, path_stays: bool, of_unit: bool) 
         logging::error!("the socket of {name} was handed over as {fd}, which is not open");
         return;
     }
-    inherited().push(Inherited {
+    inherited().lock().push(Inherited {
         name,
         // SAFETY: it is open, and nobody else here knows of it.
         socket: unsafe { OwnedFd::from_raw_fd(fd) },
@@ -89,13 +96,13 @@ pub(crate) fn inherit(fd: RawFd, name: String, path_stays: bool, of_unit: bool) 
     });
 }
 
-/// Closes what no server has taken. Returns the names.
+/// Closes what nothing has taken. Returns the names.
 pub(crate) fn drop_inherited() -> Vec<String> {
-    let left = std::mem::take(&mut *inherited());
+    let left = std::mem::take(&mut *inherited().lock());
     left.into_iter().map(|it| it.name).collect()
 }
 
-/// What this process starts has no use for it. Says whether it is open.
+/// A program that this process starts does not get it. Says whether it is open.
 fn close_on_exec(fd: RawFd) -> bool {
     // SAFETY: a system call that fails if there is no such descriptor.
     unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) != -1 }
@@ -122,7 +129,7 @@ fn from_systemd() -> Vec<Inherited> {
             of_unit: stored.is_none(),
             in_use: false,
             name: stored.unwrap_or_else(|| format!("{SYSTEMD}{name}")),
-            // SAFETY: it is open, and whoever set LISTEN_PID to this process has passed it to be
+            // SAFETY: it is open, and the process that set LISTEN_PID to this one has passed it to be
             // owned here. It is asked for once.
             socket: unsafe { OwnedFd::from_raw_fd(fd) },
             path_stays: true,
@@ -195,7 +202,26 @@ impl Inherited {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::IntoRawFd;
+
     use super::*;
+
+    #[test]
+    fn only_the_socket_that_is_meant_is_taken() {
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let socket = File::from(OwnedFd::from(socket));
+        let inode = socket.metadata().unwrap().st_ino();
+        let copy = |file: &File| file.try_clone().unwrap().into_raw_fd();
+        assert!(take_socket(copy(&socket), inode).is_some());
+        assert!(take_socket(copy(&socket), inode + 1).is_none());
+        // A file's number is of another file system, and may be the same.
+        let file = File::open("/dev/null").unwrap();
+        assert!(take_socket(copy(&file), file.metadata().unwrap().st_ino()).is_none());
+        let listens = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listens = File::from(OwnedFd::from(listens));
+        let inode = listens.metadata().unwrap().st_ino();
+        assert!(take_socket(copy(&listens), inode).is_none(), "not of unix");
+    }
 
     #[test]
     fn what_systemd_says_is_read_as_sd_listen_fds_does() {

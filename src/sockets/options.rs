@@ -1,4 +1,4 @@
-//! Options of sockets that are numbers.
+//! What the kernel is told about a socket: options that are numbers, and the length of a queue.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -26,6 +26,15 @@ pub(crate) fn set(
     let from = (&raw const value).cast();
     // SAFETY: the kernel reads an int.
     match unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, from, length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Listens, with room for so many connections that the program has not accepted yet.
+pub(crate) fn listen(socket: &impl AsRawFd, queue: libc::c_int) -> io::Result<()> {
+    // SAFETY: a system call on a socket that is open.
+    match unsafe { libc::listen(socket.as_raw_fd(), queue) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -4,10 +4,6 @@ use std::os::fd::AsRawFd;
 #[cfg(feature = "tls")]
 use std::sync::OnceLock;
 
-/// Between a peer's address and the number of its connection, in what C-core is told. No address
-/// has it.
-const BEFORE_NUMBER: char = ';';
-
 /// What is known of a connection's peer, beside its address.
 #[derive(Debug, Default)]
 pub(crate) struct PeerInfo {
@@ -65,31 +61,5 @@ impl PeerCredentials {
             gid: found.gid,
             pid: u32::try_from(found.pid).ok().filter(|it| *it != 0),
         })
-    }
-}
-
-/// The name by which C-core knows a connection: its peer's address and its number.
-pub(crate) fn numbered(peer: &str, number: u64) -> String {
-    format!("{peer}{BEFORE_NUMBER}{number}")
-}
-
-/// The parts of what [`numbered`] has made.
-pub(crate) fn address_and_number(numbered: &str) -> (&str, Option<u64>) {
-    match numbered.rsplit_once(BEFORE_NUMBER) {
-        Some((peer, number)) => (peer, number.parse().ok()),
-        None => (numbered, None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_is_found_by_what_c_core_knows_of_it() {
-        for peer in ["ipv4:127.0.0.1:80", "ipv6:%5Bfe80::1%25eth0%5D:80", "unix:"] {
-            assert_eq!(address_and_number(&numbered(peer, 17)), (peer, Some(17)));
-            assert_eq!(address_and_number(peer), (peer, None));
-        }
     }
 }

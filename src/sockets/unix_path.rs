@@ -1,7 +1,7 @@
-//! Unix sockets at paths: bound without a moment in which somebody may connect who must not, and
-//! without ever taking away what somebody else listens at or has put there.
+//! Unix sockets at paths: bound so that at no moment a process can connect that must not, and so that nothing is
+//! ever removed at which another process listens, or which is no socket.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -9,10 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{chown, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
-use super::listener::listen;
+use super::options::listen;
+use super::path_lock::PathLock;
 
 /// Who may connect: nothing is changed of what is not set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,9 +67,9 @@ fn identity(path: &Path) -> Option<Identity> {
 
 /// Listens at a path. A socket that lies there and on which nobody listens is removed.
 pub(crate) fn bind(path: &Path, access: Access, queue: libc::c_int) -> io::Result<UnixListener> {
-    // Of two servers that start, the second would take the first one's socket for abandoned before
-    // that listens.
-    let _lock = Lock::of(path)?;
+    // Of two processes that start, the second would take the first one's socket for abandoned before
+    // the first one listens.
+    let _lock = PathLock::of(path)?;
     let socket = new_socket()?;
     match call_with_address(libc::bind, &socket, path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
@@ -128,7 +128,7 @@ fn explain(what: &str, error: &io::Error) -> io::Error {
 
 /// Whether a socket lies at the path and nobody listens on it.
 fn is_abandoned(path: &Path) -> bool {
-    // It does not block, so the queue of a server that is busy does not hold this up.
+    // It does not block, so the queue of a program that is busy does not hold this up.
     let connect = || call_with_address(libc::connect, &new_socket()?, path);
     identity(path).is_some()
         && connect().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
@@ -165,81 +165,11 @@ fn call_with_address(function: WithAddress, socket: &OwnedFd, path: &Path) -> io
     }
 }
 
-/// How long another server may take to bind to the same path. It is a matter of microseconds, so
-/// whoever takes longer has been stopped in the middle.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Keeps other servers of this kind from binding to a path: a file beside it, locked and removed again
-/// at the end.
-struct Lock {
-    path: PathBuf,
-    _file: File,
-}
-
-impl Lock {
-    fn of(socket: &Path) -> io::Result<Lock> {
-        let mut path = socket.as_os_str().to_owned();
-        path.push(".touchdown-lock");
-        let path = PathBuf::from(path);
-        let failed = |error: io::Error| {
-            let message = format!("cannot lock {}: {error}", path.display());
-            io::Error::new(error.kind(), message)
-        };
-        let deadline = Instant::now() + LOCK_PATIENCE;
-        loop {
-            let file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(&path)
-                .map_err(failed)?;
-            if try_lock(&file).map_err(failed)? {
-                // Whoever had it has removed the file, and a third one may have made another.
-                if is_at(&file, &path) {
-                    return Ok(Lock { path, _file: file });
-                }
-            } else if Instant::now() >= deadline {
-                let message = "another process has been about to listen here for too long";
-                return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, message)));
-            } else {
-                thread::sleep(Duration::from_millis(1));
-            }
-        }
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Before the lock goes, which closing the file does.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Whether the lock of the file could be had.
-fn try_lock(file: &File) -> io::Result<bool> {
-    // SAFETY: a system call on a file that is open.
-    match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
-        0 => Ok(true),
-        _ => match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-            error => Err(error),
-        },
-    }
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
-    let place = |it: fs::Metadata| (it.dev(), it.ino());
-    let there = fs::symlink_metadata(path).map(place);
-    matches!((file.metadata().map(place), there), (Ok(a), Ok(b)) if a == b)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::Barrier;
+    use std::thread;
 
     use super::*;
 

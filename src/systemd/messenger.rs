@@ -1,45 +1,29 @@
-//! The thread that sends, so that nobody else waits for systemd.
+//! The thread that sends, so that no other thread waits for systemd.
 
 use std::io;
 use std::process;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{at, never, select, Receiver, Sender};
+use crossbeam_channel::{at, never, select, Receiver};
 use nix::time::{clock_gettime, ClockId};
 use sd_notify::NotifyState;
 
+#[cfg(feature = "upgrade")]
+use super::event::Change;
+use super::event::Event;
 use super::extension::{self, News, Pace};
 use super::watchdog::Watchdog;
-use crate::lifecycle::{Phase, Plan, Progress, Reason, Transition, View};
+use crate::lifecycle::{Announcement, Checking, Phase, Plan, Progress, Reason, Remote, Transition};
 use crate::logging;
 
 /// How much of a status is sent, in characters: what a line of a terminal can take, or two.
 const STATUS_LENGTH: usize = 200;
 
-type Done = Sender<io::Result<()>>;
-
-/// What the thread is told.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// A phase, but not the last.
-    Entered(Transition),
-    /// The same, for somebody who waits until systemd has been told.
-    Told(Transition, Done),
-    /// The last phase.
-    Stopped(Done),
-    ReloadBegan(Done),
-    /// What became of the callbacks that failed.
-    ReloadEnded(Vec<String>),
-    /// The watchdog's question was answered: which, and whether the check was passed.
-    Answered(u64, bool),
-    #[cfg(feature = "server")]
-    Store(super::store::Change, Done),
-}
-
 pub(super) struct Messenger {
-    view: View,
+    view: Remote,
+    /// The phases, each of which the walk may wait for to be told.
+    phases: Receiver<Announcement>,
     events: Receiver<Event>,
-    own: Sender<Event>,
     /// Not systemd's main process yet, or not any more.
     silent: bool,
     status: String,
@@ -50,25 +34,32 @@ pub(super) struct Messenger {
     /// Since the stop's first phase.
     phase: Option<(Transition, Pace)>,
     watchdog: Option<Watchdog>,
+    /// The watchdog's question, as long as it is not answered.
+    checking: Option<(u64, Checking)>,
     /// For when this is the main process.
-    #[cfg(feature = "server")]
-    held_back: Vec<super::store::Change>,
+    #[cfg(feature = "upgrade")]
+    held_back: Vec<Change>,
     has_failed: bool,
 }
 
 impl Messenger {
-    pub(super) fn new(view: View, events: Receiver<Event>, own: Sender<Event>) -> Messenger {
+    pub(super) fn new(
+        view: Remote,
+        phases: Receiver<Announcement>,
+        events: Receiver<Event>,
+    ) -> Messenger {
         Messenger {
             silent: view.is_candidate(),
             view,
+            phases,
             events,
-            own,
             status: "starting".to_owned(),
             ready: false,
             stopping: false,
             phase: None,
             watchdog: None,
-            #[cfg(feature = "server")]
+            checking: None,
+            #[cfg(feature = "upgrade")]
             held_back: Vec::new(),
             has_failed: false,
         }
@@ -89,17 +80,27 @@ impl Messenger {
                 true => &in_charge,
                 false => &never(),
             };
+            let no_check = never();
+            let checking = self.checking.as_ref();
+            let checked = checking.map_or(&no_check, |(_, it)| it.outcome());
             select! {
-                recv(self.events) -> event => match event {
-                    Ok(Event::Stopped(done)) => {
-                        let _ = done.send(self.stopped());
-                        return;
+                recv(self.phases) -> announcement => match announcement {
+                    Ok(announcement) if announcement.transition().to != Phase::Stopped => {
+                        self.enter(*announcement.transition());
                     }
+                    // The last, which the walk waits for as long as this one has it.
+                    last => {
+                        let _ = self.stopped();
+                        return drop(last);
+                    }
+                },
+                recv(self.events) -> event => match event {
                     Ok(event) => self.take(event),
                     Err(_) => return,
                 },
                 recv(stop_begins) -> _ => self.begin_stop(),
                 recv(in_charge) -> _ => self.take_over(),
+                recv(checked) -> passed => self.answered(passed == Ok(true)),
                 recv(self.next().map_or(never(), at)) -> _ => {}
             }
             self.look(Instant::now());
@@ -118,26 +119,25 @@ impl Messenger {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Entered(transition) => self.enter(transition),
-            Event::Told(transition, done) => {
-                self.enter(transition);
-                let _ = done.send(Ok(()));
-            }
             Event::ReloadBegan(done) => {
                 let _ = done.send(self.begin_reload());
             }
             Event::ReloadEnded(failures) => self.end_reload(&failures),
-            Event::Answered(round, passed) => {
-                let watchdog = self.watchdog.as_mut();
-                if watchdog.is_some_and(|it| it.answered(round, passed)) {
-                    let _ = self.send(&[NotifyState::Watchdog]);
-                }
-            }
-            #[cfg(feature = "server")]
+            #[cfg(feature = "upgrade")]
             Event::Store(change, done) => {
                 let _ = done.send(self.store(change));
             }
-            Event::Stopped(_) => unreachable!("the end is seen by `run`"),
+        }
+    }
+
+    /// The watchdog's question was answered: whether the check was passed.
+    fn answered(&mut self, passed: bool) {
+        let Some((round, _)) = self.checking.take() else {
+            return;
+        };
+        let watchdog = self.watchdog.as_mut();
+        if watchdog.is_some_and(|it| it.answered(round, passed)) {
+            let _ = self.send(&[NotifyState::Watchdog]);
         }
     }
 
@@ -218,10 +218,7 @@ impl Messenger {
             self.phase = Some((transition, pace));
         }
         if let Some(round) = self.watchdog.as_mut().and_then(|it| it.ask(now)) {
-            let own = self.own.clone();
-            self.view.check(move |passed| {
-                let _ = own.send(Event::Answered(round, passed));
-            });
+            self.checking = Some((round, self.view.begin_check()));
         }
     }
 
@@ -269,7 +266,7 @@ impl Messenger {
         if self.ready {
             self.watch();
         }
-        #[cfg(feature = "server")]
+        #[cfg(feature = "upgrade")]
         for change in std::mem::take(&mut self.held_back) {
             let _ = self.store(change);
         }
@@ -282,14 +279,14 @@ impl Messenger {
         }
     }
 
-    #[cfg(feature = "server")]
+    #[cfg(feature = "upgrade")]
     pub(super) fn is_silent(&self) -> bool {
         self.silent
     }
 
     /// Keeps these for when this is the main process.
-    #[cfg(feature = "server")]
-    pub(super) fn hold_back(&mut self, change: super::store::Change) {
+    #[cfg(feature = "upgrade")]
+    pub(super) fn hold_back(&mut self, change: Change) {
         self.held_back.push(change);
     }
 
@@ -321,7 +318,7 @@ impl Messenger {
         self.note(sent)
     }
 
-    /// Logs a failure, the first aloud: whoever is not there will be missed at each message.
+    /// Logs a failure, the first aloud: what is not there will be missed at each message.
     pub(super) fn note(&mut self, sent: io::Result<()>) -> io::Result<()> {
         if let Err(error) = &sent {
             let level = match std::mem::replace(&mut self.has_failed, true) {
@@ -373,8 +370,9 @@ mod tests {
 
     /// Without NOTIFY_SOCKET nothing is sent, and everything else is as with it.
     fn messenger(lifecycle: &Lifecycle) -> Messenger {
-        let (own, events) = unbounded();
-        Messenger::new(View::of(lifecycle), events, own)
+        let (_, events) = unbounded();
+        let (_, phases) = unbounded();
+        Messenger::new(lifecycle.remote(), phases, events)
     }
 
     #[test]

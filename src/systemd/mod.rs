@@ -6,7 +6,7 @@
 //! NOTIFY_SOCKET in its environment nothing here does anything: no thread is started, and nothing is sent.
 //! The feature `systemd` brings it in, with the server or with the lifecycle alone.
 //!
-//! `ServerBuilder::systemd` is all that a server with a lifecycle of its own needs; any other program
+//! `ServerBuilder::systemd` is all that a server with a lifecycle of its own needs. Any other program
 //! calls [`Notify::attach`]:
 //!
 //! ```
@@ -71,9 +71,12 @@
 //! * NOTIFY_SOCKET stays in the environment, and so is inherited by the program's children. `NotifyAccess=main` in the
 //!   unit, which is the default, keeps them from being heard.
 
+mod event;
 mod extension;
 mod messenger;
 #[cfg(feature = "server")]
+mod server;
+#[cfg(feature = "upgrade")]
 mod store;
 mod watchdog;
 
@@ -85,15 +88,11 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded, RecvTimeoutError, Sender};
 
-use crate::lifecycle::{Lifecycle, Phase, Reason, Transition, View};
-use crate::logging;
+use crate::lifecycle::{Lifecycle, Phase, Reason, ReloadEvent, Remote, Transition, PATIENCE};
 
+use self::event::Event;
 pub use self::extension::{EXTENSION, MARGIN};
-use self::messenger::{Event, Messenger};
-
-/// How long whoever has to know that a message was sent waits for that. It is a system call as a rule; more than
-/// that means that systemd does not read.
-const PATIENCE: Duration = Duration::from_millis(500);
+use self::messenger::Messenger;
 
 /// What tells systemd of a lifecycle. Clones are the same; dropping them ends nothing.
 #[derive(Clone, Debug)]
@@ -113,60 +112,43 @@ impl Notify {
         if env::var_os("NOTIFY_SOCKET").is_none_or(|it| it.is_empty()) {
             return Ok(Notify { events: None });
         }
-        let view = View::of(lifecycle);
+        if let Some(attached) = Self::of(lifecycle) {
+            return Ok(attached);
+        }
+        let view = lifecycle.remote();
         let (sender, events) = unbounded();
         let notify = Notify {
-            events: Some(sender.clone()),
+            events: Some(sender),
         };
-        if !view.attach(Arc::new(notify.clone())) {
-            return Ok(Self::of(lifecycle).unwrap_or(Notify { events: None }));
-        }
         // Now, since they may begin to run as soon as this returns.
         let startup = view.startup_limit();
-        let messenger = Messenger::new(View::of(lifecycle), events, sender.clone());
+        // Before anything is attached. If it cannot be started, another try finds all as it was.
+        let (begin, has_begun) = bounded::<Messenger>(1);
         thread::Builder::new()
             .name("td-systemd".to_owned())
-            .spawn(move || messenger.run(startup))?;
+            .spawn(move || has_begun.iter().for_each(|it| it.run(startup)))?;
+        if view.attach(Arc::new(notify.clone())).is_err() {
+            // Another thread was faster. This one's messenger ends without a word.
+            return Ok(Self::of(lifecycle).unwrap_or(Notify { events: None }));
+        }
+        let phases = view.announcements("systemd", patience(lifecycle.remote()));
+        let _ = begin.send(Messenger::new(lifecycle.remote(), phases, events));
         view.observe_reloads({
             let notify = notify.clone();
-            move |failures| match failures {
+            move |event| match event {
                 // The callbacks run once systemd knows.
-                None => drop(notify.ask(Event::ReloadBegan)),
-                Some(failures) => notify.tell(Event::ReloadEnded(failures)),
+                ReloadEvent::Began => drop(notify.ask(Event::ReloadBegan)),
+                ReloadEvent::Ended { failures } => {
+                    notify.tell(Event::ReloadEnded(failures.clone()));
+                }
             }
-        });
-        View::of(lifecycle).observe({
-            let notify = notify.clone();
-            move |transition| notify.follow(&view, transition)
         });
         Ok(notify)
     }
 
     /// What is attached to this lifecycle, if anything is.
     pub fn of(lifecycle: &Lifecycle) -> Option<Notify> {
-        View::of(lifecycle).attached::<Notify>().cloned()
-    }
-
-    /// Told of each phase on the thread that walks them.
-    fn follow(&self, view: &View, transition: &Transition) {
-        let told = match transition.to {
-            // Afterwards the process may end.
-            Phase::Stopped => self.ask(Event::Stopped),
-            // Once Draining begins, the new process is told to take over.
-            Phase::LameDuck if matches!(view.reason(), Some(Reason::Replaced(_))) => {
-                self.ask(|done| Event::Told(*transition, done))
-            }
-            _ => {
-                self.tell(Event::Entered(*transition));
-                Ok(())
-            }
-        };
-        if let Err(error) = told {
-            logging::warn!(
-                "systemd may not know that the program is {}: {error}",
-                transition.to
-            );
-        }
+        lifecycle.attached::<Notify>().map(|it| Notify::clone(&it))
     }
 
     fn tell(&self, event: Event) {
@@ -176,7 +158,7 @@ impl Notify {
         }
     }
 
-    /// Waits until the event has been dealt with, for a while.
+    /// Waits until the event has been dealt with, for as long as [`PATIENCE`] says.
     fn ask(&self, event: impl FnOnce(Sender<io::Result<()>>) -> Event) -> io::Result<()> {
         if self.events.is_none() {
             return Ok(());
@@ -194,5 +176,16 @@ impl Notify {
                 }
             })
         })
+    }
+}
+
+/// How long the walk waits until systemd has been told of a phase.
+fn patience(program: Remote) -> impl Fn(&Transition) -> Duration {
+    move |transition| match transition.to {
+        // Afterwards the process may end.
+        Phase::Stopped => PATIENCE,
+        // Once Draining begins, the new process is told to take over.
+        Phase::LameDuck if matches!(program.reason(), Some(Reason::Replaced(_))) => PATIENCE,
+        _ => Duration::ZERO,
     }
 }

@@ -1,34 +1,24 @@
 //! Listeners in systemd's file descriptor store, which outlives the process.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 
 use sd_notify::NotifyState;
 
-use super::messenger::{Event, Messenger};
+use super::event::{Change, Event};
+use super::messenger::Messenger;
 use super::Notify;
 use crate::logging;
-use crate::sockets::inherited::{close_unused, Inherited};
-use crate::sockets::stored::name_of as stored_name;
-use crate::Server;
-
-/// What is to change in the store.
-#[derive(Debug, Default)]
-pub(super) struct Change {
-    /// The names under which nothing is to be kept but what follows.
-    remove: BTreeSet<String>,
-    store: Vec<Inherited>,
-}
+use crate::sockets::{close_unused, stored_name, Bound, BoundSocket};
 
 impl Notify {
-    /// Has systemd keep the server's listening sockets. Whenever the service is restarted, after a crash,
-    /// too, it gets them back, and finds them by their addresses; whoever connects in between waits in the
+    /// Has systemd keep the listening sockets that a server, or an [`Acceptor`](crate::acceptor::Acceptor), has
+    /// bound. Whenever the service is restarted, after a crash, too, it gets them back, and finds them by their addresses; a client that connects in between waits in the
     /// kernel and is served by the next process. The unit needs `FileDescriptorStoreMax=`: a number that is no less than
     /// that of the sockets.
     ///
-    /// To be called once all servers of the program have been started: what an earlier process has stored
-    /// and no server listens at any more is closed, and removed from the store. Sockets that a socket unit has
+    /// To be called once the program listens at all its addresses: what an earlier process has stored
+    /// and nothing listens at any more is closed, and removed from the store. Sockets that a socket unit has
     /// passed are systemd's own, and are not stored.
     ///
     /// Nothing is removed when the program stops: systemd itself empties the store once the service is stopped and
@@ -38,10 +28,10 @@ impl Notify {
     ///
     /// # Errors
     ///
-    /// If there is no descriptor left, if the server has stopped to listen, if an address is too long to be a
+    /// If there is no descriptor left, if it has stopped to listen, if an address is too long to be a
     /// name in the store (245 bytes, fewer with colons or letters outside of ASCII), or if systemd
     /// cannot be told within half a second.
-    pub fn store_listeners(&self, server: &Server) -> io::Result<()> {
+    pub fn store_listeners(&self, listens: &impl Bound) -> io::Result<()> {
         if self.events.is_none() {
             return Ok(());
         }
@@ -50,14 +40,14 @@ impl Notify {
             logging::warn!("nobody listens at {unused} any more: removing it from systemd's store");
             change.remove.extend(stored_name(&unused));
         }
-        for mut socket in server.sockets_to_store()? {
-            let Some(name) = stored_name(&socket.name) else {
-                let why = format!("{} is too long to name a stored socket", socket.name);
+        for bound in listens.bound_sockets()? {
+            let Some(name) = bound.stored_name() else {
+                let why = format!("{} is too long to name a stored socket", bound.address);
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
             };
+            let BoundSocket { socket, .. } = bound;
             change.remove.insert(name.clone());
-            socket.name = name;
-            change.store.push(socket);
+            change.store.push((name, socket));
         }
         self.ask(|done| Event::Store(change, done))
     }
@@ -73,7 +63,7 @@ impl Messenger {
         for name in &change.remove {
             self.send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])?;
         }
-        for Inherited { name, socket, .. } in change.store.drain(..) {
+        for (name, socket) in change.store.drain(..) {
             let state = [NotifyState::FdStore, NotifyState::FdName(&name)];
             let stored = sd_notify::notify_with_fds(&state, &[socket.as_fd()]);
             self.note(stored)?;

@@ -59,7 +59,8 @@ impl Watchdog {
         passed
     }
 
-    /// Whoever was asked may be gone: the next question comes at the next interval, whatever became of the last.
+    /// The participant that was asked may be gone: the next question comes at the next interval, with or without an answer to
+    /// the last one.
     pub(super) fn forget(&mut self) {
         self.waits = false;
         self.round += 1;

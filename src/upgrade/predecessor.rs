@@ -16,7 +16,7 @@ use super::patience::Patience;
 use super::successor::inode;
 use super::wire::{Control, Listener, Message, Passed, VARIABLE};
 use super::{supervisor, UpgradeError, Upgrades};
-use crate::lifecycle::{is_hang_up_ignored, Remote};
+use crate::lifecycle::{Remote, Signals};
 use crate::logging;
 use crate::os::spawn::{self, Child};
 
@@ -28,8 +28,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// than the one that has begun if this process wants to stop.
 const END_TIME: u32 = 5;
 
-/// How long the system may take to end a process that is killed, before it is left to a thread of its own. If this
-/// process wants to stop, it is `END_CHECK`.
+/// How long the system may take to end a process that is killed. Beyond that a thread waits for it, and nothing else
+/// does: neither this process, should it stop, nor another upgrade. If this process wants to stop, it is `END_CHECK`.
 const KILL_TIME: Duration = Duration::from_secs(1);
 
 /// How often to look whether it has, should it not close its socket.
@@ -171,7 +171,7 @@ impl Successor {
         let control = Arc::new(Control::new(own)?);
         *upgrades.not_in_charge.lock() = Arc::downgrade(&control);
         let arguments = arguments(upgrades, file);
-        let ignored = is_hang_up_ignored().then_some(Signal::SIGHUP as i32);
+        let ignored = Signals::is_hang_up_ignored().then_some(Signal::SIGHUP as i32);
         let ignored = ignored.into_iter().collect();
         let environment = environment(&passed);
         let child = spawn::spawn(file, arguments, environment, descriptors, ignored)?;
@@ -262,8 +262,8 @@ impl Successor {
         })
     }
 
-    /// Puts the new process in charge once whoever has to know who that is was told. Says false if it is gone. If it
-    /// cannot be told for another reason, the end of the conversation tells it as much.
+    /// Puts the new process in charge, once the observers of this one's lame duck have told others who that is. Says
+    /// false if it is gone. If it cannot be told for another reason, the end of the conversation tells it as much.
     fn take_over(&self, program: &Remote) -> bool {
         loop {
             select! {
@@ -295,7 +295,7 @@ impl Successor {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return program.tidy_up_after(self.child.id());
         }
-        // Lest it takes the end of this process for a crash.
+        // Otherwise it would take the end of this process for a crash.
         let _ = self.control.say(&Message::Leave);
         match self.standing {
             // It stops by what it was told, or has begun to by itself. No signal is sent: it may have got one
@@ -346,7 +346,8 @@ impl Successor {
         false
     }
 
-    /// Leaves to another thread to wait for its end, if it has not ended.
+    /// Leaves to another thread to wait for its end, if it has not ended. That may never come, for a process in which
+    /// the system stands, and then the thread costs a little memory.
     fn wait_aside(mut self, program: &Remote) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return program.tidy_up_after(self.child.id());

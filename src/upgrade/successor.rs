@@ -46,7 +46,7 @@ impl Candidate {
                 listener.of_unit,
             );
         }
-        let candidate = Control::new(UnixStream::from(control))
+        let candidate = Control::new(control)
             .map(|control| Candidate { control })
             .map_err(|error| format!("cannot speak to the process to replace: {error}"));
         Some(candidate)
@@ -86,7 +86,7 @@ impl Candidate {
                 Ok(other) => return Err(format!("the old process said {other:?}")),
                 Err(_) => logging::warn!("the process to replace has crashed"),
             },
-            // Whoever comes to Serving is told.
+            // The thread that brings the program to Serving hears of it there.
             recv(program.stopping().receiver()) -> _ => {
                 self.leave(program, &upgrades.parts());
                 return Ok(None);
@@ -158,8 +158,8 @@ impl Candidate {
     }
 }
 
-/// Whoever is told who is in charge may stop this process, which removes what is its own by then. Says false if
-/// the pid file does not tell it.
+/// As soon as a supervisor knows that this process is in charge, it may stop it, which then removes what is its own. So
+/// the parts know it first. Says false if the pid file does not say that this process is in charge.
 fn take_charge(program: &Remote, parts: &[Arc<dyn Part>]) -> bool {
     parts.iter().for_each(|part| part.take_charge());
     program.take_charge()
@@ -216,7 +216,7 @@ impl Proven {
     pub(crate) fn serve(self, upgrades: &Upgrades) -> Result<(), String> {
         upgrades.open();
         for name in inherited::drop_inherited() {
-            logging::warn!("no server listens at {name} any more: closed the inherited socket");
+            logging::warn!("nothing listens at {name} any more: closed the inherited socket");
         }
         let parts = upgrades.parts();
         let wait = move || self.await_charge(&parts);
@@ -241,7 +241,7 @@ impl Proven {
 impl Drop for Proven {
     fn drop(&mut self) {
         if let Some((candidate, AwaitsCharge(program))) = &self.0 {
-            let parts = program.upgrades().map(Upgrades::parts);
+            let parts = program.attached::<Upgrades>().map(|it| it.parts());
             candidate.leave(program, &parts.unwrap_or_default());
         }
     }
@@ -259,14 +259,14 @@ impl AwaitsCharge {
 
 impl Drop for AwaitsCharge {
     fn drop(&mut self) {
-        if let Some(upgrades) = self.0.upgrades() {
+        if let Some(upgrades) = self.0.attached::<Upgrades>() {
             upgrades.busy.lock().awaits_charge = false;
             upgrades.over.notify_all();
         }
     }
 }
 
-/// Who has `socket` as its number for it; a check that the number is right.
+/// The number of a socket, by which the new process makes sure that a descriptor is that socket.
 pub(super) fn inode(socket: &UnixStream) -> std::io::Result<u64> {
     use std::os::unix::fs::MetadataExt;
     let copy: OwnedFd = socket.try_clone()?.into();

@@ -1,4 +1,4 @@
-//! Whether the one that looks after this process would follow another in its place.
+//! Whether the supervisor of this process would follow another one in its place.
 //!
 //! A supervisor that waits for its own child takes the end of the old process for the end of the program. It starts a
 //! second copy, which finds its addresses taken and fails, again and again; or ends all that is left, as the kernel does when the

@@ -107,11 +107,14 @@
 
 mod docs;
 mod error;
+mod file;
 mod generate;
 mod messages;
+mod modules;
 mod names;
 mod output;
 mod parse;
+mod scope;
 mod services;
 
 use std::env;
@@ -267,7 +270,7 @@ impl Builder {
             |error| Error::new(format!("cannot write in `{}`: {error}", folder.display()));
         fs::create_dir_all(&folder).map_err(cannot_write)?;
         let scratch = tempfile::tempdir_in(&folder).map_err(cannot_write)?;
-        let options = generate::Options {
+        let options = file::Options {
             lite: self.lite,
             client: self.client,
             server: self.server,

@@ -244,6 +244,14 @@ pub(crate) fn client(service: &Service) -> String {
     );
     let _ = writeln!(
         code,
+        "impl ::std::convert::From<::touchdown::client::Client> for {client_name} {{\n    \
+             /// With what stands around the calls of `client`.\n    \
+             fn from(client: ::touchdown::client::Client) -> Self {{\n        \
+                 Self {{ client }}\n    \
+             }}\n}}\n"
+    );
+    let _ = writeln!(
+        code,
         "impl ::std::fmt::Debug for {client_name} {{\n    \
              fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {{\n        \
                  f.debug_struct({client_name:?}).finish_non_exhaustive()\n    \

@@ -41,6 +41,7 @@ pub(crate) fn service(board: &Arc<Board>) -> Service {
     let (check, list, watch) = (Arc::clone(board), Arc::clone(board), Arc::clone(board));
     Service {
         name: NAME,
+        interceptors: Vec::new(),
         unknown: None,
         methods: vec![
             method("Check", false, move |_, message| {
@@ -76,6 +77,7 @@ fn method(
         prompt: true,
         policy: DrainPolicy::default(),
         minimum: Duration::ZERO,
+        interceptors: Arc::default(),
         run: Box::new(move |call, message, _| {
             run(&call.core, message).unwrap_or_else(Outcome::Failed)
         }),

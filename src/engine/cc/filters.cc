@@ -75,8 +75,8 @@ void StartBatch(grpc_call_element* element,
     receive.recv_initial_metadata_ready = &call->on_request;
   }
   if (batch->cancel_stream) {
-    // Whoever cancels a call here has sent its status, or nobody is there to be
-    // told. With a status in the error (the code CANCELLED is one) C-core would send
+    // The engine has sent the status of a call that it cancels, or nobody is there to
+    // be told. With a status in the error (the code CANCELLED is one) C-core would send
     // trailers again, and strict clients drop the connection then.
     batch->payload->cancel_stream.cancel_error = grpc_error_set_int(
         absl::UnknownError("the call is over"),

@@ -1,4 +1,4 @@
-// What shim.cc and tls.cc share.
+// How a closure of C-core's is made here.
 
 #ifndef TOUCHDOWN_CLOSURE_H
 #define TOUCHDOWN_CLOSURE_H

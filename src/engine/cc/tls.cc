@@ -19,6 +19,7 @@
 #include "src/core/lib/gprpp/debug_location.h"
 #include "src/core/lib/iomgr/error.h"
 #include "src/core/lib/iomgr/exec_ctx.h"
+#include "tls_records.h"
 
 namespace touchdown {
 namespace {
@@ -31,38 +32,6 @@ constexpr size_t kEncryptedAtOnce = 64 << 10;
 
 // How many slices are encrypted with one call.
 constexpr size_t kMostPieces = 64;
-
-// Follows the records in what a client sends (RFC 8446, 5.1; the same in TLS 1.2).
-class Records {
- public:
-  void Follow(const uint8_t* bytes, size_t count) {
-    while (count > 0) {
-      if (header_count_ < sizeof(header_)) {
-        header_[header_count_++] = *bytes++;
-        --count;
-        left_ = size_t{header_[3]} << 8 | size_t{header_[4]};
-      } else {
-        const size_t taken = std::min(count, left_);
-        left_ -= taken;
-        payload_count_ += taken;
-        bytes += taken;
-        count -= taken;
-      }
-      if (header_count_ == sizeof(header_) && left_ == 0) {
-        header_count_ = payload_count_ = 0;
-      }
-    }
-  }
-
-  // How many bytes have come in of the record that is not complete.
-  size_t Incomplete() const { return header_count_ + payload_count_; }
-
- private:
-  uint8_t header_[5];
-  size_t header_count_ = 0;
-  size_t payload_count_ = 0;
-  size_t left_ = 0;
-};
 
 // Lets C-core have the plaintext of what comes in on a TCP endpoint, and sends what it writes
 // encrypted. The session, which is Rust's, does the cryptography; this moves the bytes:
@@ -413,7 +382,7 @@ class TlsEndpoint {
   grpc_endpoint base_;  // first, so that `From` holds
   grpc_endpoint* const tcp_;
   const touchdown_tls_functions functions_;
-  // One for whoever has the endpoint, one for each operation of `tcp_`.
+  // One for the owner of the endpoint, one for each operation of `tcp_`.
   std::atomic<int> references_{1};
   grpc_closure on_read_;
   grpc_closure on_read_on_;

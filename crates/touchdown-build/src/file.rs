@@ -1,0 +1,168 @@
+//! A file of which code is generated: its services, with the messages that they name.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+
+use protobuf::descriptor::method_options::IdempotencyLevel;
+use protobuf::descriptor::{
+    DescriptorProto, FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto,
+};
+
+use crate::docs::{child, path, qualified, SourceInfo};
+use crate::modules::protobuf_module;
+use crate::services::{Kind, Method, Service};
+use crate::{names, Error};
+
+/// What to generate.
+pub(crate) struct Options {
+    pub(crate) lite: bool,
+    pub(crate) client: bool,
+    pub(crate) server: bool,
+}
+
+/// A file of which code is generated.
+pub(crate) struct File {
+    pub(crate) proto: FileDescriptorProto,
+    pub(crate) info: SourceInfo,
+    /// On disk, or the import's name if it is not there.
+    pub(crate) path: PathBuf,
+    pub(crate) module: String,
+}
+
+impl File {
+    pub(crate) fn error(&self, path: &[i32], message: &str) -> Error {
+        let (line, column) = self.info.place(path);
+        Error::at(&self.path, line, column, message)
+    }
+
+    pub(crate) fn services(&self, types: &HashMap<String, Type>) -> Result<Vec<Service>, Error> {
+        (self.proto.service.iter().enumerate())
+            .map(|(i, service)| self.service(service, &[path::FILE_SERVICE, i as i32], types))
+            .collect()
+    }
+
+    fn service(
+        &self,
+        service: &ServiceDescriptorProto,
+        path: &[i32],
+        types: &HashMap<String, Type>,
+    ) -> Result<Service, Error> {
+        let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+        for (i, method) in service.method.iter().enumerate() {
+            let name = names::method(method.name());
+            if let Some(other) = taken.insert(name.clone(), method.name()) {
+                return Err(self.error(
+                    &child(path, path::SERVICE_METHOD, i),
+                    &format!(
+                        "the methods `{other}` and `{}` of the service `{}` would both be called \
+                         `{name}` in Rust; rename one of them",
+                        method.name(),
+                        service.name()
+                    ),
+                ));
+            }
+        }
+        let mut taken: BTreeSet<String> = taken.into_keys().collect();
+        let methods = (service.method.iter().enumerate())
+            .map(|(i, method)| {
+                let path = child(path, path::SERVICE_METHOD, i);
+                self.method(method, &path, &mut taken, types)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Service {
+            full_name: qualified(self.proto.package(), service.name()),
+            trait_name: names::service_trait(service.name()),
+            client_name: names::service_client(service.name()),
+            function_name: names::service_function(service.name()),
+            docs: self.info.docs(path),
+            deprecated: service.options.deprecated(),
+            methods,
+        })
+    }
+
+    /// `taken` are the names of methods of the client.
+    fn method(
+        &self,
+        method: &MethodDescriptorProto,
+        path: &[i32],
+        taken: &mut BTreeSet<String>,
+        types: &HashMap<String, Type>,
+    ) -> Result<Method, Error> {
+        let type_path = |name: &str| match types.get(name) {
+            Some(found) if found.file == self.proto.name() => Ok(found.inside.clone()),
+            Some(found) => Ok(found.outside.clone()),
+            None => Err(self.error(path, &format!("`{name}` is no message"))),
+        };
+        let name = names::method(method.name());
+        let mut name_with = format!("{}_with", name.trim_end_matches('_'));
+        while !taken.insert(name_with.clone()) {
+            name_with.push('_');
+        }
+        Ok(Method {
+            proto_name: method.name().to_owned(),
+            name,
+            name_with,
+            docs: self.info.docs(path),
+            deprecated: method.options.deprecated(),
+            idempotent: method.options.idempotency_level() != IdempotencyLevel::IDEMPOTENCY_UNKNOWN,
+            request: type_path(method.input_type())?,
+            reply: type_path(method.output_type())?,
+            kind: Kind::new(method.client_streaming(), method.server_streaming()),
+        })
+    }
+}
+
+/// Where a message is: in which file, and by which path in that file's module.
+pub(crate) struct Type {
+    file: String,
+    /// From any module beside it.
+    outside: String,
+    /// From its own module.
+    inside: String,
+}
+
+/// All messages, by their full names with a dot before, as in a method's descriptor.
+pub(crate) fn types(
+    files: &[FileDescriptorProto],
+    modules: &BTreeMap<String, String>,
+) -> HashMap<String, Type> {
+    fn add(
+        types: &mut HashMap<String, Type>,
+        file: &str,
+        module: &str,
+        scope: &str,
+        inside: &str,
+        message: &DescriptorProto,
+    ) {
+        let full_name = format!("{scope}.{}", message.name());
+        let path = format!("{inside}{}", names::message_type(message.name()));
+        let nested = format!("{inside}{}::", names::nested_module(message.name()));
+        for inner in &message.nested_type {
+            add(types, file, module, &full_name, &nested, inner);
+        }
+        types.insert(
+            full_name,
+            Type {
+                file: file.to_owned(),
+                outside: format!("{module}::{path}"),
+                inside: path,
+            },
+        );
+    }
+
+    let mut types = HashMap::new();
+    for file in files {
+        let module = match protobuf_module(file.name()) {
+            Some(module) => module,
+            None => format!("super::{}", modules[file.name()]),
+        };
+        let scope = match file.package() {
+            "" => String::new(),
+            package => format!(".{package}"),
+        };
+        for message in &file.message_type {
+            add(&mut types, file.name(), &module, &scope, "", message);
+        }
+    }
+    types
+}

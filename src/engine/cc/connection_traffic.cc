@@ -1,0 +1,193 @@
+// What passes on a connection, and how far it has got.
+//
+// Compiled without NDEBUG, as shim.cc is, and careful in the same way.
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "connection.h"
+#include "src/core/lib/gprpp/debug_location.h"
+#include "src/core/lib/iomgr/exec_ctx.h"
+#include "tls.h"
+
+namespace touchdown {
+namespace {
+
+// Where `tcpi_bytes_acked` and `tcpi_bytes_received` stand in what TCP_INFO gives, in words of 8
+// bytes. Linux has them since 4.1 (include/uapi/linux/tcp.h); the C library's header does not.
+constexpr size_t kBytesAcked = 15;
+constexpr size_t kBytesReceived = 16;
+
+}  // namespace
+
+void Connection::Look(touchdown_connection_view* view) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  *view = {};
+  view->gone = finished_;
+  if (finished_) return;
+  view->over = shut_down_ && ended_;
+  uint64_t received = received_;
+  const uint64_t acked = Acked(&received);
+  view->received = received;
+  view->arrived = acked;
+  view->calls = calls_.count();
+  view->open = static_cast<uint32_t>(calls_.open());
+  view->unread = Left(FIONREAD);
+  view->unacknowledged = is_tcp_ ? Left(TIOCOUTQ) : 0;
+  answers_.Arrived(acked);
+  view->undelivered = static_cast<uint32_t>(answers_.written());
+  // Of what is encrypted, and of what a unix socket has taken in part, nobody can say.
+  view->arrived_of_write = static_cast<uint32_t>(
+      is_tcp_ && !is_tls_ ? answers_.ArrivedOfBegun(acked) : 0);
+  view->writing = static_cast<uint32_t>(answers_.begun()) - view->arrived_of_write;
+  view->mid_frame = (!frames_.InPreface() && !frames_.AtBoundary()) ||
+                    (is_tls_ && touchdown::IsInRecord(inner_));
+  view->acknowledged = acknowledged_;
+  view->ping_arrived = acknowledged_ || (goaway_place_ != 0 && acked >= goaway_place_);
+}
+
+int Connection::Left(unsigned long request) const {
+  int bytes = 0;
+  return ioctl(fd_, request, &bytes) == 0 ? bytes : 0;
+}
+
+uint64_t Connection::Acked(uint64_t* received) const {
+  const uint64_t left = static_cast<uint64_t>(Left(TIOCOUTQ));
+  const uint64_t acked = place_ - std::min(place_, left);
+  if (!is_tcp_) return acked;
+  uint64_t info[32];
+  socklen_t size = sizeof(info);
+  if (getsockopt(fd_, IPPROTO_TCP, TCP_INFO, info, &size) != 0 ||
+      size < (kBytesReceived + 1) * sizeof(info[0])) {
+    return acked;
+  }
+  // Emulators know less, and say 0.
+  if (received != nullptr) *received = std::max(*received, info[kBytesReceived]);
+  return std::max(acked, info[kBytesAcked]);
+}
+
+bool Connection::HasEnded(const grpc_error_handle& error) {
+  return !error.ok() && (!is_tls_ || touchdown::HasTcpEnded(inner_));
+}
+
+void Connection::NoteLost(const grpc_error_handle& error) {
+  intptr_t number = 0;
+  if (error.ok() || ended_ ||
+      !grpc_error_get_int(error, grpc_core::StatusIntProperty::kErrorNo, &number) ||
+      number == ECONNRESET || number == EPIPE) {
+    return;
+  }
+  answers_.Arrived(Acked());
+  lost_ = static_cast<uint32_t>(answers_.written());
+}
+
+bool Connection::Follow(bool draining) {
+  std::string rest;
+  bool of_call = false;
+  int resets = 0;
+  for (size_t i = 0; i < incoming_.count; ++i) {
+    const uint8_t* bytes = GRPC_SLICE_START_PTR(incoming_.slices[i]);
+    size_t left = GRPC_SLICE_LENGTH(incoming_.slices[i]);
+    while (left > 0) {
+      const bool was_header = !frames_.InPreface() && frames_.AtHeader();
+      const size_t taken = frames_.Take(bytes, left);
+      if (was_header && frames_.HeaderComplete()) {
+        of_call = of_call || frames_.IsOfCall();
+        if (frames_.IsHeaders()) calls_.Begin(frames_.stream());
+        if (frames_.IsReset()) {
+          ++resets;
+          calls_.End(frames_.stream());
+        }
+      }
+      if (draining) Sort(was_header, bytes, taken, &rest);
+      bytes += taken;
+      left -= taken;
+    }
+  }
+  if (of_call) last_of_call_ = grpc_core::Timestamp::Now();
+  if (resets > 0) is_to_be_cut_ = resets_.Exceeds(resets);
+  if (draining) return Replace(&rest);
+  header_delivered_ = frames_.HeaderComplete() ? 0 : frames_.header_count();
+  return false;
+}
+
+grpc_closure* Connection::FollowWritten(const grpc_slice_buffer* slices) {
+  bool pinged = false;
+  uint64_t place = written_;
+  written_ += slices->length;
+  for (size_t i = 0; i < slices->count; ++i) {
+    const uint8_t* bytes = GRPC_SLICE_START_PTR(slices->slices[i]);
+    size_t left = GRPC_SLICE_LENGTH(slices->slices[i]);
+    while (left > 0) {
+      const bool was_header = written_frames_.AtHeader();
+      const size_t taken = written_frames_.Take(bytes, left);
+      place += taken;
+      if (!was_header) {
+        if (written_frames_.IsPing()) {
+          const size_t room = kPingPayload - ping_count_;
+          memcpy(ping_ + ping_count_, bytes, std::min(room, taken));
+          ping_count_ += std::min(room, taken);
+        }
+      } else if (written_frames_.HeaderComplete()) {
+        if (written_frames_.IsEnd()) {
+          if (calls_.End(written_frames_.stream())) {
+            answers_.Begin(place + written_frames_.payload_left());
+          }
+        } else if (written_frames_.IsReset()) {
+          calls_.End(written_frames_.stream());
+        } else if (written_frames_.IsGoaway()) {
+          goaway_written_ = true;
+        } else if (written_frames_.IsPing()) {
+          ping_count_ = 0;
+          pinged = true;
+        }
+      }
+      bytes += taken;
+      left -= taken;
+    }
+  }
+  if (!pinged) return nullptr;
+  goaway_ping_written_ = goaway_written_;
+  if (!final_) return nullptr;
+  if (!frames_.AtBoundary()) {
+    owes_ack_ = true;
+    return nullptr;
+  }
+  AcknowledgeForPeer();
+  return DeliverHeld();
+}
+
+void Connection::OnWritten(void* arg, grpc_error_handle error) {
+  Connection* self = static_cast<Connection*>(arg);
+  grpc_closure* callback;
+  {
+    std::lock_guard<std::mutex> lock(self->mutex_);
+    callback = std::exchange(self->write_callback_, nullptr);
+    if (error.ok()) {
+      self->NoteWritten();
+    } else {
+      self->NoteLost(error);
+    }
+  }
+  grpc_core::ExecCtx::Run(DEBUG_LOCATION, callback, error);
+}
+
+void Connection::NoteWritten() {
+  place_ = is_tls_ ? touchdown::Encrypted(inner_) : written_;
+  if (is_tcp_) {
+    answers_.End(place_, /*are_known=*/!is_tls_);
+  } else {
+    answers_.EndAtPeer();
+  }
+  if (goaway_ping_written_ && goaway_place_ == 0) goaway_place_ = place_;
+  if (answers_.AreMany()) answers_.Arrived(Acked());
+}
+
+}  // namespace touchdown

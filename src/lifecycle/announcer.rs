@@ -1,0 +1,237 @@
+//! Announcers: what tells others of the phases, and may block for a while as it does so.
+//!
+//! # When to use
+//!
+//! An observer runs on the thread that walks the phases: while it blocks, the stop stands still. A receiver of
+//! transitions is free to block, and the stop does not wait for it, so a registry may learn that the program leaves when
+//! its listener is closed already. An announcer is between the two. It runs on a thread of its own, hears each phase in
+//! order, and the walk goes on once it has done its work, or is out of patience.
+//!
+//! # How long the walk waits
+//!
+//! In each phase for all announcers at the same time, for each of them as long as its patience says: [`PATIENCE`], if it
+//! says nothing. One that is late is left behind: it hears the phases that follow in their order, and the walk does not
+//! wait for it again until it has caught up; but for the last phase it waits once more, since the process may end then.
+//! So an announcer that hangs costs a stop twice its patience. Only time counts in which the process runs.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::names::thread_name;
+use super::phase::{Phase, Transition};
+use super::remote::Remote;
+use super::report::one_line;
+use super::shutdown::Never;
+use super::state::{caught, Observer};
+use crate::logging;
+use crate::running_time::{RunningTime, SLICE};
+use crate::sync::{
+    bounded, thread, unbounded, Arc, Instant, Mutex, Receiver, RecvTimeoutError, Sender,
+};
+
+/// How long the walk waits for an announcer of which nothing else was said. To tell somebody on the same machine takes
+/// a system call; what takes longer than this hangs.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+
+type Work = Box<dyn FnMut(&Transition) + Send>;
+
+/// A closure that is told each phase, on a thread of its own; see
+/// [`Lifecycle::announce`](super::Lifecycle::announce).
+///
+/// ```
+/// use std::time::Duration;
+/// use touchdown::lifecycle::{Announcer, Lifecycle, Phase};
+///
+/// # fn deregister() {}
+/// let lifecycle = Lifecycle::builder().build()?;
+/// let registry = Announcer::new("registry", |transition| {
+///     if transition.to == Phase::LameDuck {
+///         deregister(); // By the network, so it may take a while.
+///     }
+/// });
+/// lifecycle.announce(registry.patience(Duration::from_secs(2)))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "an announcer does nothing until it is given to a lifecycle"]
+pub struct Announcer {
+    name: String,
+    patience: Duration,
+    work: Work,
+}
+
+impl Announcer {
+    /// An announcer that is waited for as long as [`PATIENCE`] says. The name is for the log, and for the thread, which is
+    /// called `td-NAME`.
+    ///
+    /// A panic in `work` is logged, and it is called again with the next phase.
+    pub fn new(
+        name: impl Into<String>,
+        work: impl FnMut(&Transition) + Send + 'static,
+    ) -> Announcer {
+        Announcer {
+            name: name.into(),
+            patience: PATIENCE,
+            work: Box::new(work),
+        }
+    }
+
+    /// Sets how long the walk waits for it in a phase.
+    pub fn patience(mut self, time: Duration) -> Announcer {
+        self.patience = time;
+        self
+    }
+
+    pub(super) fn start(self, program: &Remote) -> io::Result<()> {
+        let Announcer {
+            name,
+            patience,
+            mut work,
+        } = self;
+        let (start, started) = bounded::<Receiver<Announcement>>(1);
+        let thread = thread::Builder::new().name(thread_name(&format!("td-{name}")));
+        thread.spawn(move || {
+            let Ok(announcements) = started.recv() else {
+                return;
+            };
+            for announcement in announcements.iter() {
+                caught("announcer", || work(&announcement.transition));
+            }
+            caught("dropping an announcer", || drop(work));
+        })?;
+        let announcements = program.announcements(name, move |_| patience);
+        // The thread waits for it.
+        let _ = start.send(announcements);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Announcer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Announcer")
+            .field("name", &self.name)
+            .field("patience", &self.patience)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A transition that the walk waits to be announced: until this is dropped, or until it is out of patience.
+#[derive(Debug)]
+#[must_use = "once it is dropped, the walk goes on"]
+pub struct Announcement {
+    transition: Transition,
+    _done: Sender<Never>,
+}
+
+impl Announcement {
+    /// What is to be announced.
+    pub fn transition(&self) -> &Transition {
+        &self.transition
+    }
+}
+
+/// Where announcements go to.
+pub(super) struct Outlet {
+    name: String,
+    sender: Sender<Announcement>,
+    patience: Box<dyn Fn(&Transition) -> Duration + Send + Sync>,
+    /// The last one, unless it is known to be done: disconnected once it is.
+    last: Mutex<Option<Receiver<Never>>>,
+}
+
+/// An announcement that was made.
+pub(super) struct Made {
+    outlet: Arc<Outlet>,
+    done: Receiver<Never>,
+    patience: Duration,
+}
+
+impl Outlet {
+    /// Passes on a transition. Returns what to wait for.
+    pub(super) fn announce(self: &Arc<Self>, transition: Transition) -> Option<Made> {
+        let is_behind = self.last.lock().take().is_some_and(|it| !is_done(&it));
+        let (_done, done) = bounded(0);
+        *self.last.lock() = Some(done.clone());
+        // Nobody hears of it any more: then it is done.
+        let _ = self.sender.send(Announcement { transition, _done });
+        if is_behind && transition.to != Phase::Stopped {
+            return None;
+        }
+        let patience = caught("patience of an announcer", || (self.patience)(&transition));
+        Some(Made {
+            outlet: Arc::clone(self),
+            done,
+            patience: patience.unwrap_or_default(),
+        })
+    }
+}
+
+impl Made {
+    /// Waits until all are done, or the walk is out of patience with those that are not.
+    pub(super) fn wait_for_all(all: &[Made], transition: &Transition) {
+        let mut time = RunningTime::begin(Instant::now());
+        let mut passed = Duration::ZERO;
+        for made in all {
+            while !is_done(&made.done) {
+                let left = made.patience.saturating_sub(passed);
+                if left.is_zero() {
+                    if !made.patience.is_zero() {
+                        made.log(transition);
+                    }
+                    break;
+                }
+                let _ = made.done.recv_timeout(left.min(SLICE));
+                passed = time.pass(Instant::now(), SLICE);
+            }
+        }
+    }
+
+    fn log(&self, transition: &Transition) {
+        let Outlet { name, .. } = &*self.outlet;
+        let (phase, patience) = (transition.to, self.patience);
+        let line = format!("announcer {name} has not told of {phase} within {patience:?}");
+        logging::warn!("{}", one_line(&line));
+    }
+}
+
+fn is_done(it: &Receiver<Never>) -> bool {
+    let ended = it.recv_timeout(Duration::ZERO);
+    matches!(ended, Err(RecvTimeoutError::Disconnected))
+}
+
+impl Remote {
+    /// A channel on which every transition from now on arrives once, in order, and the walk waits until it is announced:
+    /// for a companion that has a thread of its own already. Else see [`Announcer`].
+    ///
+    /// `patience` says how long the walk waits in this phase, [`Duration::ZERO`] for not at all. It is asked on the thread
+    /// that walks, and must not block. The channel is disconnected after the last transition.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use touchdown::lifecycle::{Lifecycle, PATIENCE};
+    ///
+    /// let lifecycle = Lifecycle::builder().build()?;
+    /// let announcements = lifecycle.remote().announcements("board", |_| PATIENCE);
+    /// let board = thread::spawn(move || {
+    ///     // The walk goes on at the end of each round.
+    ///     announcements.iter().map(|it| it.transition().to.to_string()).collect::<Vec<_>>()
+    /// });
+    /// lifecycle.shutdown("the example is over");
+    /// assert_eq!(board.join().unwrap(), ["closing", "stopped"]);
+    /// # Ok::<(), touchdown::lifecycle::BuildError>(())
+    /// ```
+    pub fn announcements(
+        &self,
+        name: impl Into<String>,
+        patience: impl Fn(&Transition) -> Duration + Send + Sync + 'static,
+    ) -> Receiver<Announcement> {
+        let (sender, receiver) = unbounded();
+        self.add_observer(Observer::Outlet(Arc::new(Outlet {
+            name: name.into(),
+            sender,
+            patience: Box::new(patience),
+            last: Mutex::default(),
+        })));
+        receiver
+    }
+}

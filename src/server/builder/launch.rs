@@ -1,0 +1,354 @@
+//! Starting a server: from its settings to threads that serve.
+
+use std::num::TryFromIntError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::super::companion::Companion;
+use super::super::dispatch::Dispatch;
+use super::super::error::StartError;
+use super::super::health;
+use super::super::observer::Observers;
+use super::super::running::{DrainLimits, Running, Server};
+#[cfg(feature = "tls")]
+use super::super::tls::Tls;
+use super::ServerBuilder;
+use crate::calls::transport::Settings;
+use crate::calls::{self, Config, Host, Runner};
+use crate::descriptors;
+use crate::engine;
+#[cfg(feature = "tls")]
+use crate::lifecycle;
+use crate::lifecycle::{Lifecycle, Participant, Reason, Report, Signals, Stopping};
+use crate::logging;
+use crate::os::memory;
+use crate::sockets::{bind::bind_all, listen::Listen, listener::ListenOptions};
+use crate::upgrade::{Part, Upgrade, Upgrades};
+
+/// Eight times what the server itself was seen to use in a release build; enough for a panic in a debug build.
+const LEAST_STACK: usize = 128 << 10;
+
+impl ServerBuilder {
+    /// Serves until TERM or INT, then stops by the plan. This is all that `main` needs to do: it may
+    /// return the report, whose exit code says how it went.
+    ///
+    /// If the server cannot start, the report says why and has the exit code
+    /// [`FAILED_START`](crate::lifecycle::exit_code::FAILED_START). A program that wants to do
+    /// something about it calls [`start`](Self::start).
+    pub fn serve(mut self) -> Report {
+        self.signals.get_or_insert(Signals::process());
+        if !self.lifecycle.has_succession() {
+            self.lifecycle = self.lifecycle.upgrade(Upgrade::new());
+        }
+        match self.begin() {
+            Ok(server) => server.wait(),
+            Err((error, report)) => {
+                // What a stop has kept from starting did not fail.
+                if let Reason::StartFailed(_) = report.reason {
+                    logging::error!("{error}");
+                }
+                *report
+            }
+        }
+    }
+
+    /// Starts the server with a lifecycle of its own, and returns.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], and then nothing is left running.
+    pub fn start(self) -> Result<Server, StartError> {
+        self.begin().map_err(|(error, _)| error)
+    }
+
+    /// Starts the server, or says why it did not start, and how its lifecycle ended.
+    fn begin(mut self) -> Result<Server, (StartError, Box<Report>)> {
+        // The lifecycle has threads, which would have arenas of their own.
+        memory::bound_arenas();
+        let lifecycle = std::mem::replace(&mut self.lifecycle, Lifecycle::builder());
+        #[cfg(feature = "tls")]
+        let lifecycle = self.reload_certificates(lifecycle);
+        let lifecycle = lifecycle
+            .plan(self.plan)
+            .signals(self.signals.take().unwrap_or_default());
+        let lifecycle = lifecycle.build().map_err(|error| {
+            let error = StartError::Lifecycle(error);
+            let report = Report::failed_start(&error);
+            (error, Box::new(report))
+        })?;
+        let mut companions = std::mem::take(&mut self.companions);
+        let begun = companions
+            .iter_mut()
+            .try_for_each(|it| it.begin(&lifecycle));
+        begun.map_err(|error| {
+            let error = StartError::of_companion(error);
+            lifecycle.fail(&error);
+            (error, Box::new(lifecycle.wait()))
+        })?;
+        lifecycle.start().map_err(|Stopping { reason, .. }| {
+            let error = match reason {
+                Reason::StartFailed(why) => StartError::Startup(why),
+                _ => StartError::TooLate,
+            };
+            (error, Box::new(lifecycle.wait()))
+        })?;
+        let server = self.launch(&lifecycle, companions).map_err(|error| {
+            // Changes nothing if a signal has begun the stop already.
+            lifecycle.fail(&error);
+            (error, Box::new(lifecycle.wait()))
+        })?;
+        let server = Server::new(server, lifecycle, true);
+        // A signal meanwhile has begun the stop, and `wait` will tell.
+        let _ = server.lifecycle().serving();
+        Ok(server)
+    }
+
+    /// Lets the lifecycle read the certificates again when it reloads.
+    #[cfg(feature = "tls")]
+    fn reload_certificates(&self, mut lifecycle: lifecycle::Builder) -> lifecycle::Builder {
+        let mut all: Vec<Tls> = Vec::new();
+        for tls in self.listens.iter().filter_map(Listen::own_tls) {
+            if !all.iter().any(|it| it.is_same(tls)) {
+                all.push(tls.clone());
+            }
+        }
+        for tls in all {
+            lifecycle = lifecycle.on_reload("tls", move || Ok(tls.reload()?));
+        }
+        lifecycle
+    }
+
+    /// Starts the server as a part of a lifecycle that it may share with others. The program calls
+    /// [`Lifecycle::serving`] once everything is started. If it has start-up hooks that the server
+    /// needs, the program calls [`Lifecycle::start`] first. Plan and signals are the lifecycle's;
+    /// those set here are ignored. Hooks and reload callbacks belong there, too, and are refused
+    /// here.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], and then nothing of the server is left running.
+    pub fn start_with(mut self, lifecycle: &Lifecycle) -> Result<Server, StartError> {
+        let setting = self.lifecycle.first_of_program();
+        let setting = setting.map(|it| if it == "succession" { "upgrade" } else { it });
+        let setting = setting.or(self.beside.as_ref().map(|_| "beside"));
+        if let Some(setting) = setting {
+            return Err(StartError::Setting {
+                setting,
+                value: "set".to_owned(),
+                expected: "set on the lifecycle that is shared",
+            });
+        }
+        // Should a stop begin from here on, that is noticed before a connection is accepted.
+        if lifecycle.stopping().is_cancelled() {
+            return Err(StartError::TooLate);
+        }
+        let mut companions = std::mem::take(&mut self.companions);
+        let begun = companions.iter_mut().try_for_each(|it| it.begin(lifecycle));
+        begun.map_err(StartError::of_companion)?;
+        let running = self.launch(lifecycle, companions)?;
+        Ok(Server::new(running, lifecycle.clone(), false))
+    }
+
+    fn launch(
+        mut self,
+        lifecycle: &Lifecycle,
+        companions: Vec<Box<dyn Companion>>,
+    ) -> Result<Arc<Running>, StartError> {
+        let program = self.beside.take();
+        let in_charge_only = program.is_some();
+        let upgrades = program
+            .unwrap_or_else(|| lifecycle.remote())
+            .attached::<Upgrades>();
+        let (workers, backlog) = (at_least_one("workers", self.workers)?, self.backlog);
+        if let Some(size) = self.stack_size.filter(|it| *it < LEAST_STACK) {
+            return Err(StartError::Setting {
+                setting: "stack_size",
+                value: size.to_string(),
+                expected: "at least 131072",
+            });
+        }
+        let connections = at_least_one("max_connections", self.max_connections)?;
+        let memory = self.memory_limit.unwrap_or_else(memory::quarter_of_memory);
+        let memory = at_least_one("memory_limit", memory)?;
+        let settings = self.settings(memory)?;
+        if self.listens.is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        // Two for each connection: clients watch one service of a server as a rule.
+        let watchers = connections.saturating_mul(2);
+        let remote = lifecycle.remote();
+        let is_ready = move || remote.is_ready();
+        let served = self.services.iter().map(|it| it.name).collect();
+        let health = self.health.board(served, is_ready, watchers);
+        if self.services.iter().all(|it| it.name != health::NAME) {
+            self.services.push(health::service(&health));
+        }
+        let mut methods = Vec::new();
+        let mut engine_methods: Vec<calls::Method> = Vec::new();
+        if !(0.0..=1.0).contains(&self.cut_early_after) {
+            return Err(StartError::Setting {
+                setting: "cut_early_after",
+                value: self.cut_early_after.to_string(),
+                expected: "from 0.0 to 1.0",
+            });
+        }
+        let mut limits = DrainLimits {
+            policies: Vec::new(),
+            grace_period: lifecycle.plan().get_grace_period(),
+            peer_silence: lifecycle.plan().get_peer_silence(),
+            cut_early_after: self.cut_early_after,
+        };
+        for service in self.services {
+            if let Some(method) = service.unknown {
+                let path = format!("/{}/{method}", service.name);
+                return Err(StartError::UnknownMethod(path));
+            }
+            let interceptors = self.interceptors.iter().chain(&service.interceptors);
+            let interceptors: Arc<[_]> = interceptors.cloned().collect();
+            for mut method in service.methods {
+                let path = format!("/{}/{}", service.name, method.name);
+                if engine_methods.iter().any(|it| it.path == path) {
+                    return Err(StartError::DuplicateMethod(path));
+                }
+                let (request, response) = (method.streaming_request, method.streaming_response);
+                let minimum = method.minimum;
+                let mut engine_method = calls::Method::new(path, request, response, minimum);
+                engine_method.prompt = method.prompt;
+                engine_methods.push(engine_method);
+                limits.policies.push(method.policy);
+                if !method.prompt {
+                    method.interceptors = Arc::clone(&interceptors);
+                }
+                methods.push(method);
+            }
+        }
+        let wanted = self.listens.into_iter().map(Listen::into_options);
+        let wanted: Vec<ListenOptions> = wanted.collect::<Result<_, _>>()?;
+        descriptors::check_room(wanted.len(), connections).map_err(StartError::Engine)?;
+        let listeners = bind_all(&wanted)
+            .map_err(|(address, source)| StartError::Listen { address, source })?;
+        let name = match (self.name, listeners.first()) {
+            (Some(name), _) => name,
+            (None, Some(listener)) => format!("server at {}", listener.address()),
+            (None, None) => return Err(StartError::NoAddress),
+        };
+        let in_flight = lifecycle
+            .in_flight()
+            .enter_owned()
+            .map_err(|_| StartError::TooLate)?;
+        let dispatch = Arc::new(Dispatch::new(
+            methods,
+            Observers::new(self.observers),
+            self.max_receive_message_size,
+            Arc::clone(&health),
+            in_flight,
+        ));
+        let transport =
+            engine::transport(&settings, &engine_methods).map_err(StartError::Engine)?;
+        let config = Config {
+            methods: engine_methods,
+            listeners,
+            // Not before it is sure that it is stopped with the program.
+            accepting: false,
+            workers,
+            stack_size: self.stack_size,
+            backlog,
+            // What waits must not starve what arrives.
+            backlog_bytes: memory / 2,
+            prompt_calls: workers.saturating_add(backlog).saturating_add(watchers),
+            connections,
+            unanswered: self
+                .keepalive_interval
+                .saturating_add(self.keepalive_timeout),
+            handshake: self.handshake_timeout,
+        };
+        let host: Arc<dyn Host> = dispatch.clone();
+        let engine = Runner::start(transport, config, host).map_err(StartError::Engine)?;
+        if lifecycle.remote().hears_process() {
+            engine::keep_core();
+        }
+        for address in engine.addresses() {
+            logging::info!("listening at {address}");
+        }
+        let running = Arc::new(Running {
+            name,
+            engine,
+            dispatch,
+            health: self.health,
+            limits,
+            in_charge_only,
+            smoke_test: Mutex::new(self.smoke_test),
+        });
+        let participant: Arc<dyn Participant> = running.clone();
+        if lifecycle.enlist(Arc::clone(&participant)).is_err() {
+            running.give_up();
+            return Err(StartError::TooLate);
+        }
+        let started = Server::new(running.clone(), lifecycle.clone(), false);
+        for companion in companions {
+            companion.started(&started).map_err(|error| {
+                lifecycle.dismiss(&participant);
+                running.give_up();
+                StartError::of_companion(error)
+            })?;
+        }
+        match upgrades {
+            Some(upgrades) => upgrades.add(running.clone()),
+            None => running.take_charge(),
+        }
+        // Only now: it is sure that `close` will be called, so no watcher outlives the engine.
+        health.open();
+        let watched = Arc::downgrade(&health);
+        lifecycle.observe(move |_| {
+            if let Some(health) = watched.upgrade() {
+                health.tell(None);
+            }
+        });
+        health.tell(None);
+        Ok(running)
+    }
+
+    /// What the transport is to be like.
+    fn settings(&self, memory: usize) -> Result<Settings, StartError> {
+        let streams = at_least_one("max_concurrent_streams", self.max_concurrent_streams)?;
+        at_least_one("max_receive_message_size", self.max_receive_message_size)?;
+        let metadata = at_least_one("max_metadata_size", self.max_metadata_size)?;
+        let number = |setting, value: usize| {
+            let number = i32::try_from(value).map(i32::unsigned_abs);
+            number.map_err(|_: TryFromIntError| StartError::Setting {
+                setting,
+                value: value.to_string(),
+                expected: "no more than 2147483647",
+            })
+        };
+        let time = |setting, value: Duration| match i32::try_from(value.as_millis()) {
+            Ok(1..) => Ok(value),
+            _ => Err(StartError::Setting {
+                setting,
+                value: format!("{value:?}"),
+                expected: "from 1 ms to 24 days",
+            }),
+        };
+        time("handshake_timeout", self.handshake_timeout)?;
+        Ok(Settings {
+            metadata_size: number("max_metadata_size", metadata)?,
+            concurrent_streams: number("max_concurrent_streams", streams)?,
+            keepalive_interval: time("keepalive", self.keepalive_interval)?,
+            keepalive_timeout: time("keepalive", self.keepalive_timeout)?,
+            memory,
+        })
+    }
+}
+
+fn at_least_one(setting: &'static str, value: usize) -> Result<usize, StartError> {
+    match value {
+        0 => Err(StartError::Setting {
+            setting,
+            value: "0".to_owned(),
+            expected: "at least 1",
+        }),
+        value => Ok(value),
+    }
+}

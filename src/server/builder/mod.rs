@@ -1,0 +1,328 @@
+//! The settings of a server.
+
+mod launch;
+
+use std::error::Error;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::client::Channel;
+use crate::lifecycle::{self, Hook, Lifecycle, Plan, Remote, Signals, StartupHook};
+use crate::upgrade::Upgrade;
+
+use super::companion::Companion;
+use super::health::Health;
+use super::interceptor::Interceptor;
+use super::observer::CallObserver;
+use super::running::Server;
+use super::service::Service;
+use super::smoke_test::SmokeTest;
+use crate::sockets::listen::Listen;
+
+/// Collects what a [`Server`] is made of.
+///
+/// | setting | default | reason for the default |
+/// |---|---|---|
+/// | [`workers`](Self::workers) | 16 | handlers block, so more than there are cores; threads are started when needed, and end when they rest after a burst |
+/// | [`stack_size`](Self::stack_size) | 2 MiB | as of all of Rust's threads: handlers may be of any kind |
+/// | [`backlog`](Self::backlog) | 1,024 calls | a burst on a few connections passes; at some 10 KiB a small call this is 10 MiB at the most |
+/// | [`max_connections`](Self::max_connections) | 512 | half of 1,024, the usual limit of descriptors of a process |
+/// | [`max_concurrent_streams`](Self::max_concurrent_streams) | 1,000 | calls beyond it wait unseen in the client; RFC 9113, 5.1.2 asks for no less than 100 |
+/// | [`max_receive_message_size`](Self::max_receive_message_size) | 4 MiB | as in every gRPC implementation |
+/// | [`max_metadata_size`](Self::max_metadata_size) | 16 KiB | C-core's own hard limit |
+/// | [`memory_limit`](Self::memory_limit) | a quarter of the machine's memory, 16 MiB at the least, and 1 GiB at the most on 32-bit machines | the rest of the program needs some, too; it is the share that Java's virtual machine takes |
+/// | [`keepalive`](Self::keepalive) | 60 s, 20 s | a peer that lost its power is noticed within 80 s; most NATs forget a connection later than that |
+/// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | a client speaks first, and a slow radio link has a round trip of 1 s |
+/// | [`health`](Self::health) | nothing said | |
+/// | [`cut_early_after`](Self::cut_early_after) | 0.5 of the grace period | most calls land by themselves in the first half; the second is for what must not be cut |
+/// | [`plan`](Self::plan) | [`Plan::default`] | |
+#[must_use = "a builder does nothing until `serve` or `start`"]
+pub struct ServerBuilder {
+    name: Option<String>,
+    listens: Vec<Listen>,
+    services: Vec<Service>,
+    health: Health,
+    interceptors: Vec<Arc<dyn Interceptor>>,
+    observers: Vec<Box<dyn CallObserver>>,
+    workers: usize,
+    stack_size: Option<usize>,
+    backlog: usize,
+    max_connections: usize,
+    max_concurrent_streams: usize,
+    max_receive_message_size: usize,
+    max_metadata_size: usize,
+    memory_limit: Option<usize>,
+    keepalive_interval: Duration,
+    keepalive_timeout: Duration,
+    handshake_timeout: Duration,
+    cut_early_after: f64,
+    smoke_test: Option<SmokeTest>,
+    companions: Vec<Box<dyn Companion>>,
+    /// Whose sockets go along with its own.
+    beside: Option<Remote>,
+    plan: Plan,
+    /// What its own lifecycle is to have, beside the plan and the signals.
+    lifecycle: lifecycle::Builder,
+    signals: Option<Signals>,
+}
+
+impl Server {
+    /// Begins to build a server.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder {
+            name: None,
+            listens: Vec::new(),
+            services: Vec::new(),
+            health: Health::new(),
+            interceptors: Vec::new(),
+            observers: Vec::new(),
+            workers: 16,
+            stack_size: None,
+            backlog: 1024,
+            max_connections: 512,
+            max_concurrent_streams: 1000,
+            max_receive_message_size: 4 << 20,
+            max_metadata_size: 16 << 10,
+            memory_limit: None,
+            keepalive_interval: Duration::from_secs(60),
+            keepalive_timeout: Duration::from_secs(20),
+            handshake_timeout: Duration::from_secs(10),
+            cut_early_after: 0.5,
+            smoke_test: None,
+            companions: Vec::new(),
+            beside: None,
+            plan: Plan::default(),
+            lifecycle: Lifecycle::builder(),
+            signals: None,
+        }
+    }
+}
+
+impl ServerBuilder {
+    /// Adds an address to listen at, such as `0.0.0.0:50051` or `unix:/run/greeter.sock`; [`Listen`]
+    /// lists them all. With port 0 the kernel chooses one; see [`Server::address`].
+    pub fn address(self, address: impl Into<String>) -> Self {
+        self.listen(Listen::new(address))
+    }
+
+    /// Adds an address to listen at, with settings of its own.
+    pub fn listen(mut self, listen: Listen) -> Self {
+        self.listens.push(listen);
+        self
+    }
+
+    /// Adds a service.
+    pub fn service(mut self, service: Service) -> Self {
+        self.services.push(service);
+        self
+    }
+
+    /// Sets the program's word on the health of its services, so that handlers can hold a clone of it.
+    /// Default: one with nothing said, which [`Server::health`] gives out.
+    pub fn health(mut self, health: Health) -> Self {
+        self.health = health;
+        self
+    }
+
+    /// Adds an interceptor. They run in the order in which they were added.
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Adds an observer of all calls and connections. Any number may be added; they are told in that order.
+    pub fn observer(mut self, observer: impl CallObserver) -> Self {
+        self.observers.push(Box::new(observer));
+        self
+    }
+
+    /// Sets the name in logs and reports. Default: the first address.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets how many handlers may run at a time. Each needs a thread; one more polls. Threads are started when calls need
+    /// them, and end when there was little to do for some 20 s; then what handlers keep in thread-local values is dropped.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Sets how large the stacks of the threads that run handlers are, in bytes; 128 KiB at the least. The
+    /// server itself was seen to use 16 KiB of one (release build, small unary calls), the rest is the
+    /// handlers' and interceptors'. A stack takes memory only as far as it was ever used, so a smaller one saves address space, which
+    /// is scarce only under `RLIMIT_AS` (`LimitAS=` of systemd) and without overcommitment. One that is
+    /// too small ends the process when it overflows. Without this, `RUST_MIN_STACK` sets it, as for every
+    /// thread of Rust's.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Sets how many calls may wait for a worker. What comes on top of that is refused at once,
+    /// with `RESOURCE_EXHAUSTED`. Zero is allowed.
+    pub fn backlog(mut self, calls: usize) -> Self {
+        self.backlog = calls;
+        self
+    }
+
+    /// Sets how many connections may be open. What comes on top of that is closed at once, and so is
+    /// what comes when the process has no descriptor left: a client that is turned away may try
+    /// elsewhere, and one that is left to wait cannot know. Those that are open are served on.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// Sets how many calls a client may have open on one connection.
+    pub fn max_concurrent_streams(mut self, calls: usize) -> Self {
+        self.max_concurrent_streams = calls;
+        self
+    }
+
+    /// Sets how large a request may be, in bytes, compressed and decompressed. What is larger is
+    /// refused with `RESOURCE_EXHAUSTED`.
+    pub fn max_receive_message_size(mut self, bytes: usize) -> Self {
+        self.max_receive_message_size = bytes;
+        self
+    }
+
+    /// Sets how large the metadata of a request may be, in bytes, counted as HTTP/2 counts (32
+    /// bytes more for each entry). What is larger is refused with `RESOURCE_EXHAUSTED`.
+    pub fn max_metadata_size(mut self, bytes: usize) -> Self {
+        self.max_metadata_size = bytes;
+        self
+    }
+
+    /// Sets how much memory, in bytes, requests may take that are still arriving or wait for a
+    /// worker (half of it at the most), all together. If it is not enough, idle connections are closed first, then calls are ended with
+    /// `RESOURCE_EXHAUSTED`, whichever C-core meets first. A request above
+    /// [`max_receive_message_size`](Self::max_receive_message_size) can be refused only once it is
+    /// there, so this is what bounds the server's memory.
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Sets after how long without a byte a connection is probed, and how long the answer may
+    /// take. One without answer is closed, and so is one whose peer takes nothing of what it is
+    /// sent for as long as both together.
+    pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.keepalive_interval = interval;
+        self.keepalive_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a new connection may take to begin to speak HTTP/2.
+    pub fn handshake_timeout(mut self, time: Duration) -> Self {
+        self.handshake_timeout = time;
+        self
+    }
+
+    /// Sets after which share of the grace period calls are cut whose policy is
+    /// [`DrainPolicy::CutEarly`](super::DrainPolicy::CutEarly): from 0.0, at once, to 1.0, not before
+    /// the others.
+    pub fn cut_early_after(mut self, share_of_grace_period: f64) -> Self {
+        self.cut_early_after = share_of_grace_period;
+        self
+    }
+
+    /// Sets how long each phase of the stop may take. For a server with a lifecycle of its own.
+    pub fn plan(mut self, plan: Plan) -> Self {
+        self.plan = plan;
+        self
+    }
+
+    /// Adds a closing hook. For a server with a lifecycle of its own.
+    pub fn hook(mut self, hook: Hook) -> Self {
+        self.lifecycle = self.lifecycle.hook(hook);
+        self
+    }
+
+    /// Adds a start-up hook. They run before the server listens. For a server with a lifecycle of
+    /// its own.
+    pub fn startup(mut self, hook: StartupHook) -> Self {
+        self.lifecycle = self.lifecycle.startup(hook);
+        self
+    }
+
+    /// Adds a callback that SIGHUP runs; see [`lifecycle::Builder::on_reload`]. For a server with a
+    /// lifecycle of its own.
+    pub fn on_reload(
+        mut self,
+        name: impl Into<String>,
+        callback: impl FnMut() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> Self {
+        self.lifecycle = self.lifecycle.on_reload(name, callback);
+        self
+    }
+
+    /// Sets what this server has to show before it replaces the one of another process (see
+    /// [`Upgrade`]): a test over a connection of its own, while it accepts no other. It is run after
+    /// the one that every server has to pass, the answer to a health check within 5 s, and a program
+    /// that does not say [NOT_SERVING](Health::set) of itself, or not for longer than 30 s.
+    pub fn smoke_test(
+        mut self,
+        test: impl FnOnce(&Channel) -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> Self {
+        self.smoke_test = Some(Box::new(test));
+        self
+    }
+
+    /// Lets another process take over; see [`lifecycle::Builder::upgrade`]. Default:
+    /// [`Upgrade::new`] for [`serve`](Self::serve), none for [`start`](Self::start). For a server with
+    /// a lifecycle of its own.
+    pub fn upgrade(mut self, upgrade: Upgrade) -> Self {
+        self.lifecycle = self.lifecycle.upgrade(upgrade);
+        self
+    }
+
+    /// Has this process's id written to a file; see [`lifecycle::Builder::pid_file`]. For a server
+    /// with a lifecycle of its own.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.lifecycle = self.lifecycle.pid_file(path);
+        self
+    }
+
+    /// Sets where signals are heard from. Default: the [process's](Signals::process) for
+    /// [`serve`](Self::serve), none for [`start`](Self::start). For a server with a lifecycle of
+    /// its own.
+    pub fn signals(mut self, signals: Signals) -> Self {
+        self.signals = Some(signals);
+        self
+    }
+
+    /// Adds what goes along with the server: started before it, told once it listens, and dropped if it does not
+    /// start. Any number may be added; they are started in that order.
+    pub fn companion(mut self, companion: impl Companion) -> Self {
+        self.companions.push(Box::new(companion));
+        self
+    }
+
+    /// Serves beside the servers of `program`, and with a lifecycle of its own: a side door, such as one for an
+    /// operator or for metrics. If another process takes over from the program (see [`Upgrade`]), it gets this server's
+    /// sockets, too. While both serve, only the process in charge accepts connections here: the other servers of the
+    /// program may be reached in either.
+    ///
+    /// [`start_with`](Self::start_with) refuses this setting: there the sockets go along anyway.
+    pub fn beside(mut self, program: &Lifecycle) -> Self {
+        self.beside = Some(program.remote());
+        self
+    }
+}
+
+impl fmt::Debug for ServerBuilder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ServerBuilder")
+            .field("listens", &self.listens)
+            .field("services", &self.services)
+            .field("workers", &self.workers)
+            .field("backlog", &self.backlog)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,440 @@
+//! Call observers: told of every call and every connection, refused ones included.
+
+use std::fmt;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::calls::{self, Connection, Landed, Moved, Record, Refusal, TurnedAway};
+use crate::lifecycle::message_of;
+use crate::logging;
+
+use super::call::{Call, Peer};
+use super::context;
+use super::status::Code;
+
+/// Is told how each call fares, from its arrival to its end, and each connection.
+///
+/// # When to use
+///
+/// For metrics, traces and call logs. An [`Interceptor`](super::Interceptor) sees the calls that are run, and can
+/// change what becomes of them. An observer changes nothing, and sees all: those that were refused because the
+/// backlog was full or the server was shutting down, those whose deadline passed before a worker was free, those of
+/// methods that do not exist, and those of [health](super::Health) checks.
+///
+/// # What is told
+///
+/// For each call [`arrived`](Self::arrived) is called once, first. [`begun`](Self::begun) is called when its handler
+/// is about to run. Last comes exactly one of [`ended`](Self::ended), if the call was begun or was cut while it
+/// waited, and [`refused`](Self::refused). A drain does not end before the observers were told of the end of all
+/// calls that it has waited for. A call whose handler never returns ends as [`CallOutcome::Abandoned`] when the
+/// server gives it up; there is no second `ended` if the handler returns after all.
+///
+/// # Where it runs
+///
+/// On the thread that does what is told, before that goes on:
+///
+/// | method | thread |
+/// |---|---|
+/// | `arrived`, `begun` | the worker that polls, and that may run the handler |
+/// | `ended`, `refused` | a worker that polls; or the one that ended the call, which is the program's own for a detached stream |
+/// | `ended` with [`CallOutcome::Abandoned`] | the one that stops the server |
+/// | `connection` | the one that accepts, or a worker that polls, which may hold locks of the connection |
+///
+/// So an observer **must not block**: while it does, nobody polls, and no call is answered. It must not call into
+/// gRPC either, neither as a client nor at this server's calls. It may use atomics, short locks, and channels that it
+/// does not wait for. What takes longer (a file, a socket) belongs on a thread of its own, behind such a channel.
+///
+/// A panic in an observer is caught. It costs this observer this event. It is logged, once a second at the most, and
+/// the call goes on as if nothing had happened.
+///
+/// # What it costs
+///
+/// A server without observers reads no clock for them and keeps no numbers. With observers, a call takes one more
+/// look at the clock and one allocation.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::sync::Arc;
+/// use touchdown::{Call, CallEnd, CallObserver, CallRefusal, Code, Server};
+///
+/// #[derive(Default)]
+/// struct Failures(AtomicU64);
+///
+/// impl CallObserver for Failures {
+///     fn ended(&self, _: &Call, end: &CallEnd) {
+///         if end.code != Code::Ok {
+///             self.0.fetch_add(1, Ordering::Relaxed);
+///         }
+///     }
+///
+///     fn refused(&self, _: &Call, _: &CallRefusal) {
+///         self.0.fetch_add(1, Ordering::Relaxed);
+///     }
+/// }
+///
+/// let failures = Arc::new(Failures::default());
+/// let builder = Server::builder().observer(Arc::clone(&failures));
+/// # drop(builder);
+/// assert_eq!(failures.0.load(Ordering::Relaxed), 0);
+/// ```
+pub trait CallObserver: Send + Sync + 'static {
+    /// A call has arrived. If its method does not exist, [`Call::method`] is the path that the caller has asked for,
+    /// and [`Call::kind`] is [`CallKind::UnknownMethod`].
+    fn arrived(&self, call: &Call) {
+        let _ = call;
+    }
+
+    /// The call's handler is about to run, so long after the call's arrival.
+    fn begun(&self, call: &Call, waited: Duration) {
+        let _ = (call, waited);
+    }
+
+    /// The call is over: its status is with the kernel and nobody works on it any more.
+    fn ended(&self, call: &Call, end: &CallEnd) {
+        let _ = (call, end);
+    }
+
+    /// The call is over, and was refused: no handler has seen it.
+    fn refused(&self, call: &Call, refusal: &CallRefusal) {
+        let _ = (call, refusal);
+    }
+
+    /// Something has become of a connection.
+    fn connection(&self, event: &ConnectionEvent) {
+        let _ = event;
+    }
+}
+
+impl<O: CallObserver + ?Sized> CallObserver for Arc<O> {
+    fn arrived(&self, call: &Call) {
+        (**self).arrived(call);
+    }
+
+    fn begun(&self, call: &Call, waited: Duration) {
+        (**self).begun(call, waited);
+    }
+
+    fn ended(&self, call: &Call, end: &CallEnd) {
+        (**self).ended(call, end);
+    }
+
+    fn refused(&self, call: &Call, refusal: &CallRefusal) {
+        (**self).refused(call, refusal);
+    }
+
+    fn connection(&self, event: &ConnectionEvent) {
+        (**self).connection(event);
+    }
+}
+
+/// What sort of call it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CallKind {
+    /// One request, one reply.
+    Unary,
+    /// A stream, one way or both.
+    Streaming,
+    /// A stream that goes on, or went on, without its handler; see [`Replies::detach`](super::Replies::detach).
+    Detached,
+    /// Of the health service that is built in. The server's own counts leave it out.
+    Health,
+    /// Of a method that does not exist.
+    UnknownMethod,
+}
+
+impl CallKind {
+    pub(super) fn of(core: &calls::Call) -> CallKind {
+        match () {
+            () if core.method().is_none() => CallKind::UnknownMethod,
+            () if core.is_prompt() => CallKind::Health,
+            () if core.is_detached() => CallKind::Detached,
+            () if core.is_streaming() => CallKind::Streaming,
+            () => CallKind::Unary,
+        }
+    }
+}
+
+/// How a call ended that was not refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CallEnd {
+    /// The status code that the server has sent. A caller that left, or whose deadline passed, saw another.
+    pub code: Code,
+    /// Whether it ended as its handler said.
+    pub outcome: CallOutcome,
+    /// The time from its arrival until its handler was begun.
+    pub waited: Duration,
+    /// The time from then until its status was given to the transport; zero if it was not begun. What a handler
+    /// does after its call was cut is not counted.
+    pub ran: Duration,
+    /// What the handler has received.
+    pub received: Traffic,
+    /// What was given to the transport for the caller.
+    pub sent: Traffic,
+    /// What sort of call it was.
+    pub kind: CallKind,
+}
+
+/// What became of a call that was not refused. The server's [report](crate::lifecycle::Calls) counts the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CallOutcome {
+    /// It ended as its handler said, with whatever status.
+    Completed,
+    /// The caller did not wait for the end.
+    CallerLeft,
+    /// It had ended, or could have, but its connection was cut before the answer had gone out.
+    Undelivered,
+    /// The server ended it because its time in the drain was over; see [`DrainPolicy`](super::DrainPolicy).
+    Cut,
+    /// It ended after it had been told to stop.
+    ToldToStop,
+    /// Its handler did not return, and the server did not wait for it any longer.
+    Abandoned,
+}
+
+/// How a call ended that no handler has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CallRefusal {
+    /// Why it was refused.
+    pub reason: RefusalReason,
+    /// The status code that the server has sent.
+    pub code: Code,
+    /// The time from its arrival until it was refused.
+    pub waited: Duration,
+    /// The request that had come with it.
+    pub received: Traffic,
+    /// What sort of call it was.
+    pub kind: CallKind,
+}
+
+/// Why a call was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefusalReason {
+    /// The method does not exist.
+    UnknownMethod,
+    /// The request ended before its message was whole.
+    NoRequest,
+    /// All workers were busy, and the backlog was full.
+    BacklogFull,
+    /// Too many callers did not take their answers.
+    AnswersNotTaken,
+    /// The deadline passed while the call waited for a worker.
+    Expired,
+    /// Less time was left than the method takes at the least; see
+    /// [`Service::minimum_time`](super::Service::minimum_time).
+    TooLittleTime,
+    /// The server was shutting down.
+    ShuttingDown,
+}
+
+/// How much went one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// How many messages.
+    pub messages: u64,
+    /// How many bytes they have on the wire: compressed if they are, and without the five bytes that stand before
+    /// each message.
+    pub bytes: u64,
+}
+
+/// What became of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionEvent {
+    /// It was accepted, and is served from now on. The number is this server's for it, and no other gets it.
+    #[non_exhaustive]
+    Opened {
+        /// The connection's number.
+        number: u64,
+        /// Who is at the other end.
+        peer: Peer,
+        /// Whether it is encrypted. The handshake has not begun yet.
+        encrypted: bool,
+    },
+    /// It is closed. For each `Opened` there is one `Closed`.
+    #[non_exhaustive]
+    Closed {
+        /// The connection's number.
+        number: u64,
+        /// Who was at the other end.
+        peer: Peer,
+    },
+    /// It was closed as soon as it was accepted. It has no number.
+    #[non_exhaustive]
+    Refused {
+        /// Who is at the other end.
+        peer: Peer,
+        /// Why it was closed.
+        reason: ConnectionRefusal,
+    },
+    /// Its TLS handshake has failed. `Closed` will follow.
+    #[non_exhaustive]
+    HandshakeFailed {
+        /// Who is at the other end.
+        peer: Peer,
+        /// Why it has failed, as the log says it.
+        reason: String,
+    },
+}
+
+/// Why a connection was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectionRefusal {
+    /// As many are open as [`ServerBuilder::max_connections`](super::ServerBuilder::max_connections) allows.
+    LimitReached,
+    /// The process, or the system, had no descriptor left for it.
+    NoDescriptor,
+}
+
+/// All observers of a server.
+pub(super) struct Observers {
+    observers: Vec<Box<dyn CallObserver>>,
+    panics: AtomicU64,
+    /// When the last panic was logged.
+    logged: parking_lot::Mutex<Option<std::time::Instant>>,
+}
+
+impl Observers {
+    /// `None` if there are none.
+    pub(super) fn new(observers: Vec<Box<dyn CallObserver>>) -> Option<Arc<Observers>> {
+        (!observers.is_empty()).then(|| {
+            Arc::new(Observers {
+                observers,
+                panics: AtomicU64::new(0),
+                logged: parking_lot::Mutex::new(None),
+            })
+        })
+    }
+
+    fn tell(&self, tell: impl Fn(&dyn CallObserver)) {
+        for observer in &self.observers {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tell(&**observer))) {
+                self.caught(&message_of(panic));
+            }
+        }
+    }
+
+    fn caught(&self, text: &dyn fmt::Display) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+        let now = std::time::Instant::now();
+        let mut logged = self.logged.lock();
+        if logged.is_none_or(|it| now.saturating_duration_since(it) >= Duration::from_secs(1)) {
+            *logged = Some(now);
+            let panics = self.panics.swap(0, Ordering::Relaxed);
+            logging::error!("call observers panicked {panics} times, at last: {text}");
+        }
+    }
+}
+
+impl calls::Observer for Observers {
+    fn arrived(&self, core: &Arc<calls::Call>) {
+        let call = Call::new(Arc::clone(core));
+        self.tell(|it| it.arrived(&call));
+    }
+
+    fn begun(&self, core: &Arc<calls::Call>) {
+        let waited = core.record().map_or(Duration::ZERO, Record::waited);
+        let call = Call::new(Arc::clone(core));
+        self.tell(|it| it.begun(&call, waited));
+    }
+
+    fn ended(&self, core: &Arc<calls::Call>, landed: Landed) {
+        let Some(record) = core.record() else {
+            return;
+        };
+        let call = Call::new(Arc::clone(core));
+        let code = Code::from_number(record.code());
+        let kind = CallKind::of(core);
+        let outcome = match landed {
+            Landed::Completed => CallOutcome::Completed,
+            Landed::CallerLeft => CallOutcome::CallerLeft,
+            Landed::Undelivered => CallOutcome::Undelivered,
+            Landed::Cut => CallOutcome::Cut,
+            Landed::ToldToStop => CallOutcome::ToldToStop,
+            Landed::Abandoned => CallOutcome::Abandoned,
+            Landed::Refused => {
+                let refusal = CallRefusal {
+                    reason: reason(record.refusal()),
+                    code,
+                    waited: record.waited(),
+                    received: record.requests().into(),
+                    kind,
+                };
+                self.tell(|it| it.refused(&call, &refusal));
+                context::clear_if_uncounted(&call);
+                return;
+            }
+        };
+        let end = CallEnd {
+            code,
+            outcome,
+            waited: record.waited(),
+            ran: record.ran().unwrap_or_default(),
+            received: record.requests().into(),
+            sent: record.replies().into(),
+            kind,
+        };
+        self.tell(|it| it.ended(&call, &end));
+        context::clear_if_uncounted(&call);
+    }
+
+    fn connection(&self, event: Connection<'_>) {
+        let event = match event {
+            Connection::Opened {
+                number,
+                peer,
+                encrypted,
+            } => ConnectionEvent::Opened {
+                number,
+                peer: Peer::parse(peer),
+                encrypted,
+            },
+            Connection::Closed { number, peer } => ConnectionEvent::Closed {
+                number,
+                peer: Peer::parse(peer),
+            },
+            Connection::Refused { peer, why } => ConnectionEvent::Refused {
+                peer: Peer::parse(peer),
+                reason: match why {
+                    TurnedAway::LimitReached => ConnectionRefusal::LimitReached,
+                    TurnedAway::NoDescriptor => ConnectionRefusal::NoDescriptor,
+                },
+            },
+            #[cfg(feature = "tls")]
+            Connection::HandshakeFailed { peer, why } => ConnectionEvent::HandshakeFailed {
+                peer: Peer::parse(peer),
+                reason: why.to_owned(),
+            },
+        };
+        self.tell(|it| it.connection(&event));
+    }
+}
+
+fn reason(refusal: Option<Refusal>) -> RefusalReason {
+    match refusal {
+        Some(Refusal::UnknownMethod) => RefusalReason::UnknownMethod,
+        Some(Refusal::NoMessage) => RefusalReason::NoRequest,
+        Some(Refusal::BacklogFull) => RefusalReason::BacklogFull,
+        Some(Refusal::AnswersNotTaken) => RefusalReason::AnswersNotTaken,
+        Some(Refusal::Expired) => RefusalReason::Expired,
+        Some(Refusal::DeadlineTooNear | Refusal::ShutdownTooNear) => RefusalReason::TooLittleTime,
+        Some(Refusal::ShuttingDown) | None => RefusalReason::ShuttingDown,
+    }
+}
+
+impl From<Moved> for Traffic {
+    fn from(moved: Moved) -> Traffic {
+        Traffic {
+            messages: moved.messages,
+            bytes: moved.bytes,
+        }
+    }
+}
