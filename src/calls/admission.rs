@@ -38,7 +38,7 @@ impl Pushback {
                 let turn = self.0.fetch_add(1, Ordering::Relaxed);
                 // Calls that end together are retried one after the other: 37 and 100 have no
                 // common divisor, so a hundred of them wait for a hundred different times. None of
-                // them is 0, with which grpcio 1.85 (C-core's client) waits for ever.
+                // them is 0, with which a client of gRPC 1.85 for Python waits for ever.
                 Some((1 + turn.wrapping_mul(37) % PUSHBACK_SPREAD).into())
             }
         }

@@ -88,6 +88,7 @@ impl Guest {
     }
 
     /// Who is to hear of it, if anybody is.
+    #[cfg(feature = "tls")]
     pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
         self.connections.observer.clone()
     }
@@ -193,6 +194,7 @@ impl Connections {
         transport.add_connection(Newcomer {
             socket: accepted.socket,
             peer,
+            #[cfg(feature = "tls")]
             info,
             #[cfg(feature = "tls")]
             encryption: accepted.encryption,
@@ -298,7 +300,7 @@ impl Connections {
 }
 
 /// Lets the kernel end the connection if the peer's does not acknowledge, or does not take, what it
-/// is sent. C-core's own pings cannot tell: they wait behind what the peer does not take. For a
+/// is sent. The transport's own pings cannot tell: they wait behind what the peer does not take. For a
 /// unix socket there is no such thing.
 fn limit_unanswered(socket: &OwnedFd, limit: Duration) {
     let milliseconds = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);

@@ -58,7 +58,7 @@ pub(super) struct Patience {
     pub(super) hurry: Option<Calls>,
 }
 
-/// Whether the engine has calls in flight.
+/// Whether the server has calls in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Calls {
     Running,

@@ -1,4 +1,4 @@
-//! What the engine tells beside what it needs itself: how each call fares, and each connection.
+//! What an observer is told: how each call fares, and each connection.
 //!
 //! A host without an [`Observer`] costs a call one look at an empty option, and no clock.
 
@@ -11,7 +11,7 @@ use super::call::{Call, Ending, Landed};
 use super::codes::{DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED};
 
 /// Who is told. It runs on the threads that poll, work or accept, some of which hold locks of the transport or of a
-/// connection's TLS. So it must neither block nor panic, nor use the engine.
+/// connection's TLS. So it must neither block nor panic, nor use the server.
 pub(crate) trait Observer: Send + Sync + 'static {
     /// A call has arrived, of whatever method. There is exactly one [`ended`](Self::ended) for it, unless the
     /// process ends before its handler does.
@@ -49,7 +49,7 @@ pub(crate) enum TurnedAway {
     NoDescriptor,
 }
 
-/// Why the engine has refused a call, which no handler has seen.
+/// Why the server has refused a call, which no handler has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Refusal {
@@ -112,7 +112,7 @@ impl Refusal {
 
 /// What is kept of a call for an observer.
 ///
-/// Written by whoever does what it counts, and read once the call is over: the flags of [`Call`], by which it
+/// Written by the thread that does what it counts, and read once the call is over: the flags of [`Call`], by which it
 /// gets there, order the two. So each number is relaxed.
 pub(crate) struct Record {
     arrived: Instant,

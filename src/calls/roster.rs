@@ -461,7 +461,7 @@ mod tests {
         let _ = roster.finished(1);
         let ticks = (0..2 * IDLE_TICKS).take_while(|_| matches!(roster.watch(start), Watched::On));
         assert_eq!(ticks.count() as u32, IDLE_TICKS);
-        // Off again, and begun by whoever needs it.
+        // Off again, and begun by the next that needs it.
         assert!(roster.keep_watch());
         assert!(matches!(roster.watch(start), Watched::On));
         assert!(!roster.keep_watch());

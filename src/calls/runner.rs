@@ -220,6 +220,11 @@ impl Runner {
         abandoned.map(|call| call.path().to_owned()).collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Makes the calling thread hold back what it writes for this server.
     #[cfg(all(test, feature = "client"))]
     pub(crate) fn hold_back(&self) {

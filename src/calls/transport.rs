@@ -27,6 +27,7 @@ use super::connections::Guest;
 use super::ground::Ground;
 use super::message::Message;
 use super::outgoing::Outgoing;
+#[cfg(feature = "tls")]
 use crate::sockets::peer::PeerInfo;
 
 /// What a server is to be like, as far as its transport goes.
@@ -132,6 +133,8 @@ pub(crate) struct Newcomer {
     pub(crate) socket: OwnedFd,
     /// The peer's address in the form of gRPC's naming document.
     pub(crate) peer: String,
+    /// Gets the peer's certificate, once that is known.
+    #[cfg(feature = "tls")]
     pub(crate) info: Arc<PeerInfo>,
     #[cfg(feature = "tls")]
     pub(crate) encryption: Option<Arc<crate::sockets::encryption::Encryption>>,

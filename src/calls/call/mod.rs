@@ -173,6 +173,11 @@ impl<W: ?Sized> Call<W> {
         &self.wire
     }
 
+    /// What it stands on.
+    pub(crate) fn ground(&self) -> &Arc<Ground> {
+        &self.ground
+    }
+
     /// The path of the method: `/package.Service/Method`.
     pub(crate) fn path(&self) -> &str {
         match self.method {
