@@ -91,7 +91,7 @@ impl Upgrade {
         self
     }
 
-    /// Allows it where it is [refused](UpgradeError::Supervisor) by default, because whoever looks after the process
+    /// Allows it where it is [refused](UpgradeError::Supervisor) by default, because the supervisor of the process
     /// waits for its end and would start a second copy. For those who know better: a service under procd
     /// without `respawn`, say, or under runit with a `finish` script that waits for the process in the pid file.
     pub fn under_any_supervisor(mut self) -> Self {
@@ -146,7 +146,7 @@ pub enum UpgradeError {
     Stopping,
     /// Another upgrade is under way.
     UnderWay,
-    /// Whoever looks after this process would not follow the new one: why, and what to do instead. Nothing was
+    /// The supervisor of this process would not follow the new one: why, and what to do instead. Nothing was
     /// started. See [`Upgrade::under_any_supervisor`].
     Supervisor(String),
     /// The new process could not be started, or was not found fit to take over: why.
