@@ -1,17 +1,17 @@
 //! Time that counts only while the process runs.
 //!
 //! A process may stand still for seconds: stopped by a signal, frozen with its container, moved to another machine, or
-//! without its turn on one that is overloaded. The system's clock goes on meanwhile. Who asks that clock alone whether a
+//! without its turn on one that is overloaded. The system's clock goes on meanwhile. A thread that asks that clock alone whether a
 //! time limit is over gives up on work that had no time at all.
 //!
-//! So whoever keeps a limit that decides over others waits for a short time only, again and again, and counts those
+//! So a thread that keeps a limit for others waits for a short time only, again and again, and counts those
 //! short times: a wait that took much longer than it was meant to counts as what it was meant to be.
 
 use std::time::Duration;
 
 use crate::sync::{BareMutex, Instant};
 
-/// The longest time to wait at once for who counts so: four looks a second cost a small machine nothing that could be
+/// The longest time to wait at once in this way: four looks a second cost a small machine nothing that could be
 /// measured.
 pub(crate) const SLICE: Duration = Duration::from_millis(250);
 
@@ -93,8 +93,8 @@ impl RunningClock {
         })
     }
 
-    /// How long to wait at once for who waits until this clock says `end`: zero if it does. `None` for who waits for
-    /// ever.
+    /// How long to wait at once, by a thread that waits until this clock says `end`: zero if it does. `None` to wait
+    /// for ever.
     pub(crate) fn slice(&self, end: Option<Duration>) -> Option<Duration> {
         end.map(|end| end.saturating_sub(self.read()).min(SLICE))
     }

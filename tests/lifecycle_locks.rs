@@ -4,14 +4,14 @@
 mod lifecycle_support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lifecycle_support::{allow_threads, bound, eventually, is_child, say, serving, Process};
 use touchdown::lifecycle::{
-    exit_code, Announcer, Hook, HookError, Lifecycle, Outcome, OwnedGuard, Participant, Remote,
-    SpawnError, StartupHook, Worker,
+    exit_code, Announcer, Hook, HookError, Lifecycle, Outcome, OwnedGuard, Participant, Plan,
+    Remote, SpawnError, StartupHook, Worker,
 };
 
 /// Asks the lifecycle about everything when it is dropped, and counts that.
@@ -102,7 +102,7 @@ impl Participant for Nosy {
     fn cancel(&self) {
         self.ask();
     }
-    fn close(&self, _: std::time::Instant) {
+    fn close(&self, _: Instant) {
         self.ask();
     }
     fn running(&self) -> Vec<String> {
@@ -118,7 +118,7 @@ impl Participant for Nosy {
 #[test]
 fn everything_of_the_program_may_ask_the_lifecycle_to_its_end() {
     let _bound = bound();
-    let slot = Arc::new(std::sync::OnceLock::<Remote>::new());
+    let slot = Arc::new(OnceLock::<Remote>::new());
     let ask = {
         let slot = Arc::clone(&slot);
         move || {
@@ -136,12 +136,11 @@ fn everything_of_the_program_may_ask_the_lifecycle_to_its_end() {
         undoes();
         Ok(())
     });
+    let plan = Plan::new()
+        .grace_period(Duration::from_millis(10))
+        .force_period(Duration::from_millis(10));
     let lifecycle = Lifecycle::builder()
-        .plan(
-            touchdown::lifecycle::Plan::new()
-                .grace_period(Duration::from_millis(10))
-                .force_period(Duration::from_millis(10)),
-        )
+        .plan(plan)
         .startup(start)
         .on_reload("reload", move || {
             reloads();
@@ -212,9 +211,8 @@ impl Participant for PanicsAtItsEnd {
 
 /// Has another participant dismissed while it is told to drain, so that the walk is the last to hold it.
 struct Dismisses {
-    lifecycle: Remote,
-    other: std::sync::Mutex<Option<Arc<dyn Participant>>>,
-    dismiss: Box<dyn Fn(&Arc<dyn Participant>) + Send + Sync>,
+    lifecycle: Lifecycle,
+    other: Mutex<Option<Arc<dyn Participant>>>,
 }
 
 impl Participant for Dismisses {
@@ -225,9 +223,8 @@ impl Participant for Dismisses {
         Vec::new()
     }
     fn drain(&self) {
-        assert!(self.lifecycle.stopping().is_cancelled());
         if let Some(other) = self.other.lock().unwrap().take() {
-            (self.dismiss)(&other);
+            self.lifecycle.dismiss(&other);
         }
     }
 }
@@ -238,14 +235,9 @@ fn a_participant_that_panics_as_the_walk_lets_go_of_it_does_not_end_the_walk() {
     let lifecycle = serving();
     let has_ended = Arc::new(AtomicBool::new(false));
     let panics: Arc<dyn Participant> = Arc::new(PanicsAtItsEnd(Arc::clone(&has_ended)));
-    let dismiss = {
-        let lifecycle = lifecycle.clone();
-        move |other: &Arc<dyn Participant>| lifecycle.dismiss(other)
-    };
     let dismisses = Dismisses {
-        lifecycle: lifecycle.remote(),
-        other: std::sync::Mutex::new(Some(Arc::clone(&panics))),
-        dismiss: Box::new(dismiss),
+        lifecycle: lifecycle.clone(),
+        other: Mutex::new(Some(Arc::clone(&panics))),
     };
     lifecycle.enlist(Arc::new(dismisses)).unwrap();
     lifecycle.enlist(panics).unwrap();

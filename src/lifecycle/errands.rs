@@ -180,7 +180,7 @@ fn replace(shared: &Arc<Shared>) {
     };
     let remote = Remote::new(Arc::clone(shared));
     let thread = thread::Builder::new().name("td-replace".to_owned());
-    // The log has what became of it. Without a thread whoever asks tries again.
+    // The log has what became of it. Without a thread nothing comes of it, and the operator tries again.
     let _ = thread.spawn(move || caught("succession", || succession.replace(&remote)));
 }
 
@@ -204,7 +204,7 @@ fn write_state(shared: &Arc<Shared>) {
         }
     };
     if thread.spawn(write).is_err() {
-        // Whoever asks next tries again.
+        // The next one that asks tries again.
         shared.describing.over();
     }
 }

@@ -194,7 +194,7 @@ impl<'a> Run<'a> {
     /// Gives up on all whose time is over, or in a hurry on all.
     fn leave_behind(&mut self, news: &Receiver<News>, mut hurry: bool) {
         let now = self.now();
-        // This thread may be late itself. Who has ended meanwhile has not overrun.
+        // This thread may be late itself. A hook that has ended meanwhile has not overrun.
         for news in news.try_iter() {
             match news {
                 News::Ended(place, outcome) => self.finish(place, outcome),

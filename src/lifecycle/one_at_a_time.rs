@@ -13,8 +13,8 @@ struct State {
 }
 
 impl OneAtATime {
-    /// Asks for a turn. Returns whether it is the caller's, who ends it by [`over`](Self::over). If
-    /// not, whoever has it takes another.
+    /// Asks for a turn. Returns whether the caller has it. Then the caller ends it by [`over`](Self::over). If
+    /// not, the thread that has it takes another.
     pub(super) fn ask(&self) -> bool {
         let mut state = self.0.lock();
         if state.taken {

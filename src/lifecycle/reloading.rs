@@ -1,6 +1,6 @@
 //! Runs the reload callbacks, one at a time, on a thread made for it.
 //!
-//! Who asks for a reload does not wait for it. What is asked for while a reload runs makes one more afterwards, however
+//! The thread that asks for a reload does not wait for it. What is asked for while a reload runs makes one more afterwards, however
 //! often it is asked for.
 
 use super::hook_run::run_caught;
@@ -36,13 +36,13 @@ pub(super) fn ask(shared: &Arc<Shared>) {
         }
     };
     if thread.spawn(run).is_err() {
-        // Whoever asks next tries again.
+        // The next one that asks tries again.
         shared.reloads.turn.over();
     }
 }
 
 fn reload(shared: &Shared) {
-    // Out of the lock while they run. Only who has the turn takes them.
+    // Out of the lock while they run. Only the thread that has the turn takes them.
     let mut callbacks = std::mem::take(&mut shared.control.lock().reloads);
     shared.reloads.tell(&ReloadEvent::Began);
     let mut failures = Vec::new();

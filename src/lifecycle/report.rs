@@ -251,7 +251,7 @@ impl Report {
         out.push_str(",\"phases\":");
         push_list(&mut out, &self.phases, |out, phase| {
             out.push_str("{\"phase\":");
-            push_string(out, phase.phase.as_str());
+            push_string(out, phase.phase.as_word());
             out.push_str(",\"took_ms\":");
             push_millis(out, phase.took);
             out.push('}');
@@ -353,7 +353,7 @@ impl Termination for Report {
     }
 }
 
-/// Writes this to standard error, and does not wait for whoever does not read it.
+/// Writes this to standard error, and does not wait for a reader that hangs.
 fn write_error(text: String) {
     let (done, is_done) = bounded::<()>(0);
     let write = move || {
@@ -430,7 +430,7 @@ mod tests {
             report().to_json(),
             concat!(
                 r#"{"reason":"requested","detail":"a \"quoted\\\" word\n\u0001ü","exit_code":0,"#,
-                r#""took_ms":12.345,"phases":[{"phase":"lame duck","took_ms":0.007}],"#,
+                r#""took_ms":12.345,"phases":[{"phase":"lame_duck","took_ms":0.007}],"#,
                 r#""calls":{"completed":5,"refused":0,"caller_left":0,"undelivered":0,"cut":0,"told_to_stop":0,"abandoned":0},"#,
                 r#""connections_cut":0,"forced":false,"abandoned":[],"startup":[],"#,
                 r#""hooks":[{"name":"journal","outcome":"done","#,

@@ -139,7 +139,7 @@ pub(super) struct Started(Arc<Mutex<Stack>>);
 #[derive(Default)]
 struct Stack {
     undo: Vec<Hook>,
-    /// All was undone. Who comes now was left behind, and nobody else will undo its work.
+    /// All was undone. A hook that ends now was left behind, and nobody else will undo its work.
     unwound: bool,
 }
 
@@ -167,7 +167,7 @@ impl Started {
         self.0.lock().undo.is_empty()
     }
 
-    /// What to undo next. After `None`, who was left behind undoes its work by itself.
+    /// What to undo next. After `None`, a hook that was left behind undoes its work by itself.
     pub(super) fn next(&self) -> Option<Hook> {
         let mut stack = self.0.lock();
         let undo = stack.undo.pop();

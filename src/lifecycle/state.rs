@@ -68,7 +68,7 @@ pub(super) struct Shared {
     pub(super) startup_is_over: Token,
     pub(super) started: Started,
     pub(super) reloads: Reloads,
-    /// Whoever has it writes the state of the program.
+    /// The thread that has it writes the state of the program.
     pub(super) describing: OneAtATime,
     /// Cancelled when `report` is there.
     pub(super) stopped: Token,
@@ -84,7 +84,7 @@ pub(super) struct Shared {
     pub(super) walked: AtomicBool,
     /// The hooks that run at this moment. Held for moments only.
     pub(super) running_hooks: Mutex<Vec<String>>,
-    /// Who wants to see that the guard thread runs; see [`Shared::ask_guard`]. Held for moments only.
+    /// The checks that the guard thread has to pass; see [`Shared::ask_guard`]. Held for moments only.
     pub(super) asked: Mutex<Vec<Check>>,
     pub(super) is_asked: AtomicBool,
     pub(super) errands: Errands,
@@ -258,7 +258,7 @@ impl Shared {
 
     /// This process has no other before it.
     pub(super) fn take_charge(&self) -> Result<(), String> {
-        // First: whoever reads the file may ask for a successor.
+        // First: a script that reads the file may ask for a successor at once.
         self.in_charge.cancel();
         self.with_pid_file(PidFile::write)
     }

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use super::announcer::Made;
-use super::hook::Hook;
-use super::hook_run::{run, Run};
-use super::hooks::Hooks;
+use super::hook_run::Run;
 use super::phase::{Phase, Transition};
 use super::plan;
 use super::report::{some_of, HookReport, Outcome, PhaseReport, Reason, Report};
@@ -14,9 +12,6 @@ use crate::caught::caught;
 use crate::logging;
 use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant};
 use crate::text::one_line;
-
-/// How far away "never" is for an [`Instant`] that has to be passed on: 30 years.
-const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// When the log first says what is still in flight: what takes longer than calls commonly do, and
 /// longer than somebody who looks on cares to wait without a word.
@@ -50,7 +45,7 @@ impl Walk {
     pub(super) fn run(mut self) {
         let reason = self.await_stop();
         self.skip_startup();
-        // Whoever began the stop does so too, but may not have come to it yet.
+        // The thread that began the stop does so too, but may not have come to it yet.
         self.shared.stopping.cancel();
         logging::info!("stopping: {}", one_line(&reason.to_string()));
         let drained = if self.shared.phase.get() == Phase::Starting {
@@ -126,7 +121,7 @@ impl Walk {
         let began = self.enter(Phase::LameDuck);
         self.tell();
         let time = self.shared.plan.get_lame_duck();
-        // Who takes over serves at the same address: there is nobody to be told.
+        // The process that takes over serves at the same address: there is nobody to be told.
         if time.is_zero() || self.shared.is_replaced() {
             return;
         }
@@ -142,7 +137,7 @@ impl Walk {
     }
 
     /// Moves on to the next phase, and returns when, by the clock of the stop.
-    fn enter(&self, to: Phase) -> Duration {
+    pub(super) fn enter(&self, to: Phase) -> Duration {
         self.shared.enter(to);
         self.shared.clock.read()
     }
@@ -243,63 +238,6 @@ impl Walk {
         Drained::default()
     }
 
-    /// Closes the participants and joins the workers, runs the hooks, then undoes what start-up hooks
-    /// have started.
-    fn close(&self) -> Vec<HookReport> {
-        let shared = &self.shared;
-        let began = self.enter(Phase::Closing);
-        // Both have been cancelled already on a stop that went through their phases. On any other,
-        // nobody must be left waiting for them.
-        shared.draining.cancel();
-        shared.cancelling.cancel();
-        self.tell();
-        let time = shared.plan.get_closing();
-        let hooks = std::mem::take(&mut shared.control.lock().hooks);
-        // A participant that hangs as it closes must not take the time of the hooks as well.
-        let is_all = hooks.is_empty() && shared.started.is_empty();
-        let time_to_close = if is_all { time } else { time / 2 };
-        let left = || self.left_of(began, time);
-        let mut reports = self.close_participants(self.left_of(began, time_to_close));
-        reports.extend(run(hooks, left(), &shared.running_hooks));
-        while let Some(undo) = shared.started.next() {
-            let undo = Hooks::unordered(vec![undo]);
-            reports.extend(run(undo, left(), &shared.running_hooks));
-        }
-        for report in &reports {
-            if report.outcome != Outcome::Done {
-                logging::warn!(
-                    "{}",
-                    one_line(&format!("{}: {}", report.name, report.outcome))
-                );
-            }
-        }
-        reports
-    }
-
-    /// What is left of a time that began when the clock of the stop said `began`. [`Duration::MAX`] lasts for ever.
-    fn left_of(&self, began: Duration, time: Duration) -> Duration {
-        match time {
-            Duration::MAX => time,
-            _ => time.saturating_sub(self.shared.clock.read().saturating_sub(began)),
-        }
-    }
-
-    fn close_participants(&self, time: Duration) -> Vec<HookReport> {
-        let now = Instant::now();
-        let end = plan::after(now, time.min(NEVER)).unwrap_or(now);
-        let closing = self.shared.participants().into_iter().map(|participant| {
-            let name = caught("participant, asked for its name,", || participant.name());
-            let work = move || {
-                participant.close(end);
-                Ok(())
-            };
-            Hook::new(format!("close {}", name.unwrap_or_default()), work).time_limit(time)
-        });
-        let closing = closing.chain(self.shared.close_workers());
-        let closing = Hooks::unordered(closing.collect());
-        run(closing, time, &self.shared.running_hooks)
-    }
-
     /// Enters the last phase, tells of it, and then lets everything go.
     fn finish(self, reason: Reason, drained: Drained, hooks: Vec<HookReport>) {
         let shared = &self.shared;
@@ -359,7 +297,7 @@ impl Walk {
             logging::error!("the guard thread panicked");
         }
         shared.errands.close();
-        // Whoever waits for the end may exit at once.
+        // A thread that waits for the end may exit at once.
         logging::flush(logging::AT_THE_END);
         shared.report.get_or_init(|| report);
         shared.stopped.cancel();
@@ -373,7 +311,7 @@ impl Walk {
     }
 
     /// Calls the observers for every transition that they have not been told of.
-    fn tell(&self) {
+    pub(super) fn tell(&self) {
         loop {
             let (transition, observers) = {
                 let mut control = self.shared.control.lock();

@@ -26,12 +26,10 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use super::hook::Hook;
 use super::in_flight::{InFlight, OwnedGuard};
 use super::names::thread_name;
 use super::report::Reason;
 use super::seat::{attempt, Failure, Seat};
-use super::shutdown::Token;
 use super::state::{Shared, Stopping};
 use super::worker::{Work, Worker};
 use super::worker_restart::{Restart, Restarts};
@@ -128,7 +126,7 @@ impl WorkerGroup {
             seat: group.shared.seat(&group.name, &worker)?,
             group: Arc::clone(group),
             stop_on_failure: worker.stop_on_failure,
-            // A worker that is not started has not failed. Who wants to start it is told.
+            // A worker that is not started has not failed. The caller of `spawn` is told.
             ended: Ok(()),
             _running: running,
         };
@@ -137,7 +135,7 @@ impl WorkerGroup {
         // Without a thread they come back, since the worker's work must not be dropped with the lock held.
         let to_run = Arc::new(Mutex::new(Some((post, worker))));
         let handed_over = Arc::clone(&to_run);
-        // Held until the handle is in, so that who joins finds it.
+        // Held until the handle is in, so that the thread that joins finds it.
         let mut thread = seat.thread.lock();
         let spawned = thread::Builder::new().name(name).spawn(move || {
             let to_run = handed_over.lock().take();
@@ -254,7 +252,7 @@ struct Post {
     group: Arc<Group>,
     stop_on_failure: bool,
     ended: Result<(), Failure>,
-    /// Dropped last: who has joined the group finds everything done.
+    /// Dropped last: a thread that has joined the group finds everything done.
     _running: OwnedGuard,
 }
 
@@ -340,65 +338,6 @@ impl Group {
         };
         // Relaxed: it counts, and says nothing of other memory.
         count.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Shared {
-    /// Takes up a worker that is going to be spawned.
-    fn seat(&self, group: &str, worker: &Worker) -> Result<Arc<Seat>, Stopping> {
-        let token = match worker.until_closing {
-            true => Token::new(),
-            false => self.draining.child(),
-        };
-        let seat = Arc::new(Seat::new(group, worker, token));
-        // With the lock held from the look to the entry: no stop begins in between.
-        let mut control = self.control.lock();
-        control.refuse_if_stopping()?;
-        control.workers.push(Arc::clone(&seat));
-        Ok(seat)
-    }
-
-    /// Forgets a worker that has ended, unless the stop has begun: then it is in the report.
-    fn leave_seat(&self, seat: &Arc<Seat>) {
-        let mut control = self.control.lock();
-        if control.reason.is_none() {
-            control.workers.retain(|other| !Arc::ptr_eq(other, seat));
-        }
-    }
-
-    /// Forgets a worker that was never started.
-    fn remove_seat(&self, seat: &Arc<Seat>) {
-        let mut control = self.control.lock();
-        control.workers.retain(|other| !Arc::ptr_eq(other, seat));
-    }
-
-    fn seats(&self) -> Vec<Arc<Seat>> {
-        self.control.lock().workers.clone()
-    }
-
-    /// Lets the drain wait for the workers that were told of it.
-    pub(super) fn hold_workers(&self) {
-        for seat in self.seats() {
-            seat.hold(&self.gate);
-        }
-    }
-
-    /// The workers that the drain waits for, by name.
-    pub(super) fn workers_in_flight(&self) -> Vec<String> {
-        let seats = self.seats();
-        let in_flight = seats.iter().filter(|seat| seat.is_in_flight());
-        in_flight.map(|seat| seat.name.clone()).collect()
-    }
-
-    /// Tells all workers to stop. What waits for them are hooks.
-    pub(super) fn close_workers(&self) -> Vec<Hook> {
-        let seats = mem::take(&mut self.control.lock().workers);
-        let told = seats.into_iter().map(|seat| {
-            seat.token.cancel();
-            let (name, time_limit) = (seat.name.clone(), seat.time_limit);
-            Hook::new(name, move || seat.join()).time_limit(time_limit)
-        });
-        told.collect()
     }
 }
 

@@ -251,12 +251,12 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "a_reload_during_start_up_is_forgotten",
-                file: "mod.rs",
+                file: "serving.rs",
                 edits: &[("            if reload_wanted {\n", "            if false {\n")],
             },
             Bug {
                 name: "a_step_is_not_taken_under_the_lock",
-                file: "mod.rs",
+                file: "serving.rs",
                 edits: &[(
                     "shared.step(&mut control, Phase::Serving);\n            drop(control);",
                     "drop(control);\n            shared.enter(Phase::Serving);",
@@ -272,7 +272,7 @@ pub const MODELS: &[Model] = &[
         bugs: &[
             Bug {
                 name: "a_spawn_looks_before_the_stop_and_enters_after_it",
-                file: "workers.rs",
+                file: "seats.rs",
                 edits: &[(
                     "control.workers.push(Arc::clone(&seat));",
                     "drop(control);\n        self.control.lock().workers.push(Arc::clone(&seat));",
@@ -290,13 +290,13 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "who_fails_in_the_stop_is_forgotten",
-                file: "workers.rs",
+                file: "seats.rs",
                 edits: &[("if control.reason.is_none() {", "if true {")],
             },
             Bug {
                 name: "the_wait_for_a_restart_hears_nothing",
                 file: "workers.rs",
-                edits: &[("token.wait_timeout(delay)", "Token::new().wait_timeout(delay)")],
+                edits: &[("token.wait_timeout(delay)", "super::Token::new().wait_timeout(delay)")],
             },
         ],
     },

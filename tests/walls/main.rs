@@ -11,11 +11,13 @@ use source::{names_inside, sources, Source};
 /// The rooms, each with what its code may name beside itself. `public` is what the crate's first page exports: a
 /// room that names only this and public rooms could be another crate.
 #[rustfmt::skip]
-const MAY_NAME: [(&str, &str); 15] = [
+const MAY_NAME: [(&str, &str); 17] = [
+    ("caught", "foundation"),
     ("descriptors", "foundation"),
     ("logging", "foundation"),
     ("running_time", "foundation"),
     ("sync", "foundation"),
+    ("text", "foundation"),
     // For any program with threads: no gRPC.
     ("lifecycle", "foundation"),
     ("os", "foundation"),
@@ -33,7 +35,7 @@ const MAY_NAME: [(&str, &str); 15] = [
     ("systemd", "public lifecycle sockets"),
 ];
 
-const FOUNDATION: &str = "descriptors logging running_time sync";
+const FOUNDATION: &str = "caught descriptors logging running_time sync text";
 const COMPANIONS: &str = "admin systemd";
 
 /// Words that stand in the code of these rooms only.
