@@ -10,11 +10,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::drain::{Stage, Watch};
+use super::link::Link;
 use super::observer::{Connection, Observer};
 use super::peer::address;
-use super::transport::{Link, Newcomer, Transport};
 use crate::os::wake::Wake;
 use crate::sockets::accepted::Accepted;
+#[cfg(feature = "tls")]
+use crate::sockets::encryption::Encryption;
 use crate::sockets::options as socket_options;
 use crate::sockets::peer::PeerInfo;
 
@@ -72,6 +74,21 @@ impl AddAssign for Cut {
         self.connections += other.connections;
         self.answers += other.answers;
     }
+}
+
+/// A connection that is to be served.
+pub(crate) struct Newcomer {
+    /// Connected, and non-blocking.
+    pub(crate) socket: OwnedFd,
+    /// The peer's address in the form of gRPC's naming document.
+    pub(crate) peer: String,
+    /// Gets the peer's certificate, once that is known.
+    #[cfg(feature = "tls")]
+    pub(crate) info: Arc<PeerInfo>,
+    #[cfg(feature = "tls")]
+    pub(crate) encryption: Option<Arc<Encryption>>,
+    /// Who is told what becomes of it.
+    pub(crate) guest: Guest,
 }
 
 /// By this the transport tells what happens to one connection. It does so on a thread of its choosing; nothing of it
@@ -155,15 +172,14 @@ impl Connections {
         open.sockets.get(&number).map(|it| Arc::clone(&it.info))
     }
 
-    /// Gives a connection to the transport. The peer has to speak HTTP/2 before `silent_until`, in the time of the
+    /// A connection that is to be served, for the transport. The peer has to speak HTTP/2 before `silent_until`, in the time of the
     /// thread that accepts. It may leave `unanswered` what it is sent, unless its listener says how long it may.
     pub(super) fn add(
         self: &Arc<Self>,
-        transport: &dyn Transport,
         accepted: Accepted,
         silent_until: Duration,
         unanswered: Duration,
-    ) {
+    ) -> Newcomer {
         limit_unanswered(&accepted.socket, accepted.unanswered.unwrap_or(unanswered));
         let encrypted = accepted.is_encrypted();
         let info = Arc::new(accepted.info);
@@ -191,7 +207,7 @@ impl Connections {
             peer: &peer,
             encrypted,
         });
-        transport.add_connection(Newcomer {
+        Newcomer {
             socket: accepted.socket,
             peer,
             #[cfg(feature = "tls")]
@@ -202,7 +218,7 @@ impl Connections {
                 number,
                 connections: Arc::clone(self),
             },
-        });
+        }
     }
 
     /// The longest round trip that the kernel has measured among the open

@@ -19,7 +19,7 @@
 
 use std::time::Duration;
 
-use super::transport::View;
+use super::link::View;
 
 /// How long after GOAWAY has reached a client's kernel that client may begin calls without acknowledging it. A client
 /// reads as it writes; one of gRPC acknowledges at once.

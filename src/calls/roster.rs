@@ -22,9 +22,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-pub(super) use super::decision::{
-    Backlog, Beginning, Decision, Leaving, Load, Next, Outlook, Watched,
-};
+use super::decision::{Backlog, Decision, Leaving, Load, Next, Outlook, Watched};
 use crate::sync::{Condvar, Instant, Mutex};
 
 /// How often the watch looks.

@@ -3,14 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use super::wire::Finish;
 use super::{
     Call, Ending, Epilogue, Handled, Landed, ABANDONED, CALLER_LEFT, CUT, DETACHED, FINISHED,
     GIVEN_UP, HANDLED, HAS_METADATA, HEADERS_SENT, REFUSED, RETURNED, TOLD, WATCHED, WRITTEN,
 };
 use crate::calls::codes::CANCELLED;
-use crate::calls::observer::Refusal;
 use crate::calls::outgoing::Outgoing;
-use crate::calls::transport::Finish;
+use crate::calls::record::Refusal;
 
 impl Call {
     pub(crate) fn set_epilogue(&self, epilogue: Epilogue) {

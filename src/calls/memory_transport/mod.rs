@@ -16,9 +16,9 @@ use parking_lot::{Condvar, Mutex};
 pub(super) use self::line::{Line, Sent};
 
 use self::line::{message_of, MemoryWire};
+use super::call::ground::Ground;
 use super::call::Call;
 use super::connections::Guest;
-use super::ground::Ground;
 use super::message::Message;
 use super::method::Method;
 use super::shared::Shared;
@@ -178,7 +178,8 @@ impl MemoryTransport {
             encryption: None,
         };
         let connections = &shared.ground.connections;
-        connections.add(&*shared.transport, accepted, Duration::MAX, LONG);
+        let newcomer = connections.add(accepted, Duration::MAX, LONG);
+        shared.transport.add_connection(newcomer);
         let link = self.0.state.lock().links.last().cloned();
         let link = link.expect("it was added just now");
         link.with_guest(Guest::ready);
