@@ -24,7 +24,7 @@ usage: board_server [OPTIONS] [ADDRESS...]
 
 SIGTERM stops it, SIGUSR2 has the program, built anew, take over, SIGUSR1 says what it is at.";
 
-/// Greets the caller by the name in his certificate, if he has one.
+/// Greets the caller by the name in its certificate, if it has one.
 fn say_hello(call: &Call, request: HelloRequest) -> Result<HelloReply, Status> {
     call.token()
         .wait_timeout(Duration::from_millis(request.think_ms.into()));

@@ -21,7 +21,7 @@ struct Polite;
 
 impl Greeter for Polite {
     fn say_hello(&self, call: &Call, request: HelloRequest) -> Result<HelloReply, Status> {
-        // Waits, like a handler that asks a sensor, but not for a caller who has left.
+        // Waits, like a handler that asks a sensor, but not for a caller that has left.
         let think = Duration::from_millis(request.think_ms.into());
         if !think.is_zero() && call.token().wait_timeout(think) {
             return Err(Status::cancelled("nobody waits for this any more"));

@@ -54,7 +54,7 @@ impl Desk {
                 text: format!("{} are listening", subscribers.len()),
                 ..Default::default()
             };
-            // Who is slow misses an item; who has left is struck off.
+            // A slow subscriber misses an item; one that has left is struck off.
             subscribers.retain(|it| !matches!(it.try_send(&item), Err(SendError::Ended(_))));
         }
     }

@@ -20,7 +20,8 @@
 //!     .serve();
 //! ```
 //!
-//! While two processes serve, in an upgrade, it is the one in charge that answers.
+//! It answers from before the start-up hooks on, until the program ends. While two processes serve, in an upgrade, it is
+//! the one in charge that answers.
 //!
 //! `examples/admin.rs` is a client, by [`AdminClient`].
 //!
@@ -86,9 +87,9 @@ impl Admin {
         }
     }
 
-    /// Lets this user in as well, by his number. The mode of the socket's path is 0666 then, so that the
-    /// kernel lets him connect; whoever else does is refused, but can take up the few connections that there are.
-    /// To keep others out altogether, put the socket into a folder that only these users may enter.
+    /// Lets the user with this number in as well. The mode of the socket's path is 0666 then, so that the kernel lets
+    /// that user connect. Other users are refused, but can take up the few connections that there are. To keep others
+    /// out altogether, put the socket into a folder that only these users may enter.
     pub fn allow_user(mut self, uid: u32) -> Admin {
         self.users.push(uid);
         self

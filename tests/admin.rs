@@ -18,7 +18,7 @@ use lifecycle_support::{bound, role, say as tell, Process};
 use touchdown::admin::messages::{DrainRequest, StatusRequest, UpgradeRequest};
 use touchdown::admin::{Admin, AdminClient};
 use touchdown::client::{Channel, ChannelBuilder, Environment};
-use touchdown::lifecycle::{exit_code, Signals};
+use touchdown::lifecycle::{exit_code, Signals, StartupHook};
 use touchdown::{Code, Server, Upgrade};
 
 fn socket(name: &str) -> PathBuf {
@@ -92,6 +92,23 @@ fn it_answers_while_every_worker_is_blocked_and_while_the_server_drains() {
     }
     let report = server.wait();
     assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert!(!path.exists());
+}
+
+#[test]
+fn it_answers_while_start_up_hooks_run_and_is_gone_if_one_fails() {
+    let _bound = bound();
+    let path = socket("start-up");
+    let asked = path.clone();
+    let hook = StartupHook::new("database", move || {
+        let status = admin_at(&asked).status(&StatusRequest::new());
+        let status = status.map_err(|it| it.to_string())?;
+        Err(format!("while {}", status.phase).into())
+    });
+    let builder = builder(echo()).admin(Admin::at(&path)).startup(hook);
+    let error = builder.start().unwrap_err();
+    let expected = "start-up hook \"database\" failed (while starting)";
+    assert_eq!(error.to_string(), expected);
     assert!(!path.exists());
 }
 

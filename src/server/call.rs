@@ -11,8 +11,8 @@ use crate::sockets::peer::PeerCredentials;
 
 use super::context;
 use super::extensions::Extensions;
+use super::kind::CallKind;
 use super::metadata::{checked, Metadata, MetadataError, Value};
-use super::observer::CallKind;
 #[cfg(feature = "tls")]
 use super::peer_certificate::PeerCertificate;
 
@@ -41,8 +41,8 @@ impl Call {
     }
 
     /// The user, group and process of a caller at a unix socket, as the kernel saw them when it
-    /// connected; `None` for a caller who came by TCP, and if nothing is known of the connection any
-    /// more. So refuse whom you do not know:
+    /// connected; `None` for a caller that came by TCP, and if nothing is known of the connection any
+    /// more. So refuse a caller of whom nothing is known:
     ///
     /// ```
     /// # use touchdown::{Call, Interceptor, Status};
@@ -62,7 +62,7 @@ impl Call {
     }
 
     /// The caller's certificate, if its listener [asks](super::TlsFiles::client_ca) for one and it
-    /// has one; `None` also once the call's connection is gone. So refuse whom you do not know:
+    /// has one; `None` also once the call's connection is gone. So refuse a caller of whom nothing is known:
     ///
     /// ```
     /// # use touchdown::{Call, Interceptor, Status};

@@ -61,7 +61,8 @@ pub trait Companion: Send + 'static {
     ///
     /// # Errors
     ///
-    /// As for [`begin`](Self::begin). The server is taken down again, and no call is lost by that.
+    /// As for [`begin`](Self::begin). The server is taken down again, and no call is lost by that. What companions that were
+    /// added before this one have hung on the lifecycle stays there until the lifecycle ends.
     fn started(self: Box<Self>, server: &Server) -> Result<(), Box<dyn Error + Send + Sync>> {
         let _ = server;
         Ok(())

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use crate::calls;
 use crate::lifecycle::Token;
 
-use super::call::Call;
 use super::extensions::Extensions;
 
 #[derive(Default)]
@@ -32,8 +31,8 @@ pub(super) fn clear(core: &calls::Call) {
 }
 
 /// As [`clear`], for a call of whose landing the server is not told.
-pub(super) fn clear_if_uncounted(call: &Call) {
-    if call.core.is_prompt() {
-        clear(&call.core);
+pub(super) fn clear_if_uncounted(core: &calls::Call) {
+    if core.is_prompt() {
+        clear(core);
     }
 }

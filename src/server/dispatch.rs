@@ -14,9 +14,10 @@ use crate::logging;
 use super::call::Call;
 use super::context;
 use super::health;
-use super::interceptor::{run_handler, run_interceptor, Answer, Interceptor, Next};
+use super::interceptor::{failure, panicked, run_interceptor, Answer, Interceptor, Next};
 use super::observers::Observers;
-use super::service::{Method, Outcome};
+use super::outcome::Outcome;
+use super::service::Method;
 use super::status::{Code, Status};
 use super::stream::{end_of, ending};
 
@@ -125,20 +126,16 @@ impl Dispatch {
         if may_detach {
             // The handler may detach the call, and somebody else end it.
             let (interceptors, call) = (Arc::clone(interceptors), call.clone());
-            // Does not keep the call from being dropped: whoever ends it takes this out.
+            // It does not keep the call from being dropped: the thread that ends the call takes it out.
             call.core.clone().set_epilogue(Box::new(move |ending| {
                 let status = Status::new(Code::from_number(ending.code), ending.message.to_owned())
                     .with_details(ending.details);
                 run_after(&interceptors, &call, &status);
             }));
         }
-        let next = Next {
-            call,
-            method,
-            message,
-            message_limit: self.message_limit,
-            rest: interceptors,
-        };
+        let mut message = message;
+        let mut handler = || run_handler(method, call, message.take(), self.message_limit);
+        let next = Next::new(call, interceptors, &mut handler);
         let result = refusal.and_then(|()| run_interceptor(call, || next.run()));
         let outcome = match result {
             Ok(Answer(outcome)) => outcome,
@@ -161,6 +158,21 @@ impl Dispatch {
             None => run_after(&interceptors[..passed], call, status),
         }
         outcome
+    }
+}
+
+/// Runs a handler. A panic is how it fails.
+fn run_handler(
+    method: &Method,
+    call: &Call,
+    message: Option<Message>,
+    message_limit: usize,
+) -> Outcome {
+    let run = AssertUnwindSafe(|| (method.run)(call, message, message_limit));
+    match catch_unwind(run) {
+        Ok(Outcome::Failed(status)) => Outcome::Failed(failure(call, "the handler", status)),
+        Ok(outcome) => outcome,
+        Err(panic) => Outcome::Failed(panicked(call, "the handler", message_of(panic))),
     }
 }
 
@@ -201,7 +213,7 @@ impl Host for Dispatch {
                 (None, status)
             }
         };
-        // Whoever holds what was detached is not waited for: there is nobody to send to.
+        // Detached replies that are still held do not keep the call open: it has failed.
         call.core.finish(message, ending(&status), Handled::Yes);
     }
 

@@ -4,12 +4,11 @@ use std::fmt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
-use crate::calls::Message;
 use crate::caught::message_of;
 use crate::logging;
 
 use super::call::Call;
-use super::service::{Method, Outcome};
+use super::outcome::Outcome;
 use super::status::Status;
 
 /// Something that is done around every call of a [server](crate::ServerBuilder::interceptor) or of one
@@ -94,14 +93,26 @@ pub trait Interceptor: Send + Sync + 'static {
 /// The interceptors of a method, and what is inside them: see [`Interceptor::around`].
 #[must_use = "the handler does not run until `run`"]
 pub struct Next<'a> {
-    pub(super) call: &'a Call,
-    pub(super) method: &'a Method,
-    pub(super) message: Option<Message>,
-    pub(super) message_limit: usize,
-    pub(super) rest: &'a [Arc<dyn Interceptor>],
+    call: &'a Call,
+    rest: &'a [Arc<dyn Interceptor>],
+    handler: &'a mut dyn FnMut() -> Outcome,
 }
 
-impl Next<'_> {
+impl<'a> Next<'a> {
+    /// All of them. The handler will be run once at the most.
+    pub(super) fn new(
+        call: &'a Call,
+        interceptors: &'a [Arc<dyn Interceptor>],
+        handler: &'a mut dyn FnMut() -> Outcome,
+    ) -> Next<'a> {
+        let rest = interceptors;
+        Next {
+            call,
+            rest,
+            handler,
+        }
+    }
+
     /// Runs the next interceptor, or the handler.
     ///
     /// # Errors
@@ -109,8 +120,7 @@ impl Next<'_> {
     /// With what the handler, or an interceptor, has failed.
     pub fn run(self) -> Result<Answer, Status> {
         let Some((first, rest)) = self.rest.split_first() else {
-            let outcome = run_handler(self.method, self.call, self.message, self.message_limit);
-            return match outcome {
+            return match (self.handler)() {
                 Outcome::Failed(status) => Err(status),
                 outcome => Ok(Answer(outcome)),
             };
@@ -137,21 +147,6 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// Runs a handler. A panic is how it fails.
-pub(super) fn run_handler(
-    method: &Method,
-    call: &Call,
-    message: Option<Message>,
-    message_limit: usize,
-) -> Outcome {
-    let run = AssertUnwindSafe(|| (method.run)(call, message, message_limit));
-    match catch_unwind(run) {
-        Ok(Outcome::Failed(status)) => Outcome::Failed(failure(call, "the handler", status)),
-        Ok(outcome) => outcome,
-        Err(panic) => Outcome::Failed(panicked(call, "the handler", message_of(panic))),
-    }
-}
-
 /// Runs an interceptor. A panic is how it fails.
 pub(super) fn run_interceptor<T>(
     call: &Call,
@@ -163,7 +158,7 @@ pub(super) fn run_interceptor<T>(
     }
 }
 
-fn panicked(call: &Call, who: &str, text: impl fmt::Display) -> Status {
+pub(super) fn panicked(call: &Call, who: &str, text: impl fmt::Display) -> Status {
     logging::error!("{}: {who} panicked: {text}", call.method());
     Status::internal(format!("{who} panicked"))
 }

@@ -10,10 +10,12 @@ mod error;
 mod extensions;
 mod health;
 mod interceptor;
+mod kind;
 mod listen;
 mod metadata;
 mod observer;
 mod observers;
+mod outcome;
 #[cfg(feature = "tls")]
 mod peer_certificate;
 mod running;
@@ -31,9 +33,10 @@ pub use self::error::StartError;
 pub use self::extensions::Extensions;
 pub use self::health::{Health, ServingStatus};
 pub use self::interceptor::{Answer, Interceptor, Next};
+pub use self::kind::CallKind;
 pub use self::metadata::{Metadata, MetadataError, Value};
 pub use self::observer::{
-    CallEnd, CallKind, CallObserver, CallOutcome, CallRefusal, ConnectionEvent, ConnectionRefusal,
+    CallEnd, CallObserver, CallOutcome, CallRefusal, ConnectionEvent, ConnectionRefusal,
     RefusalReason, Traffic,
 };
 #[cfg(feature = "tls")]

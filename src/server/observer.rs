@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::calls;
-
 use super::call::{Call, Peer};
+use super::kind::CallKind;
 use super::status::Code;
 
 /// Is told how each call fares, from its arrival to its end, and each connection.
@@ -120,34 +119,6 @@ impl<O: CallObserver + ?Sized> CallObserver for Arc<O> {
 
     fn connection(&self, event: &ConnectionEvent) {
         (**self).connection(event);
-    }
-}
-
-/// What sort of call it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CallKind {
-    /// One request, one reply.
-    Unary,
-    /// A stream, one way or both.
-    Streaming,
-    /// A stream that goes on, or went on, without its handler; see [`Replies::detach`](super::Replies::detach).
-    Detached,
-    /// Of the health service that is built in. The server's own counts leave it out.
-    Health,
-    /// Of a method that does not exist.
-    UnknownMethod,
-}
-
-impl CallKind {
-    pub(super) fn of(core: &calls::Call) -> CallKind {
-        match () {
-            () if core.method().is_none() => CallKind::UnknownMethod,
-            () if core.is_prompt() => CallKind::Health,
-            () if core.is_detached() => CallKind::Detached,
-            () if core.is_streaming() => CallKind::Streaming,
-            () => CallKind::Unary,
-        }
     }
 }
 

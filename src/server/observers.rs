@@ -14,8 +14,9 @@ use crate::logging;
 
 use super::call::{Call, Peer};
 use super::context;
+use super::kind::CallKind;
 use super::observer::{
-    CallEnd, CallKind, CallObserver, CallOutcome, CallRefusal, ConnectionEvent, ConnectionRefusal,
+    CallEnd, CallObserver, CallOutcome, CallRefusal, ConnectionEvent, ConnectionRefusal,
     RefusalReason, Traffic,
 };
 use super::status::Code;
@@ -98,7 +99,7 @@ impl calls::Observer for Observers {
                     kind,
                 };
                 self.tell(|it| it.refused(&call, &refusal));
-                context::clear_if_uncounted(&call);
+                context::clear_if_uncounted(core);
                 return;
             }
         };
@@ -112,7 +113,7 @@ impl calls::Observer for Observers {
             kind,
         };
         self.tell(|it| it.ended(&call, &end));
-        context::clear_if_uncounted(&call);
+        context::clear_if_uncounted(core);
     }
 
     fn connection(&self, event: Connection<'_>) {

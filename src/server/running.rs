@@ -190,7 +190,7 @@ impl Part for Running {
 
     fn set_handed_over(&self, handed_over: bool) {
         self.engine.set_handed_over(handed_over);
-        // Should it have come back, nobody goes on for this process.
+        // If the socket has come back, no other process goes on for this one.
         self.dispatch.health.tell(None);
     }
 
@@ -228,8 +228,8 @@ impl Participant for Running {
             self.dispatch.in_flight(),
             self.engine.connections()
         );
-        // In favour of another process at the same address: who watches is to hear that he has to go
-        // there, and not that nobody is well here.
+        // If another process serves at the same address, a watcher is to hear that it has to go there, and not that
+        // this server is not well.
         if !self.dispatch.health.is_ready() {
             self.dispatch.health.close();
         }

@@ -6,31 +6,14 @@ use std::time::Duration;
 
 use protobuf::Message as Protobuf;
 
-use crate::calls::{Message, Outgoing};
+use crate::calls::Message;
 
 use super::call::Call;
 use super::codec::{decode, encode};
 use super::interceptor::Interceptor;
+use super::outcome::Outcome;
 use super::status::Status;
 use super::stream::{Replies, Requests};
-
-/// How the handler of one call has ended it.
-pub(super) enum Outcome {
-    Reply(Outgoing),
-    Done,
-    /// Whoever the handler gave the call to ends it.
-    Later,
-    Failed(Status),
-}
-
-impl From<Result<(), Status>> for Outcome {
-    fn from(result: Result<(), Status>) -> Outcome {
-        match result {
-            Ok(()) => Outcome::Done,
-            Err(status) => Outcome::Failed(status),
-        }
-    }
-}
 
 /// Takes the call, its message if it came with one, and the limit in bytes for
 /// decompressed messages.

@@ -140,13 +140,13 @@ impl fmt::Debug for Tls {
 }
 
 impl TlsFiles {
-    /// Lets nobody in without a certificate of one of the CAs in this file: mutual TLS.
+    /// Lets no client in without a certificate of one of the CAs in this file: mutual TLS.
     pub fn client_ca(mut self, path: impl Into<PathBuf>) -> Self {
         self.clients = Clients::Certified(path.into());
         self
     }
 
-    /// Asks clients for a certificate of one of the CAs in this file, and lets those in, too, who
+    /// Asks clients for a certificate of one of the CAs in this file, and lets those in, too, that
     /// have none. Which calls they may make is for an [`Interceptor`](super::Interceptor) to say,
     /// by [`Call::peer_certificate`](super::Call::peer_certificate).
     pub fn client_ca_optional(mut self, path: impl Into<PathBuf>) -> Self {

@@ -1,6 +1,6 @@
-//! What one server says of its health, and to whom.
+//! What one server says of its health, and who watches it.
 //!
-//! No state is ever carried from where it changed to where it is told. Whoever changes one calls
+//! No state is ever carried from where it changed to where it is told. The thread that changes one calls
 //! [`Board::tell`], and what goes to a watcher is looked up when it goes, under that watcher's own
 //! lock. So it does not matter in which order two threads come here that have changed something:
 //! the last to come sends what holds by then, or finds that it was sent. While a message is on its way

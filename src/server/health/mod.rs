@@ -79,7 +79,7 @@ impl Health {
     /// Says how a service is, by its full name (`package.Service`); the empty name is the server as a
     /// whole. A name that no server serves is known from then on.
     ///
-    /// Whoever watches the service is told, if this is news. Waits for none of them.
+    /// Its watchers are told, if this is news. This waits for none of them.
     pub fn set(&self, service: impl Into<String>, status: ServingStatus) {
         let service = service.into();
         let serving = status == ServingStatus::Serving;

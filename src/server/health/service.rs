@@ -9,7 +9,8 @@ use crate::calls::{self, Handled, Message};
 use crate::logging;
 
 use super::super::codec::{decode, encode};
-use super::super::service::{DrainPolicy, Method, Outcome, Service};
+use super::super::outcome::Outcome;
+use super::super::service::{DrainPolicy, Method, Service};
 use super::super::status::Status;
 use super::super::stream::{ending, why_ended};
 use super::board::{self, End, State, Stream};
