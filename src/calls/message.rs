@@ -11,37 +11,53 @@ pub(crate) enum Compression {
     Gzip,
 }
 
-/// The bytes of a message, where the transport has them.
-pub(crate) trait Pieces: Send + Sync {
+/// Keeps the bytes of messages where the transport has put them.
+///
+/// A message is no more than its keeper and what the keeper knows it by: it takes no allocation of its own.
+pub(crate) trait Keeper: Sync {
     /// The size of all pieces together, in bytes.
-    fn len(&self) -> usize;
+    fn len(&self, kept: &Kept) -> usize;
 
-    fn compression(&self) -> Compression;
+    fn compression(&self, kept: &Kept) -> Compression;
 
     /// The pieces, in their order; `None` behind the last.
-    fn piece(&self, index: usize) -> Option<&[u8]>;
+    fn piece<'a>(&self, kept: &'a Kept, index: usize) -> Option<&'a [u8]>;
+
+    /// The message is not needed any more. Called once, last.
+    fn let_go(&self, kept: &Kept);
 }
 
+/// What a keeper knows a message by: an address, or a number. A keeper is handed only what it has made into a
+/// [message](Message::new) itself, as long as it keeps itself to its own file.
+pub(crate) struct Kept(pub(crate) usize);
+
 /// A message as it came off the wire.
-pub(crate) struct Message(Box<dyn Pieces>);
+pub(crate) struct Message {
+    kept: Kept,
+    keeper: &'static dyn Keeper,
+}
 
 impl Message {
-    pub(crate) fn new(pieces: impl Pieces + 'static) -> Message {
-        Message(Box::new(pieces))
+    pub(crate) fn new(kept: Kept, keeper: &'static dyn Keeper) -> Message {
+        Message { kept, keeper }
     }
 
     /// The size in bytes as received, so compressed if it is.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.keeper.len(&self.kept)
     }
 
     pub(crate) fn compression(&self) -> Compression {
-        self.0.compression()
+        self.keeper.compression(&self.kept)
+    }
+
+    fn piece(&self, index: usize) -> Option<&[u8]> {
+        self.keeper.piece(&self.kept, index)
     }
 
     /// The whole message, if it lies in one piece.
     pub(crate) fn contiguous(&self) -> Option<&[u8]> {
-        match (self.0.piece(0), self.0.piece(1)) {
+        match (self.piece(0), self.piece(1)) {
             (None, _) => Some(&[]),
             (only, None) => only,
             _ => None,
@@ -50,10 +66,16 @@ impl Message {
 
     pub(crate) fn reader(&self) -> Reader<'_> {
         Reader {
-            pieces: &*self.0,
+            message: self,
             index: 0,
             offset: 0,
         }
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        self.keeper.let_go(&self.kept);
     }
 }
 
@@ -65,14 +87,14 @@ impl fmt::Debug for Message {
 
 /// Reads a message piece by piece.
 pub(crate) struct Reader<'a> {
-    pieces: &'a dyn Pieces,
+    message: &'a Message,
     index: usize,
     offset: usize,
 }
 
 impl BufRead for Reader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while let Some(piece) = self.pieces.piece(self.index) {
+        while let Some(piece) = self.message.piece(self.index) {
             if self.offset < piece.len() {
                 return Ok(&piece[self.offset..]);
             }
@@ -97,43 +119,61 @@ impl Read for Reader<'_> {
     }
 }
 
-/// Pieces that lie in this process's memory.
+/// Messages that lie in this process's memory, for as long as it runs.
 #[cfg(test)]
-pub(crate) struct InMemory {
-    pub(crate) pieces: Vec<Vec<u8>>,
-    pub(crate) compression: Compression,
-}
+mod in_memory {
+    use parking_lot::Mutex;
 
-#[cfg(test)]
-impl Pieces for InMemory {
-    fn len(&self) -> usize {
-        self.pieces.iter().map(Vec::len).sum()
-    }
+    use super::{Compression, Keeper, Kept, Message};
 
-    fn compression(&self) -> Compression {
-        self.compression
-    }
-
-    fn piece(&self, index: usize) -> Option<&[u8]> {
-        self.pieces.get(index).map(Vec::as_slice)
-    }
-}
-
-#[cfg(test)]
-impl Message {
-    /// A message that has come in these pieces, compressed like this.
-    pub(crate) fn of_pieces<'a>(
-        pieces: impl IntoIterator<Item = &'a [u8]>,
+    struct Whole {
+        pieces: Vec<Vec<u8>>,
         compression: Compression,
-    ) -> Message {
-        Message::new(InMemory {
-            pieces: pieces.into_iter().map(<[u8]>::to_vec).collect(),
-            compression,
-        })
+    }
+
+    static ALL: Mutex<Vec<&'static Whole>> = Mutex::new(Vec::new());
+
+    struct InMemory;
+
+    fn whole(kept: &Kept) -> &'static Whole {
+        ALL.lock()[kept.0]
+    }
+
+    impl Keeper for InMemory {
+        fn len(&self, kept: &Kept) -> usize {
+            whole(kept).pieces.iter().map(Vec::len).sum()
+        }
+
+        fn compression(&self, kept: &Kept) -> Compression {
+            whole(kept).compression
+        }
+
+        fn piece<'a>(&self, kept: &'a Kept, index: usize) -> Option<&'a [u8]> {
+            whole(kept).pieces.get(index).map(Vec::as_slice)
+        }
+
+        fn let_go(&self, _: &Kept) {}
+    }
+
+    impl Message {
+        /// A message that has come in these pieces, compressed like this.
+        pub(crate) fn of_pieces<'a>(
+            pieces: impl IntoIterator<Item = &'a [u8]>,
+            compression: Compression,
+        ) -> Message {
+            let pieces = pieces.into_iter().map(<[u8]>::to_vec).collect();
+            let whole = Whole {
+                pieces,
+                compression,
+            };
+            let mut all = ALL.lock();
+            all.push(Box::leak(Box::new(whole)));
+            Message::new(Kept(all.len() - 1), &InMemory)
+        }
     }
 }
 
-/// What any kind of pieces has to keep to: what is read of `message` is `whole`.
+/// What any keeper has to keep to: what is read of `message` is `whole`.
 #[cfg(test)]
 pub(crate) fn is_read_whole_in_steps(message: &Message, whole: &[u8], steps: &[usize]) {
     assert_eq!(message.len(), whole.len());

@@ -12,64 +12,59 @@ use grpcio_sys::{
     grpc_slice_from_copied_buffer, grpc_slice_new_with_user_data, grpc_slice_unref,
 };
 
-use crate::calls::{Compression, Outgoing, Pieces};
+use crate::calls::{Compression, Keeper, Kept, Message, Outgoing};
 
 /// From here on handing the allocation over is cheaper than copying it.
 const COPY_LIMIT: usize = 8 * 1024;
 
-/// A message as it came off the wire.
-pub(super) struct Received(ptr::NonNull<grpc_byte_buffer>);
+/// Keeps messages as C-core's byte buffers. Nothing outside of this file can name it, so each message that it is asked
+/// for is one that [`received`] has made.
+struct ByteBuffers;
 
-// SAFETY: C-core's byte buffers are plain data with atomically counted slices.
-unsafe impl Send for Received {}
-// SAFETY: as above.
-unsafe impl Sync for Received {}
-
-impl Received {
-    /// Takes over a byte buffer of C-core; `None` if there is none.
-    ///
-    /// # Safety
-    /// `raw` is null or a byte buffer that nobody else owns.
-    pub(super) unsafe fn from_raw(raw: *mut grpc_byte_buffer) -> Option<Received> {
-        ptr::NonNull::new(raw).map(Received)
-    }
-
-    fn slices(&self) -> &[grpc_slice] {
-        // SAFETY: the buffer is raw (the only kind there is) and lives as long as self.
-        unsafe {
-            let buffer = &self.0.as_ref().data.raw.slice_buffer;
-            match buffer.count {
-                0 => &[],
-                count => slice::from_raw_parts(buffer.slices, count),
-            }
-        }
-    }
+/// Takes over a byte buffer of C-core; `None` if there is none.
+///
+/// # Safety
+/// `raw` is null or a byte buffer that nobody else owns.
+pub(super) unsafe fn received(raw: *mut grpc_byte_buffer) -> Option<Message> {
+    // C-core's byte buffers are plain data with atomically counted slices: any thread may have them.
+    (!raw.is_null()).then(|| Message::new(Kept(raw.expose_provenance()), &ByteBuffers))
 }
 
-impl Pieces for Received {
-    fn len(&self) -> usize {
-        // SAFETY: as in `slices`.
-        unsafe { self.0.as_ref().data.raw.slice_buffer.length }
+fn buffer(kept: &Kept) -> &grpc_byte_buffer {
+    // SAFETY: from `received`, and not destroyed as long as there is the message.
+    unsafe { &*ptr::with_exposed_provenance(kept.0) }
+}
+
+impl Keeper for ByteBuffers {
+    fn len(&self, kept: &Kept) -> usize {
+        // SAFETY: the buffer is raw (the only kind there is).
+        unsafe { buffer(kept).data.raw.slice_buffer.length }
     }
 
-    fn compression(&self) -> Compression {
-        // SAFETY: as in `slices`.
-        match unsafe { self.0.as_ref().data.raw.compression } {
+    fn compression(&self, kept: &Kept) -> Compression {
+        // SAFETY: as in `len`.
+        match unsafe { buffer(kept).data.raw.compression } {
             grpc_compression_algorithm::GRPC_COMPRESS_GZIP => Compression::Gzip,
             grpc_compression_algorithm::GRPC_COMPRESS_DEFLATE => Compression::Deflate,
             _ => Compression::Identity,
         }
     }
 
-    fn piece(&self, index: usize) -> Option<&[u8]> {
-        self.slices().get(index).map(bytes)
+    fn piece<'a>(&self, kept: &'a Kept, index: usize) -> Option<&'a [u8]> {
+        // SAFETY: as in `len`; it has so many slices, which live as long as the buffer.
+        let slices: &[grpc_slice] = unsafe {
+            let buffer = &buffer(kept).data.raw.slice_buffer;
+            match buffer.count {
+                0 => &[],
+                count => slice::from_raw_parts(buffer.slices, count),
+            }
+        };
+        slices.get(index).map(bytes)
     }
-}
 
-impl Drop for Received {
-    fn drop(&mut self) {
-        // SAFETY: owned, and not used afterwards.
-        unsafe { grpc_byte_buffer_destroy(self.0.as_ptr()) }
+    fn let_go(&self, kept: &Kept) {
+        // SAFETY: from `received`, owned, and not used afterwards.
+        unsafe { grpc_byte_buffer_destroy(ptr::with_exposed_provenance_mut(kept.0)) }
     }
 }
 
@@ -106,7 +101,7 @@ pub(super) fn bytes_mut(slice: &mut grpc_slice) -> &mut [u8] {
 /// Bytes for C-core.
 pub(super) struct Slice(grpc_slice);
 
-// SAFETY: see `Received`.
+// SAFETY: plain data, whose references are counted atomically.
 unsafe impl Send for Slice {}
 
 impl Slice {
@@ -210,7 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::calls::{is_read_whole_in_steps, Message};
+    use crate::calls::is_read_whole_in_steps;
 
     fn message_of<'a>(
         pieces: impl IntoIterator<Item = &'a [u8]>,
@@ -219,14 +214,14 @@ mod tests {
         let slices: Vec<_> = pieces.into_iter().map(Slice::copy).collect();
         let mut slices: Vec<_> = slices.iter().map(Slice::as_raw).collect();
         // SAFETY: C-core takes references of its own; the buffer is owned here.
-        let received = unsafe {
-            Received::from_raw(grpcio_sys::grpc_raw_compressed_byte_buffer_create(
+        let message = unsafe {
+            received(grpcio_sys::grpc_raw_compressed_byte_buffer_create(
                 slices.as_mut_ptr(),
                 slices.len(),
                 algorithm,
             ))
         };
-        Message::new(received.expect("a buffer"))
+        message.expect("a buffer")
     }
 
     fn outgoing(written: &[u8]) -> Outgoing {

@@ -16,14 +16,14 @@ use grpcio_sys::{
 };
 
 use super::batch::{new_op, send_message_op, Metadata, Operation, Told};
-use super::bytes::{bytes, Buffer, Received, Slice};
+use super::bytes::{bytes, received, Buffer, Slice};
 use super::core::Core;
 use super::peer_name::address_and_number;
 use super::shim::{touchdown_call_start_batch, Completion};
 use super::status_message::percent_encoded;
 use super::tag::{kind_of, tag, untagged};
 use crate::calls::transport::{self, Finish, Wire};
-use crate::calls::{Call, Message, Outgoing, Pair};
+use crate::calls::{Call, Outgoing, Pair};
 use crate::logging;
 
 // Aligned so that a tag of the call has four bits to spare; see `tag`.
@@ -176,12 +176,9 @@ impl CoreCall {
             // SAFETY: the call is alive.
             let failed = unsafe { grpc_call_failed_before_recv_message(wire.raw) } != 0;
             // SAFETY: C-core has written it, if it was to, and gives it away.
-            let message = unsafe {
-                let received = ptr::replace(wire.received.get(), ptr::null_mut());
-                Received::from_raw(received)
-            };
+            let message = unsafe { received(ptr::replace(wire.received.get(), ptr::null_mut())) };
             wire.receive.give_back();
-            call.received(message.map(Message::new), failed || !succeeded);
+            call.received(message, failed || !succeeded);
         }
         Self::let_go(owned);
     }
@@ -335,8 +332,10 @@ impl Wire for CoreCall {
     fn finish(&self, call: &Arc<Call>, finish: Finish<'_>) -> bool {
         let headers = finish.headers.map(Metadata::new);
         let trailers = Metadata::new(finish.trailers);
-        let text = Slice::copy(percent_encoded(finish.text).as_bytes());
-        let mut text_slice = text.as_raw();
+        // Most calls end without a word.
+        let text =
+            (!finish.text.is_empty()).then(|| Slice::copy(percent_encoded(finish.text).as_bytes()));
+        let mut text_slice = text.as_ref().map(Slice::as_raw);
         let mut buffer = Buffer::new();
         let mut ops = [new_op(grpc_op_type::GRPC_OP_SEND_STATUS_FROM_SERVER); 4];
         let mut count = 0;
@@ -352,8 +351,8 @@ impl Wire for CoreCall {
         }
         let mut status = new_op(grpc_op_type::GRPC_OP_SEND_STATUS_FROM_SERVER);
         status.data.send_status_from_server.status = finish.code;
-        if !finish.text.is_empty() {
-            status.data.send_status_from_server.status_details = &mut text_slice;
+        if let Some(text) = &mut text_slice {
+            status.data.send_status_from_server.status_details = text;
         }
         status.data.send_status_from_server.trailing_metadata_count = trailers.len();
         status.data.send_status_from_server.trailing_metadata = trailers.as_ptr();

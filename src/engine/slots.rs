@@ -11,12 +11,12 @@ use grpcio_sys::{
     grpc_server_request_call, grpc_server_request_registered_call,
 };
 
-use super::bytes::{bytes, Received};
+use super::bytes::{bytes, received};
 use super::call::CoreCall;
 use super::core::Core;
 use super::tag::{tag, untagged, KIND_SLOT};
 use crate::calls::transport::Arrival;
-use crate::calls::{Call, Ground, Message};
+use crate::calls::{Call, Ground};
 
 /// Room for one call of a method, or of any method that is not registered.
 // Aligned so that a tag has four bits to spare; see `tag`.
@@ -137,7 +137,7 @@ impl Slot {
         });
         let payload = mem::replace(&mut self.payload, ptr::null_mut());
         // SAFETY: C-core gives the payload away with the slot.
-        let message = unsafe { Received::from_raw(payload) }.map(Message::new);
+        let message = unsafe { received(payload) };
         let (deadline, unknown) = match self.method {
             Some(_) => (self.deadline, None),
             None => {
