@@ -12,7 +12,7 @@ armv7 := armv7-unknown-linux-gnueabihf
 aarch64 := aarch64-unknown-linux-gnu
 target := $(or $(CARGO_TARGET_DIR),target)
 
-# C-core in 2 minutes instead of 14, for those who have ccache.
+# With ccache, C-core takes 2 minutes instead of 14.
 ifneq ($(shell command -v ccache 2>/dev/null),)
 export CMAKE_C_COMPILER_LAUNCHER ?= ccache
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
@@ -24,6 +24,7 @@ help:
 	@echo "make test    everything that must pass: formatting, lints, docs, licences, all tests"
 	@echo "make bench   measures against tonic, grpcio, gRPC C++ and grpc-go, writes docs/benchmarks.* (15 min)"
 	@echo "             BENCH='--quick' passes options, BENCH=--help lists them"
+	@echo "             BENCH=--instructions BASE=v0.1.0 counts instructions a call, now and at that revision (5 min)"
 	@echo "make footprint    size, memory, threads and start-up time, writes docs/footprint.md (10 min after the builds)"
 	@echo "make build   library and examples, in debug mode"
 	@echo "make cross TARGET=armv7-unknown-linux-gnueabihf    the greeter_server for a board; docs/cross.md lists targets"
@@ -45,7 +46,8 @@ demo: tools
 
 # What the rivals need, the command installs by itself; those that cannot be had are left out.
 bench: tools
-	@.ci/watch release $(CARGO) build --release --locked -p touchdown-rivals
+	$(if $(findstring --instructions,$(BENCH)),,\
+		@.ci/watch release $(CARGO) build --release --locked -p touchdown-rivals)
 	@command -v python3 >/dev/null || .ci/install python3
 	@python3 benches/rivals/run.py $(BENCH)
 
@@ -126,11 +128,7 @@ clients:
 	else \
 		echo "python3 or npm is missing: tests with their clients are skipped"; \
 	fi
-	@if command -v go >/dev/null && dpkg -s golang-google-genproto-dev >/dev/null 2>&1; then \
-		tests/foreign/grpc-go.sh $(target)/foreign; \
-	else \
-		echo "Debian's golang packages are missing: grpc-go's interop client is skipped"; \
-	fi
+	@tests/foreign/grpc-go.sh $(target)/foreign
 
 # See tests/foreign/pauses.py. The short form takes a minute.
 pauses-short: PAUSES := --short

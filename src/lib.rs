@@ -24,6 +24,8 @@
 //!   give messages or streams of them ([`Requests`], [`Replies`]), and fail with a [`Status`].
 //!   Its [`Health`] is there for who asks.
 //! - [`Upgrade`] has a new process take over, without refusing a call, once it has shown that it works.
+//! - [`acceptor`] is for programs that speak something else than gRPC: listening sockets that are handed over and
+//!   drained as a server's are.
 //! - [`client`] is the other side, as blocking as this one.
 //! - `touchdown-build`, a crate of its own, turns .proto files into service traits and clients, in
 //!   build.rs; [`include_protos!`] brings them in.
@@ -67,9 +69,10 @@
 //! |---|---|---|
 //! | `server` | yes | the server, its health service and the code generator's runtime; needs cmake and a C++ compiler |
 //! | `client` | yes | channels to other servers, with all that C-core has for them; programs without are a quarter to a third smaller |
+//! | `upgrade` | with `server` | hot restart ([`Upgrade`]), and listening sockets for programs of any protocol ([`acceptor`]); needs no C++ compiler |
 //! | `admin` | no | [`admin`]: status, stop and upgrade from afar, on a unix socket |
 //! | `tls` | no | TLS and mutual TLS for listeners: `Tls`, `Listen::tls` and `Call::peer_certificate` |
-//! | `systemd` | no | tells systemd what the program is at, and feeds its watchdog; with the lifecycle alone, too |
+//! | `systemd` | no | tells systemd what the program is at, and feeds its watchdog; with the lifecycle alone, too. With `upgrade` it keeps listening sockets over restarts |
 //!
 //! Without default features the crate is [`lifecycle`] alone. It builds in seconds, in Rust only.
 #![deny(missing_docs, unsafe_code)]
@@ -85,6 +88,7 @@ pub mod acceptor;
 pub mod admin;
 #[cfg(feature = "server")]
 mod calls;
+mod caught;
 #[cfg(feature = "server")]
 pub mod client;
 mod descriptors;
@@ -108,6 +112,7 @@ pub mod sockets;
 mod sync;
 #[cfg(feature = "systemd")]
 pub mod systemd;
+mod text;
 #[cfg(feature = "upgrade")]
 mod upgrade;
 

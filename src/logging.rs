@@ -6,7 +6,10 @@
 //! order. The thread starts with a line, and ends when there was none for a while.
 //!
 //! A queue that is full takes no more. What is dropped is counted, and the log says how many lines it was once it
-//! takes lines again. Where no thread can be started, whoever says a line hands it over.
+//! takes lines again. Where no thread can be started, lines wait for the next one that says a line; at the end of the
+//! program, for the one that flushes, which hands them over itself.
+//!
+//! All that the program's logger is asked is asked on that thread: also whether it wants a line. It may panic there.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -14,8 +17,10 @@ use std::panic;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{Level, Record};
+use log::{Level, Metadata, Record};
 use parking_lot::{Condvar, Mutex};
+
+use crate::caught::drop_thrown;
 
 /// How many lines wait at the most: some 200 KiB of them. A stop says a hundred or so, and a server that fails at
 /// every call says the same again and again.
@@ -31,7 +36,7 @@ pub(crate) const AT_THE_END: Duration = Duration::from_secs(1);
 macro_rules! line {
     ($level:expr, $($text:tt)+) => {{
         let level: ::log::Level = $level;
-        if ::log::log_enabled!(level) {
+        if $crate::logging::may_be_enabled(level) {
             $crate::logging::say($crate::logging::Line {
                 level,
                 target: module_path!(),
@@ -78,12 +83,17 @@ pub(crate) struct Line {
 
 impl Line {
     fn hand_over(&self) {
-        // A logger that panics has nobody to tell.
-        let _ = panic::catch_unwind(|| {
+        let metadata = Metadata::builder()
+            .level(self.level)
+            .target(self.target)
+            .build();
+        let thrown = panic::catch_unwind(|| {
+            if !log::logger().enabled(&metadata) {
+                return;
+            }
             log::logger().log(
                 &Record::builder()
-                    .level(self.level)
-                    .target(self.target)
+                    .metadata(metadata.clone())
                     .module_path_static(self.module)
                     .file(self.file.as_deref())
                     .line(self.number)
@@ -91,6 +101,10 @@ impl Line {
                     .build(),
             );
         });
+        if let Err(panic) = thrown {
+            // A logger that panics has nobody to tell.
+            drop_thrown(panic);
+        }
     }
 }
 
@@ -158,7 +172,12 @@ impl Queue {
     }
 }
 
-/// Logs a line whose level is enabled. Waits for nobody who writes.
+/// Whether lines of this level may be wanted. The logger is asked later, on its own thread.
+pub(crate) fn may_be_enabled(level: Level) -> bool {
+    level <= log::STATIC_MAX_LEVEL && level <= log::max_level()
+}
+
+/// Logs a line whose level may be enabled. Waits for nobody who writes.
 pub(crate) fn say(line: Line) {
     {
         let mut queue = QUEUE.lock();
@@ -171,9 +190,14 @@ pub(crate) fn say(line: Line) {
         }
         queue.is_served = true;
     }
+    start_to_serve();
+}
+
+/// Starts the thread. Without one the lines stay where they are.
+fn start_to_serve() {
     let thread = thread::Builder::new().name("td-log".to_owned());
     if thread.spawn(|| serve(IDLE)).is_err() {
-        serve(Duration::ZERO);
+        QUEUE.lock().is_served = false;
     }
 }
 
@@ -203,6 +227,18 @@ fn serve(idle: Duration) {
 /// meanwhile.
 pub(crate) fn flush(time: Duration) {
     let mut queue = QUEUE.lock();
+    if !queue.is_served && !queue.lines.is_empty() {
+        queue.is_served = true;
+        drop(queue);
+        start_to_serve();
+        queue = QUEUE.lock();
+        if !queue.is_served {
+            // It is the end of the program, and there are no threads: to wait for the logger is all that is left.
+            queue.is_served = true;
+            drop(queue);
+            return serve(Duration::ZERO);
+        }
+    }
     let said = queue.said;
     let began = Instant::now();
     let mut stalled = 0;

@@ -1,17 +1,17 @@
 //! Time that counts only while the process runs.
 //!
 //! A process may stand still for seconds: stopped by a signal, frozen with its container, moved to another machine, or
-//! without its turn on one that is overloaded. The system's clock goes on meanwhile. Who asks that clock alone whether a
+//! without its turn on one that is overloaded. The system's clock goes on meanwhile. A thread that asks that clock alone whether a
 //! time limit is over gives up on work that had no time at all.
 //!
-//! So whoever keeps a limit that decides over others waits for a short time only, again and again, and counts those
+//! So a thread that keeps a limit for others waits for a short time only, again and again, and counts those
 //! short times: a wait that took much longer than it was meant to counts as what it was meant to be.
 
 use std::time::Duration;
 
-use crate::sync::Instant;
+use crate::sync::{BareMutex, Instant};
 
-/// The longest time to wait at once for who counts so: four looks a second cost a small machine nothing that could be
+/// The longest time to wait at once in this way: four looks a second cost a small machine nothing that could be
 /// measured.
 pub(crate) const SLICE: Duration = Duration::from_millis(250);
 
@@ -45,6 +45,63 @@ impl RunningTime {
         };
         self.counted = self.counted.saturating_add(counts);
         self.counted
+    }
+}
+
+/// A clock that several threads share. It begins once, and then goes slower than the system's by the time in which the
+/// process stands still.
+///
+/// A thread that keeps a limit waits for a [slice](Self::slice) only, and then reads this clock again. It has to be read
+/// at least once in a [`SLICE`] as long as the process runs. A reading that comes much later than that says that the
+/// process stood still, and the thread that wakes first takes the pause out, for all. Reading it takes no memory.
+#[derive(Default)]
+pub(crate) struct RunningClock(BareMutex<Option<Begun>>);
+
+struct Begun {
+    at: Instant,
+    time: RunningTime,
+}
+
+impl RunningClock {
+    /// Begins, unless it has begun.
+    pub(crate) fn begin(&self) {
+        let mut begun = self.0.lock();
+        let at = Instant::now();
+        begun.get_or_insert_with(|| Begun {
+            at,
+            time: RunningTime::begin(at),
+        });
+    }
+
+    /// How much time counts since it began; `None` if it has not.
+    pub(crate) fn passed(&self) -> Option<Duration> {
+        Some(self.look(self.0.lock().as_mut()?).1)
+    }
+
+    /// The same, and zero if it has not begun.
+    pub(crate) fn read(&self) -> Duration {
+        self.passed().unwrap_or_default()
+    }
+
+    /// The present by this clock; by the system's, as long as it has not begun.
+    #[allow(dead_code)]
+    pub(crate) fn now(&self) -> Instant {
+        let mut begun = self.0.lock();
+        begun.as_mut().map_or_else(Instant::now, |begun| {
+            let (at, passed) = self.look(begun);
+            at + passed
+        })
+    }
+
+    /// How long to wait at once, by a thread that waits until this clock says `end`: zero if it does. `None` to wait
+    /// for ever.
+    pub(crate) fn slice(&self, end: Option<Duration>) -> Option<Duration> {
+        end.map(|end| end.saturating_sub(self.read()).min(SLICE))
+    }
+
+    /// The lock is held as the time is asked for, so that no reading is older than the one before it.
+    fn look(&self, begun: &mut Begun) -> (Instant, Duration) {
+        (begun.at, begun.time.pass(Instant::now(), SLICE))
     }
 }
 

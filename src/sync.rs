@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::PoisonError;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
@@ -18,6 +19,41 @@ pub(crate) use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutErro
 pub(crate) use parking_lot::{Condvar, Mutex};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use std::time::Instant;
+
+/// A lock that takes no memory, whatever other threads are at. (Those of parking_lot wait in a table that all of them
+/// share, and that grows with the number of threads.) A panic while it is held changes nothing.
+#[derive(Default)]
+pub(crate) struct BareMutex<T>(std::sync::Mutex<T>);
+
+impl<T> BareMutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Goes with a [`BareMutex`].
+pub(crate) struct BareCondvar(std::sync::Condvar);
+
+impl BareCondvar {
+    pub(crate) const fn new() -> Self {
+        Self(std::sync::Condvar::new())
+    }
+
+    pub(crate) fn wait<'a, T>(
+        &self,
+        guard: std::sync::MutexGuard<'a, T>,
+    ) -> std::sync::MutexGuard<'a, T> {
+        self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+}
 
 pub(crate) mod atomic {
     pub(crate) use std::sync::atomic::{fence, AtomicBool, AtomicU8, AtomicUsize, Ordering};

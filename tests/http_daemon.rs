@@ -231,7 +231,7 @@ fn upgraded_under_load(stage: &Stage, address: &str, upgrades: usize) {
     let (answers, failed) = (seen.answers, seen.failures.len());
     println!("{upgrades} upgrades, {answers} requests at {address}, {failed} failed");
     assert_eq!(seen.failures, Vec::<String>::new(), "of {answers} requests");
-    assert!(answers > 100 * upgrades as u64, "{answers} requests");
+    assert!(answers > 10 * upgrades as u64, "{answers} requests");
     assert_eq!(
         seen.processes.len(),
         upgrades + 1,

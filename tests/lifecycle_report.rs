@@ -67,7 +67,7 @@ r = json.load(sys.stdin)
 assert r["reason"] == "requested" and r["detail"] == "Überholung 🛬\0", r
 assert r["exit_code"] == 3 and r["forced"] is True, r
 assert r["took_ms"] >= 0, r
-assert [p["phase"] for p in r["phases"]] == ["starting", "serving", "lame duck", "draining", "cancelling", "closing"], r
+assert [p["phase"] for p in r["phases"]] == ["starting", "serving", "lame_duck", "draining", "cancelling", "closing"], r
 assert r["calls"] == {"completed": 2**64 - 1, "refused": 1, "caller_left": 4, "undelivered": 6, "cut": 5, "told_to_stop": 2, "abandoned": 3}, r
 assert r["connections_cut"] == 7, r
 assert r["abandoned"] == ["part: C:\\pump"], r

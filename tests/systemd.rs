@@ -426,3 +426,34 @@ fn an_attempt_that_has_failed_leaves_nothing_behind() {
     expect_idle_stop(&manager, "SIGTERM");
     assert_eq!(child.end().code, Some(i32::from(exit_code::CLEAN)));
 }
+
+#[cfg(feature = "upgrade")]
+#[test]
+fn what_a_program_without_a_server_listens_at_is_stored_too() {
+    use touchdown::sockets::stored_name;
+    use touchdown::Listen;
+    if let Some(address) = role() {
+        let lifecycle = builder().build().unwrap();
+        let notify = Notify::attach(&lifecycle).unwrap();
+        let acceptor = Listen::new(address).bind(&lifecycle).unwrap();
+        notify.store_listeners(&acceptor).unwrap();
+        let _ = lifecycle.serving();
+        assert!(acceptor.accept().is_none());
+        exit(&lifecycle.wait());
+    }
+    let _bound = bound();
+    let manager = Manager::new();
+    let path = manager.folder.join("it.sock");
+    let address = format!("unix:{}", path.display());
+    let test = "what_a_program_without_a_server_listens_at_is_stored_too";
+    let child = Process::spawn(manager.command(&address, test));
+    manager.expect(&["STATUS=starting"]);
+    let name = format!("FDNAME={}", stored_name(&address).unwrap());
+    manager.expect(&["FDSTOREREMOVE=1", &name]);
+    manager.expect(&["FDSTORE=1", &name]);
+    manager.expect(&["READY=1", "STATUS=serving"]);
+    child.signal("TERM");
+    assert_eq!(child.end().code, Some(i32::from(exit_code::CLEAN)));
+    assert_eq!(manager.rest().last().unwrap(), &["STATUS=stopped: SIGTERM"]);
+    assert!(path.exists(), "the next process listens there");
+}

@@ -86,7 +86,7 @@ def build(target):
 
 
 def huge_pages():
-    """When the kernel gives memory in pages of 2 MiB: always, to those who ask for it (madvise), or never."""
+    """When the kernel gives memory in pages of 2 MiB: always, to programs that ask for it (madvise), or never."""
     try:
         chosen = re.search(r"\[(\w+)\]", Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text())
     except OSError:

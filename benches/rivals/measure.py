@@ -186,9 +186,8 @@ def bench_streams(address, direction, seconds):
     return int(messages), float(took)
 
 
-def instructions(server, load):
+def instructions(server, load, few=500, many=2_500):
     """Instructions a call, by callgrind: the difference of two runs, so that the start is not counted."""
-    few, many = 500, 2_500
     return {"instructions": (callgrind(server, load, many) - callgrind(server, load, few)) / (many - few)}
 
 

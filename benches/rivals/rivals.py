@@ -82,7 +82,7 @@ class Touchdown(Server):
         self.version = locked(ROOT / "Cargo.lock", "touchdown")
         if (ROOT / ".git").exists() and have("git"):
             commit = run("git", "-C", ROOT, "rev-parse", "--short", "HEAD")
-            sources = ("Cargo.toml", "Cargo.lock", "build.rs", "src", "touchdown-build")
+            sources = ("Cargo.toml", "Cargo.lock", "build.rs", "src", "crates/touchdown-build")
             changed = run("git", "-C", ROOT, "status", "--porcelain", "--", *sources)
             self.version += f" ({commit}{', changed' if changed else ''})"
 
@@ -162,11 +162,17 @@ class Cpp(Server):
 class Go(Server):
     key = "go"
     name = "grpc-go"
-    packages = ("golang-go", "golang-google-grpc-dev", "golang-goprotobuf-dev", "protobuf-compiler")
+    # Those of tests/foreign/grpc-go.sh, and protoc. The package with a generator that is built already
+    # (golang-goprotobuf-dev) cannot be installed beside them.
+    packages = (
+        "golang-go", "golang-google-grpc-dev", "golang-github-golang-protobuf-1-5-dev", "protobuf-compiler",
+    )  # fmt: skip
+    generator = "github.com/golang/protobuf/protoc-gen-go"
     setup = "the server's defaults: a goroutine for each call, GOMAXPROCS as many as there are cores"
 
     def available(self):
-        return have("go", "protoc", "protoc-gen-go") and (GO_SOURCES / "google.golang.org/grpc").exists()
+        needed = ("google.golang.org/grpc", self.generator)
+        return have("go", "protoc") and all((GO_SOURCES / it).exists() for it in needed)
 
     def build(self):
         folder = BUILT / "go"
@@ -176,9 +182,14 @@ class Go(Server):
         proto = (ROOT / "proto/greeter.proto").read_text()
         proto = proto.replace("package greeter;", 'package greeter;\noption go_package = "bench/greeter";')
         (folder / "greeter.proto").write_text(proto)
-        run("protoc", "-I", folder, f"--go_out=plugins=grpc:{folder / 'src'}", "greeter.proto")
-        shutil.copyfile(HERE / "go/server.go", sources / "server.go")
         environment = dict(os.environ, GO111MODULE="off", GOPATH=f"{folder}:{GO_SOURCES.parent}")
+        generator = folder / "protoc-gen-go"
+        run("go", "build", "-o", generator, self.generator, env=environment)
+        run(
+            "protoc", "-I", folder, f"--plugin=protoc-gen-go={generator}",
+            f"--go_out=plugins=grpc:{folder / 'src'}", "greeter.proto",
+        )  # fmt: skip
+        shutil.copyfile(HERE / "go/server.go", sources / "server.go")
         self.program = folder / "server"
         run("go", "build", "-o", self.program, "bench/server", env=environment)
         text = (GO_SOURCES / "google.golang.org/grpc/version.go").read_text()

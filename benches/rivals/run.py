@@ -14,6 +14,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import base
 import measure
 import page
 import rivals
@@ -31,6 +32,8 @@ LOADS = {
 WORKERS = (1, 2, 4, 16, 64)
 CONNECTIONS = (1, 10, 100, 1_000, 5_000)
 BLOCKING = (0, 1, 100)
+# Programs that measure, and Debian's packages that have them.
+PACKAGES = {"h2load": "nghttp2-client", "valgrind": "valgrind"}
 
 
 class Job:
@@ -206,7 +209,22 @@ def options():
         "--quick", action="store_true", help="one round of 0.3 s each, without instructions: does it all run?"
     )
     parser.add_argument("--only", type=some_of(PARTS), metavar="PART,…", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--instructions", action="store_true", help="the same as --only instructions")
+    parser.add_argument(
+        "--instructions",
+        action="store_true",
+        help="only this: instructions a call of greeter_server at 2x32, and how many times those of the revision"
+        " that the variable BASE names (default: the last tag, or else HEAD~1)",
+    )
+    parser.add_argument(
+        "--programs",
+        type=Path,
+        nargs=2,
+        metavar=("BASE", "NEW"),
+        help="with --instructions: two servers that are built already",
+    )
+    parser.add_argument(
+        "--packages", action="store_true", help="only this: the Debian packages that may be installed"
+    )
     parser.add_argument(
         "--case", type=lambda it: it.split(","), metavar="CASE,…", help="such as 1x1 or 50x10 or up"
     )
@@ -229,12 +247,12 @@ def options():
         help="measure nothing, write page and picture from benchmarks.json again",
     )
     chosen = parser.parse_args()
-    full = not (chosen.quick or chosen.only or chosen.instructions or chosen.case or chosen.servers != names)
+    full = not (chosen.quick or chosen.only or chosen.case or chosen.servers != names)
     chosen.output = chosen.output or (
         rivals.ROOT / "docs" if full or chosen.redraw else rivals.TARGET / "bench"
     )
-    if chosen.instructions:
-        chosen.only = ["instructions"]
+    if chosen.programs and not chosen.instructions:
+        parser.error("--programs is for --instructions")
     chosen.only = chosen.only or [it for it in PARTS if not (chosen.quick and it == "instructions")]
     chosen.rounds = chosen.rounds or (1 if chosen.quick else 5)
     chosen.seconds = chosen.seconds or (0.3 if chosen.quick else 1.0)
@@ -253,11 +271,17 @@ def main():
     if chosen.redraw:
         write(json.loads((chosen.output / "benchmarks.json").read_text()), chosen.output)
         return 0
-    needed = ["nghttp2-client"] if not shutil.which("h2load") else []
-    needed += ["valgrind"] if "instructions" in chosen.only and not shutil.which("valgrind") else []
+    if chosen.packages:
+        print(*PACKAGES.values(), *(it for server in rivals.ALL for it in server.packages))
+        return 0
+    counts = chosen.instructions or "instructions" in chosen.only
+    programs = ["h2load", "valgrind"] if counts else ["h2load"]
+    needed = [PACKAGES[it] for it in programs if not shutil.which(it)]
     if needed and (chosen.no_install or subprocess.run([rivals.ROOT / ".ci/install", *needed]).returncode):
         print(f"missing: {' '.join(needed)} (Debian packages)", file=sys.stderr)
         return 1
+    if chosen.instructions:
+        return base.compare(chosen.programs, chosen.rounds)
     servers, missing = rivals.prepare(chosen.servers, not chosen.no_install)
     for server in list(servers):
         try:

@@ -42,6 +42,10 @@
 //!
 //! # Limits
 //!
+//! - It limits neither how many connections are open nor how long. A program that has enough of them
+//!   ([`Acceptor::connections`]) does not come to `accept` until one is dropped; the others wait in the kernel.
+//! - The watchdog of systemd is fed as long as the lifecycle answers. It does not ask the threads that accept: a program
+//!   that wants it to enlists a [`Participant`](crate::lifecycle::Participant) of its own.
 //! - TLS is the program's matter.
 //! - In a hot restart the old process asks the new one whether it works, and a thread that accepts answers: some thread
 //!   has to come to [`accept`](Acceptor::accept) every 5 s. With a thread for each connection that is so. A program whose accepting

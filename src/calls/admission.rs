@@ -1,78 +1,14 @@
 //! Which calls are not run: those for which there is no time or no room, and those whose time in a drain is over.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-
-use super::call::{Call, Ending, Retry};
-use super::codes::UNAVAILABLE;
+use super::call::ending::{Ending, SHUTTING_DOWN};
+use super::call::Call;
 use super::method::Limit;
-use super::observer::Refusal;
+use super::record::Refusal;
 use super::shared::Shared;
 use crate::logging;
-
-/// The end of a call that a server going down has not run, or may be run again.
-pub(super) const SHUTTING_DOWN: Ending<'static> = Ending {
-    code: UNAVAILABLE,
-    message: "the server is shutting down",
-    details: &[],
-    retry: Retry::Soon,
-};
-
-/// Over how many milliseconds clients are told to spread their retries.
-const PUSHBACK_SPREAD: u32 = 100;
-
-/// What the next client is told to wait, in milliseconds, before it tries elsewhere.
-#[derive(Default)]
-pub(super) struct Pushback(AtomicU32);
-
-impl Pushback {
-    /// What a client is told to wait before it retries, in milliseconds; negative if it is not to.
-    pub(super) fn of(&self, retry: Retry) -> Option<i64> {
-        match retry {
-            Retry::Unsaid => None,
-            Retry::Never => Some(-1),
-            Retry::Soon => {
-                let turn = self.0.fetch_add(1, Ordering::Relaxed);
-                // Calls that end together are retried one after the other: 37 and 100 have no
-                // common divisor, so a hundred of them wait for a hundred different times. None of
-                // them is 0, with which grpcio 1.85 (C-core's client) waits for ever.
-                Some((1 + turn.wrapping_mul(37) % PUSHBACK_SPREAD).into())
-            }
-        }
-    }
-}
-
-/// Keeps an overload from flooding the log.
-#[derive(Default)]
-pub(super) struct Refusals(Mutex<RefusalCount>);
-
-#[derive(Default)]
-struct RefusalCount {
-    last_logged: Option<Instant>,
-    since: u64,
-}
-
-impl Refusals {
-    /// Logs, once a second at the most, that calls are refused.
-    pub(super) fn log(&self, path: &str, now: Instant) {
-        let mut count = self.0.lock();
-        count.since += 1;
-        let last = count.last_logged;
-        if last.is_none_or(|it| now.saturating_duration_since(it) >= Duration::from_secs(1)) {
-            logging::warn!(
-                "{} calls refused, the last to {path}: all workers are busy and the backlog is full",
-                count.since
-            );
-            *count = RefusalCount {
-                last_logged: Some(now),
-                since: 0,
-            };
-        }
-    }
-}
 
 impl Shared {
     /// Why a call that has just arrived is not to be run, if so. `in_flight` counts it already.
@@ -159,24 +95,5 @@ impl Shared {
             }
         }
         next.map(|at| at.saturating_duration_since(now))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    #[test]
-    fn a_hundred_calls_that_end_together_are_retried_at_a_hundred_times_and_never_at_once() {
-        let pushback = Pushback::default();
-        let times: HashSet<_> = (0..PUSHBACK_SPREAD)
-            .map(|_| pushback.of(Retry::Soon).unwrap())
-            .collect();
-        assert_eq!(times.len(), PUSHBACK_SPREAD as usize);
-        assert!(times.iter().all(|it| (1..=100).contains(it)));
-        assert_eq!(pushback.of(Retry::Never), Some(-1));
-        assert_eq!(pushback.of(Retry::Unsaid), None);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::connections::{Connections, Cut};
 use super::drain::{Patience, Stage, Step, LAST_WORDS};
-use super::transport::{Finished, Link, View};
+use super::link::{Finished, Link, View};
 
 /// How long a connection that is closing waits for its peer to close too, without
 /// a sign of life from there: the default of nginx's `lingering_timeout`.

@@ -10,11 +10,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::drain::{Stage, Watch};
+use super::link::Link;
 use super::observer::{Connection, Observer};
 use super::peer::address;
-use super::transport::{Link, Newcomer, Transport};
 use crate::os::wake::Wake;
 use crate::sockets::accepted::Accepted;
+#[cfg(feature = "tls")]
+use crate::sockets::encryption::Encryption;
 use crate::sockets::options as socket_options;
 use crate::sockets::peer::PeerInfo;
 
@@ -74,6 +76,21 @@ impl AddAssign for Cut {
     }
 }
 
+/// A connection that is to be served.
+pub(crate) struct Newcomer {
+    /// Connected, and non-blocking.
+    pub(crate) socket: OwnedFd,
+    /// The peer's address in the form of gRPC's naming document.
+    pub(crate) peer: String,
+    /// Gets the peer's certificate, once that is known.
+    #[cfg(feature = "tls")]
+    pub(crate) info: Arc<PeerInfo>,
+    #[cfg(feature = "tls")]
+    pub(crate) encryption: Option<Arc<Encryption>>,
+    /// Who is told what becomes of it.
+    pub(crate) guest: Guest,
+}
+
 /// By this the transport tells what happens to one connection. It does so on a thread of its choosing; nothing of it
 /// blocks, nor calls back into the transport.
 pub(crate) struct Guest {
@@ -88,6 +105,7 @@ impl Guest {
     }
 
     /// Who is to hear of it, if anybody is.
+    #[cfg(feature = "tls")]
     pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
         self.connections.observer.clone()
     }
@@ -154,15 +172,14 @@ impl Connections {
         open.sockets.get(&number).map(|it| Arc::clone(&it.info))
     }
 
-    /// Gives a connection to the transport. The peer has to speak HTTP/2 before `silent_until`, in the time of the
+    /// A connection that is to be served, for the transport. The peer has to speak HTTP/2 before `silent_until`, in the time of the
     /// thread that accepts. It may leave `unanswered` what it is sent, unless its listener says how long it may.
     pub(super) fn add(
         self: &Arc<Self>,
-        transport: &dyn Transport,
         accepted: Accepted,
         silent_until: Duration,
         unanswered: Duration,
-    ) {
+    ) -> Newcomer {
         limit_unanswered(&accepted.socket, accepted.unanswered.unwrap_or(unanswered));
         let encrypted = accepted.is_encrypted();
         let info = Arc::new(accepted.info);
@@ -190,9 +207,10 @@ impl Connections {
             peer: &peer,
             encrypted,
         });
-        transport.add_connection(Newcomer {
+        Newcomer {
             socket: accepted.socket,
             peer,
+            #[cfg(feature = "tls")]
             info,
             #[cfg(feature = "tls")]
             encryption: accepted.encryption,
@@ -200,7 +218,7 @@ impl Connections {
                 number,
                 connections: Arc::clone(self),
             },
-        });
+        }
     }
 
     /// The longest round trip that the kernel has measured among the open
@@ -298,7 +316,7 @@ impl Connections {
 }
 
 /// Lets the kernel end the connection if the peer's does not acknowledge, or does not take, what it
-/// is sent. C-core's own pings cannot tell: they wait behind what the peer does not take. For a
+/// is sent. The transport's own pings cannot tell: they wait behind what the peer does not take. For a
 /// unix socket there is no such thing.
 fn limit_unanswered(socket: &OwnedFd, limit: Duration) {
     let milliseconds = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);

@@ -19,7 +19,7 @@
 
 use std::time::Duration;
 
-use super::transport::View;
+use super::link::View;
 
 /// How long after GOAWAY has reached a client's kernel that client may begin calls without acknowledging it. A client
 /// reads as it writes; one of gRPC acknowledges at once.
@@ -58,7 +58,7 @@ pub(super) struct Patience {
     pub(super) hurry: Option<Calls>,
 }
 
-/// Whether the engine has calls in flight.
+/// Whether the server has calls in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Calls {
     Running,

@@ -11,13 +11,12 @@
 //! |---|---|
 //! | a call, its messages, its end | `call/` |
 //! | which thread polls, runs, rests; the backlog | `roster`, `decision` |
-//! | which call is not run, and which is cut | `admission`, `method` (policies as limits), `pace` |
+//! | which call is not run, and which is cut | `admission`, `method` (policies as limits), `record` (the reasons), `pushback` |
 //! | deadlines | `timers` |
-//! | the threads | `poll`, `threads`, `seats`, `renewal` |
-//! | connections: accepted, counted, looked after, taken down | `accept`, `connections`, `attend`, `take_down`, `drain` (the rules) |
+//! | the threads | `poll`, `threads`, `hiring`, `seats`, `renewal/`, `pace` |
+//! | connections: accepted, counted, looked after, taken down | `connections`, `attend`, `link`, `housekeeper/`, `drain` (the rules) |
 //! | the thread that keeps the time of it all | `housekeeper` |
 
-mod accept;
 mod admission;
 mod attend;
 mod call;
@@ -26,9 +25,10 @@ mod connections;
 mod decision;
 mod detached;
 mod drain;
-mod ground;
+mod hiring;
 mod host;
 mod housekeeper;
+mod link;
 pub(crate) mod log_limit;
 #[cfg(test)]
 mod memory_transport;
@@ -40,31 +40,34 @@ mod outgoing;
 mod pace;
 mod peer;
 mod poll;
+mod pushback;
+mod record;
+mod refusals;
 mod renewal;
 mod roster;
 mod runner;
 mod seats;
 mod shared;
 mod stopping;
-mod take_down;
 #[cfg(test)]
 mod tests;
 mod threads;
 mod timers;
 pub(crate) mod transport;
 
+pub(crate) use self::call::ground::Ground;
 pub(crate) use self::call::{
     Call, Ending, Handled, Landed, Pair, Received, Retry, SendError, Wait,
 };
 pub(crate) use self::connections::Guest;
 pub(crate) use self::drain::Times as DrainTimes;
-pub(crate) use self::ground::Ground;
 pub(crate) use self::host::Host;
 #[cfg(test)]
 pub(crate) use self::message::is_read_whole_in_steps;
 pub(crate) use self::message::{Compression, Message, Pieces};
 pub(crate) use self::method::{Limit, Method};
 #[allow(unused_imports)]
-pub(crate) use self::observer::{Connection, Moved, Observer, Record, Refusal, TurnedAway};
+pub(crate) use self::observer::{Connection, Observer, TurnedAway};
 pub(crate) use self::outgoing::Outgoing;
+pub(crate) use self::record::{Moved, Record, Refusal};
 pub(crate) use self::runner::{Config, Runner};

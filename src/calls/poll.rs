@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::call::{Call, Ending};
+use super::decision::{Beginning, Decision, Next, Outlook};
 use super::message::Message;
 use super::method::Method;
-use super::observer::Refusal;
+use super::record::Refusal;
 use super::renewal::Usage;
-use super::roster::{Beginning, Decision, Next, Outlook};
 use super::seats::Seat;
 use super::shared::{Job, Shared, CROWD};
 use super::transport::{Arrival, Event};

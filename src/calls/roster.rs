@@ -22,9 +22,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-pub(super) use super::decision::{
-    Backlog, Beginning, Decision, Leaving, Load, Next, Outlook, Watched,
-};
+use super::decision::{Backlog, Decision, Leaving, Load, Next, Outlook, Watched};
 use crate::sync::{Condvar, Instant, Mutex};
 
 /// How often the watch looks.
@@ -461,7 +459,7 @@ mod tests {
         let _ = roster.finished(1);
         let ticks = (0..2 * IDLE_TICKS).take_while(|_| matches!(roster.watch(start), Watched::On));
         assert_eq!(ticks.count() as u32, IDLE_TICKS);
-        // Off again, and begun by whoever needs it.
+        // Off again, and begun by the next that needs it.
         assert!(roster.keep_watch());
         assert!(matches!(roster.watch(start), Watched::On));
         assert!(!roster.keep_watch());

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::admission::{Refusals, SHUTTING_DOWN};
-use super::call::{Ending, Retry};
+use super::call::ending::{Ending, Retry, SHUTTING_DOWN};
+use super::call::ground::Ground;
 use super::decision::{Backlog, Beginning, Load};
 use super::drain::Times;
-use super::ground::Ground;
 use super::host::Host;
 use super::method::{Limit, Method};
+use super::refusals::Refusals;
 use super::renewal::Heap;
 use super::roster::Roster;
 use super::seats::{Running, Seats};
@@ -90,7 +90,7 @@ impl Runner {
             )),
             roster: Roster::new(config.workers, backlog),
             seats: Seats::default(),
-            threads: Threads::new(config.stack_size),
+            threads: Arc::new(Threads::new(config.stack_size)),
             listening: Mutex::new(Listeners::new(config.listeners, config.accepting)),
             heap: Heap::default(),
             limits: Limits {
@@ -105,7 +105,9 @@ impl Runner {
         let runner = Runner { shared, addresses };
         let shared = Arc::clone(&runner.shared);
         let accepts = thread::Builder::new().name("td-accept".to_owned());
-        let keeper = shared.spawn(accepts, housekeeper::run);
+        let of_keeper = Arc::clone(&shared);
+        let keeps_house = move || housekeeper::run(&of_keeper);
+        let keeper = shared.threads.spawn(accepts, keeps_house);
         let keeps_house = keeper.is_ok();
         let started = keeper
             .and_then(|()| shared.start_worker(Beginning::Rest))
@@ -218,6 +220,11 @@ impl Runner {
             })
         });
         abandoned.map(|call| call.path().to_owned()).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Makes the calling thread hold back what it writes for this server.

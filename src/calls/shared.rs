@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::admission::Refusals;
+use super::call::ground::Ground;
 use super::call::Call;
-use super::ground::Ground;
 use super::message::Message;
+use super::refusals::Refusals;
 use super::renewal::Heap;
 use super::roster::Roster;
 use super::seats::Seats;
@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub(super) ground: Arc<Ground>,
     pub(super) roster: Roster<Job>,
     pub(super) seats: Seats,
-    pub(super) threads: Threads,
+    pub(super) threads: Arc<Threads>,
     pub(super) listening: Mutex<Listeners>,
     pub(super) heap: Heap,
     pub(super) limits: Limits,

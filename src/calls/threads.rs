@@ -7,10 +7,6 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::log_limit::LogLimit;
-use super::poll;
-use super::roster::Beginning;
-use super::shared::Shared;
 use crate::logging;
 use crate::os::memory::ROOM_FOR_THREADS;
 use crate::os::thread::join_if_ended;
@@ -49,6 +45,46 @@ impl Threads {
         }
     }
 
+    /// A thread that runs handlers, to be started.
+    pub(super) fn worker(&self) -> Builder {
+        let thread = Builder::new().name("td-worker".to_owned());
+        match self.stack_size {
+            Some(size) => thread.stack_size(size),
+            None => thread,
+        }
+    }
+
+    /// Starts a thread that counts as one of these.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread, with what limits them.
+    pub(super) fn spawn(
+        self: &Arc<Self>,
+        thread: Builder,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let threads = Arc::clone(self);
+        let mut started = self.started.lock();
+        let handle = thread.spawn(move || {
+            let bomb = Bomb;
+            body();
+            std::mem::forget(bomb);
+            let mut started = threads.started.lock();
+            started.running -= 1;
+            if started.running == 0 {
+                threads.all_ended.notify_all();
+            }
+        });
+        let handle = handle.map_err(|error| {
+            let message = format!("cannot start a thread: {error}; {ROOM_FOR_THREADS}");
+            io::Error::new(error.kind(), message)
+        })?;
+        started.running += 1;
+        started.handles.push(handle);
+        Ok(())
+    }
+
     /// Frees what is left of threads that have ended. Waits for none: a handler's thread-local value may take its
     /// time to be dropped.
     pub(super) fn join_ended(&self) {
@@ -80,56 +116,5 @@ fn join(threads: Vec<JoinHandle<()>>) {
         if thread.thread().id() != std::thread::current().id() {
             let _ = thread.join();
         }
-    }
-}
-
-impl Shared {
-    /// Starts another worker, for calls that are many at once. False if there can be no thread.
-    pub(super) fn spawn_worker(self: &Arc<Self>, beginning: Beginning) -> bool {
-        static LIMIT: LogLimit = LogLimit::new();
-        match self.start_worker(beginning) {
-            Ok(()) => self.heap.use_much(),
-            Err(error) => {
-                if LIMIT.admits().is_some() {
-                    logging::error!("{error}");
-                }
-                return false;
-            }
-        };
-        true
-    }
-
-    pub(super) fn start_worker(self: &Arc<Self>, beginning: Beginning) -> io::Result<()> {
-        let mut thread = Builder::new().name("td-worker".to_owned());
-        if let Some(size) = self.threads.stack_size {
-            thread = thread.stack_size(size);
-        }
-        self.spawn(thread, move |shared| poll::run(shared, beginning))
-    }
-
-    pub(super) fn spawn(
-        self: &Arc<Self>,
-        thread: Builder,
-        body: impl FnOnce(&Arc<Shared>) + Send + 'static,
-    ) -> io::Result<()> {
-        let shared = Arc::clone(self);
-        let mut started = self.threads.started.lock();
-        let handle = thread.spawn(move || {
-            let bomb = Bomb;
-            body(&shared);
-            std::mem::forget(bomb);
-            let mut started = shared.threads.started.lock();
-            started.running -= 1;
-            if started.running == 0 {
-                shared.threads.all_ended.notify_all();
-            }
-        });
-        let handle = handle.map_err(|error| {
-            let message = format!("cannot start a thread: {error}; {ROOM_FOR_THREADS}");
-            io::Error::new(error.kind(), message)
-        })?;
-        started.running += 1;
-        started.handles.push(handle);
-        Ok(())
     }
 }

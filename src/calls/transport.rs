@@ -18,16 +18,16 @@
 //! and while the thread holds locks of other calls. The others are called by [`Transport::next`] and
 //! [`Transport::try_next`], on the thread that asks, with no lock held.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::call::{Call, Pair};
-use super::connections::Guest;
-use super::ground::Ground;
+pub(crate) use super::call::wire::{Finish, Told, Wire};
+pub(crate) use super::connections::Newcomer;
+pub(crate) use super::link::{Finished, Link, View};
+
+use super::call::ground::Ground;
+use super::call::Call;
 use super::message::Message;
-use super::outgoing::Outgoing;
-use crate::sockets::peer::PeerInfo;
 
 /// What a server is to be like, as far as its transport goes.
 #[derive(Clone, Copy, Debug)]
@@ -124,141 +124,4 @@ pub(crate) struct Arrival {
     pub(crate) message: Option<Message>,
     /// The path, if it is no method's.
     pub(crate) unknown: Option<String>,
-}
-
-/// A connection that is to be served.
-pub(crate) struct Newcomer {
-    /// Connected, and non-blocking.
-    pub(crate) socket: OwnedFd,
-    /// The peer's address in the form of gRPC's naming document.
-    pub(crate) peer: String,
-    pub(crate) info: Arc<PeerInfo>,
-    #[cfg(feature = "tls")]
-    pub(crate) encryption: Option<Arc<crate::sockets::encryption::Encryption>>,
-    /// Who is told what becomes of it.
-    pub(crate) guest: Guest,
-}
-
-/// The transport's side of one call.
-///
-/// A call is `Call<W>` with its wire in it, and is known as `Call<dyn Wire>`, so `call` is always the one that this
-/// wire is in. Each kind of operation is begun again only after its end was told, and `watch` no more than once, `finish`
-/// included.
-pub(crate) trait Wire: Send + Sync {
-    /// Name and value of the request's metadata, in the order in which they came; `None` behind the last.
-    fn metadata(&self, index: usize) -> Option<(&[u8], &[u8])>;
-
-    /// The caller's address, as a URI of gRPC: `ipv4:127.0.0.1:4711`.
-    fn peer(&self) -> String;
-
-    /// The number of the call's connection; `None` if it is gone.
-    fn connection(&self) -> Option<u64>;
-
-    /// The time left until the caller's deadline; `None` without a deadline.
-    fn time_to_deadline(&self) -> Option<Duration>;
-
-    /// Says, once, whether the caller has left when the call is closed. This is no operation that can fail.
-    fn watch(&self, call: &Arc<Call>);
-
-    /// Begins to receive a message. False if that cannot be.
-    fn receive(&self, call: &Arc<Call>) -> bool;
-
-    /// Begins to send a message, behind headers if there are some. False if that cannot be.
-    fn send(
-        &self,
-        call: &Arc<Call>,
-        headers: Option<&[Pair]>,
-        message: Outgoing,
-        told: Told,
-    ) -> bool;
-
-    /// Sends the response headers. False if that cannot be.
-    fn send_headers(&self, call: &Arc<Call>, headers: &[Pair]) -> bool;
-
-    /// Sends the end of the call. False if that cannot be.
-    fn finish(&self, call: &Arc<Call>, finish: Finish<'_>) -> bool;
-}
-
-/// How the end of sending a message is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// By [`Call::sent`].
-    Directly,
-    /// By [`Call::sent_in_turn`].
-    InTurn,
-}
-
-/// What is sent at the end of a call.
-pub(crate) struct Finish<'a> {
-    /// `None` if they were sent already.
-    pub(crate) headers: Option<&'a [Pair]>,
-    pub(crate) message: Option<Outgoing>,
-    pub(crate) code: i32,
-    /// The status message, as it was said.
-    pub(crate) text: &'a str,
-    pub(crate) trailers: &'a [Pair],
-    /// Whether the call is to be watched by this; see [`Call::written`].
-    pub(crate) watch: bool,
-}
-
-/// The transport's side of a connection. It may be over while somebody holds on to it.
-pub(crate) trait Link: Send + Sync {
-    /// Makes system calls, but does not block. No lock may be held that a [`Guest`] takes.
-    fn look(&self) -> View;
-
-    /// Ends the wait for the peer to acknowledge GOAWAY, and tells it which call is the last. No lock may be held that
-    /// a [`Guest`] takes.
-    fn finish(&self) -> Finished;
-
-    /// Shuts the socket down in both directions, unless it is closed.
-    fn shut_down(&self);
-
-    /// The round trip that the kernel has measured; zero if it does not know.
-    fn round_trip(&self) -> Duration;
-}
-
-/// What came of telling a peer which call is the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Finished {
-    /// It is on its way; with the last call the connection ends.
-    Told,
-    /// Something has come that was not read yet. It decides which call is the last.
-    NotYet,
-    /// A frame has come in part: nothing can be told before it is whole.
-    MidFrame,
-}
-
-/// What is known of a connection at one moment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct View {
-    /// The bytes that have been read of what the peer has sent; behind TLS, of what it means.
-    pub(crate) received: u64,
-    /// The bytes that have reached the peer's kernel; for a unix socket, those that the peer has read.
-    pub(crate) arrived: u64,
-    /// The calls that the peer has begun.
-    pub(crate) calls: u64,
-    /// Those of them of which neither side has sent the end.
-    pub(crate) open: u32,
-    /// The calls whose end was given to the kernel, and has not reached the peer's. For a unix socket there are none:
-    /// what is written is there.
-    pub(crate) undelivered: u32,
-    /// The calls whose end is in the write that is under way, and has not reached the peer's kernel.
-    pub(crate) writing: u32,
-    /// Those of which it has, though the write has not ended.
-    pub(crate) arrived_of_write: u32,
-    /// The bytes that have come and were not read yet.
-    pub(crate) unread: i32,
-    /// The bytes, and FIN, that the peer's kernel has not acknowledged. For a unix socket there are none, as above.
-    pub(crate) unacknowledged: i32,
-    /// Whether a part of a frame has come, or of a TLS record, and the rest not yet.
-    pub(crate) mid_frame: bool,
-    /// Whether the peer has acknowledged the ping behind GOAWAY.
-    pub(crate) acknowledged: bool,
-    /// Whether that ping has reached the peer's kernel.
-    pub(crate) ping_arrived: bool,
-    /// Whether the connection is over on both sides: nothing can come any more. Somebody may hold on to a call of it
-    /// still.
-    pub(crate) over: bool,
-    /// Whether it is closed, and nothing else of this is true.
-    pub(crate) gone: bool,
 }

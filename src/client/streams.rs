@@ -29,8 +29,9 @@ impl<R> Replies<R> {
     }
 }
 
-/// Blocks until there is one. An `Err` is the status with which the call ended, and the last; success ends the
-/// iteration. A deadline that passes may overtake a reply that has arrived: that is lost then.
+/// Blocks until there is a reply, or the call has ended. An `Err` is the status with which the call ended, and
+/// the last item; success ends the iteration. A deadline that passes may overtake a reply that has arrived, which
+/// is lost then.
 impl<R: Message> Iterator for Replies<R> {
     type Item = Result<R, Status>;
 

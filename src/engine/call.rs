@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int, c_void, CStr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use std::{ptr, slice};
+use std::{ptr, slice, thread};
 
 use grpcio_sys::{
     gpr_clock_type, gpr_convert_clock_type, gpr_free, gpr_inf_future, gpr_now, gpr_time_cmp,
@@ -42,7 +42,7 @@ pub(super) struct CoreCall {
     receive: Turn,
     send: Turn,
     /// C-core, as long as it has the call.
-    _core: Arc<Core>,
+    core: Arc<Core>,
 }
 
 /// Where the end of one kind of operation is told, for one after the other.
@@ -95,7 +95,7 @@ impl CoreCall {
             is_watched: AtomicBool::new(false),
             receive: Turn::default(),
             send: Turn::default(),
-            _core: core,
+            core,
         }
     }
 
@@ -166,12 +166,12 @@ impl CoreCall {
     /// An operation of a stream has ended. See [`transport`] for what may be done here.
     unsafe extern "C" fn done(tag: *mut c_void, succeeded: c_int) {
         // SAFETY: from `start_told`, and told once.
-        let (call, operation) = unsafe { Self::take_tag(tag) };
-        let wire = call.wire();
+        let (owned, operation) = unsafe { Self::take_tag(tag) };
+        let (call, wire): (&Call, &CoreCall) = (&*owned, owned.wire());
         let succeeded = succeeded != 0;
         if operation == Operation::Send {
             wire.send.give_back();
-            as_call(call).sent(succeeded);
+            call.sent(succeeded);
         } else {
             // SAFETY: the call is alive.
             let failed = unsafe { grpc_call_failed_before_recv_message(wire.raw) } != 0;
@@ -181,8 +181,28 @@ impl CoreCall {
                 Received::from_raw(received)
             };
             wire.receive.give_back();
-            let failed = failed || !succeeded;
-            as_call(call).received(message.map(Message::new), failed);
+            call.received(message.map(Message::new), failed || !succeeded);
+        }
+        Self::let_go(owned);
+    }
+
+    /// Drops a reference to a call on a thread of C-core's. If it is the last one to all of the server, with what the
+    /// program has put into that, the rest is dropped on a thread of its own: the program's code may wait there, and
+    /// so does the end of C-core, for that very thread.
+    fn let_go(call: Arc<Call<CoreCall>>) {
+        let Some(call) = Arc::into_inner(call) else {
+            return;
+        };
+        let (core, ground) = (Arc::clone(&call.wire().core), Arc::clone(call.ground()));
+        drop(call);
+        let rest = (Arc::into_inner(core), Arc::into_inner(ground));
+        if rest.0.is_none() && rest.1.is_none() {
+            return;
+        }
+        // If there can be no thread, it is dropped here after all.
+        let thread = thread::Builder::new().name("td-core-end".to_owned());
+        if let Err(error) = thread.spawn(move || drop(rest)) {
+            logging::debug!("no thread to end a server on: {error}");
         }
     }
 
@@ -356,5 +376,101 @@ impl Drop for CoreCall {
             grpc_metadata_array_destroy(&mut self.metadata);
             grpc_call_unref(self.raw);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{channel, Sender};
+    use std::time::Instant;
+
+    use protobuf::well_known_types::wrappers::StringValue;
+
+    use super::*;
+    use crate::calls::transport::Settings;
+    use crate::calls::{Config, Ending, Handled, Host, Landed, Method, Runner};
+    use crate::client::{deadline, Client};
+    use crate::engine::{channel_over, transport};
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Ends every call, and gives it out. Says on which thread it was dropped itself.
+    struct Keeper {
+        calls: Sender<Arc<Call>>,
+        dropped_on: Sender<thread::ThreadId>,
+    }
+
+    impl Host for Keeper {
+        fn run(&self, call: &Arc<Call>, _: Option<Message>) {
+            call.finish(None, Ending::new(5, "not here"), Handled::Yes);
+            self.calls.send(Arc::clone(call)).unwrap();
+        }
+
+        fn in_flight(&self) -> usize {
+            0
+        }
+
+        fn arrived(&self) {}
+        fn refused(&self, _: &Arc<Call>) {}
+        fn landed(&self, _: &Arc<Call>, _: Landed) {}
+        fn sent(&self, _: &Arc<Call>) {}
+        fn clients_know(&self) {}
+        fn cut(&self, _: u64, _: u64) {}
+        fn drained(&self) {}
+    }
+
+    impl Drop for Keeper {
+        fn drop(&mut self) {
+            let _ = self.dropped_on.send(thread::current().id());
+        }
+    }
+
+    /// The last reference to a server may be that of an operation whose end C-core tells, on a thread of its own.
+    #[test]
+    fn what_is_left_of_a_server_does_not_end_on_a_thread_of_c_cores() {
+        let ((calls, call), (dropped_on, is_dropped_on)) = (channel(), channel());
+        let path = "/test.Keeper/Keep";
+        let method = || Method::new(path.to_owned(), false, false, Duration::ZERO);
+        let settings = Settings {
+            concurrent_streams: 100,
+            metadata_size: 16 << 10,
+            keepalive_interval: LONG,
+            keepalive_timeout: LONG,
+            memory: 16 << 20,
+        };
+        let transport = transport(&settings, &[method()]).unwrap();
+        let config = Config {
+            methods: vec![method()],
+            listeners: Vec::new(),
+            accepting: false,
+            workers: 1,
+            stack_size: None,
+            backlog: 1,
+            backlog_bytes: 1 << 10,
+            prompt_calls: 1,
+            connections: 1,
+            unanswered: LONG,
+            handshake: LONG,
+        };
+        let host = Arc::new(Keeper { calls, dropped_on });
+        let runner = Runner::start(transport, config, host).unwrap();
+        let channel = channel_over(runner.connect().unwrap()).unwrap();
+        let client = Client::new(&channel);
+        let request = StringValue::new();
+        let answer = client.unary::<_, StringValue>(path, &request, deadline(LONG));
+        assert_eq!(answer.unwrap_err().message(), "not here");
+        drop((client, channel));
+        assert!(runner.stop(Instant::now() + LONG));
+        drop(runner);
+        let call = call.recv_timeout(LONG).unwrap();
+        assert!(is_dropped_on.try_recv().is_err(), "the call keeps it");
+
+        // As C-core does it: this is its thread now.
+        let pointer = Arc::into_raw(call).cast::<Call<CoreCall>>();
+        let tag = tag(pointer, Operation::Send as usize);
+        // SAFETY: the tag has a reference to a call of this kind, and comes back once.
+        unsafe { CoreCall::done(tag, 1) };
+        let thread = is_dropped_on.recv_timeout(LONG).expect("it is dropped");
+        assert_ne!(thread, thread::current().id());
     }
 }

@@ -108,7 +108,7 @@ unsafe extern "C" fn forward(args: *mut gpr_log_func_args) {
         if skipped > 0 {
             logging::warn!("{skipped} more errors of C-core were not logged");
         }
-        if !log::log_enabled!(target: TARGET, level) {
+        if !logging::may_be_enabled(level) {
             return;
         }
         // SAFETY: strings of C-core, ended by a zero.

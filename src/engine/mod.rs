@@ -2,7 +2,7 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | the transport as a whole | `core` |
+//! | the transport as a whole, and what all parts of it hold | `transport`, `core` |
 //! | C-core's server and its settings, its completion queue, the tags that come back from that | `server`, `queue`, `tag` |
 //! | room for calls that arrive | `slots` |
 //! | a call, what is begun on it, its messages | `call`, `batch`, `bytes`, `status_message` |
@@ -29,6 +29,7 @@ mod tag;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_reason;
+mod transport;
 
 use std::io;
 use std::sync::Arc;
@@ -45,7 +46,9 @@ pub(crate) use self::channel::channel_over;
 /// If C-core could not have its threads, or refuses a method's path.
 pub(crate) fn transport(settings: &Settings, methods: &[Method]) -> io::Result<Arc<dyn Transport>> {
     room::check_room_for_core()?;
-    Ok(Arc::new(core::CoreTransport::new(settings, methods)?))
+    Ok(Arc::new(self::transport::CoreTransport::new(
+        settings, methods,
+    )?))
 }
 
 /// Spares the process the end of C-core, which joins threads: time that nobody is to wait for when

@@ -159,14 +159,14 @@ fn arguments_of(settings: &Settings) -> Vec<(&'static str, i32)> {
     let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
     let milliseconds = |value: Duration| match i32::try_from(value.as_millis()) {
         // What is exactly as long is taken for C-core's wait for the answer to GOAWAY: see
-        // `kGoawayTime` in engine/threads.cc.
+        // `kGoawayTime` in engine/cc/event_engine.cc.
         Ok(20_000) => 20_001,
         Ok(it) => it,
         Err(_) => i32::MAX,
     };
     let metadata = number(settings.metadata_size);
     vec![
-        // See `kHttpFilter` in engine/shim.cc.
+        // See `kHttpFilter` in engine/cc/filters.cc.
         ("touchdown.server", 1),
         (
             "grpc.max_concurrent_streams",

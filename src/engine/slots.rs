@@ -13,8 +13,8 @@ use grpcio_sys::{
 
 use super::bytes::{bytes, Received};
 use super::call::CoreCall;
-use super::core::{Core, KIND_SLOT};
-use super::tag::{tag, untagged};
+use super::core::Core;
+use super::tag::{tag, untagged, KIND_SLOT};
 use crate::calls::transport::Arrival;
 use crate::calls::{Call, Ground, Message};
 

@@ -8,6 +8,12 @@ use std::ptr;
 
 const KIND_MASK: usize = 0xf;
 
+/// The kinds of tags. Those in between are operations of calls.
+pub(super) const KIND_SLOT: usize = 0;
+pub(super) const KIND_RENEWAL: usize = 0xd;
+pub(super) const KIND_CHECK: usize = 0xe;
+pub(super) const KIND_SERVER: usize = 0xf;
+
 /// Gives a value away, as a tag of this kind.
 ///
 /// The pointer is one to the value, from `Box::into_raw` or `Arc::into_raw`.

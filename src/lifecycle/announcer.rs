@@ -21,14 +21,15 @@ use std::time::Duration;
 use super::names::thread_name;
 use super::phase::{Phase, Transition};
 use super::remote::Remote;
-use super::report::one_line;
 use super::shutdown::Never;
-use super::state::{caught, Observer};
+use super::state::Observer;
+use crate::caught::caught;
 use crate::logging;
 use crate::running_time::{RunningTime, SLICE};
 use crate::sync::{
     bounded, thread, unbounded, Arc, Instant, Mutex, Receiver, RecvTimeoutError, Sender,
 };
+use crate::text::one_line;
 
 /// How long the walk waits for an announcer of which nothing else was said. To tell somebody on the same machine takes
 /// a system call; what takes longer than this hangs.
@@ -116,7 +117,6 @@ impl fmt::Debug for Announcer {
 }
 
 /// A transition that the walk waits to be announced: until this is dropped, or until it is out of patience.
-#[derive(Debug)]
 #[must_use = "once it is dropped, the walk goes on"]
 pub struct Announcement {
     transition: Transition,
@@ -127,6 +127,14 @@ impl Announcement {
     /// What is to be announced.
     pub fn transition(&self) -> &Transition {
         &self.transition
+    }
+}
+
+impl fmt::Debug for Announcement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Announcement")
+            .field("transition", &self.transition)
+            .finish_non_exhaustive()
     }
 }
 

@@ -9,23 +9,25 @@ use std::path::PathBuf;
 use signal_hook::low_level;
 
 use super::attachments::Attachments;
-use super::clock::Clock;
-use super::hooks::{Failure, Hook, HookError, Hooks};
+use super::calls::Calls;
+use super::errands::Errands;
+use super::handle::Lifecycle;
+use super::hook::{Failure, Hook, HookError};
+use super::hooks::Hooks;
 use super::in_flight::InFlight;
-use super::participant::Calls;
+use super::one_at_a_time::OneAtATime;
 use super::phase::{PhaseCell, Transition};
 use super::pid_file::PidFile;
 use super::plan::{Plan, PlanError};
 use super::reload::{Reload, Reloads};
-use super::sentry::Guard;
+use super::sentry::Sentry;
 use super::shutdown::Token;
 use super::signals::Signals;
 use super::startup::{Started, Startup, StartupHook};
 use super::state::{Control, Exit, Observer, Shared};
 use super::succession::Succession;
-use super::turn::Turn;
 use super::walk::Walk;
-use super::Lifecycle;
+use crate::running_time::RunningClock;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{bell, standard_error, thread, Arc, Condvar, Instant, Mutex, OnceLock, Sleeper};
 
@@ -189,9 +191,9 @@ impl Builder {
         set.map(|(name, _)| name)
     }
 
-    /// Checks everything, begins to listen to signals, and starts the lifecycle's two threads:
-    /// `td-lifecycle`, which walks the phases, and `td-guard`, which hears signals and keeps the
-    /// hard deadline.
+    /// Checks everything, begins to listen to signals, and starts the lifecycle's three
+    /// threads: `td-lifecycle`, which walks the phases, `td-guard`, which hears signals and keeps the
+    /// hard deadline, and `td-errands`, which does for that one what may need memory or time.
     ///
     /// # Errors
     ///
@@ -230,7 +232,7 @@ impl Builder {
             startup_is_over,
             started,
             reloads: Reloads::new(&self.reloads),
-            describing: Turn::default(),
+            describing: OneAtATime::default(),
             stopped: Token::new(),
             report: OnceLock::new(),
             control: Mutex::new(Control {
@@ -252,10 +254,12 @@ impl Builder {
             }),
             news: Condvar::new(),
             began: OnceLock::new(),
-            clock: Clock::default(),
+            clock: RunningClock::default(),
             walked: AtomicBool::new(false),
             running_hooks: Mutex::default(),
             asked: Mutex::default(),
+            is_asked: AtomicBool::new(false),
+            errands: Errands::new(),
             attachments: Attachments::new(attached),
             bell,
             // Without a standard error there are no last words.
@@ -284,14 +288,19 @@ fn start_threads(
     sleeper: Sleeper,
 ) -> io::Result<()> {
     let start = Instant::now();
-    let guard = Guard {
+    let errands = Arc::clone(shared);
+    thread::Builder::new()
+        .name("td-errands".to_owned())
+        .spawn(move || Errands::run(&errands))?;
+    let sentry = Sentry {
         shared: Arc::clone(shared),
         listener,
         sleeper,
     };
     let guard = thread::Builder::new()
         .name("td-guard".to_owned())
-        .spawn(move || guard.run())?;
+        .spawn(move || sentry.run())
+        .inspect_err(|_| shared.errands.close())?;
     let walk = Walk {
         shared: Arc::clone(shared),
         start,
@@ -301,7 +310,10 @@ fn start_threads(
     let spawned = thread::Builder::new()
         .name("td-lifecycle".to_owned())
         .spawn(move || walk.run());
-    spawned.map(drop).inspect_err(|_| shared.dismiss_guard())
+    spawned.map(drop).inspect_err(|_| {
+        shared.dismiss_guard();
+        shared.errands.close();
+    })
 }
 
 /// Why a lifecycle could not be built.

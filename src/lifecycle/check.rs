@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::phase::Phase;
 use super::remote::Remote;
-use super::state::caught;
+use crate::caught::caught;
 use crate::running_time::{RunningTime, SLICE};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{bounded, Arc, Instant, Receiver, Sender};
@@ -186,8 +186,11 @@ impl Remote {
             Check(Some(Part { place, asked }))
         };
         let of_guard = part(participants.len());
-        self.shared().asked.lock().push(of_guard);
-        self.shared().bell.ring();
+        match self.phase() {
+            // There is nobody to answer.
+            Phase::Stopped => drop(of_guard),
+            _ => self.shared().ask_guard(of_guard),
+        }
         for (place, participant) in participants.iter().enumerate() {
             caught("participant, asked to check itself,", || {
                 participant.check(part(place));

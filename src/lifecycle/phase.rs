@@ -69,6 +69,14 @@ impl Phase {
             Phase::Stopped => "stopped",
         }
     }
+
+    /// The phase as one word, as the JSON of a report has it.
+    pub(super) const fn as_word(self) -> &'static str {
+        match self {
+            Phase::LameDuck => "lame_duck",
+            other => other.as_str(),
+        }
+    }
 }
 
 impl fmt::Display for Phase {
@@ -105,7 +113,7 @@ impl PhaseCell {
     }
 
     pub(super) fn get(&self) -> Phase {
-        // Pairs with the Release in `set`: who reads a phase also sees what was done before the
+        // Pairs with the Release in `set`: a thread that reads a phase also sees what was done before the
         // program entered it.
         Phase::ALL[usize::from(self.0.load(Ordering::Acquire))]
     }

@@ -16,7 +16,7 @@ impl PidFile {
         &self.0
     }
 
-    /// Writes this process's id. Whoever reads the file finds a whole one, the old or the new.
+    /// Writes this process's id. A reader of the file finds a whole one, the old or the new.
     pub(super) fn write(&self) -> io::Result<()> {
         self.prepare()?;
         self.rename().inspect_err(|_| self.remove_prepared())

@@ -62,7 +62,7 @@ impl Plan {
 
     /// Sets how long the program goes on accepting and serving while it says "not ready".
     ///
-    /// Take a little more than the time in which the load balancer, or whoever looks at the health
+    /// Take a little more than the time in which the load balancer, or whatever looks at the health
     /// of the program, looks again.
     #[must_use]
     pub const fn lame_duck(mut self, time: Duration) -> Self {

@@ -6,16 +6,17 @@ use std::io;
 use std::time::Duration;
 
 use super::announcer::Announcer;
+use super::calls::Calls;
 use super::check::CheckError;
-use super::participant::Calls;
+use super::errands;
 use super::phase::{Phase, Transition};
 use super::plan::{self, Plan};
 use super::reload::ReloadEvent;
-use super::report::{one_line, Reason};
-use super::sentry;
+use super::report::Reason;
 use super::shutdown::Token;
-use super::state::{caught, Observer, Shared};
+use super::state::{Observer, Shared};
 use crate::sync::{Arc, Instant};
+use crate::text::one_line;
 
 /// What a companion holds of a lifecycle: it sees the program and may stop it, and does not count as a handle, so the
 /// stop begins when the last [`Lifecycle`](super::Lifecycle) is dropped. Clones are the same lifecycle.
@@ -121,19 +122,14 @@ impl Remote {
 
     /// How many works are in flight.
     pub fn in_flight(&self) -> usize {
-        self.0.in_flight(&self.0.participants())
+        self.0.in_flight()
     }
 
     /// How far a stop is.
     pub fn progress(&self) -> Progress {
-        let participants = self.0.participants();
-        let dismissed = self.0.control.lock().dismissed;
-        let calls = participants.iter().fold(dismissed, |sum, it| {
-            sum + caught("participant, asked for its calls,", || it.calls()).unwrap_or_default()
-        });
         Progress {
-            left: self.0.in_flight(&participants),
-            calls,
+            left: self.0.in_flight(),
+            calls: self.0.calls(),
             hooks: self.0.running_hooks.lock().clone(),
         }
     }
@@ -141,7 +137,7 @@ impl Remote {
     /// See [`Lifecycle::describe`](super::Lifecycle::describe).
     pub fn describe(&self) -> String {
         let mut text = format!("{}\n", self.phase());
-        sentry::describe(&self.0, |line| {
+        errands::describe(&self.0, |line| {
             let _ = writeln!(text, "{}", one_line(line));
         });
         text

@@ -5,11 +5,13 @@ use std::io::{self, Write as _};
 use std::process::{ExitCode, Termination};
 use std::time::Duration;
 
-use super::participant::Calls;
+use super::calls::Calls;
+use super::json::{push_list, push_millis, push_optional, push_string};
 use super::phase::Phase;
 use super::signals::signal_name;
 use crate::logging;
 use crate::sync::{bounded, thread};
+use crate::text::one_line;
 
 /// How long a process that could not start waits for its standard error to take the reason: as long as for its last
 /// words.
@@ -249,7 +251,7 @@ impl Report {
         out.push_str(",\"phases\":");
         push_list(&mut out, &self.phases, |out, phase| {
             out.push_str("{\"phase\":");
-            push_string(out, phase.phase.as_str());
+            push_string(out, phase.phase.as_word());
             out.push_str(",\"took_ms\":");
             push_millis(out, phase.took);
             out.push('}');
@@ -351,7 +353,7 @@ impl Termination for Report {
     }
 }
 
-/// Writes this to standard error, and does not wait for whoever does not read it.
+/// Writes this to standard error, and does not wait for a reader that hangs.
 fn write_error(text: String) {
     let (done, is_done) = bounded::<()>(0);
     let write = move || {
@@ -370,13 +372,6 @@ impl From<Report> for ExitCode {
         logging::flush(logging::AT_THE_END);
         ExitCode::from(report.exit_code())
     }
-}
-
-/// Messages come from elsewhere; one with a line break must not break the line.
-pub(crate) fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|char| if char.is_control() { ' ' } else { char })
-        .collect()
 }
 
 /// The first of many, so that a line in the log stays one that can be read.
@@ -399,52 +394,6 @@ fn push_hook(out: &mut String, hook: &HookReport) {
     out.push_str(",\"took_ms\":");
     push_millis(out, hook.took);
     out.push('}');
-}
-
-fn push_list<T>(out: &mut String, items: &[T], push: impl Fn(&mut String, &T)) {
-    out.push('[');
-    for (place, item) in items.iter().enumerate() {
-        if place > 0 {
-            out.push(',');
-        }
-        push(out, item);
-    }
-    out.push(']');
-}
-
-fn push_millis(out: &mut String, time: Duration) {
-    let _ = write!(
-        out,
-        "{}.{:03}",
-        time.as_millis(),
-        time.subsec_micros() % 1000
-    );
-}
-
-fn push_optional(out: &mut String, text: Option<&str>) {
-    match text {
-        Some(text) => push_string(out, text),
-        None => out.push_str("null"),
-    }
-}
-
-/// A JSON string, escaped as RFC 8259 section 7 demands.
-fn push_string(out: &mut String, text: &str) {
-    out.push('"');
-    for char in text.chars() {
-        match char {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            control if control < ' ' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(control));
-            }
-            char => out.push(char),
-        }
-    }
-    out.push('"');
 }
 
 #[cfg(test)]
@@ -481,7 +430,7 @@ mod tests {
             report().to_json(),
             concat!(
                 r#"{"reason":"requested","detail":"a \"quoted\\\" word\n\u0001ü","exit_code":0,"#,
-                r#""took_ms":12.345,"phases":[{"phase":"lame duck","took_ms":0.007}],"#,
+                r#""took_ms":12.345,"phases":[{"phase":"lame_duck","took_ms":0.007}],"#,
                 r#""calls":{"completed":5,"refused":0,"caller_left":0,"undelivered":0,"cut":0,"told_to_stop":0,"abandoned":0},"#,
                 r#""connections_cut":0,"forced":false,"abandoned":[],"startup":[],"#,
                 r#""hooks":[{"name":"journal","outcome":"done","#,

@@ -1,7 +1,7 @@
 //! The broadcast: a tree of tokens, each of which can be cancelled once.
 //!
 //! A token tells any number of threads that something is over. Cancelling it cancels its
-//! descendants and nobody else, so a program hands the root to whoever ends the program, a child
+//! descendants and nobody else, so a program hands the root to the part that ends the program, a child
 //! to each part, and a grandchild to each call.
 //!
 //! # Tokens vs flags vs channels
@@ -47,9 +47,9 @@ pub struct Token {
 
 struct Node {
     /// Written under `links`, read without it. The Release in `Node::cancel` pairs with the
-    /// Acquire in `Token::is_cancelled`: who sees the cancellation sees what led to it.
+    /// Acquire in `Token::is_cancelled`: a thread that sees the cancellation sees what led to it.
     cancelled: AtomicBool,
-    /// Made by the first who waits. `links` holds the sender until the token is cancelled.
+    /// Made by the first thread that waits. `links` holds the sender until the token is cancelled.
     receiver: OnceLock<Receiver<Never>>,
     /// Never held while waking anybody, nor while another node's is taken.
     links: Mutex<Links>,

@@ -15,8 +15,8 @@
 //! TERM and INT are one wish, to stop, and the same wish twice is one wish: a TERM or an INT that comes
 //! within 1 s after the last one that counted does not count, so it neither cancels nor exits. A supervisor that sends
 //! TERM to a whole group of processes, a wrapper that hands on what the terminal sends to both, a unit's `ExecStop=kill`
-//! beside systemd's own signal: each of these says twice what somebody wants once, milliseconds apart. Who wants more
-//! than to stop has seen that it takes long, and that takes longer than a second. The second counts only while the
+//! beside systemd's own signal: each of these says twice what somebody wants once, milliseconds apart. An
+//! operator who wants more than to stop has seen that it takes long, and that takes longer than a second. The second counts only while the
 //! process runs.
 //!
 //! What is [injected](Signals::injected) counts at any distance.
@@ -47,7 +47,7 @@
 //! Once the last lifecycle that listens has stopped, TERM, INT and HUP have their default action
 //! again: they end the process. So a program that hangs in its own code after
 //! [`wait`](super::Lifecycle::wait) returned can be ended as usual. USR1 and USR2 do nothing from then
-//! on; who asks for the state, or for a successor, must not end the program. A program that handles one of these signals by
+//! on; a late question for the state, or for a successor, must not end the program. A program that handles one of these signals by
 //! other means beside a lifecycle should not let the lifecycle listen to the process; call
 //! [`shutdown`](super::Lifecycle::shutdown) and [`reload`](super::Lifecycle::reload) from its own
 //! handling instead.
@@ -290,7 +290,7 @@ impl Wishes {
 /// (SeqCst), written under `LISTENERS`.
 static NOBODY_LISTENS: AtomicBool = AtomicBool::new(true);
 
-/// Signal handlers are global, and so is the count of who needs them.
+/// Signal handlers are global, and so is the count of the lifecycles that need them.
 static LISTENERS: parking_lot::Mutex<Listeners> = parking_lot::Mutex::new(Listeners {
     count: 0,
     hang_up_was_ignored: None,

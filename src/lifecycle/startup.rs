@@ -7,11 +7,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::hooks::{Failure, Hook, Hooks};
-use super::report::one_line;
-use super::run::{run_caught, News};
+use super::hook::{Failure, Hook};
+use super::hook_run::{run_caught, News};
+use super::hooks::Hooks;
 use crate::logging;
 use crate::sync::{Arc, Mutex, Sender};
+use crate::text::one_line;
 
 /// A named piece of work for [`Phase::Starting`](super::Phase::Starting), and what undoes it.
 ///
@@ -138,7 +139,7 @@ pub(super) struct Started(Arc<Mutex<Stack>>);
 #[derive(Default)]
 struct Stack {
     undo: Vec<Hook>,
-    /// All was undone. Who comes now was left behind, and nobody else will undo its work.
+    /// All was undone. A hook that ends now was left behind, and nobody else will undo its work.
     unwound: bool,
 }
 
@@ -166,7 +167,7 @@ impl Started {
         self.0.lock().undo.is_empty()
     }
 
-    /// What to undo next. After `None`, who was left behind undoes its work by itself.
+    /// What to undo next. After `None`, a hook that was left behind undoes its work by itself.
     pub(super) fn next(&self) -> Option<Hook> {
         let mut stack = self.0.lock();
         let undo = stack.undo.pop();

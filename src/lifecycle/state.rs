@@ -4,31 +4,34 @@
 //! program runs (observers, participants, hooks), so the guard thread may take it too.
 
 use std::collections::VecDeque;
-use std::fmt::{self, Display};
+use std::fmt;
 use std::fs::File;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
+use std::ops::Add;
 use std::time::Duration;
 
 use super::announcer::Outlet;
 use super::attachments::Attachments;
+use super::calls::Calls;
 use super::check::Check;
-use super::clock::Clock;
+use super::errands::Errands;
+use super::hook_run::News;
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
-use super::participant::{Calls, Participant};
+use super::one_at_a_time::OneAtATime;
+use super::participant::Participant;
 use super::phase::{Phase, PhaseCell, Transition};
 use super::pid_file::PidFile;
 use super::plan::Plan;
 use super::reload::{Reload, Reloads};
 use super::report::{Reason, Report};
-use super::run::{message_of, News};
+use super::seat::Seat;
 use super::shutdown::Token;
 use super::startup::{Started, Startup};
 use super::succession::Succession;
-use super::turn::Turn;
-use super::workers::Seat;
-use crate::logging;
+
+use crate::caught::caught;
+use crate::running_time::RunningClock;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Bell, Condvar, Instant, Mutex, OnceLock, Sender};
 
@@ -65,8 +68,8 @@ pub(super) struct Shared {
     pub(super) startup_is_over: Token,
     pub(super) started: Started,
     pub(super) reloads: Reloads,
-    /// Whoever has it writes the state of the program.
-    pub(super) describing: Turn,
+    /// The thread that has it writes the state of the program.
+    pub(super) describing: OneAtATime,
     /// Cancelled when `report` is there.
     pub(super) stopped: Token,
     pub(super) report: OnceLock<Report>,
@@ -76,13 +79,15 @@ pub(super) struct Shared {
     /// When the stop was asked for. Set once, with `control` held.
     pub(super) began: OnceLock<Instant>,
     /// Begins with the stop.
-    pub(super) clock: Clock,
+    pub(super) clock: RunningClock,
     /// The walk is over. The Release in `Walk::finish` pairs with the Acquire in the guard thread.
     pub(super) walked: AtomicBool,
     /// The hooks that run at this moment. Held for moments only.
     pub(super) running_hooks: Mutex<Vec<String>>,
-    /// Whoever wants to see that the guard thread runs; it is to be woken. Held for moments only.
+    /// The checks that the guard thread has to pass; see [`Shared::ask_guard`]. Held for moments only.
     pub(super) asked: Mutex<Vec<Check>>,
+    pub(super) is_asked: AtomicBool,
+    pub(super) errands: Errands,
     pub(super) attachments: Attachments,
     /// Wakes the guard thread.
     pub(super) bell: Bell,
@@ -188,10 +193,10 @@ impl Shared {
     /// For how long the process may run until it has to exit whatever happens; `None` while no stop has begun.
     /// [`Duration::MAX`] means for ever.
     pub(super) fn time_left(&self) -> Option<Duration> {
-        self.began.get()?;
+        let passed = self.clock.passed()?;
         Some(match self.plan.get_hard_deadline() {
             Duration::MAX => Duration::MAX,
-            time => time.saturating_sub(self.clock.read()),
+            time => time.saturating_sub(passed),
         })
     }
 
@@ -199,27 +204,48 @@ impl Shared {
         self.control.lock().participants.clone()
     }
 
+    /// Asks every participant, or tells it something. One that panics answers nothing. Each is let go of where a panic of
+    /// its end is caught, since it may have been dismissed meanwhile.
+    pub(super) fn ask_participants<T>(
+        &self,
+        what: &str,
+        ask: impl Fn(&dyn Participant) -> T,
+    ) -> Vec<T> {
+        let participants = self.participants().into_iter();
+        let answers = participants.filter_map(|participant| {
+            let ask = &ask;
+            caught(format_args!("participant, {what},"), move || {
+                let answer = ask(&*participant);
+                drop(participant);
+                answer
+            })
+        });
+        answers.collect()
+    }
+
     /// How many works are in flight, as far as the gate and the participants know.
-    pub(super) fn in_flight(&self, participants: &[Arc<dyn Participant>]) -> usize {
-        let told = participants
-            .iter()
-            .filter_map(|it| panic::catch_unwind(AssertUnwindSafe(|| it.in_flight())).ok()?);
+    pub(super) fn in_flight(&self) -> usize {
+        let told = self.ask_participants("asked what is in flight", |it| it.in_flight());
         // Each of those holds one guard for all that it has in flight.
-        told.fold(self.gate.count(), |sum, count| {
-            (sum + count).saturating_sub(1)
-        })
+        told.into_iter()
+            .flatten()
+            .fold(self.gate.count(), |sum, count| {
+                (sum + count).saturating_sub(1)
+            })
+    }
+
+    /// What has become of the calls of all participants so far.
+    pub(super) fn calls(&self) -> Calls {
+        let told = self.ask_participants("asked for its calls", |it| it.calls());
+        let dismissed = self.control.lock().dismissed;
+        told.into_iter().fold(dismissed, Calls::add)
     }
 
     /// What is in flight, by name as far as participants name it.
     pub(super) fn in_flight_names(&self) -> Vec<String> {
+        let told = self.ask_participants("asked what runs", |it| (it.name(), it.running()));
         let mut names = Vec::new();
-        for participant in self.participants() {
-            let described = caught("participant", || {
-                (participant.name(), participant.running())
-            });
-            let Some((name, running)) = described else {
-                continue;
-            };
+        for (name, running) in told {
             names.extend(running.into_iter().map(|work| format!("{name}: {work}")));
         }
         names.extend(self.workers_in_flight());
@@ -232,7 +258,7 @@ impl Shared {
 
     /// This process has no other before it.
     pub(super) fn take_charge(&self) -> Result<(), String> {
-        // First: whoever reads the file may ask for a successor.
+        // First: a script that reads the file may ask for a successor at once.
         self.in_charge.cancel();
         self.with_pid_file(PidFile::write)
     }
@@ -251,19 +277,20 @@ impl Shared {
         })
     }
 
+    /// Has the guard thread answer this.
+    pub(super) fn ask_guard(&self, check: Check) {
+        self.asked.lock().push(check);
+        // Pairs with the Acquire in the guard thread.
+        self.is_asked.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
     /// Lets the guard thread end.
     pub(super) fn dismiss_guard(&self) {
         // Pairs with the Acquire in the guard thread.
         self.walked.store(true, Ordering::Release);
         self.bell.ring();
     }
-}
-
-/// Runs code of the program. A panic in it is logged and goes no further.
-pub(super) fn caught<T>(what: impl Display, run: impl FnOnce() -> T) -> Option<T> {
-    panic::catch_unwind(AssertUnwindSafe(run))
-        .map_err(|panic| logging::error!("{what} panicked: {}", message_of(panic)))
-        .ok()
 }
 
 /// The program is stopping, so it is too late for this.

@@ -110,7 +110,7 @@ impl Remote {
     /// The process that this one replaces is about to go: this one is in charge. Says false if the pid file does not
     /// say so yet; the log says why.
     pub fn take_charge(&self) -> bool {
-        // First: whoever reads the file may ask for a successor.
+        // First: a script that reads the file may ask for a successor at once.
         self.shared().in_charge.cancel();
         let published = self.shared().with_pid_file(PidFile::publish);
         if let Err(why) = &published {

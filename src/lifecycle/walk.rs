@@ -3,17 +3,15 @@
 use std::time::Duration;
 
 use super::announcer::Made;
-use super::hooks::{Hook, Hooks};
-use super::participant::Calls;
+use super::hook_run::Run;
 use super::phase::{Phase, Transition};
 use super::plan;
-use super::report::{one_line, some_of, HookReport, Outcome, PhaseReport, Reason, Report};
-use super::state::{caught, Observer, Shared};
+use super::report::{some_of, HookReport, Outcome, PhaseReport, Reason, Report};
+use super::state::{Observer, Shared};
+use crate::caught::caught;
 use crate::logging;
 use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant};
-
-/// How far away "never" is for an [`Instant`] that has to be passed on: 30 years.
-const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+use crate::text::one_line;
 
 /// When the log first says what is still in flight: what takes longer than calls commonly do, and
 /// longer than somebody who looks on cares to wait without a word.
@@ -47,7 +45,7 @@ impl Walk {
     pub(super) fn run(mut self) {
         let reason = self.await_stop();
         self.skip_startup();
-        // Whoever began the stop does so too, but may not have come to it yet.
+        // The thread that began the stop does so too, but may not have come to it yet.
         self.shared.stopping.cancel();
         logging::info!("stopping: {}", one_line(&reason.to_string()));
         let drained = if self.shared.phase.get() == Phase::Starting {
@@ -104,8 +102,7 @@ impl Walk {
                 shared.begin_stop(Reason::StartFailed(line));
             }
         };
-        self.startup = hooks
-            .prepare(Duration::MAX, &shared.running_hooks)
+        self.startup = Run::new(hooks, Duration::MAX, &shared.running_hooks)
             .supervised(&may_start, &ended)
             .run_with(sender, &news);
         shared.control.lock().startup.news = None;
@@ -124,7 +121,7 @@ impl Walk {
         let began = self.enter(Phase::LameDuck);
         self.tell();
         let time = self.shared.plan.get_lame_duck();
-        // Who takes over serves at the same address: there is nobody to be told.
+        // The process that takes over serves at the same address: there is nobody to be told.
         if time.is_zero() || self.shared.is_replaced() {
             return;
         }
@@ -140,7 +137,7 @@ impl Walk {
     }
 
     /// Moves on to the next phase, and returns when, by the clock of the stop.
-    fn enter(&self, to: Phase) -> Duration {
+    pub(super) fn enter(&self, to: Phase) -> Duration {
         self.shared.enter(to);
         self.shared.clock.read()
     }
@@ -153,9 +150,7 @@ impl Walk {
         shared.draining.cancel();
         // Before the gate closes: a participant goes on serving what is already on the wire, under
         // a guard that it holds.
-        for participant in shared.participants() {
-            caught("participant, told to drain,", || participant.drain());
-        }
+        shared.ask_participants("told to drain", |it| it.drain());
         shared.hold_workers();
         shared.gate.close();
         self.tell();
@@ -178,9 +173,7 @@ impl Walk {
         let shared = &self.shared;
         let began = self.enter(Phase::Cancelling);
         shared.cancelling.cancel();
-        for participant in shared.participants() {
-            caught("participant, told to cancel,", || participant.cancel());
-        }
+        shared.ask_participants("told to cancel", |it| it.cancel());
         self.tell();
         let end = began.checked_add(shared.plan.get_force_period());
         if self.await_idle(began, end, || false) {
@@ -221,15 +214,13 @@ impl Walk {
 
     /// Says how many are in flight, and which is the oldest of each participant.
     fn log_progress(&self, waited: Duration) {
-        let participants = self.shared.participants();
-        let count = self.shared.in_flight(&participants);
-        let oldest: Vec<String> = participants
-            .iter()
-            .filter_map(|it| {
-                caught("participant", || {
-                    Some((it.name(), it.running().into_iter().next()?))
-                })?
-            })
+        let count = self.shared.in_flight();
+        let oldest = self
+            .shared
+            .ask_participants("asked what runs", |it| (it.name(), it.running()));
+        let oldest: Vec<String> = oldest
+            .into_iter()
+            .filter_map(|(name, running)| Some((name, running.into_iter().next()?)))
             .map(|(name, work)| format!("{name}: {work}").chars().take(NAME_SHOWN).collect())
             .collect();
         let oldest = match oldest.is_empty() {
@@ -245,61 +236,6 @@ impl Walk {
     fn skip_drain(&self) -> Drained {
         self.shared.gate.close();
         Drained::default()
-    }
-
-    /// Closes the participants and joins the workers, runs the hooks, then undoes what start-up hooks
-    /// have started.
-    fn close(&self) -> Vec<HookReport> {
-        let shared = &self.shared;
-        let began = self.enter(Phase::Closing);
-        // Both have been cancelled already on a stop that went through their phases. On any other,
-        // nobody must be left waiting for them.
-        shared.draining.cancel();
-        shared.cancelling.cancel();
-        self.tell();
-        let time = shared.plan.get_closing();
-        let hooks = std::mem::take(&mut shared.control.lock().hooks);
-        // A participant that hangs as it closes must not take the time of the hooks as well.
-        let is_all = hooks.is_empty() && shared.started.is_empty();
-        let time_to_close = if is_all { time } else { time / 2 };
-        let left = || self.left_of(began, time);
-        let mut reports = self.close_participants(self.left_of(began, time_to_close));
-        reports.extend(hooks.run(left(), &shared.running_hooks));
-        while let Some(undo) = shared.started.next() {
-            reports.extend(Hooks::unordered(vec![undo]).run(left(), &shared.running_hooks));
-        }
-        for report in &reports {
-            if report.outcome != Outcome::Done {
-                logging::warn!(
-                    "{}",
-                    one_line(&format!("{}: {}", report.name, report.outcome))
-                );
-            }
-        }
-        reports
-    }
-
-    /// What is left of a time that began when the clock of the stop said `began`. [`Duration::MAX`] lasts for ever.
-    fn left_of(&self, began: Duration, time: Duration) -> Duration {
-        match time {
-            Duration::MAX => time,
-            _ => time.saturating_sub(self.shared.clock.read().saturating_sub(began)),
-        }
-    }
-
-    fn close_participants(&self, time: Duration) -> Vec<HookReport> {
-        let now = Instant::now();
-        let end = plan::after(now, time.min(NEVER)).unwrap_or(now);
-        let closing = self.shared.participants().into_iter().map(|participant| {
-            let name = caught("participant, asked for its name,", || participant.name());
-            let work = move || {
-                participant.close(end);
-                Ok(())
-            };
-            Hook::new(format!("close {}", name.unwrap_or_default()), work).time_limit(time)
-        });
-        let closing = closing.chain(self.shared.close_workers());
-        Hooks::unordered(closing.collect()).run(time, &self.shared.running_hooks)
     }
 
     /// Enters the last phase, tells of it, and then lets everything go.
@@ -321,7 +257,7 @@ impl Walk {
         }
         let reloads = shared.reloads.running().into_iter();
         abandoned.extend(reloads.map(|name| format!("reload {name}")));
-        let calls = self.calls();
+        let calls = shared.calls();
         let connections_cut = self.connections_cut();
         let end = shared.enter(Phase::Stopped);
         let report = Report {
@@ -360,33 +296,22 @@ impl Walk {
         if self.guard.join().is_err() {
             logging::error!("the guard thread panicked");
         }
-        // Whoever waits for the end may exit at once.
+        shared.errands.close();
+        // A thread that waits for the end may exit at once.
         logging::flush(logging::AT_THE_END);
         shared.report.get_or_init(|| report);
         shared.stopped.cancel();
     }
 
-    fn calls(&self) -> Calls {
-        let participants = self.shared.participants();
-        let dismissed = self.shared.control.lock().dismissed;
-        participants.iter().fold(dismissed, |sum, participant| {
-            sum + caught("participant, asked for its calls,", || participant.calls())
-                .unwrap_or_default()
-        })
-    }
-
     fn connections_cut(&self) -> u64 {
-        let participants = self.shared.participants();
-        let cut = participants.iter().filter_map(|participant| {
-            caught("participant, asked for its connections,", || {
-                participant.connections_cut()
-            })
-        });
-        cut.fold(0, u64::saturating_add)
+        let cut = self
+            .shared
+            .ask_participants("asked for its connections", |it| it.connections_cut());
+        cut.into_iter().fold(0, u64::saturating_add)
     }
 
     /// Calls the observers for every transition that they have not been told of.
-    fn tell(&self) {
+    pub(super) fn tell(&self) {
         loop {
             let (transition, observers) = {
                 let mut control = self.shared.control.lock();

@@ -21,148 +21,23 @@
 //! only has to look at its token.
 
 use std::error::Error;
-use std::fmt::{self, Display};
+use std::fmt;
 use std::io;
 use std::mem;
-use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
-use super::hooks::Hook;
 use super::in_flight::{InFlight, OwnedGuard};
 use super::names::thread_name;
-use super::report::{one_line, Reason};
-use super::restart::{Restart, Restarts};
-use super::run::message_of;
-use super::shutdown::Token;
+use super::report::Reason;
+use super::seat::{attempt, Failure, Seat};
 use super::state::{Shared, Stopping};
+use super::worker::{Work, Worker};
+use super::worker_restart::{Restart, Restarts};
+use crate::caught::caught;
 use crate::logging;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{thread, Arc, Instant, Mutex};
-
-type Work = Box<dyn FnMut(&Token) -> Result<(), String> + Send>;
-
-/// A thread to run under the lifecycle, and what to do if it fails.
-///
-/// ```
-/// use std::time::Duration;
-/// use touchdown::lifecycle::{Restart, Worker};
-///
-/// # fn read_scale() -> Result<(), std::io::Error> { Ok(()) }
-/// // A panic or an error starts it again. If that happens six times in a row, the program stops.
-/// let scale = Worker::new("scale", |token| {
-///     while !token.wait_timeout(Duration::from_millis(200)) {
-///         read_scale()?;
-///     }
-///     Ok::<(), std::io::Error>(())
-/// })
-/// .restart(Restart::new().limit(5))
-/// .stop_on_failure();
-/// ```
-#[must_use = "a worker does nothing until it is spawned"]
-pub struct Worker {
-    name: String,
-    work: Work,
-    until_closing: bool,
-    time_limit: Duration,
-    restart: Option<Restart>,
-    stop_on_failure: bool,
-}
-
-impl Worker {
-    /// A worker that does `work` on a thread of its own, until it returns.
-    ///
-    /// `work` has to return soon after its token is cancelled; one that calls
-    /// [`Lifecycle::wait`](super::Lifecycle::wait) waits for itself. It returns `()`, or a `Result`
-    /// whose error says what went wrong. It may be called again after a failure, if
-    /// [`restart`](Self::restart) says so, and then finds what it owns as the failure left it.
-    ///
-    /// The name is for the log and the report, which call the worker `worker GROUP/NAME`, and for the
-    /// thread. Several workers may have the same. The kernel shows 15 bytes of a thread's name, so
-    /// the thread of a worker with a longer one is called by its beginning and its end:
-    /// `temperature-probe-12` becomes `tempera~robe-12`.
-    pub fn new<R: WorkerResult>(
-        name: impl Into<String>,
-        mut work: impl FnMut(&Token) -> R + Send + 'static,
-    ) -> Self {
-        Self {
-            name: name.into(),
-            work: Box::new(move |token| work(token).into_result()),
-            until_closing: false,
-            time_limit: Hook::DEFAULT_TIME_LIMIT,
-            restart: None,
-            stop_on_failure: false,
-        }
-    }
-
-    /// Lets it run until [`Phase::Closing`](super::Phase::Closing) begins, rather than tell it at the
-    /// beginning of [`Phase::Draining`](super::Phase::Draining): for one that serves what is in flight.
-    /// The drain does not wait for it.
-    pub fn until_closing(mut self) -> Self {
-        self.until_closing = true;
-        self
-    }
-
-    /// Sets how long it is waited for once Closing has begun; 5 s, as for a [`Hook`], if not set.
-    /// The time that participants have to close limits it as well: the closing phase, or half of it if
-    /// there are hooks.
-    pub fn time_limit(mut self, time: Duration) -> Self {
-        self.time_limit = time;
-        self
-    }
-
-    /// Starts it again when it panics or returns an error, unless it has been told to stop. By default
-    /// it is not started again.
-    ///
-    /// While it waits for its restart it is not in the way of a stop: the wait ends when it is told. A
-    /// worker that runs [until Closing](Self::until_closing) is then run once more, with its
-    /// token cancelled, since what it has to flush may be waiting for it.
-    pub fn restart(mut self, restart: Restart) -> Self {
-        self.restart = Some(restart);
-        self
-    }
-
-    /// Begins the stop when it panics or returns an error and is not restarted. The reason is
-    /// [`Reason::WorkerFailed`], with the name of the worker. By default, a failure is logged and
-    /// counted, and the program goes on without the worker.
-    pub fn stop_on_failure(mut self) -> Self {
-        self.stop_on_failure = true;
-        self
-    }
-}
-
-impl fmt::Debug for Worker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker")
-            .field("name", &self.name)
-            .field("until_closing", &self.until_closing)
-            .field("time_limit", &self.time_limit)
-            .field("restart", &self.restart)
-            .field("stop_on_failure", &self.stop_on_failure)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What the work of a [`Worker`] may return: `()`, or a `Result` whose error can be printed.
-pub trait WorkerResult {
-    /// The error, as text.
-    ///
-    /// # Errors
-    ///
-    /// If the work failed.
-    fn into_result(self) -> Result<(), String>;
-}
-
-impl WorkerResult for () {
-    fn into_result(self) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-impl<E: Display> WorkerResult for Result<(), E> {
-    fn into_result(self) -> Result<(), String> {
-        self.map_err(|error| error.to_string())
-    }
-}
+use crate::text::one_line;
 
 /// Spawns workers and counts them. Made by [`Lifecycle::workers`](super::Lifecycle::workers); clones
 /// are the same group.
@@ -251,17 +126,37 @@ impl WorkerGroup {
             seat: group.shared.seat(&group.name, &worker)?,
             group: Arc::clone(group),
             stop_on_failure: worker.stop_on_failure,
-            ended: Err(Failure::Error("was not run".to_owned())),
+            // A worker that is not started has not failed. The caller of `spawn` is told.
+            ended: Ok(()),
             _running: running,
         };
         let seat = Arc::clone(&post.seat);
-        // Held until the handle is in, so that who joins finds it.
+        let name = thread_name(&worker.name);
+        // Without a thread they come back, since the worker's work must not be dropped with the lock held.
+        let to_run = Arc::new(Mutex::new(Some((post, worker))));
+        let handed_over = Arc::clone(&to_run);
+        // Held until the handle is in, so that the thread that joins finds it.
         let mut thread = seat.thread.lock();
-        let spawned = thread::Builder::new()
-            .name(thread_name(&worker.name))
-            .spawn(move || post.run(worker));
-        *thread = Some(spawned.map_err(SpawnError::Thread)?);
-        Ok(())
+        let spawned = thread::Builder::new().name(name).spawn(move || {
+            let to_run = handed_over.lock().take();
+            if let Some((post, worker)) = to_run {
+                post.run(worker);
+            }
+        });
+        match spawned {
+            Ok(handle) => {
+                *thread = Some(handle);
+                Ok(())
+            }
+            Err(error) => {
+                drop(thread);
+                let unrun = to_run.lock().take();
+                if let Some((post, worker)) = unrun {
+                    post.forget(worker);
+                }
+                Err(SpawnError::Thread(error))
+            }
+        }
     }
 
     /// How many workers run at this moment, or wait for a restart.
@@ -351,82 +246,23 @@ impl fmt::Display for SpawnError {
 
 impl Error for SpawnError {}
 
-/// How a worker went wrong.
-#[derive(Clone)]
-enum Failure {
-    Error(String),
-    Panic(String),
-}
-
-impl Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Error(error) => write!(f, "failed: {error}"),
-            Self::Panic(message) => write!(f, "panicked: {message}"),
-        }
-    }
-}
-
-/// What the lifecycle knows of a worker. It keeps the seats of those that run, and from the beginning of
-/// the stop on, when no new ones come, also of those that end.
-pub(super) struct Seat {
-    /// `worker GROUP/NAME`.
-    name: String,
-    until_closing: bool,
-    time_limit: Duration,
-    token: Token,
-    state: Mutex<State>,
-    /// Cancelled once it is known in `state` how the worker ended.
-    over: Token,
-    /// None until it is started. Never taken by the worker itself.
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
-}
-
-/// Held for moments only.
-#[derive(Default)]
-struct State {
-    ended: Option<Result<(), Failure>>,
-    /// What the drain waits for.
-    in_flight: Option<OwnedGuard>,
-}
-
-impl Seat {
-    /// Lets the drain wait for the worker, unless it has ended.
-    fn hold(&self, gate: &InFlight) {
-        let mut state = self.state.lock();
-        if state.ended.is_none() && !self.until_closing {
-            // Only a program that has closed the gate by itself finds it closed.
-            state.in_flight = gate.enter_owned().ok();
-        }
-    }
-
-    /// Waits for the end of the thread, and then ends as the worker did: the work of a hook.
-    fn join(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
-        self.over.wait();
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
-            let _ = thread.join();
-        }
-        let ended = self.state.lock().ended.clone();
-        match ended {
-            Some(Err(Failure::Panic(message))) => panic::resume_unwind(Box::new(message)),
-            Some(Err(Failure::Error(error))) => Err(error.into()),
-            Some(Ok(())) | None => Ok(()),
-        }
-    }
-}
-
 /// What the thread of a worker holds while it lives. However it ends, dropping this tells all who wait.
 struct Post {
     seat: Arc<Seat>,
     group: Arc<Group>,
     stop_on_failure: bool,
     ended: Result<(), Failure>,
-    /// Dropped last: who has joined the group finds everything done.
+    /// Dropped last: a thread that has joined the group finds everything done.
     _running: OwnedGuard,
 }
 
 impl Post {
+    /// There is no thread for it. It leaves no trace, unless the stop waits for it already.
+    fn forget(self, worker: Worker) {
+        self.group.shared.remove_seat(&self.seat);
+        caught("dropping a worker", || drop(worker));
+    }
+
     fn run(mut self, worker: Worker) {
         // Stays if something panics that must not, such as the program's logger.
         self.ended = Err(Failure::Panic("as it ended".to_owned()));
@@ -436,7 +272,7 @@ impl Post {
         let worked = self.work(&mut work, restart);
         let worked = worked.inspect_err(|failure| self.give_up(failure));
         // A worker that is over has let go of everything.
-        let dropped = caught(move || {
+        let dropped = attempt(move || {
             drop(work);
             Ok(())
         });
@@ -453,7 +289,7 @@ impl Post {
         let mut restarts = restart.map(Restarts::new);
         loop {
             let began = Instant::now();
-            let Err(failure) = caught(|| work(token)) else {
+            let Err(failure) = attempt(|| work(token)) else {
                 return Ok(());
             };
             let ran = began.elapsed();
@@ -488,14 +324,9 @@ impl Post {
 
 impl Drop for Post {
     fn drop(&mut self) {
-        {
-            let mut state = self.seat.state.lock();
-            state.ended = Some(mem::replace(&mut self.ended, Ok(())));
-            // With the lock held, so that what is counted has a name.
-            state.in_flight = None;
-        }
+        self.seat.end(mem::replace(&mut self.ended, Ok(())));
         self.group.shared.leave_seat(&self.seat);
-        self.seat.over.cancel();
+        self.seat.is_over();
     }
 }
 
@@ -507,83 +338,6 @@ impl Group {
         };
         // Relaxed: it counts, and says nothing of other memory.
         count.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Runs code of the worker. No panic leaves this.
-fn caught(run: impl FnOnce() -> Result<(), String>) -> Result<(), Failure> {
-    match panic::catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(Failure::Error),
-        Err(panic) => Err(Failure::Panic(message_of(panic))),
-    }
-}
-
-impl Shared {
-    /// Takes up a worker that is going to be spawned.
-    fn seat(&self, group: &str, worker: &Worker) -> Result<Arc<Seat>, Stopping> {
-        let seat = Arc::new(Seat {
-            name: format!("worker {group}/{}", worker.name),
-            until_closing: worker.until_closing,
-            time_limit: worker.time_limit,
-            token: if worker.until_closing {
-                Token::new()
-            } else {
-                self.draining.child()
-            },
-            state: Mutex::default(),
-            over: Token::new(),
-            thread: Mutex::new(None),
-        });
-        // With the lock held from the look to the entry: no stop begins in between.
-        let mut control = self.control.lock();
-        match &control.reason {
-            Some(reason) => Err(Stopping {
-                reason: reason.clone(),
-            }),
-            None => {
-                control.workers.push(Arc::clone(&seat));
-                Ok(seat)
-            }
-        }
-    }
-
-    /// Forgets a worker that has ended, unless the stop has begun: then it is in the report.
-    fn leave_seat(&self, seat: &Arc<Seat>) {
-        let mut control = self.control.lock();
-        if control.reason.is_none() {
-            control.workers.retain(|other| !Arc::ptr_eq(other, seat));
-        }
-    }
-
-    fn seats(&self) -> Vec<Arc<Seat>> {
-        self.control.lock().workers.clone()
-    }
-
-    /// Lets the drain wait for the workers that were told of it.
-    pub(super) fn hold_workers(&self) {
-        for seat in self.seats() {
-            seat.hold(&self.gate);
-        }
-    }
-
-    /// The workers that the drain waits for, by name.
-    pub(super) fn workers_in_flight(&self) -> Vec<String> {
-        let seats = self.seats();
-        let in_flight = seats
-            .iter()
-            .filter(|seat| seat.state.lock().in_flight.is_some());
-        in_flight.map(|seat| seat.name.clone()).collect()
-    }
-
-    /// Tells all workers to stop. What waits for them are hooks.
-    pub(super) fn close_workers(&self) -> Vec<Hook> {
-        let seats = mem::take(&mut self.control.lock().workers);
-        let told = seats.into_iter().map(|seat| {
-            seat.token.cancel();
-            let (name, time_limit) = (seat.name.clone(), seat.time_limit);
-            Hook::new(name, move || seat.join()).time_limit(time_limit)
-        });
-        told.collect()
     }
 }
 

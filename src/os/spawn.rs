@@ -91,7 +91,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    pub(crate) fn id(&self) -> u32 {
+    pub(crate) fn process_id(&self) -> u32 {
         self.id.unsigned_abs()
     }
 
@@ -187,8 +187,8 @@ impl Program {
             let mut none = MaybeUninit::uninit();
             libc::sigemptyset(none.as_mut_ptr());
             libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
-            // And not only on exec, which may be long in coming: who closes a connection here
-            // wants it to be closed.
+            // And not only on exec, which may be long in coming: a connection that this program closes
+            // has to be closed.
             close_all_but(&self.kept, self.limit);
             for fd in &self.passed {
                 if libc::fcntl(*fd, libc::F_SETFD, 0) == -1 {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::calls::{self, Handled, Host, Landed, Message};
-use crate::lifecycle::{message_of, Calls, OwnedGuard};
+use crate::caught::message_of;
+use crate::lifecycle::{Calls, OwnedGuard};
 use crate::logging;
 
 use super::call::Call;

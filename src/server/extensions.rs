@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::lifecycle::message_of;
+use crate::caught::message_of;
 use crate::logging;
 
 type Value = Arc<dyn Any + Send + Sync>;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
-use crate::lifecycle::message_of;
+use crate::caught::message_of;
 use crate::logging;
 
 use super::call::Call;

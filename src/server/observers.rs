@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::calls::{self, Connection, Landed, Moved, Record, Refusal, TurnedAway};
-use crate::lifecycle::message_of;
+use crate::caught::message_of;
 use crate::logging;
 
 use super::call::{Call, Peer};

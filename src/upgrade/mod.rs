@@ -22,9 +22,10 @@ use parking_lot::{Condvar, Mutex};
 use self::patience::Patience;
 use self::successor::Candidate;
 use self::wire::{Control, Message};
-use crate::lifecycle::{one_line, Phase, Remote, Standing, Succession, Token};
+use crate::lifecycle::{Phase, Remote, Standing, Succession, Token};
 use crate::logging;
 use crate::sockets::inherited::Inherited;
+use crate::text::one_line;
 
 pub use self::config::{Upgrade, UpgradeError};
 

@@ -52,7 +52,7 @@ pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, Upgr
     logging::info!("upgrade: starting {}", file.display());
     let mut successor = Successor::start(upgrades, &file)
         .map_err(|error| failed(format!("cannot start {}: {error}", file.display())))?;
-    let id = successor.child.id();
+    let id = successor.child.process_id();
     let result = successor
         .await_ready(upgrades, program)
         .and_then(|()| successor.settle(upgrades, program))
@@ -191,7 +191,7 @@ impl Successor {
         let why = match self.hear(program, limit)? {
             Heard::Said(Message::Ready { answers }) => {
                 let took = began.elapsed();
-                let id = self.child.id();
+                let id = self.child.process_id();
                 logging::info!("upgrade: process {id} is ready after {took:.1?}");
                 self.answers = answers;
                 // If it is gone already, `settle` finds out.
@@ -293,7 +293,7 @@ impl Successor {
     /// that its own plan takes.
     fn end(mut self, program: &Remote) {
         if !matches!(self.child.try_wait(), Ok(None)) {
-            return program.tidy_up_after(self.child.id());
+            return program.tidy_up_after(self.child.process_id());
         }
         // Otherwise it would take the end of this process for a crash.
         let _ = self.control.say(&Message::Leave);
@@ -310,7 +310,7 @@ impl Successor {
                 }
             }
         }
-        let id = self.child.id();
+        let id = self.child.process_id();
         match self.child.begun() {
             Some(_) => logging::warn!("upgrade: killing process {id}"),
             None => logging::warn!(
@@ -350,12 +350,12 @@ impl Successor {
     /// the system stands, and then the thread costs a little memory.
     fn wait_aside(mut self, program: &Remote) {
         if !matches!(self.child.try_wait(), Ok(None)) {
-            return program.tidy_up_after(self.child.id());
+            return program.tidy_up_after(self.child.process_id());
         }
         let program = program.clone();
         let wait = move || {
             let _ = self.child.wait();
-            program.tidy_up_after(self.child.id());
+            program.tidy_up_after(self.child.process_id());
         };
         let thread = std::thread::Builder::new().name("td-upgrade-end".to_owned());
         let _ = thread.spawn(wait);

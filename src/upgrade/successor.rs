@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 
 use super::wire::{Control, Message, Passed, VARIABLE};
 use super::{Part, Upgrades};
-use crate::lifecycle::{message_of, Remote};
+use crate::caught::message_of;
+use crate::lifecycle::Remote;
 use crate::logging;
 use crate::sockets::inherited;
 

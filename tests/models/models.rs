@@ -139,12 +139,14 @@ pub const MODELS: &[Model] = &[
     Model {
         name: "hooks",
         folder: "lifecycle",
-        modules: &["hooks", "participant", "phase", "plan", "report", "run", "signals"],
+        modules: &[
+            "calls", "hook", "hooks", "json", "names", "phase", "plan", "report", "hook_run", "signals",
+        ],
         seam: None,
         bugs: &[
             Bug {
                 name: "the_first_prerequisite_is_not_waited_for",
-                file: "run.rs",
+                file: "hook_run.rs",
                 edits: &[(
                     "self.order[place]\n                .iter()\n",
                     "self.order[place].iter().skip(1)\n",
@@ -152,22 +154,22 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "who_is_late_does_not_look_again",
-                file: "run.rs",
+                file: "hook_run.rs",
                 edits: &[("news.try_iter()", "news.try_iter().take(0)")],
             },
             Bug {
                 name: "the_wait_is_for_the_last_limit",
-                file: "run.rs",
+                file: "hook_run.rs",
                 edits: &[("limits.reduce(Duration::min)", "limits.reduce(Duration::max)")],
             },
             Bug {
                 name: "all_are_left_behind_with_the_first",
-                file: "run.rs",
+                file: "hook_run.rs",
                 edits: &[("if hurry || now >= until {", "if hurry || true {")],
             },
             Bug {
                 name: "the_end_of_the_phase_is_no_limit",
-                file: "run.rs",
+                file: "hook_run.rs",
                 edits: &[("now.saturating_add(limit).min(end)", "now.saturating_add(limit)")],
             },
         ],
@@ -199,7 +201,7 @@ pub const MODELS: &[Model] = &[
             Bug {
                 name: "last_words_are_waited_for",
                 file: "sentry.rs",
-                edits: &[("said.recv_timeout(LAST_WORDS_TIME)", "said.recv()")],
+                edits: &[("self.sleeper.sleep(Some(left));", "self.sleeper.sleep(None);")],
             },
             Bug {
                 name: "the_walk_sleeps_with_a_transition_untold",
@@ -216,12 +218,15 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "limits_of_the_stop_are_asked_of_the_system_alone",
-                file: "clock.rs",
-                edits: &[("time.pass(Instant::now(), SLICE)", "time.pass(Instant::now(), Duration::MAX)")],
+                file: "walk.rs",
+                edits: &[(
+                    "let now = clock.read();",
+                    "let now = Instant::now().saturating_duration_since(*self.shared.began.get().unwrap());",
+                )],
             },
             Bug {
                 name: "limits_of_hooks_are_asked_of_the_system_alone",
-                file: "run.rs",
+                file: "hook_run.rs",
                 edits: &[("time.pass(Instant::now(), SLICE)", "time.pass(Instant::now(), Duration::from_secs(60))")],
             },
             Bug {
@@ -241,17 +246,17 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "what_is_asked_for_during_a_reload_is_forgotten",
-                file: "turn.rs",
+                file: "one_at_a_time.rs",
                 edits: &[("            state.wanted = true;\n", "")],
             },
             Bug {
                 name: "a_reload_during_start_up_is_forgotten",
-                file: "mod.rs",
+                file: "serving.rs",
                 edits: &[("            if reload_wanted {\n", "            if false {\n")],
             },
             Bug {
                 name: "a_step_is_not_taken_under_the_lock",
-                file: "mod.rs",
+                file: "serving.rs",
                 edits: &[(
                     "shared.step(&mut control, Phase::Serving);\n            drop(control);",
                     "drop(control);\n            shared.enter(Phase::Serving);",
@@ -267,31 +272,31 @@ pub const MODELS: &[Model] = &[
         bugs: &[
             Bug {
                 name: "a_spawn_looks_before_the_stop_and_enters_after_it",
-                file: "workers.rs",
+                file: "seats.rs",
                 edits: &[(
                     "control.workers.push(Arc::clone(&seat));",
-                    "drop(control);\n                self.control.lock().workers.push(Arc::clone(&seat));",
+                    "drop(control);\n        self.control.lock().workers.push(Arc::clone(&seat));",
                 )],
             },
             Bug {
                 name: "who_joins_takes_a_worker_without_a_thread_for_over",
-                file: "workers.rs",
+                file: "seat.rs",
                 edits: &[("self.over.wait();\n", "")],
             },
             Bug {
                 name: "the_drain_waits_for_workers_that_have_ended",
-                file: "workers.rs",
+                file: "seat.rs",
                 edits: &[("if state.ended.is_none() && !self.until_closing {", "if !self.until_closing {")],
             },
             Bug {
                 name: "who_fails_in_the_stop_is_forgotten",
-                file: "workers.rs",
+                file: "seats.rs",
                 edits: &[("if control.reason.is_none() {", "if true {")],
             },
             Bug {
                 name: "the_wait_for_a_restart_hears_nothing",
                 file: "workers.rs",
-                edits: &[("token.wait_timeout(delay)", "Token::new().wait_timeout(delay)")],
+                edits: &[("token.wait_timeout(delay)", "super::Token::new().wait_timeout(delay)")],
             },
         ],
     },

@@ -11,16 +11,19 @@ use source::{names_inside, sources, Source};
 /// The rooms, each with what its code may name beside itself. `public` is what the crate's first page exports: a
 /// room that names only this and public rooms could be another crate.
 #[rustfmt::skip]
-const MAY_NAME: [(&str, &str); 14] = [
+const MAY_NAME: [(&str, &str); 17] = [
+    ("caught", "foundation"),
     ("descriptors", "foundation"),
     ("logging", "foundation"),
     ("running_time", "foundation"),
     ("sync", "foundation"),
+    ("text", "foundation"),
     // For any program with threads: no gRPC.
     ("lifecycle", "foundation"),
     ("os", "foundation"),
     ("sockets", "os foundation"),
     ("upgrade", "lifecycle os sockets foundation"),
+    ("acceptor", "lifecycle upgrade os sockets foundation"),
     // Who runs a call, and who speaks HTTP/2.
     ("calls", "os sockets foundation"),
     ("engine", "calls os sockets foundation"),
@@ -29,10 +32,10 @@ const MAY_NAME: [(&str, &str); 14] = [
     ("client", "public engine foundation"),
     // Companions.
     ("admin", "public lifecycle"),
-    ("systemd", "public lifecycle"),
+    ("systemd", "public lifecycle sockets"),
 ];
 
-const FOUNDATION: &str = "descriptors logging running_time sync";
+const FOUNDATION: &str = "caught descriptors logging running_time sync text";
 const COMPANIONS: &str = "admin systemd";
 
 /// Words that stand in the code of these rooms only.
@@ -49,7 +52,10 @@ const WITHOUT_FEATURES: &str = "lifecycle";
 const LINES: usize = 400;
 
 /// What is let through: the file, the word at which it breaks a wall, and the reason.
-const EXCEPTIONS: [(&str, &str, &str); 0] = [];
+#[rustfmt::skip]
+const EXCEPTIONS: [(&str, &str, &str); 1] = [
+    ("src/systemd/messenger.rs", "logging", "a log that stands still must not keep the watchdog from being fed"),
+];
 
 fn among(list: &str, name: &str) -> bool {
     list.split(' ').any(|it| it == name)

@@ -19,7 +19,9 @@ pub struct Source {
 impl Source {
     pub fn new(path: &str, text: &str) -> Source {
         let code = code(text);
-        let end = code.find("#[cfg(test)]\nmod tests {").unwrap_or(code.len());
+        // The tests stand at the end, below the line that says when they are compiled.
+        let tests = code.find("]\nmod tests {");
+        let end = tests.map_or(code.len(), |it| code[..it].rfind('\n').unwrap_or(0));
         let code = &code[..end];
         let lines = code.lines().zip(1..).filter(|it| !it.0.trim().is_empty());
         let lines = lines.map(|it| it.1).collect();

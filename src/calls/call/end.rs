@@ -3,14 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use super::wire::Finish;
 use super::{
     Call, Ending, Epilogue, Handled, Landed, ABANDONED, CALLER_LEFT, CUT, DETACHED, FINISHED,
     GIVEN_UP, HANDLED, HAS_METADATA, HEADERS_SENT, REFUSED, RETURNED, TOLD, WATCHED, WRITTEN,
 };
 use crate::calls::codes::CANCELLED;
-use crate::calls::observer::Refusal;
 use crate::calls::outgoing::Outgoing;
-use crate::calls::transport::Finish;
+use crate::calls::record::Refusal;
 
 impl Call {
     pub(crate) fn set_epilogue(&self, epilogue: Epilogue) {
@@ -118,7 +118,7 @@ impl Call {
         self.land(before, done);
     }
 
-    /// To be called by whoever has set a flag that the landing waits for: one of them was the last.
+    /// To be called by the thread that has set a flag that the landing waits for: one of them was the last.
     fn land(self: &Arc<Self>, before: u32, set: u32) {
         let all = WRITTEN | self.end_of_work();
         if before & all != all && (before | set) & all == all {
@@ -229,7 +229,7 @@ impl Call {
                 None => Landed::CallerLeft,
             },
             () if is(TOLD) => Landed::ToldToStop,
-            // C-core does not say so of what was being written.
+            // The transport does not say so of what was being written.
             () if self.is_on_cut_connection() == Some(true) => Landed::Undelivered,
             () => Landed::Completed,
         }

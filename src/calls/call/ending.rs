@@ -1,5 +1,7 @@
 //! How a call ends, in words.
 
+use crate::calls::codes::UNAVAILABLE;
+
 /// How a call ends.
 #[derive(Clone, Copy)]
 pub(crate) struct Ending<'a> {
@@ -55,3 +57,11 @@ pub(crate) enum Handled {
     Yes,
     NotYet,
 }
+
+/// The end of a call that a server going down has not run, or may be run again.
+pub(in crate::calls) const SHUTTING_DOWN: Ending<'static> = Ending {
+    code: UNAVAILABLE,
+    message: "the server is shutting down",
+    details: &[],
+    retry: Retry::Soon,
+};

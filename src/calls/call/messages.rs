@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use parking_lot::MutexGuard;
 
+use super::wire::Told;
 use super::{
     Call, Stream, CALLER_LEFT, EXPIRED, FINISHED, HEADERS_SENT, RECEIVED, RECEIVE_FAILED,
     RECEIVING, SENDING, SEND_FAILED, TOLD,
 };
 use crate::calls::message::Message;
 use crate::calls::outgoing::Outgoing;
-use crate::calls::transport::Told;
 
 /// What came of waiting for a message.
 pub(crate) enum Received {

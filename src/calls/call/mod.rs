@@ -17,9 +17,11 @@
 
 mod cancel;
 mod end;
-mod ending;
+pub(super) mod ending;
+pub(super) mod ground;
 mod messages;
 mod metadata;
+pub(super) mod wire;
 
 use std::any::Any;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,12 +33,13 @@ use parking_lot::{Condvar, Mutex};
 pub(crate) use self::ending::{Ending, Handled, Landed, Retry};
 pub(crate) use self::messages::{Received, SendError, Wait};
 
-use super::ground::Ground;
+use self::ground::Ground;
+use self::wire::Wire;
+
 use super::message::Message;
 use super::method::Limit;
-use super::observer::Record;
+use super::record::Record;
 use super::timers;
-use super::transport::Wire;
 use crate::sockets::peer::PeerInfo;
 
 /// The status was given to the transport, or is about to be by the thread that set this.
@@ -171,6 +174,11 @@ impl<W: ?Sized> Call<W> {
     /// The transport's side of it.
     pub(crate) fn wire(&self) -> &W {
         &self.wire
+    }
+
+    /// What it stands on.
+    pub(crate) fn ground(&self) -> &Arc<Ground> {
+        &self.ground
     }
 
     /// The path of the method: `/package.Service/Method`.

@@ -81,7 +81,8 @@ class Connection {
   static void OnRead(void* arg, grpc_error_handle error);
   // What has come in while C-core was not waiting for it.
   void KeepForLater();
-  // Ends the connection of a client that resets too many calls. Returns who that is. With `mutex_`.
+  // Ends the connection of a client that resets too many calls. Returns the client's address. With
+  // `mutex_`.
   std::string Cut();
   static void OnDiscard(void* arg, grpc_error_handle /*error*/);
   void Discard();

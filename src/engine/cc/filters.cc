@@ -131,7 +131,7 @@ bool ReplaceInStack(ChannelStackBuilder* builder) {
 }  // namespace
 
 void ReplaceFilters(grpc_core::CoreConfiguration::Builder* builder) {
-  // The priority is that of what comes last.
+  // With this priority the stage comes after all others.
   builder->channel_init()->RegisterStage(GRPC_SERVER_CHANNEL, INT_MAX,
                                          ReplaceInStack);
 }

@@ -22,9 +22,9 @@ typedef struct touchdown_connection touchdown_connection;
 
 typedef struct touchdown_connection_events {
   // The connection is there. It stays valid until `closed` is called, and longer for
-  // those who hold a reference.
+  // the owner of a reference.
   void (*opened)(void* arg, touchdown_connection* connection);
-  // The peer has sent its HTTP/2 settings: somebody who speaks HTTP/2 is there.
+  // The peer has sent its HTTP/2 settings, so it speaks HTTP/2.
   void (*ready)(void* arg);
   // C-core is done with the connection. Everything was written, FIN was sent,
   // and what the peer still sends is read and dropped until the peer closes.

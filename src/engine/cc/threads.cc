@@ -1,17 +1,17 @@
 // C-core's own threads, as few as can be, and none that wakes for nothing: what is put in their
 // places while the program is loaded.
 //
-// By itself C-core 1.56.2 starts seven threads, two of which wake every second for
-// timers that are not there, and up to two more for each processor when it has much to do. Here one thread,
-// `td-core` (core_thread.cc), does what these do: it runs C-core's timers (`grpc_timer`), everything that C-core asks of its event
-// engine, and what is for its executors. It is started with C-core, sleeps until the next
-// deadline, without end if there is none, and ends with C-core.
+// By itself C-core 1.56.2 starts seven threads, two of which wake every second for timers that are
+// not there. It starts up to two more for each processor when it has much to do. Here one thread,
+// `td-core` (core_thread.cc), does what these do: it runs C-core's timers (`grpc_timer`), everything
+// that C-core asks of its event engine, and what is for its executors. It is started with C-core. It
+// sleeps until the next deadline, or without end if there is none. It ends with C-core.
 //
-// One thread is enough, because nothing that is run there waits: read in 1.56.2,
-// these are the ends of timers (keepalive, pings held back, handshakes, deadlines and
-// reconnects of clients), closures that were to leave their caller's stack, and combiners that two threads met in:
-// without a thread for these, the one that came first would do the others' work for
-// as long as more of it comes, and not return to its own call.
+// One thread is enough, because nothing that is run there waits. In 1.56.2 these are the ends of timers
+// (keepalive, pings held back, handshakes, deadlines and reconnects of clients), closures that were to
+// leave their caller's stack, and combiners that two threads met in. Without a thread for the last, the
+// thread that came first would do the others' work for as long as more of it comes, and not return to
+// its own call.
 //
 // What is left of C-core's threads:
 // - `default-executo`, which sleeps: without it, C-core would not offer its work.
@@ -20,12 +20,11 @@
 // - `grpc_global_tim`, only in a program that has nothing of touchdown's but grpcio's
 //   channels: it sleeps without end.
 //
-// There is no backup poller either, for which C-core uses the executor while a
-// socket cannot be written to (it wakes every ten seconds, and delays the end of C-core
-// by as much), and a timer of clients (every five seconds). It is for programs that
-// do not poll all the time. The workers of touchdown and grpcio's environments do, and with
-// epoll1 any thread that polls looks after every socket. With another poller
-// (GRPC_POLL_STRATEGY) C-core is left as it is in this.
+// There is no backup poller either. C-core has one on its executor while a socket cannot be written
+// to: it wakes every ten seconds, and delays the end of C-core by as much. Clients have another one by
+// a timer, every five seconds. Both are for programs that do not poll all the time. The workers of
+// touchdown and grpcio's environments do, and with epoll1 any thread that polls looks after every
+// socket. With another poller (GRPC_POLL_STRATEGY) the backup pollers stay.
 //
 // Like shim.cc, this is compiled without NDEBUG, and uses only what is the same with and
 // without. Of a `grpc_timer` that is what comes before the debugging field.
@@ -148,13 +147,13 @@ grpc_timer_vtable g_timers = {TimerInit,     TimerCancel,       TimerCheck,
 
 grpc_event_engine_vtable g_epoll;
 
-// C-core offers here what is for its executors. These start up to two threads for each processor when there is much
-// to do, and if one of them cannot be started, what was to run on it never does.
+// C-core offers here what is for its executors. These start up to two threads for each processor when
+// there is much to do. If one of them cannot be started, what was to run on it never does.
 bool RunInBackground(grpc_closure* closure, grpc_error_handle error) {
   if (ResolverBlocks()) return false;
   return CoreThread::Get().TryRun(OfFunction([closure, error] {
-    // As the executor has them, and done before the context ends: in another one, or one that ends, a combiner
-    // that is contended is offered again, without end.
+    // The contexts are as the executor has them, and the work is done before they end: in another
+    // context, or in one that ends, a contended combiner is offered again, without end.
     ApplicationCallbackExecCtx callback_exec_ctx(
         GRPC_APP_CALLBACK_EXEC_CTX_FLAG_IS_INTERNAL_THREAD);
     ExecCtx exec_ctx(GRPC_EXEC_CTX_FLAG_IS_INTERNAL_THREAD);

@@ -1,11 +1,12 @@
 // What a program without the feature `client` has of C-core: what touchdown's servers need, and channels on a
 // socket that is connected already, with which a server tests itself.
 //
-// The linker keeps all that is referred to, and C-core refers to all that it has from a few functions. Here are others
-// in their places. As the linker finds them before C-core's own, it does not take those, nor what only
-// they need: resolvers of names with c-ares, load balancing, retries, service configs, JSON, compression, time zones,
-// and, because only some of these write to C++ streams, a third of the C++ library. If something else that is
-// defined beside one of those functions were needed, the linker would find two of it, and say so.
+// The linker keeps all that is referred to, and C-core refers to all that it has from a few functions.
+// Here are others in their places. The linker finds these before C-core's own, and so takes neither
+// those nor what only they need: resolvers of names with c-ares, load balancing, retries, service
+// configs, JSON, compression and time zones. Only some of these write to C++ streams, so a third of the
+// C++ library goes, too. If something else that is defined beside one of those functions were needed,
+// the linker would find two of it, and say so.
 //
 // Compiled without NDEBUG, as shim.cc is, and careful in the same way.
 

@@ -3,7 +3,8 @@
 
 namespace touchdown {
 
-// Does nothing; a file that refers to it has the linker take what is defined beside it before it looks at C-core.
+// Does nothing. A file that refers to it has the linker take what is defined beside it before it
+// looks at C-core.
 void LeaveClientOut();
 
 }  // namespace touchdown

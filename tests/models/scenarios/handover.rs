@@ -8,9 +8,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::roster::{
-    Backlog, Beginning, Decision, Leaving, Next, Outlook, Roster, Watched, TICK,
-};
+use super::decision::{Backlog, Beginning, Decision, Leaving, Next, Outlook, Watched};
+use super::roster::{Roster, TICK};
 use crate::sync::{thread, time, Arc, Condvar, Instant, Mutex};
 
 struct Site {

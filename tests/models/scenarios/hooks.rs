@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::panic;
 use std::time::Duration;
 
-use super::hooks::{Hook, Hooks};
+use super::hook::Hook;
+use super::hooks::Hooks;
+use super::hook_run;
 use super::report::{HookReport, Outcome};
 use crate::sync::{thread, time, Arc, Condvar, Instant, Mutex};
 
@@ -86,7 +88,8 @@ fn run(hooks: Vec<Hook>, log: &Log, phase: Option<Duration>) -> Vec<HookReport> 
     let running = Mutex::default();
     let start = Instant::now();
     let deadline = phase.map(|phase| start + phase);
-    let reports = Hooks::new(hooks).unwrap().run(phase.unwrap_or(Duration::MAX), &running);
+    let hooks = Hooks::new(hooks).unwrap();
+    let reports = hook_run::run(hooks, phase.unwrap_or(Duration::MAX), &running);
     let end = Instant::now();
     let at_end = log.read();
     let still_running: Vec<String> = running.lock().clone();
@@ -214,9 +217,7 @@ pub fn failures_and_panics_hold_nobody_up() {
         Hook::new("fails", || Err("no".into())),
     ];
     let running = Mutex::default();
-    let outcomes: Vec<_> = Hooks::new(hooks)
-        .unwrap()
-        .run(LIMIT, &running)
+    let outcomes: Vec<_> = hook_run::run(Hooks::new(hooks).unwrap(), LIMIT, &running)
         .into_iter()
         .map(|report| report.outcome)
         .collect();

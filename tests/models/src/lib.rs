@@ -27,6 +27,8 @@
 // Each variant of a model is a module of its own, with the same files.
 #![allow(clippy::duplicate_mod)]
 
+#[path = "../../../src/caught.rs"]
+pub mod caught;
 mod explore;
 #[path = "../../../src/logging.rs"]
 pub mod logging;
@@ -34,6 +36,8 @@ pub mod loom_sync;
 #[path = "../../../src/running_time.rs"]
 pub mod running_time;
 pub mod sync;
+#[path = "../../../src/text.rs"]
+pub mod text;
 
 pub use explore::{fails, fails_loom, passes, passes_loom};
 

@@ -43,6 +43,24 @@ impl<T> Mutex<T> {
     }
 }
 
+/// As [`Condvar`], with the interface of the standard library's.
+pub struct BareCondvar(Condvar);
+
+impl BareCondvar {
+    pub const fn new() -> Self {
+        Self(Condvar::new())
+    }
+
+    pub fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.0.wait(&mut guard);
+        guard
+    }
+
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+}
+
 pub struct MutexGuard<'a, T> {
     mutex: &'a Mutex<T>,
     /// None only within `Condvar::wait`.

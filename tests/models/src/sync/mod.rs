@@ -13,7 +13,9 @@ mod waiter;
 
 pub use self::bell::{bell, hold_signals, standard_error, Bell, Sleeper};
 pub use self::channel::{bounded, unbounded, Receiver, Sender};
-pub use self::lock::{Condvar, Mutex, MutexGuard, OnceLock, WaitTimeoutResult};
+/// There is no other.
+pub use self::lock::Mutex as BareMutex;
+pub use self::lock::{BareCondvar, Condvar, Mutex, MutexGuard, OnceLock, WaitTimeoutResult};
 pub use self::time::Instant;
 pub use crossbeam_channel::RecvTimeoutError;
 pub use shuttle::sync::{Arc, Weak};

@@ -1,14 +1,18 @@
 //! The thread that accepts connections, keeps the time of whatever has a time
 //! limit, and takes the connections down.
 
+mod accept;
+mod take_down;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::accept::{Door, ACCEPTED_AT_ONCE};
+use self::accept::{Door, ACCEPTED_AT_ONCE};
+use self::take_down::Drain;
+use super::decision::{Beginning, Watched};
 use super::renewal::{Due, Keeper, Usage};
-use super::roster::{Beginning, Watched, TICK};
+use super::roster::TICK;
 use super::shared::Shared;
-use super::take_down::Drain;
 use crate::os::memory;
 use crate::os::readable::wait_readable;
 use crate::running_time::{RunningTime, SLICE};
@@ -42,20 +46,20 @@ pub(super) fn run(shared: &Arc<Shared>) {
     keeper.tell_of(ground.connections.take_lost());
 }
 
-pub(super) struct Housekeeper<'a> {
-    pub(super) shared: &'a Arc<Shared>,
+struct Housekeeper<'a> {
+    shared: &'a Arc<Shared>,
     time: RunningTime,
     /// The time of this turn, which counts only while the process runs.
-    pub(super) now: Duration,
+    now: Duration,
     /// How long it was meant to take what time has passed in since it was counted last: a wait, or nothing.
     meant: Duration,
-    pub(super) door: Door,
-    pub(super) drain: Drain,
+    door: Door,
+    drain: Drain,
     /// In running time.
-    pub(super) next_sweep: Option<Duration>,
+    next_sweep: Option<Duration>,
     /// In a drain.
-    pub(super) clients_know_at: Option<Instant>,
-    pub(super) usage: Usage,
+    clients_know_at: Option<Instant>,
+    usage: Usage,
     memory: Keeper,
 }
 
@@ -129,7 +133,7 @@ impl Housekeeper<'_> {
     }
 
     /// How long until this running time, as far as may be waited at once.
-    pub(super) fn until(&self, time: Duration) -> Duration {
+    fn until(&self, time: Duration) -> Duration {
         time.saturating_sub(self.now).min(SLICE)
     }
 

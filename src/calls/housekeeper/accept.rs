@@ -4,10 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::connections::Connections;
-use super::housekeeper::Housekeeper;
-use super::observer::{Connection, TurnedAway};
-use super::peer::address;
+use super::Housekeeper;
+use crate::calls::connections::Connections;
+use crate::calls::observer::{Connection, TurnedAway};
+use crate::calls::peer::address;
 use crate::logging;
 use crate::os::wake::Wake;
 use crate::running_time::SLICE;
@@ -161,9 +161,9 @@ impl Housekeeper<'_> {
         // This thread looks before it waits again, so nobody has to wake it.
         let shared = self.shared;
         let _ = self.usage.connection(&shared.heap);
-        let (transport, unanswered) = (&*shared.transport, shared.limits.unanswered);
         let connections = &shared.ground.connections;
-        connections.add(transport, accepted, silent_until, unanswered);
+        let newcomer = connections.add(accepted, silent_until, shared.limits.unanswered);
+        shared.transport.add_connection(newcomer);
     }
 }
 

@@ -3,15 +3,22 @@
 //!
 //! The limits count only while the process runs, see src/running_time.rs.
 
-use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
-use super::hooks::{Failure, Hook, Work};
+use super::hook::{Failure, Work};
+use super::hooks::Hooks;
 use super::names::thread_name;
 use super::report::{HookReport, Outcome};
+use crate::caught::message_of;
 use crate::running_time::{RunningTime, SLICE};
 use crate::sync::{thread, unbounded, Arc, Instant, Mutex, Receiver, RecvTimeoutError, Sender};
+
+/// Runs all, for `time` at the most, and says how each ended. `running` always holds the names of those that run,
+/// including those left behind.
+pub(super) fn run(hooks: Hooks, time: Duration, running: &Mutex<Vec<String>>) -> Vec<HookReport> {
+    Run::new(hooks, time, running).run()
+}
 
 /// One run of a set of hooks.
 pub(super) struct Run<'a> {
@@ -43,7 +50,8 @@ enum State {
 
 impl<'a> Run<'a> {
     /// [`Duration::MAX`] is a time without an end.
-    pub(super) fn new(hooks: Vec<Hook>, time: Duration, running: &'a Mutex<Vec<String>>) -> Self {
+    pub(super) fn new(hooks: Hooks, time: Duration, running: &'a Mutex<Vec<String>>) -> Self {
+        let hooks = hooks.into_list();
         let place = |name: &String| hooks.iter().position(|hook| hook.name == *name);
         let order = hooks
             .iter()
@@ -79,7 +87,7 @@ impl<'a> Run<'a> {
         self
     }
 
-    pub(super) fn run(self) -> Vec<HookReport> {
+    fn run(self) -> Vec<HookReport> {
         let (sender, news) = unbounded();
         self.run_with(sender, &news)
     }
@@ -186,7 +194,7 @@ impl<'a> Run<'a> {
     /// Gives up on all whose time is over, or in a hurry on all.
     fn leave_behind(&mut self, news: &Receiver<News>, mut hurry: bool) {
         let now = self.now();
-        // This thread may be late itself. Who has ended meanwhile has not overrun.
+        // This thread may be late itself. A hook that has ended meanwhile has not overrun.
         for news in news.try_iter() {
             match news {
                 News::Ended(place, outcome) => self.finish(place, outcome),
@@ -243,35 +251,11 @@ pub(super) fn run_caught(work: impl FnOnce() -> Result<(), Failure>) -> Outcome 
     }
 }
 
-/// What a caught panic said. It is dropped, and no panic leaves this.
-pub(crate) fn message_of(panic: Box<dyn Any + Send>) -> String {
-    let message = panic_message(&*panic);
-    drop_thrown(panic);
-    message
-}
-
-/// What was thrown may panic as it is dropped, and so may what that throws. What goes on with it is leaked.
-fn drop_thrown(mut thrown: Box<dyn Any + Send>) {
-    for _ in 0..4 {
-        match panic::catch_unwind(AssertUnwindSafe(move || drop(thrown))) {
-            Ok(()) => return,
-            Err(next) => thrown = next,
-        }
-    }
-    std::mem::forget(thrown);
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a value that is not text").to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::super::hooks::Hooks;
+    use super::super::hook::Hook;
     use super::*;
 
     #[test]
@@ -289,7 +273,8 @@ mod tests {
         let names = ["hangs", "ends"];
         let hooks = names.map(|name| Hook::new(name, || Ok(())));
         let running = Mutex::new(names.map(str::to_owned).to_vec());
-        let mut run = Run::new(hooks.into(), Duration::MAX, &running);
+        let hooks = Hooks::unordered(hooks.into());
+        let mut run = Run::new(hooks, Duration::MAX, &running);
         let (since, until) = (Instant::now(), Duration::ZERO);
         run.states = vec![
             State::Running { since, until },
@@ -321,7 +306,7 @@ mod tests {
             hook("first", || Ok(())),
         ];
         let running = Mutex::default();
-        let reports = Hooks::new(hooks).unwrap().run(Duration::MAX, &running);
+        let reports = run(Hooks::new(hooks).unwrap(), Duration::MAX, &running);
         let told: Vec<_> = reports
             .iter()
             .map(|it| (it.name.as_str(), it.outcome.clone()))
@@ -344,7 +329,7 @@ mod tests {
     fn nothing_runs_once_the_phase_is_over() {
         let hooks = Hooks::new(vec![Hook::new("late", || panic!("must not run"))]).unwrap();
         let running = Mutex::default();
-        let reports = hooks.run(Duration::ZERO, &running);
+        let reports = run(hooks, Duration::ZERO, &running);
         assert_eq!(reports[0].outcome, Outcome::NotRun);
         assert!(running.lock().is_empty());
     }

@@ -4,7 +4,7 @@
 use crate::sync::Mutex;
 
 #[derive(Default)]
-pub(super) struct Turn(Mutex<State>);
+pub(super) struct OneAtATime(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -12,9 +12,9 @@ struct State {
     wanted: bool,
 }
 
-impl Turn {
-    /// Asks for a turn. Returns whether it is the caller's, who ends it by [`over`](Self::over). If
-    /// not, whoever has it takes another.
+impl OneAtATime {
+    /// Asks for a turn. Returns whether the caller has it. Then the caller ends it by [`over`](Self::over). If
+    /// not, the thread that has it takes another.
     pub(super) fn ask(&self) -> bool {
         let mut state = self.0.lock();
         if state.taken {
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_during_a_turn_makes_one_more() {
-        let turn = Turn::default();
+        let turn = OneAtATime::default();
         assert!(turn.ask());
         assert!(!turn.ask() && !turn.ask());
         assert!(turn.over());

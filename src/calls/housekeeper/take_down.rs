@@ -1,11 +1,11 @@
 //! The drain, as it goes: what the server does about its connections from the first GOAWAY to the last FIN. The rules
-//! are in [`drain`](super::drain).
+//! are in [`drain`](crate::calls::drain).
 
 use std::time::{Duration, Instant};
 
-use super::connections::Cut;
-use super::drain::{Calls, Patience};
-use super::housekeeper::Housekeeper;
+use super::Housekeeper;
+use crate::calls::connections::Cut;
+use crate::calls::drain::{Calls, Patience};
 use crate::logging;
 use crate::running_time::SLICE;
 use crate::sockets::listener::QUEUE;

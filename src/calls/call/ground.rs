@@ -3,50 +3,50 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use super::admission::Pushback;
-use super::call::{Call, Landed};
-use super::connections::Connections;
-use super::detached::Detached;
-use super::host::Host;
-use super::method::Method;
-use super::observer::Observer;
-use super::stopping::Stopping;
-use super::timers::Timers;
+use super::{Call, Landed};
+use crate::calls::connections::Connections;
+use crate::calls::detached::Detached;
+use crate::calls::host::Host;
+use crate::calls::method::Method;
+use crate::calls::observer::Observer;
+use crate::calls::pushback::Pushback;
+use crate::calls::stopping::Stopping;
+use crate::calls::timers::Timers;
 use crate::os::wake::Wake;
 
 pub(crate) struct Ground {
-    pub(super) methods: Vec<Method>,
-    pub(super) host: Arc<dyn Host>,
-    pub(super) observer: Option<Arc<dyn Observer>>,
-    pub(super) connections: Arc<Connections>,
-    pub(super) detached: Detached,
-    pub(super) prompt_calls: PromptCalls,
-    pub(super) pushback: Pushback,
-    pub(super) stopping: Stopping,
-    pub(super) timers: Timers<Call>,
-    pub(super) wake: Arc<Wake>,
+    pub(in crate::calls) methods: Vec<Method>,
+    pub(in crate::calls) host: Arc<dyn Host>,
+    pub(in crate::calls) observer: Option<Arc<dyn Observer>>,
+    pub(in crate::calls) connections: Arc<Connections>,
+    pub(in crate::calls) detached: Detached,
+    pub(in crate::calls) prompt_calls: PromptCalls,
+    pub(in crate::calls) pushback: Pushback,
+    pub(in crate::calls) stopping: Stopping,
+    pub(in crate::calls) timers: Timers<Call>,
+    pub(in crate::calls) wake: Arc<Wake>,
 }
 
 /// The calls of prompt methods that have not landed.
-pub(super) struct PromptCalls {
+pub(in crate::calls) struct PromptCalls {
     open: AtomicUsize,
     limit: usize,
 }
 
 impl PromptCalls {
-    pub(super) fn new(limit: usize) -> PromptCalls {
+    pub(in crate::calls) fn new(limit: usize) -> PromptCalls {
         let open = AtomicUsize::new(0);
         PromptCalls { open, limit }
     }
 
     /// Another one arrives. Says whether there is room for it; it counts in any case.
-    pub(super) fn enter(&self) -> bool {
+    pub(in crate::calls) fn enter(&self) -> bool {
         self.open.fetch_add(1, Ordering::Relaxed) < self.limit
     }
 }
 
 impl Ground {
-    pub(super) fn new(
+    pub(in crate::calls) fn new(
         methods: Vec<Method>,
         prompt_calls: usize,
         host: Arc<dyn Host>,
@@ -67,19 +67,19 @@ impl Ground {
         }
     }
 
-    pub(super) fn method(&self, call: &Call) -> Option<&Method> {
+    pub(in crate::calls) fn method(&self, call: &Call) -> Option<&Method> {
         call.method().map(|it| &self.methods[it as usize])
     }
 
-    pub(super) fn is_prompt(&self, call: &Call) -> bool {
+    pub(in crate::calls) fn is_prompt(&self, call: &Call) -> bool {
         self.method(call).is_some_and(|it| it.prompt)
     }
 
-    pub(super) fn expects_stream(&self, call: &Call) -> bool {
+    pub(in crate::calls) fn expects_stream(&self, call: &Call) -> bool {
         self.method(call).is_some_and(|it| it.streaming_request)
     }
 
-    pub(super) fn landed(&self, call: &Arc<Call>) {
+    pub(in crate::calls) fn landed(&self, call: &Arc<Call>) {
         if self.is_prompt(call) {
             self.prompt_calls.open.fetch_sub(1, Ordering::Relaxed);
             if self.observer.is_some() {
@@ -101,7 +101,7 @@ impl Ground {
     }
 
     /// Tells the observer of a call's end.
-    pub(super) fn ended(&self, call: &Arc<Call>, landed: Landed) {
+    pub(in crate::calls) fn ended(&self, call: &Arc<Call>, landed: Landed) {
         if let Some(observer) = &self.observer {
             observer.ended(call, landed);
         }

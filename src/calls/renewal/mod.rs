@@ -8,14 +8,10 @@
 //!
 //! [`Keeper`] knows when; the housekeeper asks it. Which of the threads goes, the roster decides.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod workers;
 
-use super::poll::Worker;
-use super::roster::{Beginning, Leaving};
-use super::shared::Shared;
-use crate::logging;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// How long there has to be little to do before memory is given back. It is long for a lull
 /// between two bursts, which would have to fetch the memory again.
@@ -112,40 +108,6 @@ impl Keeper {
 
     pub(super) fn next_look(&self) -> Option<Instant> {
         self.next_look
-    }
-}
-
-impl Shared {
-    /// Lets workers end that rest, and puts others in the place of those that are needed at all times.
-    pub(super) fn renew_threads(self: &Arc<Self>) {
-        self.transport.renew_threads();
-        self.transport.renew();
-        if !self.start_replacement(Beginning::Relieve) {
-            self.roster.dismiss();
-        }
-    }
-
-    /// Starts a worker in the place of another. False if there can be no thread, and then the other one stays.
-    fn start_replacement(self: &Arc<Self>, beginning: Beginning) -> bool {
-        let started = self.start_worker(beginning);
-        started
-            .inspect_err(|error| logging::debug!("{error}"))
-            .is_ok()
-    }
-}
-
-impl Worker<'_> {
-    /// Lets another thread poll in the place of this one, or of any other that polls. False if this one is to end.
-    pub(super) fn renew(&mut self) -> bool {
-        // Nobody is to wait for a reply while this thread rests.
-        self.uncork();
-        match self.shared.roster.leave_poll() {
-            None => !self.shared.start_replacement(Beginning::Poll),
-            Some(leaving) => {
-                self.shared.transport.renew();
-                matches!(leaving, Leaving::Rest) && self.shared.roster.rest()
-            }
-        }
     }
 }
 

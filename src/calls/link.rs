@@ -1,0 +1,65 @@
+//! The transport's side of a connection, and what is seen of it; see [`transport`](super::transport).
+
+use std::time::Duration;
+
+/// The transport's side of a connection. It may be over while somebody holds on to it.
+pub(crate) trait Link: Send + Sync {
+    /// Makes system calls, but does not block. No lock may be held that a [`Guest`](super::Guest) takes.
+    fn look(&self) -> View;
+
+    /// Ends the wait for the peer to acknowledge GOAWAY, and tells it which call is the last. No lock may be held that
+    /// a [`Guest`](super::Guest) takes.
+    fn finish(&self) -> Finished;
+
+    /// Shuts the socket down in both directions, unless it is closed.
+    fn shut_down(&self);
+
+    /// The round trip that the kernel has measured; zero if it does not know.
+    fn round_trip(&self) -> Duration;
+}
+
+/// What came of telling a peer which call is the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finished {
+    /// It is on its way; with the last call the connection ends.
+    Told,
+    /// Something has come that was not read yet. It decides which call is the last.
+    NotYet,
+    /// A frame has come in part: nothing can be told before it is whole.
+    MidFrame,
+}
+
+/// What is known of a connection at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct View {
+    /// The bytes that have been read of what the peer has sent; behind TLS, of what it means.
+    pub(crate) received: u64,
+    /// The bytes that have reached the peer's kernel; for a unix socket, those that the peer has read.
+    pub(crate) arrived: u64,
+    /// The calls that the peer has begun.
+    pub(crate) calls: u64,
+    /// Those of them of which neither side has sent the end.
+    pub(crate) open: u32,
+    /// The calls whose end was given to the kernel, and has not reached the peer's. For a unix socket there are none:
+    /// what is written is there.
+    pub(crate) undelivered: u32,
+    /// The calls whose end is in the write that is under way, and has not reached the peer's kernel.
+    pub(crate) writing: u32,
+    /// Those of which it has, though the write has not ended.
+    pub(crate) arrived_of_write: u32,
+    /// The bytes that have come and were not read yet.
+    pub(crate) unread: i32,
+    /// The bytes, and FIN, that the peer's kernel has not acknowledged. For a unix socket there are none, as above.
+    pub(crate) unacknowledged: i32,
+    /// Whether a part of a frame has come, or of a TLS record, and the rest not yet.
+    pub(crate) mid_frame: bool,
+    /// Whether the peer has acknowledged the ping behind GOAWAY.
+    pub(crate) acknowledged: bool,
+    /// Whether that ping has reached the peer's kernel.
+    pub(crate) ping_arrived: bool,
+    /// Whether the connection is over on both sides: nothing can come any more. Somebody may hold on to a call of it
+    /// still.
+    pub(crate) over: bool,
+    /// Whether it is closed, and nothing else of this is true.
+    pub(crate) gone: bool,
+}
