@@ -52,6 +52,15 @@ fn end_by_alarm() {
     unsafe { libc::alarm(60) };
 }
 
+/// From now on nobody gets memory. A signal that comes before would find a program that can stop.
+fn hang_and_say_so() -> ! {
+    // Takes the memory that a line needs.
+    say("about to hang");
+    HANGS.store(true, Ordering::Relaxed);
+    say("hangs");
+    wait_for_ever();
+}
+
 fn wait_for_ever() -> ! {
     loop {
         thread::sleep(Duration::from_secs(1));
@@ -74,14 +83,14 @@ fn a_signal_leads_to_the_exit_though_no_thread_gets_memory() {
             .build()
             .unwrap();
         lifecycle.serving().unwrap();
-        say("serving");
-        HANGS.store(true, Ordering::Relaxed);
-        wait_for_ever();
+        // A thread takes memory as it starts.
+        lifecycle.check(Duration::from_secs(50)).unwrap();
+        hang_and_say_so();
     }
     for before in [None, Some("HUP"), Some("USR1")] {
         let test = "a_signal_leads_to_the_exit_though_no_thread_gets_memory";
         let mut child = Process::start(test);
-        child.hear("serving");
+        child.hear("hangs");
         // One that needs memory is in nobody's way.
         if let Some(before) = before {
             child.signal(before);
@@ -104,6 +113,7 @@ fn memory_that_runs_dry_in_a_stop_does_not_hold_up_the_exit() {
             }
         });
         lifecycle.serving().unwrap();
+        lifecycle.check(Duration::from_secs(50)).unwrap();
         lifecycle.shutdown("test");
         wait_for_ever();
     }
@@ -122,12 +132,12 @@ fn a_third_signal_exits_though_no_thread_gets_memory() {
         let builder = Lifecycle::builder().plan(plan);
         let lifecycle = builder.signals(Signals::process()).build().unwrap();
         lifecycle.serving().unwrap();
-        say("serving");
-        HANGS.store(true, Ordering::Relaxed);
-        wait_for_ever();
+        // A thread takes memory as it starts.
+        lifecycle.check(Duration::from_secs(50)).unwrap();
+        hang_and_say_so();
     }
     let mut child = Process::start("a_third_signal_exits_though_no_thread_gets_memory");
-    child.hear("serving");
+    child.hear("hangs");
     let end = child.insist_until_the_end("TERM");
     assert_eq!(end.code, Some(exit_code::third_signal(15).into()));
 }

@@ -245,9 +245,13 @@ pub(super) fn describe(shared: &Shared, mut say: impl FnMut(&str)) {
 
 fn say_where_it_is(shared: &Shared, stderr: &File) {
     let deadline = Instant::now() + STACKS_SEARCH_TIME;
-    let stacks = shared.ask_participants("asked for its stacks", |it| it.stacks(deadline));
-    for line in stacks.into_iter().flatten() {
-        say(stderr, &format!("touchdown:     {line}"));
+    for participant in shared.participants() {
+        // One that hangs must not keep what the others have said from being written.
+        caught("participant, asked for its stacks,", move || {
+            for line in participant.stacks(deadline) {
+                say(stderr, &format!("touchdown:     {line}"));
+            }
+        });
     }
 }
 
