@@ -311,7 +311,8 @@ impl Participant for Running {
     }
 }
 
-#[cfg(all(test, feature = "client"))]
+#[cfg(test)]
+#[cfg(feature = "client")]
 mod tests {
     use grpcio::{ChannelBuilder, Environment};
     use protobuf::well_known_types::wrappers::StringValue;
