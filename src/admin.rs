@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `Status` | says the phase, the number of calls in flight, and what SIGUSR1 has written |
 //! | `Drain` | begins the stop, as SIGTERM does |
-//! | `Upgrade` | has a new process take over, as SIGUSR2 does (see [`Upgrade`](crate::Upgrade)), and says how that went |
+//! | `Upgrade` | has a new process take over, as SIGUSR2 does (see [`Upgrade`]), and says how that went |
 //!
 //! ```no_run
 //! use touchdown::admin::Admin;

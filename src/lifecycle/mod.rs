@@ -76,6 +76,10 @@
 //! * [`Hook`] is a piece of work for Closing, [`StartupHook`] one for Starting.
 //! * [`Signals`] says where signals come from: the process, a test, or nowhere.
 //! * [`Report`] says what happened.
+//! * [`Remote`] is what a companion holds of a lifecycle: metrics, a registry, a supervisor's messenger. It sees the
+//!   program and is no handle on it. With it come attachments, observers of phases and of reloads, [`Announcer`]s, which
+//!   may block for a while, and [checks](Lifecycle::check).
+//! * [`Succession`] is how another process takes the place of this one.
 //!
 //! # Limits
 //!
