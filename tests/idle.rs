@@ -22,8 +22,9 @@ use touchdown::Server;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Threads of C-core and touchdown that a server has at the most before its first connection: the
-/// one that accepts, two workers of which one polls, the guard and the lifecycle's, and C-core's two.
-const THREADS: usize = 7;
+/// one that accepts, two workers of which one polls, the lifecycle's three (the walk, the guard and its errands), and
+/// C-core's two.
+const THREADS: usize = 8;
 
 /// As an example's `main` does it, with no time limit that ends while the test looks on.
 fn server() -> Server {

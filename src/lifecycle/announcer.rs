@@ -19,17 +19,11 @@ use std::io;
 use std::time::Duration;
 
 use super::names::thread_name;
-use super::phase::{Phase, Transition};
+use super::observers::{Announcement, Observer, Outlet};
+use super::phase::Transition;
 use super::remote::Remote;
-use super::shutdown::Never;
-use super::state::Observer;
 use crate::caught::caught;
-use crate::logging;
-use crate::running_time::{RunningTime, SLICE};
-use crate::sync::{
-    bounded, thread, unbounded, Arc, Instant, Mutex, Receiver, RecvTimeoutError, Sender,
-};
-use crate::text::one_line;
+use crate::sync::{bounded, thread, unbounded, Arc, Receiver};
 
 /// How long the walk waits for an announcer of which nothing else was said. To tell somebody on the same machine takes
 /// a system call; what takes longer than this hangs.
@@ -116,97 +110,6 @@ impl fmt::Debug for Announcer {
     }
 }
 
-/// A transition that the walk waits to be announced: until this is dropped, or until it is out of patience.
-#[must_use = "once it is dropped, the walk goes on"]
-pub struct Announcement {
-    transition: Transition,
-    _done: Sender<Never>,
-}
-
-impl Announcement {
-    /// What is to be announced.
-    pub fn transition(&self) -> &Transition {
-        &self.transition
-    }
-}
-
-impl fmt::Debug for Announcement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Announcement")
-            .field("transition", &self.transition)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Where announcements go to.
-pub(super) struct Outlet {
-    name: String,
-    sender: Sender<Announcement>,
-    patience: Box<dyn Fn(&Transition) -> Duration + Send + Sync>,
-    /// The last one, unless it is known to be done: disconnected once it is.
-    last: Mutex<Option<Receiver<Never>>>,
-}
-
-/// An announcement that was made.
-pub(super) struct Made {
-    outlet: Arc<Outlet>,
-    done: Receiver<Never>,
-    patience: Duration,
-}
-
-impl Outlet {
-    /// Passes on a transition. Returns what to wait for.
-    pub(super) fn announce(self: &Arc<Self>, transition: Transition) -> Option<Made> {
-        let is_behind = self.last.lock().take().is_some_and(|it| !is_done(&it));
-        let (_done, done) = bounded(0);
-        *self.last.lock() = Some(done.clone());
-        // Nobody hears of it any more: then it is done.
-        let _ = self.sender.send(Announcement { transition, _done });
-        if is_behind && transition.to != Phase::Stopped {
-            return None;
-        }
-        let patience = caught("patience of an announcer", || (self.patience)(&transition));
-        Some(Made {
-            outlet: Arc::clone(self),
-            done,
-            patience: patience.unwrap_or_default(),
-        })
-    }
-}
-
-impl Made {
-    /// Waits until all are done, or the walk is out of patience with those that are not.
-    pub(super) fn wait_for_all(all: &[Made], transition: &Transition) {
-        let mut time = RunningTime::begin(Instant::now());
-        let mut passed = Duration::ZERO;
-        for made in all {
-            while !is_done(&made.done) {
-                let left = made.patience.saturating_sub(passed);
-                if left.is_zero() {
-                    if !made.patience.is_zero() {
-                        made.log(transition);
-                    }
-                    break;
-                }
-                let _ = made.done.recv_timeout(left.min(SLICE));
-                passed = time.pass(Instant::now(), SLICE);
-            }
-        }
-    }
-
-    fn log(&self, transition: &Transition) {
-        let Outlet { name, .. } = &*self.outlet;
-        let (phase, patience) = (transition.to, self.patience);
-        let line = format!("announcer {name} has not told of {phase} within {patience:?}");
-        logging::warn!("{}", one_line(&line));
-    }
-}
-
-fn is_done(it: &Receiver<Never>) -> bool {
-    let ended = it.recv_timeout(Duration::ZERO);
-    matches!(ended, Err(RecvTimeoutError::Disconnected))
-}
-
 impl Remote {
     /// A channel on which every transition from now on arrives once, in order, and the walk waits until it is announced:
     /// for a companion that has a thread of its own already. Else see [`Announcer`].
@@ -234,12 +137,8 @@ impl Remote {
         patience: impl Fn(&Transition) -> Duration + Send + Sync + 'static,
     ) -> Receiver<Announcement> {
         let (sender, receiver) = unbounded();
-        self.add_observer(Observer::Outlet(Arc::new(Outlet {
-            name: name.into(),
-            sender,
-            patience: Box::new(patience),
-            last: Mutex::default(),
-        })));
+        let outlet = Outlet::new(name.into(), sender, patience);
+        self.add_observer(Observer::Outlet(Arc::new(outlet)));
         receiver
     }
 }

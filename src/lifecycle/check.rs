@@ -8,15 +8,12 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use super::phase::Phase;
-use super::remote::Remote;
-use crate::caught::caught;
 use crate::running_time::{RunningTime, SLICE};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{bounded, Arc, Instant, Receiver, Sender};
 
 /// How the guard thread is called in a [`CheckError`].
-const GUARD: &str = "the guard thread";
+pub(super) const GUARD: &str = "the guard thread";
 
 /// A question to a [`Participant`](super::Participant): whether it still works.
 ///
@@ -90,6 +87,24 @@ pub struct Checking {
 }
 
 impl Checking {
+    /// A question to those with these names, and the part of each in it.
+    pub(super) fn new(names: Vec<String>) -> (Checking, Vec<Check>) {
+        let (sender, outcome) = bounded(1);
+        let asked = Arc::new(Asked {
+            passed: names.iter().map(|_| AtomicBool::new(false)).collect(),
+            left: AtomicUsize::new(names.len()),
+            is_said: AtomicBool::new(false),
+            outcome: sender,
+            names,
+        });
+        let part = |place| {
+            let asked = Arc::clone(&asked);
+            Check(Some(Part { place, asked }))
+        };
+        let parts = (0..asked.names.len()).map(part).collect();
+        (Checking { asked, outcome }, parts)
+    }
+
     /// A channel on which the outcome arrives, once: true when all have passed; false as soon as one has let go of its
     /// [`Check`] without that. Nothing arrives as long as one has not answered.
     pub fn outcome(&self) -> &Receiver<bool> {
@@ -159,43 +174,3 @@ impl fmt::Display for CheckError {
 }
 
 impl Error for CheckError {}
-
-impl Remote {
-    /// Asks the guard thread, and until [`Phase::Closing`] every participant, whether they still work, and does not wait
-    /// for their answers.
-    pub fn begin_check(&self) -> Checking {
-        let participants = match self.phase() < Phase::Closing {
-            true => self.shared().participants(),
-            false => Vec::new(),
-        };
-        let names = participants.iter().map(|it| {
-            let name = caught("participant, asked for its name,", || it.name());
-            name.unwrap_or_default()
-        });
-        let names: Vec<String> = names.chain([GUARD.to_owned()]).collect();
-        let (sender, outcome) = bounded(1);
-        let asked = Arc::new(Asked {
-            passed: names.iter().map(|_| AtomicBool::new(false)).collect(),
-            left: AtomicUsize::new(names.len()),
-            is_said: AtomicBool::new(false),
-            outcome: sender,
-            names,
-        });
-        let part = |place| {
-            let asked = Arc::clone(&asked);
-            Check(Some(Part { place, asked }))
-        };
-        let of_guard = part(participants.len());
-        match self.phase() {
-            // There is nobody to answer.
-            Phase::Stopped => drop(of_guard),
-            _ => self.shared().ask_guard(of_guard),
-        }
-        for (place, participant) in participants.iter().enumerate() {
-            caught("participant, asked to check itself,", || {
-                participant.check(part(place));
-            });
-        }
-        Checking { asked, outcome }
-    }
-}

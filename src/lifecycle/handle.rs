@@ -231,7 +231,7 @@ impl Lifecycle {
     }
 
     /// Cancelled when this process has no other before it: right before Serving begins or, if it
-    /// replaces another process (see [`Succession`]), once that one has begun to stop, which is some
+    /// replaces another process (see [`Succession`](super::Succession)), once that one has begun to stop, which is some
     /// time after Serving has begun. For those who need what only one process can have. If the program
     /// stops before, it is never cancelled; so wait for [`stopping`](Self::stopping) as well.
     pub fn in_charge(&self) -> &Token {
@@ -328,7 +328,7 @@ impl Lifecycle {
     }
 
     /// Ends a start-up that failed: the program goes to Closing and stops, with
-    /// [`exit_code::FAILED_START`]. In Serving, it begins a stop through all phases with that code.
+    /// [`exit_code::FAILED_START`](super::exit_code::FAILED_START). In Serving, it begins a stop through all phases with that code.
     /// Does nothing if the stop has begun: what fails because of a stop is no failure.
     pub fn fail(&self, error: impl Display) {
         self.shared()

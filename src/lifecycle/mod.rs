@@ -76,6 +76,10 @@
 //! * [`Hook`] is a piece of work for Closing, [`StartupHook`] one for Starting.
 //! * [`Signals`] says where signals come from: the process, a test, or nowhere.
 //! * [`Report`] says what happened.
+//! * [`Remote`] is what a companion holds of a lifecycle: metrics, a registry, a supervisor's messenger. It sees the
+//!   program and is no handle on it. With it come attachments, observers of phases and of reloads, [`Announcer`]s, which
+//!   may block for a while, and [checks](Lifecycle::check).
+//! * [`Succession`] is how another process takes the place of this one.
 //!
 //! # Limits
 //!
@@ -125,6 +129,7 @@ mod hooks;
 mod in_flight;
 mod json;
 mod names;
+mod observers;
 mod one_at_a_time;
 mod participant;
 mod phase;
@@ -148,13 +153,14 @@ mod worker;
 mod worker_restart;
 mod workers;
 
-pub use self::announcer::{Announcement, Announcer, PATIENCE};
+pub use self::announcer::{Announcer, PATIENCE};
 pub use self::builder::{BuildError, Builder};
 pub use self::calls::Calls;
 pub use self::check::{Check, CheckError, Checking};
 pub use self::handle::Lifecycle;
 pub use self::hook::{Hook, HookError};
 pub use self::in_flight::{Closed, Guard, InFlight, OwnedGuard};
+pub use self::observers::Announcement;
 pub use self::participant::Participant;
 pub use self::phase::{Phase, Transition};
 pub use self::plan::{Plan, PlanError};

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use super::announcer::Announcer;
 use super::calls::Calls;
-use super::check::CheckError;
+use super::check::{self, CheckError, Checking};
 use super::errands;
+use super::observers::Observer;
 use super::phase::{Phase, Transition};
 use super::plan::{self, Plan};
 use super::reload::ReloadEvent;
 use super::report::Reason;
 use super::shutdown::Token;
-use super::state::{Observer, Shared};
+use super::state::Shared;
+use crate::caught::caught;
 use crate::sync::{Arc, Instant};
 use crate::text::one_line;
 
@@ -146,6 +148,33 @@ impl Remote {
     /// See [`Lifecycle::shutdown`](super::Lifecycle::shutdown).
     pub fn shutdown(&self, why: impl Into<String>) {
         self.0.begin_stop(Reason::Requested(why.into()));
+    }
+
+    /// Asks the guard thread, and until [`Phase::Closing`] every participant, whether they still work, and does not wait
+    /// for their answers.
+    pub fn begin_check(&self) -> Checking {
+        let participants = match self.phase() < Phase::Closing {
+            true => self.0.participants(),
+            false => Vec::new(),
+        };
+        let names = participants.iter().map(|it| {
+            let name = caught("participant, asked for its name,", || it.name());
+            name.unwrap_or_default()
+        });
+        let names = std::iter::once(check::GUARD.to_owned()).chain(names);
+        let (checking, parts) = Checking::new(names.collect());
+        let mut parts = parts.into_iter();
+        match parts.next() {
+            Some(of_guard) if self.phase() != Phase::Stopped => self.0.ask_guard(of_guard),
+            // There is nobody to answer.
+            unasked => drop(unasked),
+        }
+        for (participant, part) in participants.into_iter().zip(parts) {
+            caught("participant, asked to check itself,", move || {
+                participant.check(part);
+            });
+        }
+        checking
     }
 
     /// See [`Lifecycle::check`](super::Lifecycle::check).

@@ -14,7 +14,7 @@ impl Lifecycle {
     /// runs those that have not run. The second time it does nothing, and so does it without hooks.
     ///
     /// A hook that fails, panics or overruns begins a stop with
-    /// [`exit_code::FAILED_START`]: those that run are waited for within their time limits, no
+    /// [`exit_code::FAILED_START`](super::exit_code::FAILED_START): those that run are waited for within their time limits, no
     /// other is run, and in [`Phase::Closing`] the work of those that were done is undone. A stop
     /// that begins meanwhile by other means ends start-up in the same way, without counting as a
     /// failure; a second signal ends the wait for those that run. So does the plan's hard deadline,

@@ -10,7 +10,6 @@ use std::io;
 use std::ops::Add;
 use std::time::Duration;
 
-use super::announcer::Outlet;
 use super::attachments::Attachments;
 use super::calls::Calls;
 use super::check::Check;
@@ -18,6 +17,7 @@ use super::errands::Errands;
 use super::hook_run::News;
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
+use super::observers::Observer;
 use super::one_at_a_time::OneAtATime;
 use super::participant::Participant;
 use super::phase::{Phase, PhaseCell, Transition};
@@ -34,14 +34,6 @@ use crate::caught::caught;
 use crate::running_time::RunningClock;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Bell, Condvar, Instant, Mutex, OnceLock, Sender};
-
-/// What is told of each transition.
-#[derive(Clone)]
-pub(super) enum Observer {
-    /// On the thread that walks.
-    Callback(Arc<dyn Fn(&Transition) + Send + Sync>),
-    Outlet(Arc<Outlet>),
-}
 
 /// Ends the process with this code. Returns only in tests.
 pub(super) type Exit = Box<dyn Fn(i32) + Send + Sync>;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::announcer::Made;
 use super::hook_run::Run;
+use super::observers::{Made, Observer};
 use super::phase::{Phase, Transition};
 use super::plan;
 use super::report::{some_of, HookReport, Outcome, PhaseReport, Reason, Report};
-use super::state::{Observer, Shared};
+use super::state::Shared;
 use crate::caught::caught;
 use crate::logging;
 use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant};

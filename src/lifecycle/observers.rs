@@ -1,0 +1,124 @@
+//! What the walk tells of each transition: callbacks on its own thread, and outlets, for which it waits a while.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::phase::{Phase, Transition};
+use super::shutdown::Never;
+use crate::caught::caught;
+use crate::logging;
+use crate::running_time::{RunningTime, SLICE};
+use crate::sync::{bounded, Arc, Instant, Mutex, Receiver, RecvTimeoutError, Sender};
+use crate::text::one_line;
+
+/// What is told of each transition.
+#[derive(Clone)]
+pub(super) enum Observer {
+    /// On the thread that walks.
+    Callback(Arc<dyn Fn(&Transition) + Send + Sync>),
+    Outlet(Arc<Outlet>),
+}
+
+/// A transition that the walk waits to be announced: until this is dropped, or until it is out of patience.
+#[must_use = "once it is dropped, the walk goes on"]
+pub struct Announcement {
+    pub(super) transition: Transition,
+    _done: Sender<Never>,
+}
+
+impl Announcement {
+    /// What is to be announced.
+    pub fn transition(&self) -> &Transition {
+        &self.transition
+    }
+}
+
+impl fmt::Debug for Announcement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Announcement")
+            .field("transition", &self.transition)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where announcements go to.
+pub(super) struct Outlet {
+    name: String,
+    sender: Sender<Announcement>,
+    patience: Box<dyn Fn(&Transition) -> Duration + Send + Sync>,
+    /// The last one, unless it is known to be done: disconnected once it is.
+    last: Mutex<Option<Receiver<Never>>>,
+}
+
+/// An announcement that was made.
+pub(super) struct Made {
+    outlet: Arc<Outlet>,
+    done: Receiver<Never>,
+    patience: Duration,
+}
+
+impl Outlet {
+    pub(super) fn new(
+        name: String,
+        sender: Sender<Announcement>,
+        patience: impl Fn(&Transition) -> Duration + Send + Sync + 'static,
+    ) -> Outlet {
+        Outlet {
+            name,
+            sender,
+            patience: Box::new(patience),
+            last: Mutex::default(),
+        }
+    }
+
+    /// Passes on a transition. Returns what to wait for.
+    pub(super) fn announce(self: &Arc<Self>, transition: Transition) -> Option<Made> {
+        let is_behind = self.last.lock().take().is_some_and(|it| !is_done(&it));
+        let (_done, done) = bounded(0);
+        *self.last.lock() = Some(done.clone());
+        // Nobody hears of it any more: then it is done.
+        let _ = self.sender.send(Announcement { transition, _done });
+        if is_behind && transition.to != Phase::Stopped {
+            return None;
+        }
+        let patience = caught("patience of an announcer", || (self.patience)(&transition));
+        Some(Made {
+            outlet: Arc::clone(self),
+            done,
+            patience: patience.unwrap_or_default(),
+        })
+    }
+}
+
+impl Made {
+    /// Waits until all are done, or the walk is out of patience with those that are not.
+    pub(super) fn wait_for_all(all: &[Made], transition: &Transition) {
+        let mut time = RunningTime::begin(Instant::now());
+        let mut passed = Duration::ZERO;
+        for made in all {
+            while !is_done(&made.done) {
+                let left = made.patience.saturating_sub(passed);
+                if left.is_zero() {
+                    if !made.patience.is_zero() {
+                        made.log(transition);
+                    }
+                    break;
+                }
+                let _ = made.done.recv_timeout(left.min(SLICE));
+                passed = time.pass(Instant::now(), SLICE);
+            }
+        }
+    }
+
+    fn log(&self, transition: &Transition) {
+        let Outlet { name, .. } = &*self.outlet;
+        let (phase, patience) = (transition.to, self.patience);
+        let line = format!("announcer {name} has not told of {phase} within {patience:?}");
+        logging::warn!("{}", one_line(&line));
+    }
+}
+
+fn is_done(it: &Receiver<Never>) -> bool {
+    let ended = it.recv_timeout(Duration::ZERO);
+    matches!(ended, Err(RecvTimeoutError::Disconnected))
+}
