@@ -113,6 +113,7 @@ mod sync;
 #[cfg(feature = "systemd")]
 pub mod systemd;
 mod text;
+mod thrown;
 #[cfg(feature = "upgrade")]
 mod upgrade;
 

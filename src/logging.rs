@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use log::{Level, Metadata, Record};
 use parking_lot::{Condvar, Mutex};
 
-use crate::caught::drop_thrown;
+use crate::thrown::drop_thrown;
 
 /// How many lines wait at the most: some 200 KiB of them. A stop says a hundred or so, and a server that fails at
 /// every call says the same again and again.

@@ -84,7 +84,7 @@ impl RunningClock {
     }
 
     /// The present by this clock; by the system's, as long as it has not begun.
-    #[allow(dead_code)]
+    #[cfg(feature = "server")]
     pub(crate) fn now(&self) -> Instant {
         let mut begun = self.0.lock();
         begun.as_mut().map_or_else(Instant::now, |begun| {

@@ -4,10 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use super::drain::Times;
-use crate::running_time::{RunningTime, SLICE};
+use crate::running_time::RunningClock;
 
 #[derive(Default)]
 pub(super) struct Stopping {
@@ -19,23 +17,16 @@ pub(super) struct Stopping {
     stopping: AtomicBool,
     /// Set before `leaving`, for a drain.
     times: OnceLock<Times>,
-    clock: OnceLock<Clock>,
-}
-
-/// When the drain began, and how much time counts since: only that in which the process runs. The thread that
-/// accepts reads it once in a [`SLICE`] at the least.
-struct Clock {
-    began: Instant,
-    time: Mutex<RunningTime>,
+    /// Since the drain began. The thread that accepts reads it once in a [`SLICE`](crate::running_time::SLICE) at the
+    /// least.
+    clock: RunningClock,
 }
 
 impl Stopping {
     /// A drain begins, with these times. [`leave`](Self::leave) follows.
     pub(super) fn begin_drain(&self, times: Times) {
         let _ = self.times.set(times);
-        let began = Instant::now();
-        let time = Mutex::new(RunningTime::begin(began));
-        let _ = self.clock.set(Clock { began, time });
+        self.clock.begin();
     }
 
     /// The times of the drain.
@@ -46,14 +37,7 @@ impl Stopping {
     /// The present, by a clock that goes slower by the time in which the process has stood still since the drain
     /// began. The limits of methods are of this clock.
     pub(super) fn now(&self) -> Instant {
-        match self.clock.get() {
-            Some(Clock { began, time }) => {
-                let mut time = time.lock();
-                // Under the lock, so that no time is older than the one before it.
-                *began + time.pass(Instant::now(), SLICE)
-            }
-            None => Instant::now(),
-        }
+        self.clock.now()
     }
 
     /// The server leaves, in a drain or at once.

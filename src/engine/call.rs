@@ -387,7 +387,7 @@ mod tests {
 
     use super::*;
     use crate::calls::transport::Settings;
-    use crate::calls::{Config, Ending, Handled, Host, Landed, Method, Runner};
+    use crate::calls::{Config, Ending, Handled, Host, Landed, Message, Method, Runner};
     use crate::client::{deadline, Client};
     use crate::engine::{channel_over, transport};
 

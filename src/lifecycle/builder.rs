@@ -10,6 +10,7 @@ use signal_hook::low_level;
 
 use super::attachments::Attachments;
 use super::calls::Calls;
+use super::errand_run;
 use super::errands::Errands;
 use super::handle::Lifecycle;
 use super::hook::{Failure, Hook, HookError};
@@ -50,6 +51,13 @@ pub struct Builder {
 type MadeSuccession = (Arc<dyn Succession>, Arc<dyn Any + Send + Sync>);
 
 type MakeSuccession = Box<dyn FnOnce() -> MadeSuccession + Send>;
+
+impl Lifecycle {
+    /// Begins to build one.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
 
 impl Builder {
     pub(super) fn new() -> Self {
@@ -292,7 +300,7 @@ fn start_threads(
     let errands = Arc::clone(shared);
     thread::Builder::new()
         .name("td-errands".to_owned())
-        .spawn(move || Errands::run(&errands))?;
+        .spawn(move || errand_run::run(&errands))?;
     let sentry = Sentry {
         shared: Arc::clone(shared),
         listener,

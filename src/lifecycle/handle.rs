@@ -6,7 +6,6 @@ use std::io;
 use std::time::Duration;
 
 use super::announcer::Announcer;
-use super::builder::Builder;
 use super::check::CheckError;
 use super::hook::{Hook, HookError};
 use super::in_flight::InFlight;
@@ -62,11 +61,6 @@ impl Lifecycle {
                 remote: Remote::new(shared),
             }),
         }
-    }
-
-    /// Begins to build one.
-    pub fn builder() -> Builder {
-        Builder::new()
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {

@@ -10,9 +10,9 @@ use super::hook::{Failure, Work};
 use super::hooks::Hooks;
 use super::names::thread_name;
 use super::report::{HookReport, Outcome};
-use crate::caught::message_of;
 use crate::running_time::{RunningTime, SLICE};
 use crate::sync::{thread, unbounded, Arc, Instant, Mutex, Receiver, RecvTimeoutError, Sender};
+use crate::thrown::message_of;
 
 /// Runs all, for `time` at the most, and says how each ended. `running` always holds the names of those that run,
 /// including those left behind.

@@ -121,6 +121,7 @@ mod builder;
 mod calls;
 mod check;
 mod closing;
+mod errand_run;
 mod errands;
 mod handle;
 mod hook;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::announcer::Announcer;
 use super::calls::Calls;
 use super::check::{self, CheckError, Checking};
-use super::errands;
+use super::errand_run;
 use super::observers::Observer;
 use super::phase::{Phase, Transition};
 use super::plan::{self, Plan};
@@ -139,7 +139,7 @@ impl Remote {
     /// See [`Lifecycle::describe`](super::Lifecycle::describe).
     pub fn describe(&self) -> String {
         let mut text = format!("{}\n", self.phase());
-        errands::describe(&self.0, |line| {
+        errand_run::describe(&self.0, |line| {
             let _ = writeln!(text, "{}", one_line(line));
         });
         text

@@ -8,8 +8,8 @@ use super::hook;
 use super::in_flight::{InFlight, OwnedGuard};
 use super::shutdown::Token;
 use super::worker::Worker;
-use crate::caught::message_of;
 use crate::sync::{thread, Mutex};
+use crate::thrown::message_of;
 
 /// What the lifecycle knows of a worker. It keeps the seats of those that run, and from the beginning of
 /// the stop on, when no new ones come, also of those that end.

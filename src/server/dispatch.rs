@@ -7,9 +7,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::calls::{self, Handled, Host, Landed, Message};
-use crate::caught::message_of;
 use crate::lifecycle::{Calls, OwnedGuard};
 use crate::logging;
+use crate::thrown::message_of;
 
 use super::call::Call;
 use super::context;

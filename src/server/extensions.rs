@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::caught::message_of;
 use crate::logging;
+use crate::thrown::message_of;
 
 type Value = Arc<dyn Any + Send + Sync>;
 

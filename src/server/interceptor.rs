@@ -4,8 +4,8 @@ use std::fmt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
-use crate::caught::message_of;
 use crate::logging;
+use crate::thrown::message_of;
 
 use super::call::Call;
 use super::outcome::Outcome;

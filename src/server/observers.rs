@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::calls::{self, Connection, Landed, Moved, Record, Refusal, TurnedAway};
-use crate::caught::message_of;
 use crate::logging;
+use crate::thrown::message_of;
 
 use super::call::{Call, Peer};
 use super::context;

@@ -6,6 +6,7 @@ use touchdown::lifecycle::{Lifecycle, Phase};
 use touchdown::{Companion, Server, ServerBuilder};
 
 use super::Notify;
+use crate::logging;
 
 /// Tells systemd of the lifecycle of a server.
 struct Systemd {
@@ -25,7 +26,7 @@ impl Companion for Systemd {
         if let (true, Some(notify)) = (self.store_listeners, Notify::of(server.lifecycle())) {
             // It serves all the same.
             if let Err(error) = notify.store_listeners(server) {
-                log::error!("cannot have systemd store the listening sockets: {error}");
+                logging::error!("cannot have systemd store the listening sockets: {error}");
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ use sd_notify::NotifyState;
 use super::event::{Change, Event};
 use super::messenger::Messenger;
 use super::Notify;
+use crate::logging;
 use crate::sockets::{close_unused, stored_name, Bound, BoundSocket};
 
 impl Notify {
@@ -36,7 +37,7 @@ impl Notify {
         }
         let mut change = Change::default();
         for unused in close_unused() {
-            log::warn!("nobody listens at {unused} any more: removing it from systemd's store");
+            logging::warn!("nobody listens at {unused} any more: removing it from systemd's store");
             change.remove.extend(stored_name(&unused));
         }
         for bound in listens.bound_sockets()? {

@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 
 use super::wire::{Control, Message, Passed, VARIABLE};
 use super::{Part, Upgrades};
-use crate::caught::message_of;
 use crate::lifecycle::Remote;
 use crate::logging;
 use crate::sockets::inherited;
+use crate::thrown::message_of;
 
 /// Why a process stops that was told to leave.
 const NOT_WANTED: &str = "not to take over: the old process stops, or goes on without this one";

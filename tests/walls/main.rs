@@ -11,13 +11,14 @@ use source::{names_inside, sources, Source};
 /// The rooms, each with what its code may name beside itself. `public` is what the crate's first page exports: a
 /// room that names only this and public rooms could be another crate.
 #[rustfmt::skip]
-const MAY_NAME: [(&str, &str); 17] = [
+const MAY_NAME: [(&str, &str); 18] = [
     ("caught", "foundation"),
     ("descriptors", "foundation"),
     ("logging", "foundation"),
     ("running_time", "foundation"),
     ("sync", "foundation"),
     ("text", "foundation"),
+    ("thrown", "foundation"),
     // For any program with threads: no gRPC.
     ("lifecycle", "foundation"),
     ("os", "foundation"),
@@ -35,7 +36,7 @@ const MAY_NAME: [(&str, &str); 17] = [
     ("systemd", "public lifecycle sockets"),
 ];
 
-const FOUNDATION: &str = "caught descriptors logging running_time sync text";
+const FOUNDATION: &str = "caught descriptors logging running_time sync text thrown";
 const COMPANIONS: &str = "admin systemd";
 
 /// Words that stand in the code of these rooms only.
@@ -53,7 +54,10 @@ const LINES: usize = 400;
 
 /// What is let through: the file, the word at which it breaks a wall, and the reason.
 #[rustfmt::skip]
-const EXCEPTIONS: [(&str, &str, &str); 4] = [
+const EXCEPTIONS: [(&str, &str, &str); 7] = [
+    ("src/lifecycle/remote.rs", "circle", "closures that the state of a lifecycle keeps are handed a view of it"),
+    ("src/systemd/server.rs", "logging", "a log that stands still must not hold up the start"),
+    ("src/systemd/store.rs", "logging", "the same"),
     ("src/admin.rs", "logging", "a log that stands still must not hold up the admin's answers"),
     ("src/server/builder/mod.rs", "client", "a smoke test is a client of the server, and gets a channel to it"),
     ("src/server/smoke_test.rs", "client", "the same"),
@@ -76,11 +80,11 @@ fn kind(name: &str) -> &str {
 
 fn breaches(files: &[Source]) -> Vec<String> {
     let inside = names_inside(files);
-    let mut found = circles(files);
+    let is_exception = |path: &str, word| EXCEPTIONS.iter().any(|it| it.0 == path && it.1 == word);
+    let mut found = circles(files, |path| is_exception(path, "circle"));
     for file in files {
         let mut breach = |line: usize, what: &str, word: &str| {
-            let is_it = |it: &(&str, &str, &str)| it.0 == file.path && it.1 == word;
-            if !EXCEPTIONS.iter().any(is_it) {
+            if !is_exception(&file.path, word) {
                 found.push(format!("{}:{line}: {what} `{word}`", file.path));
             }
         };

@@ -38,6 +38,8 @@ pub mod running_time;
 pub mod sync;
 #[path = "../../../src/text.rs"]
 pub mod text;
+#[path = "../../../src/thrown.rs"]
+pub mod thrown;
 
 pub use explore::{fails, fails_loom, passes, passes_loom};
 
