@@ -35,7 +35,7 @@ fn a_breach_of_each_wall_is_found() {
             "/* \" */ fn a() { unsafe { b() } }",
             1,
         ),
-        ("src/systemd/store.rs", "use crate::logging;", 1),
+        ("src/systemd/watchdog.rs", "use crate::logging;", 1),
         ("src/attic.rs", "use crate::logging;", 1),
         ("src/server/call.rs", &long, 2 * LINES + 1),
         ("crates/touchdown-build/src/lib.rs", &long, 2 * LINES + 1),
