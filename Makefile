@@ -63,12 +63,16 @@ build: tools
 # the clients, or a lot of time.
 test: format clients alone build clippy docs licences core models quick-start pauses-short
 	$(CARGO) test --no-default-features --features systemd --no-fail-fast
+	$(CARGO) test --no-default-features --features upgrade,systemd --no-fail-fast --lib --example http_daemon \
+		--test http_daemon --test acceptor
 	$(CARGO) test --workspace --exclude touchdown-models --all-features --doc --no-fail-fast
 	$(if $(wildcard $(target)/foreign/node_modules),\
 		$(CARGO) test --all-features --test foreign_clients -- --ignored --skip with_tls)
 	$(if $(wildcard $(target)/foreign/node_modules),\
 		$(CARGO) test -p touchdown-interop --no-fail-fast -- --ignored --skip a_thousand \
 		$$(test -x $(target)/foreign/grpc-go/interop_client || echo --skip grpc_go))
+	$(if $(and $(wildcard $(target)/foreign/node_modules),$(shell command -v h2load 2>/dev/null)),\
+		$(CARGO) test -p touchdown-call-log -- --ignored)
 	$(CARGO) test --workspace --exclude touchdown-models --all-features --lib --tests --examples --no-fail-fast
 
 # A server without the feature `client`, which has less of C-core: its own tests, and those with clients that others
@@ -88,6 +92,7 @@ clippy: build
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --no-default-features --all-targets -- -D warnings
 	$(CARGO) clippy --no-default-features --features systemd --all-targets -- -D warnings
+	$(CARGO) clippy --no-default-features --features upgrade,systemd --all-targets -- -D warnings
 	$(CARGO) clippy --no-default-features --features server --all-targets -- -D warnings
 	$(CARGO) clippy --lib -- -D warnings
 
