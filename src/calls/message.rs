@@ -38,6 +38,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
+    #[inline]
     pub(crate) fn new(kept: Kept, keeper: &'static dyn Keeper) -> Message {
         Message { kept, keeper }
     }
@@ -56,6 +57,7 @@ impl Message {
     }
 
     /// The whole message, if it lies in one piece.
+    #[inline]
     pub(crate) fn contiguous(&self) -> Option<&[u8]> {
         match (self.piece(0), self.piece(1)) {
             (None, _) => Some(&[]),

@@ -22,6 +22,7 @@ impl Outgoing {
     /// # Errors
     ///
     /// What `write` says.
+    #[inline]
     pub(crate) fn write<E>(
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<Outgoing, E> {
@@ -30,17 +31,20 @@ impl Outgoing {
         Ok(outgoing)
     }
 
+    #[inline]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// The buffer itself, for who keeps it.
+    #[inline]
     pub(crate) fn into_bytes(mut self) -> Vec<u8> {
         std::mem::take(&mut self.0)
     }
 }
 
 impl Drop for Outgoing {
+    #[inline]
     fn drop(&mut self) {
         if (1..=KEPT).contains(&self.0.capacity()) {
             self.0.clear();

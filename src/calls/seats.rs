@@ -96,11 +96,13 @@ struct Stuck<'a> {
 
 impl Seat {
     /// From now on this runs here.
+    #[inline]
     pub(super) fn begin(&self, call: &Arc<Call>, now: Instant) {
         *self.at.lock() = Some((Arc::clone(call), now));
     }
 
     /// That has ended.
+    #[inline]
     pub(super) fn end(&self) {
         // Dropped after the lock.
         let done = self.at.lock().take();

@@ -37,6 +37,7 @@ impl Operation {
     }
 }
 
+#[inline]
 pub(super) fn new_op(op: grpc_op_type) -> grpc_op {
     // SAFETY: a C struct for which all zeros is the documented start.
     let mut new: grpc_op = unsafe { std::mem::zeroed() };
@@ -45,6 +46,7 @@ pub(super) fn new_op(op: grpc_op_type) -> grpc_op {
 }
 
 /// The operation that sends what is in this buffer.
+#[inline]
 pub(super) fn send_message_op(buffer: *mut grpc_byte_buffer) -> grpc_op {
     let mut op = new_op(grpc_op_type::GRPC_OP_SEND_MESSAGE);
     op.data.send_message.send_message = buffer;
@@ -80,10 +82,12 @@ impl Metadata {
         }
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.pairs.len()
     }
 
+    #[inline]
     pub(super) fn as_ptr(&self) -> *mut grpc_metadata {
         match self.pairs.as_slice() {
             [] => ptr::null_mut(),
@@ -92,6 +96,7 @@ impl Metadata {
     }
 
     /// The operation that sends it as the headers of the response.
+    #[inline]
     pub(super) fn headers_op(&self) -> grpc_op {
         let mut op = new_op(grpc_op_type::GRPC_OP_SEND_INITIAL_METADATA);
         op.data.send_initial_metadata.count = self.pairs.len();

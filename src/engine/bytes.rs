@@ -25,6 +25,7 @@ struct ByteBuffers;
 ///
 /// # Safety
 /// `raw` is null or a byte buffer that nobody else owns.
+#[inline]
 pub(super) unsafe fn received(raw: *mut grpc_byte_buffer) -> Option<Message> {
     // C-core's byte buffers are plain data with atomically counted slices: any thread may have them.
     (!raw.is_null()).then(|| Message::new(Kept(raw.expose_provenance()), &ByteBuffers))
@@ -69,6 +70,7 @@ impl Keeper for ByteBuffers {
 }
 
 /// The bytes of a slice, wherever they lie.
+#[inline]
 pub(super) fn bytes(slice: &grpc_slice) -> &[u8] {
     // SAFETY: a slice without reference count holds its bytes itself; one with
     // points at bytes that live as long as the slice does.
@@ -105,6 +107,7 @@ pub(super) struct Slice(grpc_slice);
 unsafe impl Send for Slice {}
 
 impl Slice {
+    #[inline]
     pub(super) fn copy(bytes: &[u8]) -> Slice {
         // SAFETY: C-core copies `len` bytes.
         Slice(unsafe { grpc_slice_from_copied_buffer(bytes.as_ptr().cast(), bytes.len()) })
@@ -112,6 +115,7 @@ impl Slice {
 
     /// A message that is to be sent. A large buffer is handed over, a small one copied, so that its allocation can be
     /// used again.
+    #[inline]
     pub(super) fn of_message(message: Outgoing) -> Slice {
         if message.as_bytes().len() < COPY_LIMIT {
             return Slice::copy(message.as_bytes());
@@ -130,11 +134,13 @@ impl Slice {
         })
     }
 
+    #[inline]
     pub(super) fn as_raw(&self) -> grpc_slice {
         self.0
     }
 
     /// The slice, with the one reference to it.
+    #[inline]
     fn into_raw(self) -> grpc_slice {
         ManuallyDrop::new(self).0
     }
@@ -170,6 +176,7 @@ impl Buffer {
     }
 
     /// Puts a message in, the only one. The buffer must not be moved from then on.
+    #[inline]
     pub(super) fn fill(&mut self, slice: Slice) -> *mut grpc_byte_buffer {
         assert!(!self.is_filled);
         let raw = self.raw.as_mut_ptr();

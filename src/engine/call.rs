@@ -80,6 +80,7 @@ impl CoreCall {
     ///
     /// # Safety
     /// The call is one that C-core has just given away, bound to the queue of `core`.
+    #[inline]
     pub(super) unsafe fn new(
         raw: *mut grpc_call,
         core: Arc<Core>,
@@ -109,6 +110,7 @@ impl CoreCall {
         }
     }
 
+    #[inline]
     fn watch_op(&self) -> grpc_op {
         let was_watched = self.is_watched.swap(true, Ordering::Relaxed);
         assert!(!was_watched, "a call is watched once");
@@ -118,6 +120,7 @@ impl CoreCall {
     }
 
     /// Gives a reference to the call away, to come back with its operation.
+    #[inline]
     fn tag(&self, call: &Arc<Call>, operation: Operation) -> *mut c_void {
         assert!(
             ptr::addr_eq(call.wire(), self),
@@ -132,6 +135,7 @@ impl CoreCall {
     ///
     /// # Safety
     /// The tag is from there, and C-core does not have it any more. It comes back once.
+    #[inline]
     pub(super) unsafe fn take_tag(tag: *mut c_void) -> (Arc<Call<CoreCall>>, Operation) {
         // SAFETY: as the caller promises.
         let call = unsafe { Arc::from_raw(untagged::<Call<CoreCall>>(tag)) };
@@ -142,6 +146,7 @@ impl CoreCall {
     ///
     /// # Safety
     /// It has.
+    #[inline]
     pub(super) unsafe fn completed(call: Arc<Call<CoreCall>>, operation: Operation) {
         // SAFETY: as the caller promises, so C-core has written it if it was to.
         let closed_cancelled = || unsafe { *call.wire().close_cancelled.get() != 0 };
@@ -225,6 +230,7 @@ impl CoreCall {
     }
 
     /// Says whether C-core has begun the operations.
+    #[inline]
     fn start(&self, call: &Arc<Call>, ops: &[grpc_op], operation: Operation) -> bool {
         let tag = self.tag(call, operation);
         // SAFETY: the call is alive, the operations point at what lives as long as
@@ -241,6 +247,7 @@ impl CoreCall {
         self.is_begun(error, tag, operation)
     }
 
+    #[inline]
     fn is_begun(&self, error: grpc_call_error, tag: *mut c_void, operation: Operation) -> bool {
         if error == grpc_call_error::GRPC_CALL_OK {
             return true;

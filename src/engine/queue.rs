@@ -53,6 +53,7 @@ impl Queue {
 
     /// Blocks until something happened. Meanwhile this thread does C-core's
     /// input and output.
+    #[inline]
     pub(super) fn next(&self) -> Told {
         loop {
             // SAFETY: a constant.
@@ -66,11 +67,13 @@ impl Queue {
     }
 
     /// As `next`, but says `None` instead of blocking.
+    #[inline]
     pub(super) fn try_next(&self) -> Option<Told> {
         // SAFETY: a constant.
         self.wait(unsafe { gpr_inf_past(gpr_clock_type::GPR_CLOCK_MONOTONIC) })
     }
 
+    #[inline]
     fn wait(&self, deadline: gpr_timespec) -> Option<Told> {
         // SAFETY: the queue is alive.
         let event = unsafe { grpc_completion_queue_next(self.raw, deadline, ptr::null_mut()) };

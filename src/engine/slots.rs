@@ -53,6 +53,7 @@ impl Slot {
 
     /// Gives the slot away: it is no box again before [`take_back`](Self::take_back), so that what is written through
     /// these pointers is written to nobody's box.
+    #[inline]
     fn give_away(self: Box<Self>) -> Places {
         let slot: *mut Slot = Box::into_raw(self);
         // SAFETY: the slot is alive, and only its places are taken.
@@ -73,12 +74,14 @@ impl Slot {
     ///
     /// # Safety
     /// The tag is of a slot, and has come back from the queue, once.
+    #[inline]
     pub(super) unsafe fn take_back(tag: *mut c_void) -> Box<Slot> {
         // SAFETY: as the caller promises.
         unsafe { Box::from_raw(untagged::<Slot>(tag)) }
     }
 
     /// Lays the slot out. After the server's shutdown it comes back unfilled.
+    #[inline]
     pub(super) fn lay_out(self: Box<Self>, core: &Core) {
         let queue = core.queue.as_raw();
         let places = self.give_away();
@@ -126,6 +129,7 @@ impl Slot {
     ///
     /// # Safety
     /// C-core has filled the slot, and nothing was taken out of it since.
+    #[inline]
     pub(super) unsafe fn take(&mut self, core: &Arc<Core>, ground: &Arc<Ground>) -> Arrival {
         let metadata = mem::replace(&mut self.metadata, {
             // SAFETY: as in `new`.

@@ -42,6 +42,7 @@ impl CoreTransport {
     }
 
     /// What there is to do about what the queue has said.
+    #[inline]
     fn event(&self, told: Told, ground: &Arc<Ground>) -> Event {
         let Told::Tag { tag, succeeded } = told else {
             return Event::End;

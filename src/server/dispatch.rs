@@ -162,6 +162,7 @@ impl Dispatch {
 }
 
 /// Runs a handler. A panic is how it fails.
+#[inline]
 fn run_handler(
     method: &Method,
     call: &Call,

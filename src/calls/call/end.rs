@@ -23,6 +23,7 @@ impl Call {
 
     /// Sends the status, with a last message and with what headers and trailers
     /// were set. Says whether this was the end: a call ends once.
+    #[inline]
     pub(crate) fn finish(
         self: &Arc<Self>,
         message: Option<Outgoing>,
@@ -111,6 +112,7 @@ impl Call {
     }
 
     /// Has set `done`, which is HANDLED or nothing.
+    #[inline]
     fn handled(self: &Arc<Self>, before: u32, done: u32) {
         if done != 0 && before & DETACHED != 0 {
             self.leave_detached();
@@ -119,6 +121,7 @@ impl Call {
     }
 
     /// To be called by the thread that has set a flag that the landing waits for: one of them was the last.
+    #[inline]
     fn land(self: &Arc<Self>, before: u32, set: u32) {
         let all = WRITTEN | self.end_of_work();
         if before & all != all && (before | set) & all == all {
@@ -127,6 +130,7 @@ impl Call {
     }
 
     /// The flags that are set once nobody is at work on the call.
+    #[inline]
     fn end_of_work(&self) -> u32 {
         match self.streaming {
             true => HANDLED | RETURNED,
@@ -193,6 +197,7 @@ impl Call {
     }
 
     /// The handler has returned, or will not run. Others than streams end as their handlers return.
+    #[inline]
     pub(in crate::calls) fn returned(self: &Arc<Self>) {
         if !self.streaming {
             return;
@@ -216,6 +221,7 @@ impl Call {
     }
 
     /// What is to be said of a call that has landed; asked once.
+    #[inline]
     pub(crate) fn outcome(&self) -> Landed {
         let flags = self.flags.load(Ordering::Acquire);
         let is = |flag| flags & flag != 0;
@@ -236,6 +242,7 @@ impl Call {
     }
 
     /// Whether the call lands on a connection that was cut before; and then whether its answer has not arrived.
+    #[inline]
     fn is_on_cut_connection(&self) -> Option<bool> {
         let connections = &self.ground.connections;
         if !self.is_draining() || self.is_prompt() || !connections.were_some_cut() {
@@ -294,6 +301,7 @@ impl Call {
 
     /// The end of the call is with the kernel, or never will be. `caller_left` if the call was
     /// [watched](Finish::watch) by its end, and was closed before its status had come through.
+    #[inline]
     pub(crate) fn written(self: &Arc<Self>, caller_left: bool) {
         if caller_left {
             self.flags.fetch_or(CALLER_LEFT, Ordering::AcqRel);

@@ -137,6 +137,7 @@ struct Stream {
 impl<W> Call<W> {
     /// A call of a method of the list, or, with `None`, of the path `unknown`. It has come with `message`, if its
     /// method does not take a stream.
+    #[inline]
     pub(crate) fn new(
         ground: &Arc<Ground>,
         method: Option<u32>,
@@ -193,6 +194,7 @@ impl<W: ?Sized> Call<W> {
     }
 
     /// What is kept for an observer; `None` if there is none.
+    #[inline]
     pub(crate) fn record(&self) -> Option<&Record> {
         self.record.as_deref()
     }
@@ -270,6 +272,7 @@ impl Call {
         self.time_to_deadline() == Some(Duration::ZERO)
     }
 
+    #[inline]
     fn flag(&self, flag: u32) -> bool {
         // Pairs with the `fetch_or` of the thread that set it.
         self.flags.load(Ordering::Acquire) & flag != 0
