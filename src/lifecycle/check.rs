@@ -80,7 +80,7 @@ impl Part {
     }
 }
 
-/// A check that was begun by [`Remote::begin_check`].
+/// A check that was begun by [`Remote::begin_check`](super::Remote::begin_check).
 pub struct Checking {
     asked: Arc<Asked>,
     outcome: Receiver<bool>,

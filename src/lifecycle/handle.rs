@@ -248,7 +248,7 @@ impl Lifecycle {
         &self.shared().cancelling
     }
 
-    /// Asks for a reload, as SIGHUP does, and returns at once: see [`Builder::on_reload`]. Does
+    /// Asks for a reload, as SIGHUP does, and returns at once: see [`Builder::on_reload`](super::Builder::on_reload). Does
     /// nothing if there are no callbacks, or if the stop has begun.
     pub fn reload(&self) {
         reloading::ask(self.shared());
