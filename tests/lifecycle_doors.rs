@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{bounded, unbounded};
 use lifecycle_support::{bound, eventually, serving};
 use touchdown::lifecycle::{
-    Announcer, Check, Lifecycle, Participant, Phase, Plan, ReloadEvent, PATIENCE,
+    Announcer, Check, Lifecycle, Participant, Phase, Plan, ReloadEvent, Transition, PATIENCE,
 };
 
 /// Long beside what happens at once, and short beside what is waited for.
@@ -145,6 +145,52 @@ fn an_announcer_that_hangs_costs_its_patience_twice_and_no_more() {
     assert!(took >= 2 * patience, "waited for in two phases: {took:?}");
     assert!(took < 4 * patience, "waited for in all four: {took:?}");
     drop(release);
+}
+
+#[test]
+fn a_second_signal_is_not_kept_waiting_by_an_announcer_that_hangs() {
+    let _bound = bound();
+    let lifecycle = serving();
+    let (release, released) = bounded::<()>(0);
+    let (began, begun) = bounded::<()>(1);
+    let hangs = Announcer::new("hangs", move |_| {
+        let _ = began.try_send(());
+        let _ = released.recv();
+    });
+    lifecycle.announce(hangs.patience(LONG)).unwrap();
+    let began = Instant::now();
+    lifecycle.shutdown("test");
+    begun.recv_timeout(LONG).unwrap();
+    lifecycle.hurry();
+    lifecycle.wait();
+    assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
+    drop(release);
+}
+
+#[test]
+fn an_announcer_is_not_late_with_a_phase_that_nobody_waits_for() {
+    let _bound = bound();
+    let lifecycle = serving();
+    let patience = |it: &Transition| match it.to {
+        Phase::Closing => LONG,
+        _ => Duration::ZERO,
+    };
+    let announcements = lifecycle.remote().announcements("slow", patience);
+    lifecycle.shutdown("test");
+    let slow = thread::spawn(move || {
+        for announcement in announcements.iter() {
+            // The walk is at Closing before the first is done.
+            let phase = announcement.transition().to;
+            if phase == Phase::LameDuck {
+                thread::sleep(PATIENCE);
+            }
+            if phase == Phase::Closing {
+                thread::sleep(PATIENCE);
+                assert_eq!(lifecycle.phase(), Phase::Closing, "the walk waits");
+            }
+        }
+    });
+    slow.join().unwrap();
 }
 
 #[test]

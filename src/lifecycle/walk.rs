@@ -331,7 +331,7 @@ impl Walk {
                     caught("observer", || call(&transition));
                 }
             }
-            Made::wait_for_all(&made, &transition);
+            Made::wait_for_all(&made, &transition, &self.shared.hurried);
         }
     }
 }
