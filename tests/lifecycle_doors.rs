@@ -329,3 +329,36 @@ fn a_remote_sees_the_program_and_is_no_handle() {
     assert!(remote.hard_deadline().is_some() && !remote.is_ready());
     drop(work);
 }
+
+#[test]
+fn what_hangs_on_a_lifecycle_may_panic_as_it_is_dropped() {
+    struct Bad;
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    struct Other(#[allow(dead_code)] Bad);
+    let _bound = bound();
+    let lifecycle = serving();
+    for bad in [Bad, Bad] {
+        lifecycle.observe(move |_| {
+            let _ = &bad;
+        });
+    }
+    for bad in [Bad, Bad] {
+        lifecycle.observe_reloads(move |_| {
+            let _ = &bad;
+        });
+    }
+    lifecycle
+        .attach(Arc::new(Bad))
+        .map_err(std::mem::forget)
+        .unwrap();
+    lifecycle
+        .attach(Arc::new(Other(Bad)))
+        .map_err(std::mem::forget)
+        .unwrap();
+    lifecycle.shutdown("test");
+    assert_eq!(lifecycle.wait().exit_code(), 0);
+}
