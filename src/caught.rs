@@ -13,3 +13,10 @@ pub(crate) fn caught<T>(what: impl Display, run: impl FnOnce() -> T) -> Option<T
         .map_err(|panic| logging::error!("{what} panicked: {}", message_of(panic)))
         .ok()
 }
+
+/// Drops what is the program's, one after the other: a second panic, while the first one unwinds, would end the process.
+pub(crate) fn drop_each<T>(what: &str, all: Vec<T>) {
+    for it in all {
+        caught(what, || drop(it));
+    }
+}

@@ -315,3 +315,47 @@ fn numbers_of_statuses_that_do_not_exist_are_unknown() {
         assert_eq!(result.unwrap_err().code(), expected);
     }
 }
+
+#[test]
+fn the_answer_of_a_stream_is_none_to_a_call_with_one_reply() {
+    /// Keeps the answer of a stream, and gives it to the next call.
+    #[derive(Default)]
+    struct Mixes(Mutex<Option<Answer>>, Seen);
+
+    impl Interceptor for Mixes {
+        fn around(&self, _: &Call, next: Next<'_>) -> Result<Answer, Status> {
+            if let Some(answer) = self.0.lock().unwrap().take() {
+                return Ok(answer);
+            }
+            *self.0.lock().unwrap() = Some(next.run()?);
+            Err(Status::aborted("kept"))
+        }
+
+        fn after(&self, _: &Call, status: &Status) {
+            self.1.lock().unwrap().push(status.code().to_string());
+        }
+    }
+
+    let seen = Seen::default();
+    let service = Service::builder("test.Mixed")
+        .unary("Say", |_: &Call, request: StringValue| {
+            Ok::<_, Status>(request)
+        })
+        .server_streaming(
+            "Read",
+            |_: &Call, _: StringValue, _: Replies<StringValue>| Ok::<_, Status>(()),
+        )
+        .build()
+        .interceptor(Mixes(Mutex::default(), Arc::clone(&seen)));
+    let server = start(service);
+    let client = client(&server);
+    let mut stream = client
+        .server_streaming::<_, StringValue>("/test.Mixed/Read", &text(""), CallOptions::default())
+        .unwrap();
+    assert_eq!(stream.next().unwrap().unwrap_err().code(), Code::Aborted);
+    let error = call(&client, "/test.Mixed/Say").unwrap_err();
+    assert_eq!(error.code(), Code::Internal);
+    server.shutdown();
+    let codes = [Code::Aborted, Code::Internal].map(|it| it.to_string());
+    assert_eq!(*seen.lock().unwrap(), codes);
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{bounded, unbounded};
 use lifecycle_support::{bound, eventually, serving};
 use touchdown::lifecycle::{
-    Announcer, Check, Lifecycle, Participant, Phase, Plan, ReloadEvent, PATIENCE,
+    Announcer, Check, Lifecycle, Participant, Phase, Plan, ReloadEvent, Transition, PATIENCE,
 };
 
 /// Long beside what happens at once, and short beside what is waited for.
@@ -148,6 +148,52 @@ fn an_announcer_that_hangs_costs_its_patience_twice_and_no_more() {
 }
 
 #[test]
+fn a_second_signal_is_not_kept_waiting_by_an_announcer_that_hangs() {
+    let _bound = bound();
+    let lifecycle = serving();
+    let (release, released) = bounded::<()>(0);
+    let (began, begun) = bounded::<()>(1);
+    let hangs = Announcer::new("hangs", move |_| {
+        let _ = began.try_send(());
+        let _ = released.recv();
+    });
+    lifecycle.announce(hangs.patience(LONG)).unwrap();
+    let began = Instant::now();
+    lifecycle.shutdown("test");
+    begun.recv_timeout(LONG).unwrap();
+    lifecycle.hurry();
+    lifecycle.wait();
+    assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
+    drop(release);
+}
+
+#[test]
+fn an_announcer_is_not_late_with_a_phase_that_nobody_waits_for() {
+    let _bound = bound();
+    let lifecycle = serving();
+    let patience = |it: &Transition| match it.to {
+        Phase::Closing => LONG,
+        _ => Duration::ZERO,
+    };
+    let announcements = lifecycle.remote().announcements("slow", patience);
+    lifecycle.shutdown("test");
+    let slow = thread::spawn(move || {
+        for announcement in announcements.iter() {
+            // The walk is at Closing before the first is done.
+            let phase = announcement.transition().to;
+            if phase == Phase::LameDuck {
+                thread::sleep(PATIENCE);
+            }
+            if phase == Phase::Closing {
+                thread::sleep(PATIENCE);
+                assert_eq!(lifecycle.phase(), Phase::Closing, "the walk waits");
+            }
+        }
+    });
+    slow.join().unwrap();
+}
+
+#[test]
 fn announcers_are_waited_for_at_the_same_time() {
     let _bound = bound();
     let lifecycle = serving();
@@ -282,4 +328,37 @@ fn a_remote_sees_the_program_and_is_no_handle() {
     remote.draining().wait();
     assert!(remote.hard_deadline().is_some() && !remote.is_ready());
     drop(work);
+}
+
+#[test]
+fn what_hangs_on_a_lifecycle_may_panic_as_it_is_dropped() {
+    struct Bad;
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    struct Other(#[allow(dead_code)] Bad);
+    let _bound = bound();
+    let lifecycle = serving();
+    for bad in [Bad, Bad] {
+        lifecycle.observe(move |_| {
+            let _ = &bad;
+        });
+    }
+    for bad in [Bad, Bad] {
+        lifecycle.observe_reloads(move |_| {
+            let _ = &bad;
+        });
+    }
+    lifecycle
+        .attach(Arc::new(Bad))
+        .map_err(std::mem::forget)
+        .unwrap();
+    lifecycle
+        .attach(Arc::new(Other(Bad)))
+        .map_err(std::mem::forget)
+        .unwrap();
+    lifecycle.shutdown("test");
+    assert_eq!(lifecycle.wait().exit_code(), 0);
 }

@@ -304,3 +304,43 @@ fn hooks_run_where_no_thread_can_be_started() {
     child.hear("closed");
     child.end();
 }
+
+#[test]
+fn what_a_hook_fails_with_may_panic_as_it_says_what_it_is() {
+    #[derive(Debug)]
+    struct Mute;
+    impl std::fmt::Display for Mute {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("no words");
+        }
+    }
+    impl std::error::Error for Mute {}
+    let _bound = bound();
+    let hook = Hook::new("mute", || Err(Mute.into())).time_limit(Duration::from_secs(2));
+    let report = stop(Lifecycle::builder().hook(hook));
+    let outcome = Outcome::Panicked("no words".to_owned());
+    assert_eq!(report.hooks[0].outcome, outcome);
+}
+
+#[test]
+fn a_hook_that_is_not_run_may_panic_as_it_is_dropped() {
+    struct Bad;
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    let _bound = bound();
+    let owned = Bad;
+    let hook = Hook::new("late", move || {
+        std::mem::forget(owned);
+        Ok(())
+    });
+    let plan = Plan::new().closing(Duration::ZERO);
+    let lifecycle = Lifecycle::builder().plan(plan).hook(hook).build().unwrap();
+    lifecycle.serving().unwrap();
+    lifecycle.shutdown("test");
+    let report = lifecycle.wait_timeout(Duration::from_secs(5));
+    let report = report.expect("the walk goes on");
+    assert_eq!(report.hooks[0].outcome, Outcome::NotRun);
+}

@@ -373,6 +373,32 @@ fn a_call_whose_handler_does_not_return_is_told_as_abandoned_once() {
 }
 
 #[test]
+fn a_detached_call_whose_handler_does_not_return_is_abandoned_once() {
+    let (hand_out, handed_out) = unbounded::<DetachedReplies<StringValue>>();
+    let (release, released) = unbounded::<()>();
+    let subscribe = move |_: &Call, _: StringValue, replies: Replies<StringValue>| {
+        hand_out.send(replies.detach()).unwrap();
+        let _ = released.recv_timeout(LONG);
+        Ok(())
+    };
+    let service = Service::builder("test.News").server_streaming("Read", subscribe);
+    let plan = quick_plan()
+        .grace_period(Duration::ZERO)
+        .force_period(Duration::ZERO);
+    let (server, recorder) = observed(service.build(), |it| it.plan(plan));
+    let client = client(&server);
+    let stream = client
+        .server_streaming::<_, StringValue>("/test.News/Read", &text(""), CallOptions::default())
+        .unwrap();
+    let replies = handed_out.recv_timeout(LONG).unwrap();
+    let report = server.shutdown();
+    assert_eq!(report.calls.abandoned, 1);
+    assert_eq!(recorder.calls()[0].len(), 3, "{:?}", recorder.calls());
+    assert_eq!(recorder.end().outcome, CallOutcome::Abandoned);
+    drop((stream, replies, release));
+}
+
+#[test]
 fn a_caller_that_left_is_told_as_such() {
     let wait = |call: &Call, _: StringValue, replies: Replies<StringValue>| {
         replies.send(&text("first"))?;

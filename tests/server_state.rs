@@ -16,7 +16,7 @@ use lifecycle_support::{is_child, say as tell, Process};
 use touchdown::client::CallOptions;
 use touchdown::lifecycle::{exit_code, Hook, Lifecycle, Plan, Reason, Signals, StartupHook};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
-use touchdown::{Replies, Server, Service, StartError};
+use touchdown::{Replies, Server, Service, StartError, Upgrade};
 
 /// A socket's path that is nobody else's.
 fn socket(name: &str) -> PathBuf {
@@ -284,4 +284,24 @@ fn a_detached_stream_is_named_as_such() {
     replies.finish(Ok(()));
     drop(stream);
     assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
+}
+
+#[test]
+fn a_side_door_that_was_closed_does_not_keep_the_program_from_being_replaced() {
+    let upgrade = Upgrade::new().program("/bin/true").under_any_supervisor();
+    let program = Lifecycle::builder().upgrade(upgrade).build().unwrap();
+    program.serving().unwrap();
+    let side_door = Server::builder()
+        .address("127.0.0.1:0")
+        .service(echo())
+        .beside(&program)
+        .start()
+        .unwrap();
+    side_door.lifecycle().shutdown("closed");
+    side_door.lifecycle().wait();
+    // It comes as far as to the new process, which is none.
+    let why = Upgrade::begin(&program).unwrap_err().to_string();
+    assert!(why.contains("ended before it was ready"), "{why}");
+    program.shutdown("test");
+    program.wait();
 }

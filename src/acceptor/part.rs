@@ -85,9 +85,7 @@ impl Doors {
     ///
     /// Why no connection can be had at the moment.
     pub(super) fn next(&self, first: &mut usize) -> io::Result<Next> {
-        for answer in std::mem::take(&mut *self.checks.lock()) {
-            answer();
-        }
+        self.answer_checks();
         if let Some(last) = self.next_in_drain()? {
             return Ok(last);
         }
@@ -173,6 +171,13 @@ impl Doors {
         // The drain is over after that.
         drop(ended);
         self.wake.wake();
+        // No thread may come to them any more.
+        self.answer_checks();
+    }
+
+    fn answer_checks(&self) {
+        let checks = std::mem::take(&mut *self.checks.lock());
+        checks.into_iter().for_each(|answer| answer());
     }
 
     pub(super) fn bound_sockets(&self) -> io::Result<Vec<BoundSocket>> {
@@ -210,11 +215,12 @@ impl Part for Doors {
 
     fn check(&self, answer: Box<dyn FnOnce() + Send>) {
         // One that listens no more does not hold up the program.
-        match self.has_ended() {
-            true => answer(),
-            false => self.checks.lock().push(answer),
-        }
+        self.checks.lock().push(answer);
         self.wake.wake();
+        // Looked at last: who ends it looks at the checks last.
+        if self.has_ended() {
+            self.answer_checks();
+        }
     }
 
     fn take_charge(&self) {
@@ -268,5 +274,32 @@ impl Participant for Doors {
 
     fn state(&self) -> Option<String> {
         Some(format!("{} connections", self.connections()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::sockets::bind::bind_all;
+    use crate::sockets::listener::ListenOptions;
+
+    #[test]
+    fn a_check_that_no_thread_has_come_to_is_answered_at_the_end() {
+        let listeners = bind_all(&[ListenOptions::new("127.0.0.1:0".to_owned())]).unwrap();
+        let listeners = Listeners::new(listeners, true);
+        let doors = Doors::new(Vec::new(), listeners, InFlight::new()).unwrap();
+        let (sender, answered) = bounded(2);
+        let check = || {
+            let sender = sender.clone();
+            Part::check(&doors, Box::new(move || sender.send(()).unwrap()));
+        };
+        check();
+        assert!(answered.is_empty(), "nobody accepts");
+        doors.close();
+        assert_eq!(answered.len(), 1);
+        check();
+        assert_eq!(answered.len(), 2);
     }
 }

@@ -113,14 +113,18 @@ impl Worker<'_> {
         if self.usage.call(&shared.heap, bytes) {
             ground.wake.wake();
         }
+        let is_prompt = ground.is_prompt(&call);
+        if !is_prompt {
+            // First: a drain may end as long as nobody has counted it.
+            ground.host.arrived();
+        }
         if let Some(observer) = &ground.observer {
             observer.arrived(&call);
         }
-        if ground.is_prompt(&call) {
+        if is_prompt {
             self.answer(call, message);
             return true;
         }
-        ground.host.arrived();
         if let Some(path) = unknown {
             logging::debug!("{path} is not implemented here");
             let message = &format!("{path} is not implemented here");

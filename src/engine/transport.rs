@@ -37,8 +37,9 @@ impl CoreTransport {
             })?;
             Ok(Registered::new(handle, with_message, method.prompt))
         };
-        let methods = methods.iter().map(register).collect::<io::Result<_>>();
-        Ok(CoreTransport(Arc::new(Core::new(server, queue, methods?))))
+        // Before the two are moved: if it fails, the server goes before the queue, which ends C-core.
+        let methods = methods.iter().map(register).collect::<io::Result<_>>()?;
+        Ok(CoreTransport(Arc::new(Core::new(server, queue, methods))))
     }
 
     /// What there is to do about what the queue has said.
@@ -156,5 +157,29 @@ impl Transport for CoreTransport {
 
     fn end(&self) {
         self.0.queue.shut_down();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_method_that_cannot_be_registered_is_an_error_and_leaves_nothing_behind() {
+        let settings = Settings {
+            concurrent_streams: 100,
+            metadata_size: 16 << 10,
+            keepalive_interval: Duration::from_secs(60),
+            keepalive_timeout: Duration::from_secs(20),
+            memory: 16 << 20,
+        };
+        let method = |path: &str| Method::new(path.to_owned(), false, false, Duration::ZERO);
+        for path in ["/test.Echo/Say", "/test.Ec\0ho/Say"] {
+            let methods = [method("/test.Echo/Say"), method(path)];
+            let error = CoreTransport::new(&settings, &methods).err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
     }
 }

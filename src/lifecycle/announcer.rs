@@ -12,22 +12,19 @@
 //! In each phase for all announcers at the same time, for each of them as long as its patience says: [`PATIENCE`], if it
 //! says nothing. One that is late is left behind: it hears the phases that follow in their order, and the walk does not
 //! wait for it again until it has caught up; but for the last phase it waits once more, since the process may end then.
-//! So an announcer that hangs costs a stop twice its patience. Only time counts in which the process runs.
+//! So an announcer that hangs costs a stop twice its patience. Only time counts in which the process runs. Once somebody is
+//! in a hurry (a second signal), none is waited for in a phase for longer than [`PATIENCE`].
 
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use super::names::thread_name;
-use super::observers::{Announcement, Observer, Outlet};
+use super::observers::{Announcement, Observer, Outlet, PATIENCE};
 use super::phase::Transition;
 use super::remote::Remote;
 use crate::caught::caught;
 use crate::sync::{bounded, thread, unbounded, Arc, Receiver};
-
-/// How long the walk waits for an announcer of which nothing else was said. To tell somebody on the same machine takes
-/// a system call; what takes longer than this hangs.
-pub const PATIENCE: Duration = Duration::from_millis(500);
 
 type Work = Box<dyn FnMut(&Transition) + Send>;
 

@@ -10,6 +10,7 @@ use super::hook::{Failure, Work};
 use super::hooks::Hooks;
 use super::names::thread_name;
 use super::report::{HookReport, Outcome};
+use crate::caught::caught;
 use crate::running_time::{RunningTime, SLICE};
 use crate::sync::{thread, unbounded, Arc, Instant, Mutex, Receiver, RecvTimeoutError, Sender};
 use crate::thrown::message_of;
@@ -131,6 +132,7 @@ impl<'a> Run<'a> {
                 unreachable!("only a waiting hook is ready");
             };
             if now >= self.end || !(self.may_start)() {
+                caught("dropping a hook", || drop(work));
                 continue;
             }
             self.running.lock().push(self.names[place].clone());
@@ -244,9 +246,11 @@ fn run_once(work: &Mutex<Option<Work>>) -> Outcome {
 
 /// Does a piece of work of the program, and says how it ended.
 pub(super) fn run_caught(work: impl FnOnce() -> Result<(), Failure>) -> Outcome {
+    // What it fails with is the program's as well, which may panic as it says what it is.
+    let work = || work().map_err(|error| error.to_string());
     match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => Outcome::Done,
-        Ok(Err(error)) => Outcome::Failed(error.to_string()),
+        Ok(Err(error)) => Outcome::Failed(error),
         Err(panic) => Outcome::Panicked(message_of(panic)),
     }
 }

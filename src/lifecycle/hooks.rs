@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::hook::{Hook, HookError};
 use super::report::{HookReport, Outcome};
+use crate::caught::caught;
 
 /// Hooks whose names are unique and whose order exists.
 #[derive(Debug, Default)]
@@ -91,10 +92,13 @@ impl Hooks {
 
     /// The reports of hooks whose turn never came.
     pub(super) fn into_not_run(self) -> Vec<HookReport> {
-        let not_run = |hook: Hook| HookReport {
-            name: hook.name,
-            outcome: Outcome::NotRun,
-            took: Duration::ZERO,
+        let not_run = |hook: Hook| {
+            caught("dropping a hook", || drop(hook.work));
+            HookReport {
+                name: hook.name,
+                outcome: Outcome::NotRun,
+                took: Duration::ZERO,
+            }
         };
         self.hooks.into_iter().map(not_run).collect()
     }

@@ -154,14 +154,14 @@ mod worker;
 mod worker_restart;
 mod workers;
 
-pub use self::announcer::{Announcer, PATIENCE};
+pub use self::announcer::Announcer;
 pub use self::builder::{BuildError, Builder};
 pub use self::calls::Calls;
 pub use self::check::{Check, CheckError, Checking};
 pub use self::handle::Lifecycle;
 pub use self::hook::{Hook, HookError};
 pub use self::in_flight::{Closed, Guard, InFlight, OwnedGuard};
-pub use self::observers::Announcement;
+pub use self::observers::{Announcement, PATIENCE};
 pub use self::participant::Participant;
 pub use self::phase::{Phase, Transition};
 pub use self::plan::{Plan, PlanError};

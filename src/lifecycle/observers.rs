@@ -4,12 +4,16 @@ use std::fmt;
 use std::time::Duration;
 
 use super::phase::{Phase, Transition};
-use super::shutdown::Never;
+use super::shutdown::{Never, Token};
 use crate::caught::caught;
 use crate::logging;
 use crate::running_time::{RunningTime, SLICE};
 use crate::sync::{bounded, Arc, Instant, Mutex, Receiver, RecvTimeoutError, Sender};
 use crate::text::one_line;
+
+/// How long the walk waits for an announcer of which nothing else was said. To tell somebody on the same machine takes
+/// a system call; what takes longer than this hangs.
+pub const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is told of each transition.
 #[derive(Clone)]
@@ -46,8 +50,15 @@ pub(super) struct Outlet {
     name: String,
     sender: Sender<Announcement>,
     patience: Box<dyn Fn(&Transition) -> Duration + Send + Sync>,
-    /// The last one, unless it is known to be done: disconnected once it is.
-    last: Mutex<Option<Receiver<Never>>>,
+    last: Mutex<Option<Last>>,
+}
+
+/// The announcement that an outlet was given last.
+struct Last {
+    /// Disconnected once it is done.
+    done: Receiver<Never>,
+    /// Whether the walk has waited for it, or for one before it that was late.
+    is_waited_for: bool,
 }
 
 /// An announcement that was made.
@@ -73,31 +84,42 @@ impl Outlet {
 
     /// Passes on a transition. Returns what to wait for.
     pub(super) fn announce(self: &Arc<Self>, transition: Transition) -> Option<Made> {
-        let is_behind = self.last.lock().take().is_some_and(|it| !is_done(&it));
+        let last = self.last.lock().take();
+        // One that was not waited for may be under way, and is not late.
+        let is_behind = last.is_some_and(|it| it.is_waited_for && !is_done(&it.done));
         let (_done, done) = bounded(0);
-        *self.last.lock() = Some(done.clone());
+        let patience = caught("patience of an announcer", || (self.patience)(&transition));
+        let patience = patience.unwrap_or_default();
+        *self.last.lock() = Some(Last {
+            done: done.clone(),
+            is_waited_for: is_behind || !patience.is_zero(),
+        });
         // Nobody hears of it any more: then it is done.
         let _ = self.sender.send(Announcement { transition, _done });
         if is_behind && transition.to != Phase::Stopped {
             return None;
         }
-        let patience = caught("patience of an announcer", || (self.patience)(&transition));
         Some(Made {
             outlet: Arc::clone(self),
             done,
-            patience: patience.unwrap_or_default(),
+            patience,
         })
     }
 }
 
 impl Made {
-    /// Waits until all are done, or the walk is out of patience with those that are not.
-    pub(super) fn wait_for_all(all: &[Made], transition: &Transition) {
+    /// Waits until all are done, or the walk is out of patience with those that are not. In a hurry that is so no
+    /// later than after [`PATIENCE`].
+    pub(super) fn wait_for_all(all: &[Made], transition: &Transition, hurried: &Token) {
         let mut time = RunningTime::begin(Instant::now());
         let mut passed = Duration::ZERO;
         for made in all {
             while !is_done(&made.done) {
-                let left = made.patience.saturating_sub(passed);
+                let patience = match hurried.is_cancelled() {
+                    true => made.patience.min(PATIENCE),
+                    false => made.patience,
+                };
+                let left = patience.saturating_sub(passed);
                 if left.is_zero() {
                     if !made.patience.is_zero() {
                         made.log(transition);

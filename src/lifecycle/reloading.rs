@@ -8,7 +8,7 @@ use super::phase::Phase;
 use super::reload::{Reload, ReloadEvent};
 use super::report::Outcome;
 use super::state::Shared;
-use crate::caught::caught;
+use crate::caught::drop_each;
 use crate::logging;
 use crate::sync::{thread, Arc, Instant};
 use crate::text::one_line;
@@ -60,7 +60,7 @@ fn reload(shared: &Shared) {
         return;
     }
     drop(control);
-    caught("dropping reload callbacks", || drop(callbacks));
+    drop_each("reload callback, as it was dropped,", callbacks);
     logging::info!("no reload any more: the program is stopping");
 }
 

@@ -8,7 +8,7 @@ use super::phase::{Phase, Transition};
 use super::plan;
 use super::report::{some_of, HookReport, Outcome, PhaseReport, Reason, Report};
 use super::state::Shared;
-use crate::caught::caught;
+use crate::caught::{caught, drop_each};
 use crate::logging;
 use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant};
 use crate::text::one_line;
@@ -112,8 +112,7 @@ impl Walk {
     /// A stop has begun: start-up hooks that nobody has asked for are not run.
     fn skip_startup(&mut self) {
         let skipped = std::mem::take(&mut self.shared.control.lock().startup.hooks);
-        let skipped = caught("dropping start-up hooks", || skipped.into_not_run());
-        self.startup.extend(skipped.unwrap_or_default());
+        self.startup.extend(skipped.into_not_run());
         self.shared.startup_is_over.cancel();
     }
 
@@ -290,7 +289,14 @@ impl Walk {
                 shared.attachments.close(),
             )
         };
-        caught("dropping observers and participants", || drop(released));
+        // One by one: two panics at the same time would end the process.
+        let (observers, subscribers, participants, reloads, of_reloads, attachments) = released;
+        drop(subscribers);
+        drop_each("observer, as it was dropped,", observers);
+        drop_each("participant, as it was dropped,", participants);
+        drop_each("reload callback, as it was dropped,", reloads);
+        drop_each("reload observer, as it was dropped,", of_reloads);
+        drop_each("attachment, as it was dropped,", attachments);
 
         shared.dismiss_guard();
         if self.guard.join().is_err() {
@@ -331,7 +337,7 @@ impl Walk {
                     caught("observer", || call(&transition));
                 }
             }
-            Made::wait_for_all(&made, &transition);
+            Made::wait_for_all(&made, &transition, &self.shared.hurried);
         }
     }
 }

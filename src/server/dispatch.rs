@@ -138,7 +138,17 @@ impl Dispatch {
         let next = Next::new(call, interceptors, &mut handler);
         let result = refusal.and_then(|()| run_interceptor(call, || next.run()));
         let outcome = match result {
-            Ok(Answer(outcome)) => outcome,
+            // Of a stream it ends one, and of others it has their reply.
+            Ok(Answer(outcome))
+                if matches!(outcome, Outcome::Done) == method.streaming_response =>
+            {
+                outcome
+            }
+            Ok(_) => {
+                let why = "an interceptor answered as if the call were of another kind";
+                logging::error!("{}: {why}", call.method());
+                Outcome::Failed(Status::internal(why))
+            }
             Err(status) => Outcome::Failed(status),
         };
         if matches!(outcome, Outcome::Done) && call.core.is_detached() {

@@ -185,7 +185,13 @@ impl Running {
 
 impl Part for Running {
     fn hand_over(&self) -> io::Result<Vec<Inherited>> {
-        self.engine.hand_over()
+        match self.engine.hand_over() {
+            // A side door that was closed. The program goes on, and may be replaced.
+            Err(error) if self.in_charge_only && error.kind() == io::ErrorKind::NotConnected => {
+                Ok(Vec::new())
+            }
+            result => result,
+        }
     }
 
     fn set_handed_over(&self, handed_over: bool) {

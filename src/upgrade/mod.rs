@@ -14,6 +14,7 @@ mod wire;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ pub(crate) struct Upgrades {
     /// Whether this process was started to replace another.
     has_predecessor: bool,
     candidate: Mutex<Option<Result<Candidate, String>>>,
+    /// Whether `candidate` has begun to show that it works, or given up: the lock is held meanwhile.
+    has_begun: AtomicBool,
 }
 
 /// What the end of the program waits for; see [`Upgrades::settle`].
@@ -111,6 +114,7 @@ impl Upgrades {
             }),
             has_predecessor: candidate.is_some(),
             candidate: Mutex::new(candidate),
+            has_begun: AtomicBool::new(false),
         }
     }
 
@@ -181,6 +185,8 @@ impl Succession for Upgrades {
     /// If this process is to replace another: shows that it works, and waits until it may serve.
     fn prove_ready(self: Arc<Self>, program: &Remote) -> Result<Standing, String> {
         let mut candidate = self.candidate.lock();
+        // It decides nothing but what `is_candidate` says.
+        self.has_begun.store(true, Ordering::Relaxed);
         let Some(candidate) = candidate.take() else {
             return Ok(match self.has_predecessor {
                 true => Standing::Nobody,
@@ -195,11 +201,13 @@ impl Succession for Upgrades {
     }
 
     fn is_candidate(&self) -> bool {
-        self.candidate.lock().is_some()
+        // The program may ask in its own smoke test, on the thread that holds the lock.
+        self.has_predecessor && !self.has_begun.load(Ordering::Relaxed)
     }
 
     /// Tells the process that this one was to replace, if it was.
     fn start_failed(&self, why: &str) {
+        self.has_begun.store(true, Ordering::Relaxed);
         // The thread that holds the lock is at it already.
         if let Some(Ok(candidate)) = self.candidate.try_lock().and_then(|mut it| it.take()) {
             candidate.give_up(why);

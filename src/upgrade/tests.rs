@@ -101,6 +101,44 @@ fn the_new_process_is_ready_before_it_serves_and_owns_its_paths_before_it_is_in_
 }
 
 #[test]
+fn a_program_may_ask_what_it_is_while_it_shows_that_it_works() {
+    struct Asks(Remote, Sender<bool>);
+    impl Part for Asks {
+        fn hand_over(&self) -> io::Result<Vec<Inherited>> {
+            Ok(Vec::new())
+        }
+        fn set_handed_over(&self, _: bool) {}
+        fn smoke_test(&self, _: &Token) -> Result<(), String> {
+            self.1.send(self.0.is_candidate()).unwrap();
+            Ok(())
+        }
+        fn open(&self) {}
+        fn check(&self, answer: Box<dyn FnOnce() + Send>) {
+            answer();
+        }
+        fn take_charge(&self) {}
+    }
+    let New {
+        lifecycle,
+        candidate,
+        old,
+        ..
+    } = New::start();
+    let (sender, is_candidate) = unbounded();
+    let part: Arc<dyn Part> = Arc::new(Asks(lifecycle.remote(), sender));
+    let upgrades = lifecycle.attached::<Upgrades>().unwrap();
+    *upgrades.candidate.lock() = Some(Ok(candidate));
+    upgrades.add(Arc::clone(&part));
+    old.say(&Message::Serve).unwrap();
+    // It hangs if it fails.
+    let program = lifecycle.clone();
+    let serves = std::thread::spawn(move || program.serving());
+    let answer = is_candidate.recv_timeout(Duration::from_secs(20));
+    assert_eq!(answer, Ok(false), "it has begun");
+    serves.join().unwrap().unwrap();
+}
+
+#[test]
 fn a_stop_that_comes_with_the_charge_does_not_hide_it() {
     // A thread that hears two things at once takes either first.
     for _ in 0..20 {

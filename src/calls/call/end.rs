@@ -164,9 +164,11 @@ impl Call {
     pub(in crate::calls) fn abandon(self: &Arc<Self>, ending: Ending<'_>) -> bool {
         self.note_connection();
         self.finish_as(None, ending, Handled::NotYet, TOLD);
-        // It may have been cut before. One that only its caller holds up is not abandoned.
+        // It may have been cut before. One that only its caller holds up is not abandoned; nor is one twice, which its
+        // handler has detached and is still at work on.
         let end = self.end_of_work();
-        let step = |flags: u32| (flags & end != end).then_some(flags | ABANDONED);
+        let is_left = |flags: u32| flags & end != end && flags & ABANDONED == 0;
+        let step = |flags: u32| is_left(flags).then_some(flags | ABANDONED);
         let abandoned = self
             .flags
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
