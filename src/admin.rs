@@ -118,23 +118,13 @@ impl Admin {
     }
 }
 
-/// The admin service beside a server.
-struct Beside {
-    admin: Admin,
-    /// Once it serves. Dropped, it ends.
-    server: Option<Server>,
-}
+/// The admin service beside a server. It starts with that one, once the start-up hooks are done: they may make the
+/// folder that its socket lies in.
+struct Beside(Admin);
 
 impl Companion for Beside {
-    fn begin(&mut self, lifecycle: &Lifecycle) -> Result<(), Box<dyn Error + Send + Sync>> {
-        self.server = Some(self.admin.start(lifecycle)?);
-        Ok(())
-    }
-
     fn started(self: Box<Self>, server: &Server) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let Some(admin) = self.server else {
-            return Ok(());
-        };
+        let admin = self.0.start(server.lifecycle())?;
         let name = format!("close admin at {}", admin.address());
         let end = Hook::new(name, move || {
             admin.shutdown();
@@ -232,7 +222,6 @@ impl Operator {
 impl ServerBuilder {
     /// Serves the [admin service](crate::admin), on a unix socket of its own. Default: off.
     pub fn admin(self, admin: Admin) -> Self {
-        let server = None;
-        self.companion(Beside { admin, server })
+        self.companion(Beside(admin))
     }
 }

@@ -5,7 +5,7 @@
 //! refused one is told what to change.
 //!
 //! The limit itself is left as it is. It goes on to whatever the program starts, and beyond 1,024 it breaks what waits
-//! with `select`, as drivers of devices often do; so it is for whoever sets up the machine.
+//! with `select`, as drivers of devices often do; so it is for those who set up the machine.
 
 use std::io;
 

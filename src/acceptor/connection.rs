@@ -25,6 +25,7 @@ pub struct Connection {
 
 /// What is spoken on.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Stream {
     /// A connection of TCP.
     Tcp(TcpStream),

@@ -34,7 +34,6 @@ pub(crate) mod log_limit;
 mod memory_transport;
 mod message;
 mod method;
-#[allow(dead_code)]
 mod observer;
 mod outgoing;
 mod pace;
@@ -66,7 +65,6 @@ pub(crate) use self::host::Host;
 pub(crate) use self::message::is_read_whole_in_steps;
 pub(crate) use self::message::{Compression, Keeper, Kept, Message};
 pub(crate) use self::method::{Limit, Method};
-#[allow(unused_imports)]
 pub(crate) use self::observer::{Connection, Observer, TurnedAway};
 pub(crate) use self::outgoing::Outgoing;
 pub(crate) use self::record::{Moved, Record, Refusal};

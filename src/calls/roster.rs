@@ -219,7 +219,7 @@ impl<T> Roster<T> {
         }
         state.resting -= 1;
         if state.called > 0 {
-            // Whoever called has counted this thread among those who poll.
+            // The caller has counted this thread among those who poll.
             state.called -= 1;
         } else if state.dismissed > 0 {
             state.dismissed -= 1;
@@ -281,7 +281,7 @@ impl<T> Roster<T> {
                 *watch = Watch::Wanted;
                 true
             }
-            // Whoever wanted it may have had no reason to wake anybody.
+            // The thread that wanted it may have had no reason to wake anybody.
             Watch::Wanted => true,
             Watch::On { idle, .. } => {
                 *idle = 0;

@@ -4,6 +4,7 @@
 use std::ffi::c_void;
 use std::marker::PhantomPinned;
 use std::mem::{ManuallyDrop, MaybeUninit};
+use std::pin::Pin;
 use std::{ptr, slice};
 
 use grpcio_sys::{
@@ -175,11 +176,13 @@ impl Buffer {
         }
     }
 
-    /// Puts a message in, the only one. The buffer must not be moved from then on.
+    /// Puts a message in, the only one.
     #[inline]
-    pub(super) fn fill(&mut self, slice: Slice) -> *mut grpc_byte_buffer {
+    pub(super) fn fill(self: Pin<&mut Self>, slice: Slice) -> *mut grpc_byte_buffer {
         assert!(!self.is_filled);
-        let raw = self.raw.as_mut_ptr();
+        // SAFETY: it is not moved out of.
+        let this = unsafe { self.get_unchecked_mut() };
+        let raw = this.raw.as_mut_ptr();
         // SAFETY: the memory is ours, and every field is written but for the room for slices, of which none is used
         // yet; the slice is given away.
         unsafe {
@@ -191,7 +194,7 @@ impl Buffer {
             grpc_slice_buffer_init(slices);
             grpc_slice_buffer_add(slices, slice.into_raw());
         }
-        self.is_filled = true;
+        this.is_filled = true;
         raw
     }
 }
@@ -208,6 +211,8 @@ impl Drop for Buffer {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -275,8 +280,8 @@ mod tests {
     fn a_buffer_that_is_filled_holds_the_message_and_lets_go_of_it() {
         for size in [0, 23, COPY_LIMIT - 1, COPY_LIMIT] {
             let original = vec![7; size];
-            let mut buffer = Buffer::new();
-            let raw = buffer.fill(Slice::of_message(outgoing(&original)));
+            let mut buffer = pin!(Buffer::new());
+            let raw = buffer.as_mut().fill(Slice::of_message(outgoing(&original)));
             // SAFETY: filled just now, and not moved.
             let slices = unsafe { &(*raw).data.raw.slice_buffer };
             assert_eq!((slices.count, slices.length), (1, size));

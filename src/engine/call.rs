@@ -2,6 +2,7 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void, CStr};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -321,7 +322,7 @@ impl Wire for CoreCall {
         told: transport::Told,
     ) -> bool {
         let metadata = Metadata::new(headers.unwrap_or_default());
-        let mut buffer = Buffer::new();
+        let buffer = pin!(Buffer::new());
         let message = send_message_op(buffer.fill(Slice::of_message(message)));
         let ops = [metadata.headers_op(), message];
         let ops = &ops[usize::from(headers.is_none())..];
@@ -343,7 +344,7 @@ impl Wire for CoreCall {
         let text =
             (!finish.text.is_empty()).then(|| Slice::copy(percent_encoded(finish.text).as_bytes()));
         let mut text_slice = text.as_ref().map(Slice::as_raw);
-        let mut buffer = Buffer::new();
+        let buffer = pin!(Buffer::new());
         let mut ops = [new_op(grpc_op_type::GRPC_OP_SEND_STATUS_FROM_SERVER); 4];
         let mut count = 0;
         let mut push = |op| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use grpcio::{Channel, ChannelBuilder, Environment};
 
-/// A client that speaks to whoever is at the other end of a connected stream socket.
+/// A client of the server at the other end of a connected stream socket.
 ///
 /// # Errors
 ///

@@ -61,7 +61,7 @@ impl fmt::Debug for Check {
 }
 
 impl Part {
-    /// Blocks on nothing, and takes no memory: the guard thread comes here.
+    /// Blocks on nothing, and takes no memory: the thread `td-errands` comes here for the guard.
     fn answer(self, passed: bool) {
         let asked = &self.asked;
         if passed {

@@ -11,7 +11,7 @@ use super::running::Server;
 ///
 /// A companion hangs itself on the lifecycle: it [observes](Lifecycle::observe) the phases, adds
 /// [hooks](Lifecycle::hook) that end what it has started, and keeps a [remote](Lifecycle::remote) of the program.
-/// `admin` and `systemd`, two features of this crate, are companions and no more than that.
+/// `admin` and `systemd`, two features of this crate, are companions. All that they use beside what is public is the crate's own log.
 ///
 /// A panic in a companion is the caller's: it unwinds out of the function that starts the server.
 ///

@@ -218,7 +218,6 @@ impl Call {
     }
 
     /// What the host keeps with the call. It is dropped with the last reference to it, which may be on any thread.
-    #[allow(dead_code)]
     pub(crate) fn context(&self) -> &OnceLock<Context> {
         &self.context
     }
@@ -229,7 +228,6 @@ impl Call {
     }
 
     /// Whether the caller or the handler may send more than one message.
-    #[allow(dead_code)]
     pub(crate) fn is_streaming(&self) -> bool {
         self.streaming
     }

@@ -133,7 +133,7 @@ impl Housekeeper<'_> {
                 self.tell_of(cut);
                 if attended.waited_for == 0 {
                     if shared.ground.host.in_flight() > 0 {
-                        // Whoever lands the last wakes this thread. But time is counted.
+                        // The thread that lands the last call wakes this one. But time is counted.
                         return Some(now + SLICE);
                     }
                     self.drain = Drain::Done;

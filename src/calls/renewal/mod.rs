@@ -150,7 +150,7 @@ mod tests {
         usage.call(&heap, BURST * PAGE);
         let dues = [0, 1, 2].map(|rests| keeper.due(&heap, start + REST * rests));
         assert_eq!(dues, [Due::Nothing, Due::Nothing, Due::Dismissal]);
-        // Whoever wakes the keeper does so now, and not again.
+        // The thread that wakes the keeper does so now, and not again.
         assert!(usage.call(&heap, BURST * PAGE));
         let end = start + 2 * REST + ENDING;
         assert_eq!(keeper.due(&heap, end - PAUSE), Due::Nothing);
