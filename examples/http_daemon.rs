@@ -13,7 +13,7 @@ use std::process;
 use std::thread;
 use std::time::Duration;
 
-use touchdown::acceptor::{Acceptor, Connection, Stream};
+use touchdown::acceptor::{Acceptor, Connection};
 use touchdown::lifecycle::{Lifecycle, Report, Signals};
 use touchdown::{Listen, Upgrade};
 
@@ -74,10 +74,8 @@ fn serve(acceptor: &Acceptor, lifecycle: &Lifecycle) {
 
 /// Answers one request, and closes the connection.
 fn answer_to(mut connection: &Connection) -> io::Result<()> {
-    match connection.stream() {
-        Stream::Tcp(stream) => stream.set_read_timeout(Some(REQUEST_TIME))?,
-        Stream::Unix(stream) => stream.set_read_timeout(Some(REQUEST_TIME))?,
-    }
+    connection.set_read_timeout(Some(REQUEST_TIME))?;
+    connection.set_write_timeout(Some(REQUEST_TIME))?;
     // All of it is read: what is left unread when a connection is closed has the kernel reset it.
     for line in BufReader::new(connection.take(LONGEST_REQUEST)).lines() {
         if line?.is_empty() {

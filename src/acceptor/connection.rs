@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -64,7 +64,33 @@ impl Connection {
         }
     }
 
-    /// The stream, for what only one of its kind has: time limits, say, or a copy of the descriptor.
+    /// Sets how long a read may wait for the peer; `None`, the default, is without end. A read whose time is over fails
+    /// with [`WouldBlock`](io::ErrorKind::WouldBlock).
+    ///
+    /// # Errors
+    ///
+    /// If the time is zero.
+    pub fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        match &*self.stream {
+            Stream::Tcp(it) => it.set_read_timeout(time),
+            Stream::Unix(it) => it.set_read_timeout(time),
+        }
+    }
+
+    /// Sets how long a write may wait for the peer to take what was written before; `None`, the default, is without
+    /// end. A write whose time is over fails with [`WouldBlock`](io::ErrorKind::WouldBlock).
+    ///
+    /// # Errors
+    ///
+    /// If the time is zero.
+    pub fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        match &*self.stream {
+            Stream::Tcp(it) => it.set_write_timeout(time),
+            Stream::Unix(it) => it.set_write_timeout(time),
+        }
+    }
+
+    /// The stream, for what only one of its kind has, such as the options of TCP, or a copy of the descriptor.
     pub fn stream(&self) -> &Stream {
         &self.stream
     }
