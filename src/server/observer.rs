@@ -22,7 +22,8 @@ use super::status::Code;
 /// is about to run. Last comes exactly one of [`ended`](Self::ended), if the call was begun or was cut while it
 /// waited, and [`refused`](Self::refused). A drain does not end before the observers were told of the end of all
 /// calls that it has waited for. A call whose handler never returns ends as [`CallOutcome::Abandoned`] when the
-/// server gives it up; there is no second `ended` if the handler returns after all.
+/// server gives it up; there is no second `ended` if the handler returns after all. If that happens in the moment in
+/// which the handler is about to run, `begun` may follow.
 ///
 /// # Where it runs
 ///
