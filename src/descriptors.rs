@@ -90,6 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri knows no limit of descriptors")]
     fn only_the_want_of_descriptors_is_explained() {
         let explained = |number| explained(io::Error::from_raw_os_error(number)).to_string();
         let limit = limit().unwrap();
