@@ -364,8 +364,8 @@ pub const MODELS: &[Model] = &[
                         "state.resting",
                     ),
                     (
-                        "        if state.called > 0 {\n            // Whoever",
-                        "        if state.called > 0 && state.dismissed == 0 {\n            // Whoever",
+                        "        if state.called > 0 {\n            // The caller",
+                        "        if state.called > 0 && state.dismissed == 0 {\n            // The caller",
                     ),
                 ],
             },

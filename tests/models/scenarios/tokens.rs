@@ -45,7 +45,7 @@ pub fn the_first_cancel_reaches_all_descendants() {
     dropper.join().unwrap();
 }
 
-/// Whoever waits is woken, whether the wait began before the cancellation or after it.
+/// A thread that waits is woken, whether the wait began before the cancellation or after it.
 pub fn who_waits_is_woken() {
     let root = Token::new();
     let child = root.child();
