@@ -269,7 +269,8 @@ fn stacks_that_are_too_small_for_the_server_are_refused() {
 fn a_server_without_room_for_its_threads_says_what_to_do() {
     let _bound = bound();
     if is_child() {
-        limit_address_space(6 << 20);
+        // Enough for the threads of the lifecycle, and too little for those of C-core.
+        limit_address_space(7 << 20);
         let error = builder(echo()).start().unwrap_err().to_string();
         return tell(&format!("refused {error}"));
     }

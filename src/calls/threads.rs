@@ -8,8 +8,8 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use crate::logging;
-use crate::os::memory::ROOM_FOR_THREADS;
 use crate::os::thread::join_if_ended;
+use crate::text::ROOM_FOR_THREADS;
 
 #[derive(Default)]
 pub(super) struct Threads {

@@ -5,7 +5,8 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-use crate::os::memory::{default_stack_size, ROOM_FOR_THREADS};
+use crate::os::memory::default_stack_size;
+use crate::text::ROOM_FOR_THREADS;
 
 /// How many threads C-core starts at once.
 const THREADS_OF_CORE: usize = 4;

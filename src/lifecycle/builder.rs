@@ -32,6 +32,7 @@ use super::walk::Walk;
 use crate::running_time::RunningClock;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{bell, standard_error, thread, Arc, Condvar, Instant, Mutex, OnceLock, Sleeper};
+use crate::text::ROOM_FOR_THREADS;
 
 /// Collects what a [`Lifecycle`] is made of.
 #[must_use = "a builder does nothing until `build`"]
@@ -355,7 +356,8 @@ impl fmt::Display for BuildError {
         match self {
             Self::Plan(error) => write!(f, ": {error}"),
             Self::Hook(error) | Self::StartupHook(error) => write!(f, ": {error}"),
-            Self::Signals(error) | Self::Thread(error) => write!(f, ": {error}"),
+            Self::Signals(error) => write!(f, ": {error}"),
+            Self::Thread(error) => write!(f, ": {error}; {ROOM_FOR_THREADS}"),
         }
     }
 }

@@ -6,11 +6,6 @@
 
 use std::sync::Once;
 
-/// What to do if a thread cannot be started.
-pub(crate) const ROOM_FOR_THREADS: &str =
-    "raise what limits threads (TasksMax= or LimitNPROC= of systemd, pids.max of a container, ulimit -u) \
-     or address space (LimitAS=, RLIMIT_AS), or lower the size of stacks (LimitSTACK=, RLIMIT_STACK)";
-
 /// The size of the stacks of threads for which nothing is said, in bytes.
 pub(crate) fn default_stack_size() -> usize {
     // SAFETY: the attributes are made before they are read, and ended after.
