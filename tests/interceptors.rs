@@ -259,7 +259,7 @@ fn resident() -> usize {
 fn a_call_has_one_token_however_often_it_is_asked_for() {
     let service = unary(|call, _| {
         let before = resident();
-        for _ in 0..1_000_000 {
+        for _ in 0..2_000_000 {
             assert!(!call.token().is_cancelled());
             assert!(!call.draining().is_cancelled());
         }
@@ -267,7 +267,8 @@ fn a_call_has_one_token_however_often_it_is_asked_for() {
     });
     let server = start(service);
     let grown: usize = say(&client(&server), "").unwrap().parse().unwrap();
-    assert!(grown < 40 << 20, "{grown} bytes");
+    // A token each would take 300 MB. Other tests run beside this one.
+    assert!(grown < 150 << 20, "{grown} bytes");
 }
 
 #[test]
