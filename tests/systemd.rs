@@ -401,12 +401,29 @@ fn mapped() -> u64 {
     kilobytes.unwrap().parse::<u64>().unwrap() << 10
 }
 
+/// Whether another thread of this process is at anything but a wait.
+fn others_run() -> bool {
+    let this = nix::unistd::gettid().to_string();
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let others = threads
+        .map(|it| it.unwrap().path())
+        .filter(|it| !it.ends_with(&this));
+    // One that is gone meanwhile does not run. proc(5): the state stands behind the name, which is in brackets.
+    let stats = others.filter_map(|it| std::fs::read_to_string(it.join("stat")).ok());
+    let mut states = stats.filter_map(|it| it.rsplit_once(") ")?.1.chars().next());
+    states.any(|it| it != 'S')
+}
+
 #[test]
 fn an_attempt_that_has_failed_leaves_nothing_behind() {
     use nix::sys::resource::{getrlimit, setrlimit, Resource::RLIMIT_AS};
     if is_child() {
         let lifecycle = builder().build().unwrap();
         let (soft, hard) = getrlimit(RLIMIT_AS).unwrap();
+        // A thread that is just starting takes memory, too, and cannot do without.
+        while others_run() {
+            std::thread::yield_now();
+        }
         // Too little for the stack of a thread.
         setrlimit(RLIMIT_AS, mapped() + (1 << 20), hard).unwrap();
         let failed = Notify::attach(&lifecycle);
