@@ -1,7 +1,6 @@
 //! What is kept of a call for an observer, and why a call may be refused.
 
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicU8, Ordering};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::call::ending::{Ending, SHUTTING_DOWN};
@@ -74,8 +73,8 @@ impl Refusal {
 /// gets there, order the two. So each number is relaxed.
 pub(crate) struct Record {
     arrived: Instant,
-    begun: OnceLock<Instant>,
-    ended: OnceLock<Instant>,
+    begun: Moment,
+    ended: Moment,
     code: AtomicI32,
     refusal: AtomicU8,
     received: Amount,
@@ -99,10 +98,31 @@ pub(crate) struct Moved {
     pub(crate) bytes: u64,
 }
 
+/// How long after the call's arrival something happened, in nanoseconds and one more; zero if it has not.
+#[derive(Default)]
+struct Moment(AtomicU64);
+
+impl Moment {
+    fn set(&self, after: Duration) {
+        let nanoseconds = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX - 1);
+        self.0
+            .store(nanoseconds.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<Duration> {
+        let nanoseconds = self.0.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(Duration::from_nanos(nanoseconds))
+    }
+}
+
 impl Amount {
+    /// One thread at a time does this: the one that has the lock of the call's stream, or the only one there is.
     fn add(&self, bytes: usize) {
-        self.messages.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let add = |to: &AtomicU64, more: u64| {
+            to.store(to.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        };
+        add(&self.messages, 1);
+        add(&self.bytes, bytes as u64);
     }
 
     fn get(&self) -> Moved {
@@ -118,8 +138,8 @@ impl Record {
     pub(super) fn begin(unknown: Option<&str>) -> Record {
         Record {
             arrived: Instant::now(),
-            begun: OnceLock::new(),
-            ended: OnceLock::new(),
+            begun: Moment::default(),
+            ended: Moment::default(),
             code: AtomicI32::new(0),
             refusal: AtomicU8::new(0),
             received: Amount::default(),
@@ -128,8 +148,12 @@ impl Record {
         }
     }
 
+    fn since_arrival(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.arrived)
+    }
+
     pub(super) fn begun(&self, now: Instant) {
-        let _ = self.begun.set(now);
+        self.begun.set(self.since_arrival(now));
     }
 
     /// To be called before it is known whether the call had ended already.
@@ -139,7 +163,7 @@ impl Record {
 
     pub(super) fn ended(&self, code: i32) {
         self.code.store(code, Ordering::Relaxed);
-        let _ = self.ended.set(Instant::now());
+        self.ended.set(self.since_arrival(Instant::now()));
     }
 
     pub(super) fn received(&self, bytes: usize) {
@@ -161,15 +185,13 @@ impl Record {
     /// From its arrival until its handler was begun; if it was not, until its end.
     pub(crate) fn waited(&self) -> Duration {
         let until = self.begun.get().or(self.ended.get());
-        until.map_or(Duration::ZERO, |it| {
-            it.saturating_duration_since(self.arrived)
-        })
+        until.unwrap_or_default()
     }
 
     /// From the beginning of its handler until its status was given to the transport; `None` if it was not begun.
     pub(crate) fn ran(&self) -> Option<Duration> {
         let ended = self.ended.get()?;
-        Some(ended.saturating_duration_since(*self.begun.get()?))
+        Some(ended.saturating_sub(self.begun.get()?))
     }
 
     /// The status code that was given to the transport.
