@@ -394,11 +394,15 @@ fn the_watchdog_of_another_process_is_not_fed() {
 }
 
 /// What the process has mapped, in bytes.
-fn mapped() -> u64 {
+fn mapped() -> nix::sys::resource::rlim_t {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let size = status.lines().find_map(|it| it.strip_prefix("VmSize:"));
     let kilobytes = size.and_then(|it| it.trim().strip_suffix(" kB"));
-    kilobytes.unwrap().parse::<u64>().unwrap() << 10
+    kilobytes
+        .unwrap()
+        .parse::<nix::sys::resource::rlim_t>()
+        .unwrap()
+        << 10
 }
 
 /// Whether another thread of this process is at anything but a wait.
