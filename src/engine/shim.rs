@@ -1,4 +1,4 @@
-//! The functions of `shim.cc` and `threads.cc`; `shim.h` says what they do.
+//! The functions of `cc/shim.cc` and `cc/threads.cc`; `cc/shim.h` says what they do.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::io::IoSlice;

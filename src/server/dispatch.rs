@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::calls::{self, Handled, Host, Landed, Message};
+use crate::caught::caught;
 use crate::lifecycle::{Calls, OwnedGuard};
 use crate::logging;
 use crate::thrown::message_of;
@@ -189,11 +190,9 @@ fn run_handler(
 
 fn run_after(interceptors: &[Arc<dyn Interceptor>], call: &Call, status: &Status) {
     for interceptor in interceptors.iter().rev() {
-        let after = AssertUnwindSafe(|| interceptor.after(call, status));
-        if let Err(panic) = catch_unwind(after) {
-            let text = message_of(panic);
-            logging::error!("{}: an interceptor panicked: {text}", call.method());
-        }
+        caught(format_args!("{}: an interceptor", call.method()), || {
+            interceptor.after(call, status);
+        });
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::any::{Any, TypeId};
 use std::fmt;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::logging;
-use crate::thrown::message_of;
+use crate::caught::caught;
 
 type Value = Arc<dyn Any + Send + Sync>;
 
@@ -90,10 +88,7 @@ impl Extensions {
         // Dropped after the lock: what is dropped may look in here.
         let values = std::mem::take(&mut *self.values.lock());
         for value in values {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-                let text = message_of(panic);
-                logging::error!("an extension of a call panicked as it was dropped: {text}");
-            }
+            caught("an extension of a call, as it was dropped,", || drop(value));
         }
     }
 }
