@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::running_time::{RunningTime, SLICE};
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use crate::sync::{bounded, Arc, Instant, Receiver, Sender};
 
 /// How the guard thread is called in a [`CheckError`].
@@ -27,9 +27,14 @@ struct Part {
     asked: Arc<Asked>,
 }
 
+// What one has answered.
+const NOTHING: u8 = 0;
+const PASSED: u8 = 1;
+const NOT_PASSED: u8 = 2;
+
 struct Asked {
     names: Vec<String>,
-    passed: Vec<AtomicBool>,
+    answers: Vec<AtomicU8>,
     /// How many have not passed.
     left: AtomicUsize,
     /// Whether the outcome was said.
@@ -64,9 +69,10 @@ impl Part {
     /// Blocks on nothing, and takes no memory: the thread `td-errands` comes here for the guard.
     fn answer(self, passed: bool) {
         let asked = &self.asked;
+        let answer = if passed { PASSED } else { NOT_PASSED };
+        // Release, with the Acquire in `Checking::named`.
+        asked.answers[self.place].store(answer, Ordering::Release);
         if passed {
-            // Release, with the Acquire in `Checking::missing`.
-            asked.passed[self.place].store(true, Ordering::Release);
             // AcqRel: the last one sees what the others have done.
             if asked.left.fetch_sub(1, Ordering::AcqRel) > 1 {
                 return;
@@ -91,7 +97,7 @@ impl Checking {
     pub(super) fn new(names: Vec<String>) -> (Checking, Vec<Check>) {
         let (sender, outcome) = bounded(1);
         let asked = Arc::new(Asked {
-            passed: names.iter().map(|_| AtomicBool::new(false)).collect(),
+            answers: names.iter().map(|_| AtomicU8::new(NOTHING)).collect(),
             left: AtomicUsize::new(names.len()),
             is_said: AtomicBool::new(false),
             outcome: sender,
@@ -113,10 +119,14 @@ impl Checking {
 
     /// The names of those who have not passed so far.
     pub fn missing(&self) -> Vec<String> {
-        let all = self.asked.names.iter().zip(&self.asked.passed);
+        self.named(|answer| answer != PASSED)
+    }
+
+    fn named(&self, is_meant: impl Fn(u8) -> bool) -> Vec<String> {
+        let all = self.asked.names.iter().zip(&self.asked.answers);
         // Pairs with the Release in `Part::answer`.
-        let missing = all.filter(|(_, passed)| !passed.load(Ordering::Acquire));
-        missing.map(|(name, _)| name.clone()).collect()
+        let meant = all.filter(|(_, answer)| is_meant(answer.load(Ordering::Acquire)));
+        meant.map(|(name, _)| name.clone()).collect()
     }
 
     /// Waits until all have passed.
@@ -133,11 +143,14 @@ impl Checking {
             match self.outcome.recv_timeout(left.min(SLICE)) {
                 Ok(true) => return Ok(()),
                 Err(_) if !left.is_zero() => passed = time.pass(Instant::now(), SLICE),
-                Ok(false) | Err(_) => {
-                    return Err(CheckError {
-                        missing: self.missing(),
-                        limit,
-                    })
+                // The others still had time.
+                Ok(false) => {
+                    let missing = self.named(|answer| answer == NOT_PASSED);
+                    return Err(CheckError { missing, limit });
+                }
+                Err(_) => {
+                    let missing = self.missing();
+                    return Err(CheckError { missing, limit });
                 }
             }
         }
@@ -156,7 +169,8 @@ impl fmt::Debug for Checking {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckError {
-    /// Those who have not passed: participants, by their names, and perhaps `the guard thread`.
+    /// Those who have not passed: participants, by their names, and perhaps `the guard thread`. Who still had time when
+    /// another one gave up is not among them.
     pub missing: Vec<String>,
     /// How long they had for it.
     pub limit: Duration,
