@@ -4,7 +4,8 @@
 //!     cargo run --features admin --example admin -- /run/greeter/admin.sock drain "a new kernel"
 //!     cargo run --features admin --example admin -- /run/greeter/admin.sock upgrade
 
-use std::process::ExitCode;
+mod arguments;
+
 use std::sync::Arc;
 
 use touchdown::admin::messages::{DrainRequest, StatusRequest, UpgradeRequest};
@@ -14,38 +15,20 @@ use touchdown::Status;
 
 const USAGE: &str = "usage: admin PATH status | drain [REASON] | upgrade";
 
-fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (path, order, rest) = match *arguments {
-        ["--help"] => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        [path, order, ref rest @ ..] if !order.is_empty() => (path, order, rest),
-        _ => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
-        }
+fn main() -> Result<(), Status> {
+    let words = arguments::words(USAGE);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let [path, order @ ..] = &*words else {
+        arguments::wrong(USAGE);
     };
     let channel = ChannelBuilder::new(Arc::new(Environment::new(1)));
     let client = AdminClient::new(&channel.connect(&format!("unix:{path}")));
-    let result = match (order, rest) {
-        ("status", []) => status(&client),
-        ("drain", []) => drain(&client, ""),
-        ("drain", [reason]) => drain(&client, reason),
-        ("upgrade", []) => upgrade(&client),
-        _ => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(status) => {
-            eprintln!("{status}");
-            ExitCode::FAILURE
-        }
+    match *order {
+        ["status"] => status(&client),
+        ["drain"] => drain(&client, ""),
+        ["drain", reason] => drain(&client, reason),
+        ["upgrade"] => upgrade(&client),
+        _ => arguments::wrong(USAGE),
     }
 }
 

@@ -2,16 +2,16 @@
 //!
 //!     cargo run --features admin,systemd,tls --example board_server -- --help
 
+mod arguments;
 touchdown::include_protos!();
 
-use std::process::ExitCode;
+use std::error::Error;
 use std::time::Duration;
 
 use greeter::{HelloReply, HelloRequest};
 use touchdown::admin::Admin;
-use touchdown::lifecycle::{Lifecycle, Report, Signals};
-use touchdown::systemd::Notify;
-use touchdown::{Call, Listen, Server, Service, Status, Tls, Upgrade};
+use touchdown::lifecycle::{Lifecycle, Report};
+use touchdown::{Call, Listen, Server, Service, Status, Tls, TlsError};
 
 const HELP: &str = "\
 usage: board_server [OPTIONS] [ADDRESS...]
@@ -63,64 +63,42 @@ impl Options {
         }
         Some(options)
     }
-}
 
-fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    if std::env::args().any(|it| it == "--help") {
-        println!("{HELP}");
-        return ExitCode::SUCCESS;
-    }
-    let Some(options) = Options::read(std::env::args().skip(1)) else {
-        eprintln!("{HELP}");
-        return ExitCode::from(2);
-    };
-    match serve(options) {
-        Ok(report) => report.into(),
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
+    /// The certificates. SIGHUP has the server read them again.
+    fn tls(&self) -> Result<Option<Tls>, TlsError> {
+        let Some((chain, key)) = &self.tls else {
+            return Ok(None);
+        };
+        let files = Tls::from_pem_files(chain, key);
+        match &self.client_ca {
+            Some(ca) => files.client_ca(ca).load().map(Some),
+            None => files.load().map(Some),
         }
     }
 }
 
-fn serve(options: Options) -> Result<Report, Box<dyn std::error::Error>> {
-    let mut lifecycle = Lifecycle::builder()
-        .signals(Signals::process())
-        .upgrade(Upgrade::new());
+fn main() -> Result<Report, Box<dyn Error>> {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let options = Options::read(arguments::words(HELP).into_iter());
+    let options = options.unwrap_or_else(|| arguments::wrong(HELP));
+
     let greeter = Service::builder("greeter.Greeter").unary("SayHello", say_hello);
-    let mut builder = Server::builder().service(greeter.build());
-    let mut listens: Vec<Listen> = options.addresses.into_iter().map(Listen::new).collect();
-    if let Some((chain, key)) = options.tls {
-        let files = Tls::from_pem_files(chain, key);
-        let tls = match options.client_ca {
-            Some(ca) => files.client_ca(ca).load()?,
-            None => files.load()?,
-        };
-        listens = listens.into_iter().map(|it| it.tls(tls.clone())).collect();
-        lifecycle = lifecycle.on_reload("tls", move || Ok(tls.reload()?));
-    }
-    if let Some(path) = options.pid_file {
-        lifecycle = lifecycle.pid_file(path);
+    let mut builder = Server::builder().service(greeter.build()).systemd();
+    let tls = options.tls()?;
+    for address in options.addresses {
+        let listen = Listen::new(address);
+        builder = builder.listen(match &tls {
+            Some(tls) => listen.tls(tls.clone()),
+            None => listen,
+        });
     }
     if let Some(path) = options.admin {
         builder = builder.admin(Admin::at(path));
     }
-    for listen in listens {
-        builder = builder.listen(listen);
+    if let Some(path) = options.pid_file {
+        builder = builder.lifecycle(Lifecycle::builder().pid_file(path));
     }
-    let lifecycle = lifecycle.build()?;
-    Notify::attach(&lifecycle)?;
-    let server = match builder.start_with(&lifecycle) {
-        Ok(server) => server,
-        Err(error) => {
-            // Changes nothing if a signal has begun the stop already.
-            lifecycle.fail(error);
-            return Ok(lifecycle.wait());
-        }
-    };
-    println!("listening at {}", server.address());
-    // Refused if a signal has begun the stop already; then there is nothing to do but wait for it.
-    let _ = lifecycle.serving();
-    Ok(server.wait())
+    Ok(builder
+        .on_listening(|server| println!("listening at {}", server.address()))
+        .serve())
 }

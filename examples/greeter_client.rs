@@ -2,6 +2,7 @@
 //!
 //!     cargo run --example greeter_client -- 127.0.0.1:50051 Ada Grace
 
+mod arguments;
 touchdown::include_protos!();
 
 use std::sync::Arc;
@@ -15,20 +16,10 @@ const USAGE: &str = "usage: greeter_client [ADDRESS [NAME...]]
 
 ADDRESS is HOST:PORT or unix:PATH; 127.0.0.1:50051 without it.";
 
-/// Says how the program is called: because it is asked, or because it was called otherwise.
-fn usage(arguments: &[String]) -> ! {
-    if arguments.iter().any(|it| it == "--help") {
-        println!("{USAGE}");
-        std::process::exit(0);
-    }
-    eprintln!("{USAGE}");
-    std::process::exit(2);
-}
-
 fn main() -> Result<(), Status> {
-    let mut names: Vec<String> = std::env::args().skip(1).collect();
+    let mut names = arguments::words(USAGE);
     if names.iter().any(|it| it.starts_with('-')) {
-        usage(&names);
+        arguments::wrong(USAGE);
     }
     let address = match names.is_empty() {
         true => "127.0.0.1:50051".to_owned(),

@@ -5,13 +5,14 @@
 //! Stop it with Ctrl-C or `kill`: calls in flight end as they should. Or build it anew, and let the new
 //! one take over with `kill -USR2`: no call is refused.
 
+mod arguments;
 touchdown::include_protos!();
 
 use std::time::Duration;
 
 use greeter::{greeter_service, Greeter, HelloReply, HelloRequest, ManyHellosRequest};
-use touchdown::lifecycle::{Lifecycle, Report, Signals};
-use touchdown::{Call, Replies, Requests, Server, Status, Upgrade};
+use touchdown::lifecycle::Report;
+use touchdown::{Call, Replies, Requests, Server, Status};
 
 const USAGE: &str = "usage: greeter_server [ADDRESS]
 
@@ -65,47 +66,17 @@ fn hello(name: &str) -> HelloReply {
     }
 }
 
-/// Says how the program is called: because it is asked, or because it was called otherwise.
-fn usage(arguments: &[String]) -> ! {
-    if arguments.iter().any(|it| it == "--help") {
-        println!("{USAGE}");
-        std::process::exit(0);
-    }
-    eprintln!("{USAGE}");
-    std::process::exit(2);
-}
-
 fn main() -> Report {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let address = match arguments.as_slice() {
+    let words = arguments::words(USAGE);
+    let address = match &*words {
         [] => "127.0.0.1:50051",
         [address] if !address.starts_with('-') => address,
-        _ => usage(&arguments),
+        _ => arguments::wrong(USAGE),
     };
-
-    // `serve()` instead of `start_with()` does all of this, but for printing the address.
-    let lifecycle = Lifecycle::builder()
-        .signals(Signals::process())
-        .upgrade(Upgrade::new())
-        .build();
-    let lifecycle = match lifecycle {
-        Ok(lifecycle) => lifecycle,
-        Err(error) => return Report::failed_start(error),
-    };
-    let builder = Server::builder()
+    Server::builder()
         .address(address)
-        .service(greeter_service(Polite));
-    let server = match builder.start_with(&lifecycle) {
-        Ok(server) => server,
-        Err(error) => {
-            // Changes nothing if a signal has begun the stop already.
-            lifecycle.fail(error);
-            return lifecycle.wait();
-        }
-    };
-    println!("listening at {}", server.address());
-    // Refused if a signal has begun the stop already; then there is nothing to do but wait for it.
-    let _ = lifecycle.serving();
-    server.wait()
+        .service(greeter_service(Polite))
+        .on_listening(|server| println!("listening at {}", server.address()))
+        .serve()
 }

@@ -7,6 +7,8 @@
 //! kill -USR2 "$(cat /tmp/http_daemon.pid)"
 //! ```
 
+mod arguments;
+
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process;
@@ -34,16 +36,15 @@ fn main() -> Result<Report, Box<dyn Error>> {
     env_logger::Builder::from_env(logger).init();
     let mut address = "127.0.0.1:8080".to_owned();
     let mut lifecycle = Lifecycle::builder();
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--help" | "-h" => {
-                println!("{USAGE}");
-                process::exit(0);
-            }
-            "--pid-file" => lifecycle = lifecycle.pid_file(arguments.next().ok_or(USAGE)?),
-            option if option.starts_with('-') => Err(USAGE)?,
-            _ => address = argument,
+    let mut words = arguments::words(USAGE).into_iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--pid-file" => match words.next() {
+                Some(path) => lifecycle = lifecycle.pid_file(path),
+                None => arguments::wrong(USAGE),
+            },
+            option if option.starts_with('-') => arguments::wrong(USAGE),
+            _ => address = word,
         }
     }
     let lifecycle = lifecycle

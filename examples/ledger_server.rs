@@ -4,6 +4,7 @@
 //!
 //! `docs/stopping-well.md` explains it; `make ledger` stops it a hundred times, with `kill -9` too.
 
+mod arguments;
 touchdown::include_protos!();
 
 use std::error::Error;
@@ -14,7 +15,7 @@ use ledger::{ledger_service, BalanceReply, BalanceRequest};
 use ledger::{Ledger, TransferReply, TransferRequest};
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use rusqlite::Connection;
-use touchdown::lifecycle::{Hook, Plan, Report};
+use touchdown::lifecycle::{Hook, Lifecycle, Plan, Report};
 use touchdown::{Call, Server, Status};
 
 const USAGE: &str = "usage: ledger_server [ADDRESS [DATABASE [GRACE_MS]]]
@@ -106,36 +107,28 @@ fn failed(error: rusqlite::Error) -> Status {
     Status::internal(format!("the database: {error}"))
 }
 
-/// Says how the program is called: because it is asked, or because it was called otherwise.
-fn usage(arguments: &[String]) -> ! {
-    if arguments.iter().any(|it| it == "--help") {
-        println!("{USAGE}");
-        std::process::exit(0);
-    }
-    eprintln!("{USAGE}");
-    std::process::exit(2);
-}
-
 fn main() -> Result<Report, Box<dyn Error>> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.len() > 3 || arguments.iter().any(|it| it.starts_with('-')) {
-        usage(&arguments);
+    let words = arguments::words(USAGE);
+    if words.len() > 3 || words.iter().any(|it| it.starts_with('-')) {
+        arguments::wrong(USAGE);
     }
-    let argument = |number: usize, default| arguments.get(number).map_or(default, String::as_str);
-    let address = argument(0, "127.0.0.1:50051");
-    let grace = Duration::from_millis(argument(2, "10000").parse()?);
-    let connection = Connection::open(argument(1, "ledger.sqlite"))?;
+    let word = |number: usize, default| words.get(number).map_or(default, String::as_str);
+    let grace = Duration::from_millis(word(2, "10000").parse()?);
+    let connection = Connection::open(word(1, "ledger.sqlite"))?;
 
     connection.execute_batch(OPEN)?;
     let accounts = Arc::new(Accounts(Mutex::new(Some(connection))));
-    let server = Server::builder()
-        .address(address)
+    let ledger = ledger_service(Arc::clone(&accounts));
+    let lifecycle = Lifecycle::builder()
+        .plan(Plan::new().grace_period(grace))
+        .hook(Hook::new("database", move || accounts.close()));
+    Ok(Server::builder()
+        .address(word(0, "127.0.0.1:50051"))
         // More would only wait for the same lock; what waits in the backlog needs no thread.
         .workers(4)
         .backlog(256)
-        .service(ledger_service(Arc::clone(&accounts)))
-        .plan(Plan::new().grace_period(grace))
-        .hook(Hook::new("database", move || accounts.close()));
-    Ok(server.serve())
+        .service(ledger)
+        .lifecycle(lifecycle)
+        .serve())
 }

@@ -101,7 +101,7 @@ fn main() -> Result<Report, Box<dyn std::error::Error>> {
         let lifecycle = lifecycle.clone();
         move || desk.publish(&lifecycle)
     });
-    let report = server.wait();
+    let report = lifecycle.wait();
     publisher.join().expect("publishing does not panic");
     Ok(report)
 }

@@ -35,12 +35,13 @@
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::logging;
 use touchdown::lifecycle::{Hook, Lifecycle, Plan, Remote};
 use touchdown::{
-    Call, Code, Companion, Interceptor, Listen, Server, ServerBuilder, StartError, Status, Upgrade,
-    UpgradeError,
+    Call, Code, Companion, Interceptor, Listen, Server, ServerBuilder, ServerHandle, StartError,
+    Status, Upgrade, UpgradeError,
 };
 
 use self::generated::admin::{
@@ -75,6 +76,9 @@ pub struct Admin {
 /// More than one, so that a status is to be had while an upgrade is waited for.
 const WORKERS: usize = 3;
 
+/// Nothing here is worth waiting for while the program ends.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Enough for operators and their scripts.
 const CONNECTIONS: usize = 16;
 
@@ -108,8 +112,7 @@ impl Admin {
             .backlog(CONNECTIONS)
             .max_connections(CONNECTIONS)
             .memory_limit(1 << 20)
-            // Nothing here is worth waiting for while the program ends.
-            .plan(Plan::default().grace_period(std::time::Duration::from_secs(1)))
+            .lifecycle(Lifecycle::builder().plan(Plan::default().grace_period(GRACE)))
             .interceptor(OnlyFor(users))
             .service(admin_service(Operator {
                 program: lifecycle.remote(),
@@ -123,7 +126,7 @@ impl Admin {
 struct Beside(Admin);
 
 impl Companion for Beside {
-    fn started(self: Box<Self>, server: &Server) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn started(self: Box<Self>, server: &ServerHandle) -> Result<(), Box<dyn Error + Send + Sync>> {
         let admin = self.0.start(server.lifecycle())?;
         let name = format!("close admin at {}", admin.address());
         let end = Hook::new(name, move || {

@@ -102,7 +102,9 @@ fn a_start_up_hook_may_make_the_folder_of_its_socket() {
     let path = folder.join("admin.sock");
     let made = folder.clone();
     let hook = StartupHook::new("folder", move || Ok(fs::create_dir(&made)?));
-    let builder = builder(echo()).admin(Admin::at(&path)).startup(hook);
+    let builder = builder(echo())
+        .lifecycle(planned(quick_plan()).startup(hook))
+        .admin(Admin::at(&path));
     let server = builder.start().expect("the folder is there in time");
     let status = admin_at(&path).status(&StatusRequest::new()).unwrap();
     assert_eq!(status.phase, "serving");
@@ -190,8 +192,11 @@ fn play(folder: &str) -> ! {
         Err(_) => upgrade,
     };
     let server: Server = builder(echo())
-        .signals(Signals::process())
-        .upgrade(upgrade)
+        .lifecycle(
+            planned(quick_plan())
+                .signals(Signals::process())
+                .upgrade(upgrade),
+        )
         .admin(Admin::at(folder.join("admin")))
         .start()
         .unwrap();

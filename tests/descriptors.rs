@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::*;
 use lifecycle_support::{bound, is_child, say as tell, Process};
 use touchdown::client::Client;
-use touchdown::lifecycle::{exit_code, Signals};
+use touchdown::lifecycle::{exit_code, Lifecycle, Signals};
 use touchdown::Server;
 
 /// What the process needs before any code of a test runs: below that the loader says what is missing, or the test's harness.
@@ -36,7 +36,7 @@ fn with_any_number_of_descriptors_a_server_serves_or_says_what_is_missing() {
     if is_child() {
         let report = Server::builder()
             .address("127.0.0.1:0")
-            .signals(Signals::process())
+            .lifecycle(Lifecycle::builder().signals(Signals::process()))
             .service(echo())
             .start();
         let report = match report {

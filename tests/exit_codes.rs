@@ -93,14 +93,14 @@ fn play(story: Story, address: &str) -> Report {
             .hard_deadline(Duration::from_millis(50)),
         _ => quick_plan().grace_period(long).force_period(long),
     };
-    let mut builder = Server::builder()
-        .address(address)
-        .plan(plan)
-        .signals(Signals::process())
-        .service(service());
+    let mut lifecycle = Lifecycle::builder().plan(plan).signals(Signals::process());
     if let Story::Hook = story {
-        builder = builder.hook(Hook::new("journal", || Err("disk full".into())));
+        lifecycle = lifecycle.hook(Hook::new("journal", || Err("disk full".into())));
     }
+    let builder = Server::builder()
+        .address(address)
+        .lifecycle(lifecycle)
+        .service(service());
     if let Story::StartUp | Story::Taken = story {
         sigterm().thread_unblock().unwrap();
         tell("starting");

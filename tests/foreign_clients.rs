@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use common::{builder, echo, eventually, quick_plan, text, unary};
+use common::{builder, echo, eventually, planned, quick_plan, text, unary};
 use lifecycle_support::{role, say, Process};
 use touchdown::lifecycle::{exit_code, Signals};
 use touchdown::ServingStatus;
@@ -225,10 +225,10 @@ fn python_sees_no_failure_while_two_servers_restart_by_turns() {
 /// Serves until TERM; replies are the address.
 fn serve_at(address: &str) -> ! {
     let reply = address.to_owned();
+    let plan = quick_plan().lame_duck(Duration::from_millis(500));
     let server = builder(unary(move |_, _| Ok(text(reply.clone()))))
         .address(address)
-        .plan(quick_plan().lame_duck(Duration::from_millis(500)))
-        .signals(Signals::process())
+        .lifecycle(planned(plan).signals(Signals::process()))
         .start()
         .expect("it starts");
     say(&format!("listening at {address}"));

@@ -185,7 +185,7 @@ fn health_is_answered_while_every_worker_is_blocked_and_the_backlog_is_full() {
 #[test]
 fn a_program_that_is_starting_is_not_serving_yet() {
     let lifecycle = Lifecycle::builder().plan(quick_plan()).build().unwrap();
-    let server = builder(echo()).start_with(&lifecycle).unwrap();
+    let server = part(echo()).start_with(&lifecycle).unwrap();
     let client = client(&server);
     server.health().set(ECHO, Serving);
     assert_eq!(check(&client, ECHO), Ok(Told::NOT_SERVING));
@@ -199,12 +199,12 @@ fn a_program_that_is_starting_is_not_serving_yet() {
 #[test]
 fn a_stop_during_start_up_ends_the_watchers() {
     let lifecycle = Lifecycle::builder().plan(quick_plan()).build().unwrap();
-    let server = builder(echo()).start_with(&lifecycle).unwrap();
+    let server = part(echo()).start_with(&lifecycle).unwrap();
     let mut watcher = watch(&client(&server), "");
     assert_eq!(watcher.next(), Some(Ok(Told::NOT_SERVING)));
     let health = server.health().clone();
     lifecycle.shutdown("test");
-    assert_eq!(server.wait().exit_code(), exit_code::CLEAN);
+    assert_eq!(lifecycle.wait().exit_code(), exit_code::CLEAN);
     // With OK, if the connection is there for as long; nobody promises that on the way to Closing.
     let end = watcher.next();
     assert!(
@@ -252,7 +252,7 @@ fn a_service_that_is_unknown_is_watched_until_it_is_known() {
 #[test]
 fn from_the_first_moment_of_a_stop_nothing_is_serving_any_more() {
     let server = builder(echo())
-        .plan(quick_plan().lame_duck(LONG))
+        .lifecycle(planned(quick_plan().lame_duck(LONG)))
         .start()
         .unwrap();
     let client = client(&server);
@@ -289,7 +289,11 @@ fn watchers_are_told_and_let_go_by_a_drain_that_does_not_wait_for_them() {
     for _ in 0..20 {
         // A drain that waited for one would take as long, and say so.
         let plan = quick_plan().grace_period(LONG);
-        let server = builder(echo()).workers(1).plan(plan).start().unwrap();
+        let server = builder(echo())
+            .workers(1)
+            .lifecycle(planned(plan))
+            .start()
+            .unwrap();
         let client = client(&server);
         let mut watchers: Vec<_> = (0..20).map(|_| watch(&client, ECHO)).collect();
         for watcher in &mut watchers {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use lifecycle_support::{bound, is_child, role, say as tell, Process};
 use touchdown::client::{CallOptions, ChannelBuilder, Client, Environment};
-use touchdown::lifecycle::{exit_code, Signals};
+use touchdown::lifecycle::{exit_code, Lifecycle, Signals};
 use touchdown::Server;
 
 /// How long nothing may happen.
@@ -30,7 +30,7 @@ const THREADS: usize = 8;
 fn server() -> Server {
     let builder = builder(echo())
         .handshake_timeout(Duration::from_secs(3600))
-        .signals(Signals::process());
+        .lifecycle(Lifecycle::builder().signals(Signals::process()));
     builder.start().expect("it starts")
 }
 

@@ -282,7 +282,7 @@ fn the_tokens_of_a_call_fire_for_all_who_hold_them() {
         Ok(request)
     });
     let plan = quick_plan().grace_period(Duration::from_millis(50));
-    let server = builder(service).plan(plan).start().unwrap();
+    let server = builder(service).lifecycle(planned(plan)).start().unwrap();
     let client = client(&server);
     let call = std::thread::spawn(move || say(&client, "x"));
     let (token, one, other) = tokens.recv_timeout(LONG).unwrap();

@@ -320,7 +320,7 @@ fn a_call_with_too_little_time_is_told_and_so_is_one_that_comes_too_late() {
 
     let (service, begun, release) = gated();
     let service = service.policy("Say", DrainPolicy::CutEarly);
-    let (server, recorder) = observed(service, |it| it.workers(1).cut_early_after(0.0));
+    let (server, recorder) = observed(service, |it| it.workers(1).cut_early_after(Duration::ZERO));
     let client = client(&server);
     let calls = [in_background(&client), in_background(&client)];
     begun.recv_timeout(LONG).unwrap();
@@ -350,7 +350,7 @@ fn a_call_whose_handler_does_not_return_is_told_as_abandoned_once() {
     let plan = quick_plan()
         .grace_period(Duration::ZERO)
         .force_period(Duration::ZERO);
-    let (server, recorder) = observed(service, |it| it.plan(plan));
+    let (server, recorder) = observed(service, |it| it.lifecycle(planned(plan)));
     let call = in_background(&client(&server));
     // It goes with the call's extensions.
     let (kept, gone) = unbounded::<()>();
@@ -385,7 +385,7 @@ fn a_detached_call_whose_handler_does_not_return_is_abandoned_once() {
     let plan = quick_plan()
         .grace_period(Duration::ZERO)
         .force_period(Duration::ZERO);
-    let (server, recorder) = observed(service.build(), |it| it.plan(plan));
+    let (server, recorder) = observed(service.build(), |it| it.lifecycle(planned(plan)));
     let client = client(&server);
     let stream = client
         .server_streaming::<_, StringValue>("/test.News/Read", &text(""), CallOptions::default())
@@ -740,7 +740,7 @@ proptest! {
             .grace_period(Duration::from_millis(grace_period))
             .force_period(unhurried(2000));
         let (server, recorder) = observed(scripted(), |it| {
-            it.plan(plan).workers(workers).backlog(backlog).cut_early_after(0.5)
+            it.lifecycle(planned(plan)).workers(workers).backlog(backlog)
         });
         let client = client(&server);
         let report = thread::scope(|scope| {

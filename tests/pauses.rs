@@ -20,7 +20,8 @@ use touchdown::ServerBuilder;
 
 /// What the child of each test does: it serves until it is told to stop, and says where.
 fn serve(builder: ServerBuilder) -> ! {
-    let server = builder.signals(Signals::process()).start().unwrap();
+    let lifecycle = planned(quick_plan()).signals(Signals::process());
+    let server = builder.lifecycle(lifecycle).start().unwrap();
     tell(&format!("listening at {}", server.address()));
     let report = server.wait();
     tell(&report.to_string());

@@ -26,8 +26,7 @@ fn serve(service: Service) -> ! {
         .grace_period(unhurried(300))
         .force_period(unhurried(100));
     let server = builder(service)
-        .plan(plan)
-        .signals(Signals::process())
+        .lifecycle(planned(plan).signals(Signals::process()))
         .start()
         .expect("it starts");
     tell(&format!("listening at {}", server.address()));
@@ -209,10 +208,10 @@ fn a_handler_that_loops_is_named_with_its_stack_at_the_hard_deadline() {
             tell("begun");
             loops_for_ever()
         });
-        let server = builder(service).start_with(&lifecycle).expect("it starts");
+        let server = part(service).start_with(&lifecycle).expect("it starts");
         lifecycle.serving().unwrap();
         tell(&format!("listening at {}", server.address()));
-        server.wait();
+        lifecycle.wait();
         unreachable!("the process exits first");
     }
     // The stack is searched for 30 ms and no longer, which need not do on a machine that is busy.

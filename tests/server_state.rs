@@ -14,7 +14,9 @@ use common::*;
 use crossbeam_channel::{bounded, unbounded};
 use lifecycle_support::{is_child, say as tell, Process};
 use touchdown::client::CallOptions;
-use touchdown::lifecycle::{exit_code, Hook, Lifecycle, Plan, Reason, Signals, StartupHook};
+use touchdown::lifecycle::{
+    exit_code, Lifecycle, Plan, Reason, Signals, StartupHook, Token, Worker,
+};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::{Replies, Server, Service, StartError, Upgrade};
 
@@ -39,9 +41,8 @@ fn start_up_hooks_run_before_it_listens_and_are_undone_after_it_has_closed() {
         .undo(move || Ok(at_end.send(after())?));
     let server = Server::builder()
         .address(format!("unix:{}", path.display()))
-        .plan(quick_plan())
+        .lifecycle(planned(quick_plan()).startup(hook))
         .service(echo())
-        .startup(hook)
         .start()
         .unwrap();
     assert!(connects());
@@ -56,20 +57,20 @@ fn a_start_up_hook_that_fails_keeps_it_from_listening() {
     let path = socket("fails");
     let address = format!("unix:{}", path.display());
     let fails = || StartupHook::new("database", || Err("locked".into()));
-    let build = || {
+    let build = |signals| {
         Server::builder()
             .address(&*address)
             .service(echo())
-            .startup(fails())
+            .lifecycle(Lifecycle::builder().signals(signals).startup(fails()))
     };
-    let error = build().start().unwrap_err();
+    let error = build(Signals::none()).start().unwrap_err();
     assert!(matches!(error, StartError::Startup(_)), "{error:?}");
     assert_eq!(
         error.to_string(),
         "start-up hook \"database\" failed (locked)"
     );
     let (signals, _sender) = Signals::injected();
-    let report = build().signals(signals).serve();
+    let report = build(signals).serve();
     assert_eq!(report.exit_code(), exit_code::FAILED_START);
     assert_eq!(report.reason.to_string(), format!("start failed: {error}"));
     assert!(!path.exists());
@@ -83,7 +84,7 @@ fn an_address_that_is_taken_undoes_what_has_started() {
     let error = Server::builder()
         .address(taken.address().to_string())
         .service(echo())
-        .startup(hook)
+        .lifecycle(Lifecycle::builder().startup(hook))
         .start()
         .unwrap_err();
     assert!(matches!(error, StartError::Listen { .. }), "{error:?}");
@@ -97,27 +98,96 @@ fn a_signal_during_start_up_is_a_clean_end() {
         sender.send(15);
         Ok(())
     });
-    let report = builder(echo()).signals(signals).startup(hook).serve();
+    let lifecycle = Lifecycle::builder().signals(signals).startup(hook);
+    let report = builder(echo()).lifecycle(lifecycle).serve();
     assert_eq!(report.reason, Reason::Signal(15));
     assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
 }
 
 #[test]
 fn what_a_shared_lifecycle_must_have_is_not_ignored_on_the_server() {
-    let lifecycle = Lifecycle::builder().build().unwrap();
-    let hook = || StartupHook::new("database", || Ok(()));
+    let shared = Lifecycle::builder().build().unwrap();
+    let plain = || Server::builder().address("127.0.0.1:0").service(echo());
     for (builder, setting) in [
-        (builder(echo()).startup(hook()), "startup"),
-        (builder(echo()).on_reload("config", || Ok(())), "on_reload"),
-        (
-            builder(echo()).hook(Hook::new("journal", || Ok(()))),
-            "hook",
-        ),
+        (plain().lifecycle(Lifecycle::builder()), "lifecycle"),
+        (plain().set_up(|_| Ok(())), "set_up"),
+        (plain().beside(&shared), "beside"),
     ] {
-        let error = builder.start_with(&lifecycle).unwrap_err();
-        let expected = "set, and must be set on the lifecycle that is shared";
-        assert_eq!(error.to_string(), format!("{setting} is {expected}"));
+        let error = builder.start_with(&shared).unwrap_err();
+        let expected = format!("{setting} is set, and must be left out: ");
+        assert!(error.to_string().starts_with(&expected), "{error}");
     }
+}
+
+#[test]
+fn what_is_set_up_sees_the_lifecycle_before_the_server_listens() {
+    let path = socket("set-up");
+    let (told, tells) = unbounded();
+    let listens = {
+        let path = path.clone();
+        move || path.exists()
+    };
+    let hook = StartupHook::new("database", {
+        let told = told.clone();
+        move || Ok(told.send("start-up hook")?)
+    });
+    let (pumps, pumping) = unbounded();
+    let (first, second, at_last) = (told.clone(), told.clone(), told);
+    let server = Server::builder()
+        .address(format!("unix:{}", path.display()))
+        .lifecycle(planned(quick_plan()).startup(hook))
+        .service(echo())
+        .set_up(move |lifecycle| {
+            assert!(!listens());
+            let pump = Worker::new("pump", move |token: &Token| {
+                pumps.send(()).unwrap();
+                token.wait();
+            });
+            lifecycle.workers("machine").spawn(pump)?;
+            Ok(first.send("first")?)
+        })
+        .set_up(move |_| Ok(second.send("second")?))
+        .on_listening(move |server| {
+            at_last
+                .send(server.address().port().map_or("unix", |_| "tcp"))
+                .unwrap()
+        })
+        .start()
+        .unwrap();
+    let said: Vec<_> = tells.try_iter().collect();
+    assert_eq!(said, ["start-up hook", "first", "second", "unix"]);
+    pumping.recv_timeout(LONG).unwrap();
+    assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
+}
+
+#[test]
+fn what_cannot_be_set_up_is_a_failed_start() {
+    let (told, undone) = unbounded();
+    let hook = || {
+        let told = told.clone();
+        StartupHook::new("database", || Ok(())).undo(move || Ok(told.send(())?))
+    };
+    let build = || {
+        builder(echo())
+            .lifecycle(
+                Lifecycle::builder()
+                    .signals(Signals::none())
+                    .startup(hook()),
+            )
+            .set_up(|_| Err("the pump does not answer".into()))
+            .set_up(|_| unreachable!("the one before has failed"))
+    };
+    let error = build().start().unwrap_err();
+    assert!(matches!(error, StartError::SetUp(_)), "{error:?}");
+    assert_eq!(error.to_string(), "the pump does not answer");
+    undone.try_recv().unwrap();
+    let report = build().serve();
+    assert_eq!(report.exit_code(), exit_code::FAILED_START);
+    assert_eq!(
+        report.reason.to_string(),
+        "start failed: the pump does not answer"
+    );
+    undone.try_recv().unwrap();
 }
 
 #[test]
@@ -129,11 +199,14 @@ fn a_hang_up_reloads_while_it_serves() {
         let config = Arc::clone(&config);
         move |_, _| Ok(text(config.lock().unwrap().to_string()))
     }))
-    .signals(signals)
-    .on_reload("config", move || {
-        *config.lock().map_err(|error| error.to_string())? += 1;
-        Ok(told.send(())?)
-    })
+    .lifecycle(
+        Lifecycle::builder()
+            .signals(signals)
+            .on_reload("config", move || {
+                *config.lock().map_err(|error| error.to_string())? += 1;
+                Ok(told.send(())?)
+            }),
+    )
     .start()
     .unwrap();
     let client = client(&server);
@@ -219,15 +292,13 @@ fn a_process_with_every_worker_stuck_tells_its_state_and_exits_at_the_third_sign
                 thread::park();
             }
         });
+        let plan = Plan::new()
+            .grace_period(Duration::MAX)
+            .force_period(Duration::MAX);
         let server = builder(stuck)
             .name("stuck")
             .workers(1)
-            .plan(
-                Plan::new()
-                    .grace_period(Duration::MAX)
-                    .force_period(Duration::MAX),
-            )
-            .signals(Signals::process())
+            .lifecycle(planned(plan).signals(Signals::process()))
             .start()
             .unwrap();
         let lifecycle = server.lifecycle();

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use lifecycle_support::{bound, role, say as tell, Process};
 use touchdown::client::Client;
-use touchdown::lifecycle::{exit_code, Plan, Signals};
+use touchdown::lifecycle::{exit_code, Lifecycle, Signals};
 use touchdown::{
     Address, Call, CallObserver, Code, ConnectionEvent, ConnectionRefusal, Interceptor, Listen,
     Server, StartError, Status,
@@ -66,7 +66,7 @@ fn client_at(address: &str) -> Client {
 fn one_server_listens_at_sockets_of_every_kind() {
     let folder = Folder::new("kinds");
     let server = Server::builder()
-        .plan(quick_plan())
+        .lifecycle(planned(quick_plan()))
         .service(unary(|call, _| Ok(text(call.peer().to_string()))))
         .address("127.0.0.1:0")
         .listen(Listen::new("[::1]:0").tcp_user_timeout(Duration::from_secs(3)))
@@ -214,9 +214,8 @@ fn sockets_that_systemd_has_passed_are_served() {
     if let Some(address) = role() {
         let server = Server::builder()
             .address(address)
-            .plan(quick_plan())
+            .lifecycle(planned(quick_plan()).signals(Signals::process()))
             .service(echo())
-            .signals(Signals::process())
             .start();
         tell(&match &server {
             Ok(server) => format!("listening at {}", server.address()),
@@ -272,9 +271,8 @@ impl Starved {
         let turned_away = Arc::<TurnedAway>::default();
         let server = builder(echo())
             .observer(Arc::clone(&turned_away))
-            .plan(Plan::default())
+            .lifecycle(Lifecycle::builder().signals(Signals::process()))
             .max_connections(100_000)
-            .signals(Signals::process())
             .start()
             .unwrap();
         tell(&format!("listening at {}", server.address()));

@@ -122,7 +122,7 @@ fn nothing_is_accepted_while_calls_in_flight_go_on() {
 #[test]
 fn a_lame_duck_serves() {
     let server = builder(echo())
-        .plan(quick_plan().lame_duck(Duration::from_millis(300)))
+        .lifecycle(planned(quick_plan().lame_duck(Duration::from_millis(300))))
         .start()
         .unwrap();
     let phases = server.lifecycle().subscribe();
@@ -179,7 +179,7 @@ fn a_handler_that_never_returns_is_named_at_the_planned_time() {
     let plan = quick_plan()
         .grace_period(Duration::from_millis(100))
         .force_period(Duration::from_millis(100));
-    let server = builder(service).plan(plan).start().unwrap();
+    let server = builder(service).lifecycle(planned(plan)).start().unwrap();
     let client = client(&server);
     let call = in_background(&client);
     begun.recv_timeout(LONG).unwrap();
@@ -220,7 +220,7 @@ fn handlers_that_ask_are_told_to_stop() {
         )
         .build();
     let plan = quick_plan().grace_period(Duration::from_millis(100));
-    let server = builder(service).plan(plan).start().unwrap();
+    let server = builder(service).lifecycle(planned(plan)).start().unwrap();
     let client = client(&server);
     let ask = thread::spawn({
         let client = client.clone();
@@ -271,7 +271,7 @@ fn detached_streams_end_with_unavailable_when_time_is_up() {
     let plan = quick_plan()
         .grace_period(Duration::from_millis(100))
         .force_period(Duration::from_millis(100));
-    let server = builder(service).plan(plan).start().unwrap();
+    let server = builder(service).lifecycle(planned(plan)).start().unwrap();
     let client = client(&server);
     let mut replies = client
         .server_streaming::<_, UInt32Value>(
@@ -297,13 +297,11 @@ fn detached_streams_end_with_unavailable_when_time_is_up() {
 fn signals_stop_a_server_and_the_second_one_hurries() {
     let (service, begun, _release) = gated();
     let (signals, sender) = Signals::injected();
+    let plan = quick_plan()
+        .grace_period(LONG)
+        .force_period(Duration::from_millis(50));
     let server = builder(service)
-        .plan(
-            quick_plan()
-                .grace_period(LONG)
-                .force_period(Duration::from_millis(50)),
-        )
-        .signals(signals)
+        .lifecycle(planned(plan).signals(signals))
         .start()
         .unwrap();
     let client = client(&server);
@@ -323,11 +321,11 @@ fn signals_stop_a_server_and_the_second_one_hurries() {
 #[test]
 fn two_servers_share_a_process_and_a_lifecycle() {
     let lifecycle = Lifecycle::builder().plan(quick_plan()).build().unwrap();
-    let first = builder(echo()).start_with(&lifecycle).unwrap();
-    let second = builder(echo()).start_with(&lifecycle).unwrap();
+    let first = part(echo()).start_with(&lifecycle).unwrap();
+    let second = part(echo()).start_with(&lifecycle).unwrap();
     let alone = start(echo());
     lifecycle.serving().unwrap();
-    for server in [&first, &second, &alone] {
+    for server in [&first, &second, &*alone] {
         assert_eq!(say(&client(server), "hello").unwrap(), "hello");
     }
     lifecycle.shutdown("test");
@@ -341,13 +339,14 @@ fn two_servers_share_a_process_and_a_lifecycle() {
 #[test]
 fn a_stop_before_serving_is_clean() {
     let lifecycle = Lifecycle::builder().plan(quick_plan()).build().unwrap();
-    let server = builder(echo()).start_with(&lifecycle).unwrap();
+    let server = part(echo()).start_with(&lifecycle).unwrap();
     assert_eq!(say(&client(&server), "early").unwrap(), "early");
     lifecycle.shutdown("test");
     assert!(lifecycle.serving().is_err());
-    assert_eq!(server.wait().exit_code(), exit_code::CLEAN);
+    assert_eq!(lifecycle.wait().exit_code(), exit_code::CLEAN);
+    assert_eq!(server.calls().completed, 1);
     assert!(matches!(
-        builder(echo()).start_with(&lifecycle),
+        part(echo()).start_with(&lifecycle),
         Err(StartError::TooLate)
     ));
 }
@@ -358,7 +357,8 @@ fn a_signal_during_start_up_is_no_failure() {
     for _ in 0..200 {
         let (signals, sender) = Signals::injected();
         sender.send(15);
-        let report = builder(echo()).signals(signals).serve();
+        let lifecycle = planned(quick_plan()).signals(signals);
+        let report = builder(echo()).lifecycle(lifecycle).serve();
         assert_eq!(report.reason, Reason::Signal(15));
         assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
     }
@@ -446,7 +446,7 @@ fn bad_settings_are_errors_that_name_them() {
     ));
     let plan = Plan::default().hard_deadline(Duration::ZERO);
     assert!(matches!(
-        builder(echo()).plan(plan).start(),
+        builder(echo()).lifecycle(planned(plan)).start(),
         Err(StartError::Lifecycle(_))
     ));
 }
@@ -559,7 +559,11 @@ fn calls_in_the_backlog_are_not_run_when_time_is_up() {
     let plan = quick_plan()
         .grace_period(Duration::from_millis(50))
         .force_period(Duration::from_millis(50));
-    let server = builder(service).workers(1).plan(plan).start().unwrap();
+    let server = builder(service)
+        .workers(1)
+        .lifecycle(planned(plan))
+        .start()
+        .unwrap();
     let client = client(&server);
     let calls: Vec<_> = (0..3).map(|_| in_background(&client)).collect();
     begun.recv_timeout(LONG).unwrap();
@@ -577,7 +581,7 @@ fn calls_in_the_backlog_are_not_run_when_time_is_up() {
 fn an_answer_that_nobody_takes_has_the_grace_period_and_is_counted() {
     let grace = Duration::from_millis(800);
     let plan = quick_plan().grace_period(grace);
-    let server = builder(echo()).plan(plan).start().unwrap();
+    let server = builder(echo()).lifecycle(planned(plan)).start().unwrap();
     let mut client = TcpStream::connect(server.address().to_string()).unwrap();
     client.write_all(PREFACE).unwrap();
     // SETTINGS_INITIAL_WINDOW_SIZE is zero: not a byte of a reply may be sent.
@@ -767,7 +771,7 @@ fn a_client_that_does_not_acknowledge_goaway_and_goes_on_to_call_is_told_the_las
 fn a_client_that_is_silent_has_its_time_and_is_told_the_last_call() {
     let silence = Duration::from_millis(1500);
     let plan = quick_plan().grace_period(LONG).peer_silence(silence);
-    let server = builder(echo()).plan(plan).start().unwrap();
+    let server = builder(echo()).lifecycle(planned(plan)).start().unwrap();
     let mut client = TcpStream::connect(server.address().to_string()).unwrap();
     client.write_all(PREFACE).unwrap();
     client.write_all(&small_call(1)).unwrap();
@@ -810,7 +814,7 @@ fn half_a_request_is_waited_for() {
 #[test]
 fn a_part_of_a_frame_from_who_never_made_a_call_delays_nobody() {
     let plan = quick_plan().grace_period(LONG);
-    let server = builder(echo()).plan(plan).start().unwrap();
+    let server = builder(echo()).lifecycle(planned(plan)).start().unwrap();
     let mut client = TcpStream::connect(server.address().to_string()).unwrap();
     client.write_all(PREFACE).unwrap();
     client.write_all(&frame(4, 1, 0, &[])).unwrap();

@@ -19,16 +19,20 @@ use lifecycle_support::{bound, is_child, role, say, Process};
 use notify_support::{extension_of, order, Manager};
 use thread_support::{threads, Stopped};
 use touchdown::client::Client;
-use touchdown::lifecycle::{exit_code, Plan, Signals};
+use touchdown::lifecycle::{self, exit_code, Lifecycle, Plan, Signals};
 use touchdown::systemd::EXTENSION;
 use touchdown::{Server, ServerBuilder, Service, ServingStatus, Upgrade};
 
 fn builder(service: Service) -> ServerBuilder {
     Server::builder()
         .address("127.0.0.1:0")
-        .signals(Signals::process())
+        .lifecycle(signalled())
         .service(service)
         .systemd()
+}
+
+fn signalled() -> lifecycle::Builder {
+    Lifecycle::builder().signals(Signals::process())
 }
 
 fn serve(server: Server) -> ! {
@@ -64,7 +68,12 @@ fn a_drain_is_told_with_the_number_of_calls() {
             Ok(request)
         });
         let plan = Plan::new().grace_period(Duration::from_secs(50));
-        serve(builder(service).plan(plan).start().unwrap());
+        serve(
+            builder(service)
+                .lifecycle(signalled().plan(plan))
+                .start()
+                .unwrap(),
+        );
     }
     let _bound = bound();
     let manager = Manager::new();
@@ -265,7 +274,7 @@ fn stored_listeners_come_back_and_nobody_is_refused_in_between() {
     let test = "stored_listeners_come_back_and_nobody_is_refused_in_between";
     if let Some(role) = role() {
         let builder = Server::builder()
-            .signals(Signals::process())
+            .lifecycle(signalled())
             .service(echo())
             .store_listeners();
         let server = builder.address(role).start().unwrap();
@@ -332,7 +341,7 @@ fn a_new_process_becomes_the_main_one_when_it_takes_over_and_speaks_from_then_on
         let upgrade = Upgrade::new().settle(Duration::ZERO);
         serve(
             builder(echo())
-                .upgrade(upgrade)
+                .lifecycle(signalled().upgrade(upgrade))
                 .store_listeners()
                 .start()
                 .unwrap(),
@@ -372,7 +381,10 @@ fn a_new_process_becomes_the_main_one_when_it_takes_over_and_speaks_from_then_on
 fn an_upgrade_that_fails_leaves_no_trace() {
     if is_child() {
         let upgrade = Upgrade::new().program("/bin/false");
-        let server = builder(echo()).upgrade(upgrade).start().unwrap();
+        let server = builder(echo())
+            .lifecycle(signalled().upgrade(upgrade))
+            .start()
+            .unwrap();
         order();
         Upgrade::begin(server.lifecycle()).unwrap_err();
         say("failed");

@@ -14,7 +14,7 @@ use std::process;
 use common::*;
 use thread_support::threads;
 use touchdown::lifecycle::{exit_code, Lifecycle, Phase};
-use touchdown::{Companion, Server, ServerBuilder, StartError};
+use touchdown::{Companion, Server, ServerBuilder, ServerHandle, StartError};
 
 /// An address that was free a moment ago.
 fn free_address() -> String {
@@ -66,7 +66,7 @@ impl Companion for Stops {
 struct Fails;
 
 impl Companion for Fails {
-    fn started(self: Box<Self>, server: &Server) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn started(self: Box<Self>, server: &ServerHandle) -> Result<(), Box<dyn Error + Send + Sync>> {
         assert_eq!(server.connections(), 0);
         Err("the disk is full".into())
     }
@@ -106,7 +106,7 @@ fn a_server_that_does_not_start_leaves_nothing() {
     struct Beside(String);
     impl Companion for Beside {
         fn begin(&mut self, lifecycle: &Lifecycle) -> Result<(), Box<dyn Error + Send + Sync>> {
-            server_at(&self.0).beside(lifecycle).start()?;
+            drop(server_at(&self.0).beside(lifecycle).start()?);
             Ok(())
         }
     }

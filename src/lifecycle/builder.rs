@@ -38,7 +38,7 @@ use crate::text::ROOM_FOR_THREADS;
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
     plan: Plan,
-    signals: Signals,
+    signals: Option<Signals>,
     hooks: Vec<Hook>,
     startup: Vec<StartupHook>,
     reloads: Vec<Reload>,
@@ -64,7 +64,7 @@ impl Builder {
     pub(super) fn new() -> Self {
         Self {
             plan: Plan::default(),
-            signals: Signals::none(),
+            signals: None,
             hooks: Vec::new(),
             startup: Vec::new(),
             reloads: Vec::new(),
@@ -85,8 +85,13 @@ impl Builder {
     /// Sets where signals are heard from. Default: [`Signals::none`]. A program's `main` will want
     /// [`Signals::process`].
     pub fn signals(mut self, signals: Signals) -> Self {
-        self.signals = signals;
+        self.signals = Some(signals);
         self
+    }
+
+    /// Whether [`signals`](Self::signals) were set.
+    pub fn has_signals(&self) -> bool {
+        self.signals.is_some()
     }
 
     /// Adds a closing hook. Hooks may be added in any order, whatever runs after what.
@@ -187,20 +192,6 @@ impl Builder {
         self
     }
 
-    /// The first of the settings that are work of the program, if there is any.
-    #[doc(hidden)]
-    pub fn first_of_program(&self) -> Option<&'static str> {
-        let all = [
-            ("hook", self.hooks.is_empty()),
-            ("startup", self.startup.is_empty()),
-            ("on_reload", self.reloads.is_empty()),
-            ("pid_file", self.pid_file.is_none()),
-            ("succession", self.succession.is_none()),
-        ];
-        let set = all.into_iter().find(|(_, is_empty)| !is_empty);
-        set.map(|(name, _)| name)
-    }
-
     /// Checks everything, begins to listen to signals, and starts the lifecycle's three
     /// threads: `td-lifecycle`, which walks the phases, `td-guard`, which hears signals and keeps the
     /// hard deadline, and `td-errands`, which does for that one what may need memory or time.
@@ -220,9 +211,9 @@ impl Builder {
             startup_is_over.cancel();
         }
         let (bell, sleeper) = bell().map_err(BuildError::Signals)?;
-        let hears_process = self.signals.are_of_process();
-        let listener = self
-            .signals
+        let signals = self.signals.unwrap_or_default();
+        let hears_process = signals.are_of_process();
+        let listener = signals
             .listen(&bell, self.succession.is_some())
             .map_err(BuildError::Signals)?;
         let succession = self.succession.map(|make| make());

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use crate::lifecycle::Lifecycle;
 
-use super::running::Server;
+use super::handle::ServerHandle;
 
 /// Goes along with a server: a second door for the operator, a supervisor that wants to be told, a registry. For
 /// [`ServerBuilder::companion`](super::ServerBuilder::companion).
@@ -18,13 +18,13 @@ use super::running::Server;
 /// ```
 /// use std::error::Error;
 /// use touchdown::lifecycle::{Hook, Lifecycle};
-/// use touchdown::{Companion, Server};
+/// use touchdown::{Companion, Server, ServerHandle};
 ///
 /// /// Writes the server's address to a file while it serves.
 /// struct AddressFile(std::path::PathBuf);
 ///
 /// impl Companion for AddressFile {
-///     fn started(self: Box<Self>, server: &Server) -> Result<(), Box<dyn Error + Send + Sync>> {
+///     fn started(self: Box<Self>, server: &ServerHandle) -> Result<(), Box<dyn Error + Send + Sync>> {
 ///         std::fs::write(&self.0, server.address().to_string())?;
 ///         let remove = Hook::new("remove the address", move || Ok(std::fs::remove_file(&self.0)?));
 ///         Ok(server.lifecycle().hook(remove)?)
@@ -63,8 +63,18 @@ pub trait Companion: Send + 'static {
     ///
     /// As for [`begin`](Self::begin). The server is taken down again, and no call is lost by that. What companions that were
     /// added before this one have hung on the lifecycle stays there until the lifecycle ends.
-    fn started(self: Box<Self>, server: &Server) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn started(self: Box<Self>, server: &ServerHandle) -> Result<(), Box<dyn Error + Send + Sync>> {
         let _ = server;
+        Ok(())
+    }
+}
+
+/// Tells the program that the server listens.
+pub(super) struct OnListening<F>(pub(super) F);
+
+impl<F: FnOnce(&ServerHandle) + Send + 'static> Companion for OnListening<F> {
+    fn started(self: Box<Self>, server: &ServerHandle) -> Result<(), Box<dyn Error + Send + Sync>> {
+        (self.0)(server);
         Ok(())
     }
 }

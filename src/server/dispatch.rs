@@ -14,6 +14,7 @@ use crate::thrown::message_of;
 
 use super::call::Call;
 use super::context;
+use super::early::EarlyCalls;
 use super::health;
 use super::interceptor::{failure, panicked, run_interceptor, Answer, Interceptor, Next};
 use super::observers::Observers;
@@ -29,6 +30,7 @@ pub(super) struct Dispatch {
     observers: Option<Arc<Observers>>,
     message_limit: usize,
     pub(super) health: Arc<health::Board>,
+    early: EarlyCalls,
     counts: Counts,
     connections_cut: AtomicU64,
     /// Keeps the lifecycle from taking the drain for complete.
@@ -56,6 +58,7 @@ impl Dispatch {
         observers: Option<Arc<Observers>>,
         message_limit: usize,
         health: Arc<health::Board>,
+        early: EarlyCalls,
         in_flight: OwnedGuard,
     ) -> Dispatch {
         Dispatch {
@@ -63,6 +66,7 @@ impl Dispatch {
             observers,
             message_limit,
             health,
+            early,
             counts: Counts::default(),
             connections_cut: AtomicU64::new(0),
             draining: Mutex::new(Some(in_flight)),
@@ -199,6 +203,7 @@ fn run_after(interceptors: &[Arc<dyn Interceptor>], call: &Call, status: &Status
 impl Host for Dispatch {
     fn arrived(&self) {
         self.counts.arrived.fetch_add(1, Ordering::SeqCst);
+        self.early.arrived();
     }
 
     fn run(&self, core: &Arc<calls::Call>, message: Option<Message>) {

@@ -10,7 +10,7 @@ use crate::lifecycle::BuildError;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// No address was given: call [`ServerBuilder::address`](super::ServerBuilder::address)(super::ServerBuilder::address).
+    /// No address was given: call [`ServerBuilder::address`](super::ServerBuilder::address).
     NoAddress,
     /// The address cannot be listened at: it is no address, it is in use, or it is not this
     /// machine's.
@@ -37,6 +37,8 @@ pub enum StartError {
     Lifecycle(BuildError),
     /// A start-up hook failed, panicked or overran: which, and how.
     Startup(String),
+    /// What [`ServerBuilder::set_up`](super::ServerBuilder::set_up) was given has failed.
+    SetUp(Box<dyn Error + Send + Sync>),
     /// The lifecycle is stopping, so nothing new is started.
     TooLate,
     /// A thread or a descriptor could not be had.
@@ -82,7 +84,7 @@ impl fmt::Display for StartError {
             StartError::Startup(why) => formatter.write_str(why),
             StartError::TooLate => formatter.write_str("the program is stopping already"),
             StartError::Engine(error) => write!(formatter, "the server cannot start: {error}"),
-            StartError::Companion(error) => error.fmt(formatter),
+            StartError::SetUp(error) | StartError::Companion(error) => error.fmt(formatter),
         }
     }
 }

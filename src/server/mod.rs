@@ -6,8 +6,10 @@ mod codec;
 mod companion;
 mod context;
 mod dispatch;
+mod early;
 mod error;
 mod extensions;
+mod handle;
 mod health;
 mod interceptor;
 mod kind;
@@ -31,6 +33,7 @@ pub use self::call::{Call, Peer};
 pub use self::companion::Companion;
 pub use self::error::StartError;
 pub use self::extensions::Extensions;
+pub use self::handle::{Server, ServerHandle};
 pub use self::health::{Health, ServingStatus};
 pub use self::interceptor::{Answer, Interceptor, Next};
 pub use self::kind::CallKind;
@@ -41,7 +44,6 @@ pub use self::observer::{
 };
 #[cfg(feature = "tls")]
 pub use self::peer_certificate::PeerCertificate;
-pub use self::running::Server;
 pub use self::service::{DrainPolicy, Service, ServiceBuilder};
 pub use self::status::{Code, Status};
 pub use self::stream::{DetachedReplies, ReceiveTimeout, Replies, Requests, SendError};

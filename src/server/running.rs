@@ -1,6 +1,5 @@
 //! A server that runs, and its part in the program's life.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::calls::{DrainTimes, Host, Limit, Runner};
-use crate::lifecycle::{Calls, Check, Lifecycle, Participant, Report, Token};
+use crate::lifecycle::{Calls, Check, Participant, Token};
 
 use super::dispatch::Dispatch;
 use super::health::Health;
@@ -16,7 +15,6 @@ use super::service::DrainPolicy;
 use super::smoke_test::{self, SmokeTest};
 use crate::logging;
 use crate::sockets::inherited::Inherited;
-use crate::sockets::{Address, Bound, BoundSocket};
 use crate::upgrade::Part;
 
 /// How long the stacks of handlers that do not return are looked for: some milliseconds do,
@@ -25,14 +23,6 @@ const STACKS_TIME: Duration = Duration::from_millis(500);
 
 /// How long a server that has accepted nothing may take to go. It does so within some milliseconds.
 const GIVING_UP: Duration = Duration::from_secs(5);
-
-/// A server that runs. Dropping it stops it, calls in flight included, by its plan.
-pub struct Server {
-    running: Arc<Running>,
-    lifecycle: Lifecycle,
-    /// Whether the lifecycle is this server's own, and ends with it.
-    owns_lifecycle: bool,
-}
 
 /// What the lifecycle knows of a server.
 pub(super) struct Running {
@@ -52,8 +42,8 @@ pub(super) struct DrainLimits {
     pub(super) policies: Vec<DrainPolicy>,
     pub(super) grace_period: Duration,
     pub(super) peer_silence: Duration,
-    /// A share of the grace period.
-    pub(super) cut_early_after: f64,
+    /// No longer than the grace period.
+    pub(super) cut_early_after: Duration,
 }
 
 impl DrainLimits {
@@ -62,7 +52,7 @@ impl DrainLimits {
         self.policies.iter().map(move |policy| {
             let (time, cut) = match *policy {
                 DrainPolicy::Finish => (self.grace_period, false),
-                DrainPolicy::CutEarly => (self.cut_early_time(), true),
+                DrainPolicy::CutEarly => (self.cut_early_after, true),
                 DrainPolicy::Stream { goodbye } => (goodbye.min(self.grace_period), true),
             };
             Limit {
@@ -70,97 +60,6 @@ impl DrainLimits {
                 cut,
             }
         })
-    }
-
-    fn cut_early_time(&self) -> Duration {
-        // A grace period without end has no share: what does not fit into a duration is as long.
-        let seconds = self.grace_period.as_secs_f64() * self.cut_early_after;
-        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
-    }
-}
-
-impl Server {
-    pub(super) fn new(running: Arc<Running>, lifecycle: Lifecycle, owns_lifecycle: bool) -> Server {
-        Server {
-            running,
-            lifecycle,
-            owns_lifecycle,
-        }
-    }
-
-    /// Where the server listens: the first address, with the real port where port 0 was asked for.
-    pub fn address(&self) -> &Address {
-        &self.running.engine.addresses()[0]
-    }
-
-    /// Every address at which the server listens.
-    pub fn addresses(&self) -> &[Address] {
-        self.running.engine.addresses()
-    }
-
-    /// The lifecycle that this server is part of.
-    pub fn lifecycle(&self) -> &Lifecycle {
-        &self.lifecycle
-    }
-
-    /// The program's word on the health of its services: the one that was given to
-    /// [`ServerBuilder::health`](super::ServerBuilder::health), if any.
-    pub fn health(&self) -> &Health {
-        &self.running.health
-    }
-
-    /// How many calls are in flight: arrived, and not yet answered with their status on its way.
-    /// Those of [health](Health) checks are not counted.
-    pub fn in_flight(&self) -> usize {
-        self.running.dispatch.in_flight()
-    }
-
-    /// How many connections are open, those that are closing included.
-    pub fn connections(&self) -> usize {
-        self.running.engine.connections()
-    }
-
-    /// What became of the calls so far, but for those of [health](Health) checks.
-    pub fn calls(&self) -> Calls {
-        self.running.dispatch.calls()
-    }
-
-    /// Begins to stop, and waits until the server has stopped. With a shared lifecycle this stops
-    /// everything that is part of it.
-    pub fn shutdown(self) -> Report {
-        self.lifecycle.shutdown("shutdown() was called");
-        self.wait()
-    }
-
-    /// Waits until the server has stopped: after a signal, if it listens to signals, or after
-    /// somebody called [`Lifecycle::shutdown`].
-    pub fn wait(self) -> Report {
-        self.lifecycle.wait()
-    }
-}
-
-impl Bound for Server {
-    fn bound_sockets(&self) -> io::Result<Vec<BoundSocket>> {
-        self.running.engine.sockets_to_store()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if self.owns_lifecycle {
-            self.lifecycle.shutdown("the server was dropped");
-            self.lifecycle.wait();
-        }
-    }
-}
-
-impl fmt::Debug for Server {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Server")
-            .field("addresses", &self.addresses())
-            .field("in_flight", &self.in_flight())
-            .finish_non_exhaustive()
     }
 }
 
@@ -325,7 +224,7 @@ mod tests {
 
     use super::*;
     use crate::client::{CallOptions, Client};
-    use crate::{Call, Service};
+    use crate::{Call, Server, Service};
 
     fn start(service: Service) -> Server {
         let builder = Server::builder().address("127.0.0.1:0").service(service);
@@ -336,7 +235,7 @@ mod tests {
     #[test]
     fn what_a_thread_holds_back_for_one_server_it_sends_for_another() {
         let busy = start(Service::builder("test.Nothing").build());
-        let engine = Arc::clone(&busy.running);
+        let engine = Arc::clone(busy.running());
         let echo = move |_: &Call, request: StringValue| {
             engine.engine.hold_back();
             Ok(request)

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use touchdown::lifecycle::{Lifecycle, Phase};
-use touchdown::{Companion, Server, ServerBuilder};
+use touchdown::{Companion, ServerBuilder, ServerHandle};
 
 use super::Notify;
 use crate::logging;
@@ -22,7 +22,7 @@ impl Companion for Systemd {
         Ok(())
     }
 
-    fn started(self: Box<Self>, server: &Server) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn started(self: Box<Self>, server: &ServerHandle) -> Result<(), Box<dyn Error + Send + Sync>> {
         if let (true, Some(notify)) = (self.store_listeners, Notify::of(server.lifecycle())) {
             // It serves all the same.
             if let Err(error) = notify.store_listeners(server) {

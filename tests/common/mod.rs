@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use touchdown::lifecycle::Plan;
+use touchdown::lifecycle::{self, Lifecycle, Plan};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
-use touchdown::{Call, Server, ServerBuilder, Service, Status};
+use touchdown::{Call, Server, ServerBuilder, ServerHandle, Service, Status};
 
 #[cfg(feature = "client")]
 pub use clients::*;
@@ -43,12 +43,19 @@ pub fn quick_plan() -> Plan {
         .closing(unhurried(5000))
 }
 
+/// A lifecycle with this plan.
+pub fn planned(plan: Plan) -> lifecycle::Builder {
+    Lifecycle::builder().plan(plan)
+}
+
 pub fn builder(service: Service) -> ServerBuilder {
+    part(service).lifecycle(planned(quick_plan()))
+}
+
+/// A server for a lifecycle that it shares.
+pub fn part(service: Service) -> ServerBuilder {
     let _ = env_logger::builder().is_test(true).try_init();
-    Server::builder()
-        .address("127.0.0.1:0")
-        .plan(quick_plan())
-        .service(service)
+    Server::builder().address("127.0.0.1:0").service(service)
 }
 
 pub fn start(service: Service) -> Server {
@@ -166,7 +173,7 @@ mod clients {
 
     use super::*;
 
-    pub fn channel(server: &Server) -> Channel {
+    pub fn channel(server: &ServerHandle) -> Channel {
         channel_to(&server.address().to_string())
     }
 
@@ -176,7 +183,7 @@ mod clients {
             .connect(address)
     }
 
-    pub fn client(server: &Server) -> Client {
+    pub fn client(server: &ServerHandle) -> Client {
         Client::new(&channel(server))
     }
 

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use touchdown::lifecycle::Plan;
+use touchdown::lifecycle::{Lifecycle, Plan};
 use touchdown::{Call, Server, Status};
 
 use crate::ledger::{ledger_service, BalanceReply, BalanceRequest, Ledger};
@@ -53,7 +53,7 @@ impl WrongLedger {
         let report = Server::builder()
             .address("127.0.0.1:0")
             .service(ledger_service(ledger))
-            .plan(Plan::new().grace_period(grace))
+            .lifecycle(Lifecycle::builder().plan(Plan::new().grace_period(grace)))
             .serve();
         std::process::exit(report.exit_code().into())
     }

@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use touchdown::lifecycle::{Hook, Lifecycle, Plan, Report, Signals, StartupHook, Worker};
+use touchdown::lifecycle::{self, Hook, Lifecycle, Plan, Report, Signals, StartupHook, Worker};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
-use touchdown::{Call, DrainPolicy, Replies, Server, ServerBuilder, Service, Status};
+use touchdown::{Call, DrainPolicy, Replies, Server, ServerBuilder, ServerHandle, Service, Status};
 
 use super::script::{Fault, Reload, Script, Streams};
 use crate::lifecycle_support::LIMIT;
@@ -96,27 +96,22 @@ fn fill_output() {
 }
 
 fn serve(script: &Script, folder: &Path) -> Report {
-    let mut builder = server(folder).plan(plan(script));
+    server(folder).lifecycle(lifecycle(script)).serve()
+}
+
+fn lifecycle(script: &Script) -> lifecycle::Builder {
+    let mut builder = Lifecycle::builder().plan(plan(script));
     for hook in startup_hooks(script) {
         builder = builder.startup(hook);
     }
     for hook in closing_hooks(script) {
         builder = builder.hook(hook);
     }
-    builder.on_reload("config", reload(script)).serve()
+    builder.on_reload("config", reload(script))
 }
 
 fn serve_with_workers(script: &Script, folder: &Path) -> Report {
-    let mut builder = Lifecycle::builder()
-        .plan(plan(script))
-        .signals(Signals::process());
-    for hook in startup_hooks(script) {
-        builder = builder.startup(hook);
-    }
-    for hook in closing_hooks(script) {
-        builder = builder.hook(hook);
-    }
-    let lifecycle = builder.on_reload("config", reload(script)).build();
+    let lifecycle = lifecycle(script).signals(Signals::process()).build();
     let lifecycle = lifecycle.expect("it can be built");
     match start(&lifecycle, folder) {
         Ok(_server) => lifecycle.wait(),
@@ -128,7 +123,7 @@ fn serve_with_workers(script: &Script, folder: &Path) -> Report {
     }
 }
 
-fn start(lifecycle: &Lifecycle, folder: &Path) -> Result<Server, Box<dyn Error>> {
+fn start(lifecycle: &Lifecycle, folder: &Path) -> Result<ServerHandle, Box<dyn Error>> {
     lifecycle.start()?;
     let workers = lifecycle.workers("pump");
     let poll = Worker::new("poll", |token| {

@@ -18,7 +18,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use touchdown::lifecycle::Report;
 use touchdown::{Listen, Server, Service, Tls, TlsFiles};
 
-use crate::common::{call_headers, quick_plan, LONG, PREFACE};
+use crate::common::{call_headers, planned, quick_plan, LONG, PREFACE};
 
 /// A folder with certificates, which goes with it.
 pub struct Folder {
@@ -138,7 +138,7 @@ impl Drop for Folder {
 pub fn builder(service: Service, tls: Tls) -> touchdown::ServerBuilder {
     Server::builder()
         .listen(Listen::new("127.0.0.1:0").tls(tls))
-        .plan(quick_plan())
+        .lifecycle(planned(quick_plan()))
         .service(service)
 }
 

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use touchdown::client::Client;
 use touchdown::lifecycle::{Lifecycle, Phase, Signals, StartupHook};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
-use touchdown::{Server, Service, Status, Upgrade};
+use touchdown::{Service, Status, Upgrade};
 
 use crate::common::*;
 use crate::lifecycle_support::{child_as, role};
@@ -99,7 +99,7 @@ pub fn play(folder: &Path) -> ! {
     let unrelated = File::open("/dev/zero").unwrap().into_raw_fd();
     // SAFETY: a system call without memory.
     assert_eq!(unsafe { libc::fcntl(unrelated, libc::F_SETFD, 0) }, 0);
-    let server = builder(service(folder))
+    let server = part(service(folder))
         .address(format!("unix:{}", folder.join(SOCKET).display()))
         .smoke_test({
             let fault = fault.to_owned();
@@ -116,7 +116,7 @@ pub fn play(folder: &Path) -> ! {
             }
         })
         .start_with(&lifecycle);
-    let server: Server = match server {
+    let server = match server {
         Ok(server) => server,
         Err(error) => {
             lifecycle.fail(error);
@@ -137,7 +137,7 @@ pub fn play(folder: &Path) -> ! {
         _ => {}
     });
     let _ = lifecycle.serving();
-    let report = server.wait();
+    let report = lifecycle.wait();
     std::process::exit(report.exit_code().into())
 }
 

@@ -1,4 +1,4 @@
-//! Starting a server: from its settings to threads that serve.
+//! Launching a server: from its settings to threads that serve.
 
 use std::num::TryFromIntError;
 use std::sync::Arc;
@@ -8,22 +8,20 @@ use parking_lot::Mutex;
 
 use super::super::companion::Companion;
 use super::super::dispatch::Dispatch;
+use super::super::early::EarlyCalls;
 use super::super::error::StartError;
+use super::super::handle::ServerHandle;
 use super::super::health;
 use super::super::interceptor::Interceptor;
 use super::super::observers::Observers;
-use super::super::running::{DrainLimits, Running, Server};
+use super::super::running::{DrainLimits, Running};
 use super::super::service::{Method, Service};
-#[cfg(feature = "tls")]
-use super::super::tls::Tls;
 use super::ServerBuilder;
 use crate::calls::transport::Settings;
 use crate::calls::{self, Config, Host, Runner};
 use crate::descriptors;
 use crate::engine;
-#[cfg(feature = "tls")]
-use crate::lifecycle;
-use crate::lifecycle::{Lifecycle, Participant, Reason, Remote, Report, Signals, Stopping};
+use crate::lifecycle::{Lifecycle, Participant, Remote};
 use crate::logging;
 use crate::os::memory;
 use crate::sockets::{
@@ -31,135 +29,14 @@ use crate::sockets::{
     listen::Listen,
     listener::{ListenOptions, Listener},
 };
-use crate::upgrade::{Part, Upgrade, Upgrades};
+use crate::upgrade::{Part, Upgrades};
 
 /// Eight times what the server itself was seen to use in a release build; enough for a panic in a debug build.
 const LEAST_STACK: usize = 128 << 10;
 
 impl ServerBuilder {
-    /// Serves until TERM or INT, then stops by the plan. This is all that `main` needs to do: it may
-    /// return the report, whose exit code says how it went.
-    ///
-    /// If the server cannot start, the report says why and has the exit code
-    /// [`FAILED_START`](crate::lifecycle::exit_code::FAILED_START). A program that wants to do
-    /// something about it calls [`start`](Self::start).
-    pub fn serve(mut self) -> Report {
-        self.signals.get_or_insert(Signals::process());
-        if !self.lifecycle.has_succession() {
-            self.lifecycle = self.lifecycle.upgrade(Upgrade::new());
-        }
-        match self.begin() {
-            Ok(server) => server.wait(),
-            Err((error, report)) => {
-                // What a stop has kept from starting did not fail.
-                if let Reason::StartFailed(_) = report.reason {
-                    logging::error!("{error}");
-                    // The program may end by other ways than to return the report.
-                    logging::flush(logging::AT_THE_END);
-                }
-                *report
-            }
-        }
-    }
-
-    /// Starts the server with a lifecycle of its own, and returns.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`], and then nothing is left running.
-    pub fn start(self) -> Result<Server, StartError> {
-        self.begin().map_err(|(error, _)| error)
-    }
-
-    /// Starts the server, or says why it did not start, and how its lifecycle ended.
-    fn begin(mut self) -> Result<Server, (StartError, Box<Report>)> {
-        // The lifecycle has threads, which would have arenas of their own.
-        memory::bound_arenas();
-        let lifecycle = std::mem::replace(&mut self.lifecycle, Lifecycle::builder());
-        #[cfg(feature = "tls")]
-        let lifecycle = self.reload_certificates(lifecycle);
-        let lifecycle = lifecycle
-            .plan(self.plan)
-            .signals(self.signals.take().unwrap_or_default());
-        let lifecycle = lifecycle.build().map_err(|error| {
-            let error = StartError::Lifecycle(error);
-            let report = Report::failed_start(&error);
-            (error, Box::new(report))
-        })?;
-        let mut companions = std::mem::take(&mut self.companions);
-        let begun = companions
-            .iter_mut()
-            .try_for_each(|it| it.begin(&lifecycle));
-        begun.map_err(|error| {
-            let error = StartError::of_companion(error);
-            lifecycle.fail(&error);
-            (error, Box::new(lifecycle.wait()))
-        })?;
-        lifecycle.start().map_err(|Stopping { reason, .. }| {
-            let error = match reason {
-                Reason::StartFailed(why) => StartError::Startup(why),
-                _ => StartError::TooLate,
-            };
-            (error, Box::new(lifecycle.wait()))
-        })?;
-        let server = self.launch(&lifecycle, companions).map_err(|error| {
-            // Changes nothing if a signal has begun the stop already.
-            lifecycle.fail(&error);
-            (error, Box::new(lifecycle.wait()))
-        })?;
-        let server = Server::new(server, lifecycle, true);
-        // A signal meanwhile has begun the stop, and `wait` will tell.
-        let _ = server.lifecycle().serving();
-        Ok(server)
-    }
-
-    /// Lets the lifecycle read the certificates again when it reloads.
-    #[cfg(feature = "tls")]
-    fn reload_certificates(&self, mut lifecycle: lifecycle::Builder) -> lifecycle::Builder {
-        let mut all: Vec<Tls> = Vec::new();
-        for tls in self.listens.iter().filter_map(Listen::own_tls) {
-            if !all.iter().any(|it| it.is_same(tls)) {
-                all.push(tls.clone());
-            }
-        }
-        for tls in all {
-            lifecycle = lifecycle.on_reload("tls", move || Ok(tls.reload()?));
-        }
-        lifecycle
-    }
-
-    /// Starts the server as a part of a lifecycle that it may share with others. The program calls
-    /// [`Lifecycle::serving`] once everything is started. If it has start-up hooks that the server
-    /// needs, the program calls [`Lifecycle::start`] first. Plan and signals are the lifecycle's;
-    /// those set here are ignored. Hooks and reload callbacks belong there, too, and are refused
-    /// here.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`], and then nothing of the server is left running.
-    pub fn start_with(mut self, lifecycle: &Lifecycle) -> Result<Server, StartError> {
-        let setting = self.lifecycle.first_of_program();
-        let setting = setting.map(|it| if it == "succession" { "upgrade" } else { it });
-        let setting = setting.or(self.beside.as_ref().map(|_| "beside"));
-        if let Some(setting) = setting {
-            return Err(StartError::Setting {
-                setting,
-                value: "set".to_owned(),
-                expected: "set on the lifecycle that is shared",
-            });
-        }
-        // Should a stop begin from here on, that is noticed before a connection is accepted.
-        if lifecycle.stopping().is_cancelled() {
-            return Err(StartError::TooLate);
-        }
-        let mut companions = std::mem::take(&mut self.companions);
-        let begun = companions.iter_mut().try_for_each(|it| it.begin(lifecycle));
-        begun.map_err(StartError::of_companion)?;
-        let running = self.launch(lifecycle, companions)?;
-        Ok(Server::new(running, lifecycle.clone(), false))
-    }
-
-    fn launch(
+    /// Starts the server as a part of this lifecycle.
+    pub(super) fn launch(
         mut self,
         lifecycle: &Lifecycle,
         companions: Vec<Box<dyn Companion>>,
@@ -180,11 +57,13 @@ impl ServerBuilder {
         }
         let services = std::mem::take(&mut self.services);
         let (methods, called) = methods(services, &self.interceptors)?;
+        let grace_period = lifecycle.plan().get_grace_period();
+        let cut_early_after = self.cut_early_after.unwrap_or(grace_period / 2);
         let limits = DrainLimits {
             policies: methods.iter().map(|it| it.policy).collect(),
-            grace_period: lifecycle.plan().get_grace_period(),
+            grace_period,
             peer_silence: lifecycle.plan().get_peer_silence(),
-            cut_early_after: self.cut_early_after,
+            cut_early_after: cut_early_after.min(grace_period),
         };
         let listeners = listeners(std::mem::take(&mut self.listens), sizes.connections)?;
         let name = match (self.name, listeners.first()) {
@@ -201,6 +80,7 @@ impl ServerBuilder {
             Observers::new(self.observers),
             self.max_receive_message_size,
             Arc::clone(&health),
+            EarlyCalls::new(name.clone(), lifecycle.remote()),
             in_flight,
         ));
         let transport = engine::transport(&settings, &called).map_err(StartError::Engine)?;
@@ -268,13 +148,6 @@ impl ServerBuilder {
         let connections = at_least_one("max_connections", self.max_connections)?;
         let memory = self.memory_limit.unwrap_or_else(memory::quarter_of_memory);
         let memory = at_least_one("memory_limit", memory)?;
-        if !(0.0..=1.0).contains(&self.cut_early_after) {
-            return Err(StartError::Setting {
-                setting: "cut_early_after",
-                value: self.cut_early_after.to_string(),
-                expected: "from 0.0 to 1.0",
-            });
-        }
         Ok(Sizes {
             workers,
             connections,
@@ -375,7 +248,7 @@ fn hang(
         running.give_up();
         return Err(StartError::TooLate);
     }
-    let server = Server::new(running.clone(), lifecycle.clone(), false);
+    let server = ServerHandle::new(running.clone(), lifecycle.clone());
     for companion in companions {
         companion.started(&server).map_err(|error| {
             lifecycle.dismiss(&participant);

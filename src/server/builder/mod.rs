@@ -1,22 +1,21 @@
 //! The settings of a server.
 
 mod launch;
+mod start;
 
 use std::error::Error;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::Channel;
-use crate::lifecycle::{self, Hook, Lifecycle, Plan, Remote, Signals, StartupHook};
-use crate::upgrade::Upgrade;
+use crate::lifecycle::{self, Lifecycle, Remote};
 
-use super::companion::Companion;
+use super::companion::{Companion, OnListening};
+use super::handle::{Server, ServerHandle};
 use super::health::Health;
 use super::interceptor::Interceptor;
 use super::observer::CallObserver;
-use super::running::Server;
 use super::service::Service;
 use super::smoke_test::SmokeTest;
 use crate::sockets::listen::Listen;
@@ -36,8 +35,8 @@ use crate::sockets::listen::Listen;
 /// | [`keepalive`](Self::keepalive) | 60 s, 20 s | a peer that lost its power is noticed within 80 s; most NATs forget a connection later than that |
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | a client speaks first, and a slow radio link has a round trip of 1 s |
 /// | [`health`](Self::health) | nothing said | |
-/// | [`cut_early_after`](Self::cut_early_after) | 0.5 of the grace period | most calls land by themselves in the first half; the second is for what must not be cut |
-/// | [`plan`](Self::plan) | [`Plan::default`] | |
+/// | [`cut_early_after`](Self::cut_early_after) | half of the grace period | most calls land by themselves in the first half; the second is for what must not be cut |
+/// | [`lifecycle`](Self::lifecycle) | the [default plan](crate::lifecycle::Plan); for [`serve`](Self::serve) the process's signals, and hot restart | |
 #[must_use = "a builder does nothing until `serve` or `start`"]
 pub struct ServerBuilder {
     name: Option<String>,
@@ -57,16 +56,18 @@ pub struct ServerBuilder {
     keepalive_interval: Duration,
     keepalive_timeout: Duration,
     handshake_timeout: Duration,
-    cut_early_after: f64,
+    cut_early_after: Option<Duration>,
     smoke_test: Option<SmokeTest>,
     companions: Vec<Box<dyn Companion>>,
     /// Whose sockets go along with its own.
     beside: Option<Remote>,
-    plan: Plan,
-    /// What its own lifecycle is to have, beside the plan and the signals.
-    lifecycle: lifecycle::Builder,
-    signals: Option<Signals>,
+    /// What its own lifecycle is to be.
+    lifecycle: Option<lifecycle::Builder>,
+    set_ups: Vec<SetUp>,
 }
+
+/// Work of the program between the start-up hooks and the moment at which the server listens.
+type SetUp = Box<dyn FnOnce(&Lifecycle) -> Result<(), Box<dyn Error + Send + Sync>> + Send>;
 
 impl Server {
     /// Begins to build a server.
@@ -89,20 +90,19 @@ impl Server {
             keepalive_interval: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
-            cut_early_after: 0.5,
+            cut_early_after: None,
             smoke_test: None,
             companions: Vec::new(),
             beside: None,
-            plan: Plan::default(),
-            lifecycle: Lifecycle::builder(),
-            signals: None,
+            lifecycle: None,
+            set_ups: Vec::new(),
         }
     }
 }
 
 impl ServerBuilder {
     /// Adds an address to listen at, such as `0.0.0.0:50051` or `unix:/run/greeter.sock`; [`Listen`]
-    /// lists them all. With port 0 the kernel chooses one; see [`Server::address`].
+    /// lists them all. With port 0 the kernel chooses one; see [`ServerHandle::address`].
     pub fn address(self, address: impl Into<String>) -> Self {
         self.listen(Listen::new(address))
     }
@@ -120,7 +120,7 @@ impl ServerBuilder {
     }
 
     /// Sets the program's word on the health of its services, so that handlers can hold a clone of it.
-    /// Default: one with nothing said, which [`Server::health`] gives out.
+    /// Default: one with nothing said, which [`ServerHandle::health`] gives out.
     pub fn health(mut self, health: Health) -> Self {
         self.health = health;
         self
@@ -222,46 +222,82 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets after which share of the grace period calls are cut whose policy is
-    /// [`DrainPolicy::CutEarly`](super::DrainPolicy::CutEarly): from 0.0, at once, to 1.0, not before
-    /// the others.
-    pub fn cut_early_after(mut self, share_of_grace_period: f64) -> Self {
-        self.cut_early_after = share_of_grace_period;
+    /// Sets how long after the drain has begun calls are cut whose policy is
+    /// [`DrainPolicy::CutEarly`](super::DrainPolicy::CutEarly); zero is at once. What is longer than the grace period of
+    /// the plan is as long as that.
+    pub fn cut_early_after(mut self, time: Duration) -> Self {
+        self.cut_early_after = Some(time);
         self
     }
 
-    /// Sets how long each phase of the stop may take. For a server with a lifecycle of its own.
-    pub fn plan(mut self, plan: Plan) -> Self {
-        self.plan = plan;
+    /// Sets the lifecycle that is the server's own: plan, hooks, workers, reload callbacks, pid file, hot restart,
+    /// signals. The last call counts.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use touchdown::lifecycle::{Hook, Lifecycle, Plan};
+    /// use touchdown::Server;
+    ///
+    /// let lifecycle = Lifecycle::builder()
+    ///     .plan(Plan::new().grace_period(Duration::from_secs(20)))
+    ///     .hook(Hook::new("journal", || Ok(())))
+    ///     .pid_file("/run/greeter.pid");
+    /// let report = Server::builder().address("0.0.0.0:50051").lifecycle(lifecycle).serve();
+    /// ```
+    ///
+    /// [`serve`](Self::serve) adds what a program needs and the builder does not have: the process's signals, and
+    /// [`Upgrade::new`](crate::Upgrade::new). [`start`](Self::start) adds nothing. [`start_with`](Self::start_with)
+    /// refuses this setting: there the lifecycle is the program's.
+    pub fn lifecycle(mut self, lifecycle: lifecycle::Builder) -> Self {
+        self.lifecycle = Some(lifecycle);
         self
     }
 
-    /// Adds a closing hook. For a server with a lifecycle of its own.
-    pub fn hook(mut self, hook: Hook) -> Self {
-        self.lifecycle = self.lifecycle.hook(hook);
-        self
-    }
-
-    /// Adds a start-up hook. They run before the server listens. For a server with a lifecycle of
-    /// its own.
-    pub fn startup(mut self, hook: StartupHook) -> Self {
-        self.lifecycle = self.lifecycle.startup(hook);
-        self
-    }
-
-    /// Adds a callback that SIGHUP runs; see [`lifecycle::Builder::on_reload`]. For a server with a
-    /// lifecycle of its own.
-    pub fn on_reload(
+    /// Adds work that sees the lifecycle before the server listens: it starts workers of its own, adds
+    /// hooks that close what it opens, and keeps what handlers need of it. It runs after the start-up hooks, on the
+    /// thread that starts the server. Any number may be added; they run in that order.
+    ///
+    /// ```no_run
+    /// use touchdown::lifecycle::{Token, Worker};
+    /// use touchdown::Server;
+    ///
+    /// let report = Server::builder()
+    ///     .address("0.0.0.0:50051")
+    ///     .set_up(|lifecycle| {
+    ///         let pump = Worker::new("pump", |token: &Token| token.wait());
+    ///         Ok(lifecycle.workers("machine").spawn(pump)?)
+    ///     })
+    ///     .serve();
+    /// ```
+    ///
+    /// An error is why the server does not start: [`StartError::SetUp`](super::StartError::SetUp). A panic unwinds out
+    /// of the function that starts the server. [`start_with`](Self::start_with) refuses this setting: there the program
+    /// has the lifecycle at hand.
+    pub fn set_up(
         mut self,
-        name: impl Into<String>,
-        callback: impl FnMut() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+        work: impl FnOnce(&Lifecycle) -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
     ) -> Self {
-        self.lifecycle = self.lifecycle.on_reload(name, callback);
+        self.set_ups.push(Box::new(work));
         self
+    }
+
+    /// Has this called once the server listens, before it accepts a connection: to print the address, or to keep the
+    /// handle.
+    ///
+    /// ```no_run
+    /// use touchdown::Server;
+    ///
+    /// let report = Server::builder()
+    ///     .address("127.0.0.1:0")
+    ///     .on_listening(|server| println!("listening at {}", server.address()))
+    ///     .serve();
+    /// ```
+    pub fn on_listening(self, tell: impl FnOnce(&ServerHandle) + Send + 'static) -> Self {
+        self.companion(OnListening(tell))
     }
 
     /// Sets what this server has to show before it replaces the one of another process (see
-    /// [`Upgrade`]): a test over a connection of its own, while it accepts no other. It is run after
+    /// [`Upgrade`](crate::Upgrade)): a test over a connection of its own, while it accepts no other. It is run after
     /// the one that every server has to pass, the answer to a health check within 5 s, and a program
     /// that does not say [NOT_SERVING](Health::set) of itself, or not for longer than 30 s.
     pub fn smoke_test(
@@ -269,29 +305,6 @@ impl ServerBuilder {
         test: impl FnOnce(&Channel) -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
     ) -> Self {
         self.smoke_test = Some(Box::new(test));
-        self
-    }
-
-    /// Lets another process take over; see [`lifecycle::Builder::upgrade`]. Default:
-    /// [`Upgrade::new`] for [`serve`](Self::serve), none for [`start`](Self::start). For a server with
-    /// a lifecycle of its own.
-    pub fn upgrade(mut self, upgrade: Upgrade) -> Self {
-        self.lifecycle = self.lifecycle.upgrade(upgrade);
-        self
-    }
-
-    /// Has this process's id written to a file; see [`lifecycle::Builder::pid_file`]. For a server
-    /// with a lifecycle of its own.
-    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.lifecycle = self.lifecycle.pid_file(path);
-        self
-    }
-
-    /// Sets where signals are heard from. Default: the [process's](Signals::process) for
-    /// [`serve`](Self::serve), none for [`start`](Self::start). For a server with a lifecycle of
-    /// its own.
-    pub fn signals(mut self, signals: Signals) -> Self {
-        self.signals = Some(signals);
         self
     }
 
@@ -303,7 +316,7 @@ impl ServerBuilder {
     }
 
     /// Serves beside the servers of `program`, and with a lifecycle of its own: a side door, such as one for an
-    /// operator or for metrics. If another process takes over from the program (see [`Upgrade`]), it gets this server's
+    /// operator or for metrics. If another process takes over from the program (see [`Upgrade`](crate::Upgrade)), it gets this server's
     /// sockets, too. While both serve, only the process in charge accepts connections here: the other servers of the
     /// program may be reached in either.
     ///
@@ -322,7 +335,7 @@ impl fmt::Debug for ServerBuilder {
             .field("services", &self.services)
             .field("workers", &self.workers)
             .field("backlog", &self.backlog)
-            .field("plan", &self.plan)
+            .field("lifecycle", &self.lifecycle)
             .finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use touchdown::lifecycle::Hook;
-use touchdown::{Call, CallEnd, CallObserver, CallRefusal, Companion, Server, ServerBuilder};
+use touchdown::{Call, CallEnd, CallObserver, CallRefusal, Companion, ServerBuilder, ServerHandle};
 
 /// How many lines wait for the disk at the most.
 const LINES: usize = 64 << 10;
@@ -83,7 +83,7 @@ fn write(lines: Receiver<Option<String>>, mut to: impl Write) -> io::Result<()> 
 struct Writer(Log, JoinHandle<io::Result<()>>);
 
 impl Companion for Writer {
-    fn started(self: Box<Self>, server: &Server) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn started(self: Box<Self>, server: &ServerHandle) -> Result<(), Box<dyn Error + Send + Sync>> {
         let Writer(log, writer) = *self;
         let end = Hook::new("write the call log", move || {
             let (lines, left_out) = &*log.0;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use touchdown::lifecycle::{Plan, Report};
+use touchdown::lifecycle::{Lifecycle, Plan, Report};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::{Call, Code, DrainPolicy, Server, ServerBuilder, Service, Status};
 use touchdown_call_log::log_calls;
@@ -84,10 +84,11 @@ impl Stage {
         let written = Written::default();
         let (began, begun) = channel();
         let (release, released) = channel();
+        let plan = Plan::default().grace_period(LONG).force_period(LONG);
         let builder = Server::builder()
             .address("127.0.0.1:0")
-            .plan(Plan::default().grace_period(LONG).force_period(LONG))
-            .cut_early_after(0.0)
+            .lifecycle(Lifecycle::builder().plan(plan))
+            .cut_early_after(Duration::ZERO)
             .service(service(began, released));
         let server = log_calls(set(builder), written.clone()).start().unwrap();
         Stage {

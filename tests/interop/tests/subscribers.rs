@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clients::installed;
-use touchdown::lifecycle::Plan;
+use touchdown::lifecycle::{Lifecycle, Plan};
 use touchdown::Server;
 use touchdown_interop::feed::Publisher;
 
@@ -69,12 +69,13 @@ fn a_thousand_subscribers_do_not_hold_each_other_up() {
 
 fn publish(crowd: Crowd) {
     let publisher = Publisher::default();
+    let plan = Plan::new().grace_period(Duration::from_secs(1));
     let server = Server::builder()
         .address("127.0.0.1:0")
         .workers(WORKERS)
         .keepalive(crowd.keepalive, crowd.keepalive)
         // For a test that goes wrong with all the streams open.
-        .plan(Plan::new().grace_period(Duration::from_secs(1)))
+        .lifecycle(Lifecycle::builder().plan(plan))
         .service(publisher.service())
         .start()
         .expect("the server starts");

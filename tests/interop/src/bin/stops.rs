@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use touchdown::lifecycle::{Plan, Report, Signals};
+use touchdown::lifecycle::{Lifecycle, Plan, Report, Signals};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::{Call, DetachedReplies, DrainPolicy, Replies, Server, Service, Status};
 
@@ -79,12 +79,12 @@ fn main() -> Report {
         .policy("CutEarly", DrainPolicy::CutEarly)
         .policy("Stream", DrainPolicy::Stream { goodbye: grace / 4 })
         .minimum_time("Slow", grace / 2);
+    let plan = Plan::new().grace_period(grace).force_period(grace / 4);
     let server = Server::builder()
         .address(address)
         .service(service)
         .workers(workers.parse().expect("a number"))
-        .plan(Plan::new().grace_period(grace).force_period(grace / 4))
-        .signals(Signals::process())
+        .lifecycle(Lifecycle::builder().plan(plan).signals(Signals::process()))
         .start()
         .expect("it starts");
     tell(&server.address().to_string());

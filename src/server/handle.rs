@@ -1,0 +1,184 @@
+//! A server as the program holds it: who owns it stops it, and others look.
+
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::calls::Host;
+use crate::lifecycle::{Calls, Lifecycle, Report};
+use crate::logging;
+use crate::sockets::{Address, Bound, BoundSocket};
+
+use super::health::Health;
+use super::running::Running;
+
+/// For how long a server that is dropped is waited for. An idle one ends within some milliseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A server that runs, with a lifecycle of its own: what [`ServerBuilder::start`](super::ServerBuilder::start) returns.
+///
+/// It derefs to its [handle](ServerHandle), which sees the server and can be shared. A server that is a part of a
+/// lifecycle which others share has a handle alone: it is the lifecycle that stops it.
+///
+/// # Dropping it
+///
+/// A program ends a server with [`shutdown`](Self::shutdown), or with [`wait`](Self::wait) if somebody else begins the
+/// stop. Both wait as long as the plan says. A server that is dropped without them begins its stop, and the thread that
+/// drops it waits for 1 s at the most. That is enough for a server without calls. Where calls are still in flight then,
+/// the log says which at WARN, and the stop goes on without the thread. They are lost if the process ends before.
+///
+/// So a test whose handler never returns is not held up for the 35 s of the default plan. A thread that
+/// panics does not wait at all: its message is what somebody wants to see.
+#[must_use = "dropping it stops the server"]
+pub struct Server {
+    handle: ServerHandle,
+}
+
+/// What others may know of a server that runs. Clones are the same server.
+///
+/// A handle does not keep the server running. It keeps its memory, and counts as a handle on its
+/// [lifecycle](Self::lifecycle). A handler that keeps one keeps the server's memory as long as the process lives.
+///
+/// ```
+/// use touchdown::{Server, ServerHandle};
+///
+/// let server = Server::builder().address("127.0.0.1:0").start()?;
+/// let handle: ServerHandle = server.handle();
+/// let gauge = std::thread::spawn(move || handle.in_flight());
+/// assert_eq!(gauge.join().unwrap(), 0);
+/// server.shutdown();
+/// # Ok::<(), touchdown::StartError>(())
+/// ```
+#[derive(Clone)]
+pub struct ServerHandle {
+    running: Arc<Running>,
+    lifecycle: Lifecycle,
+}
+
+impl Server {
+    pub(super) fn new(handle: ServerHandle) -> Server {
+        Server { handle }
+    }
+
+    /// A handle to share, as for a thread that reports how many calls are in flight.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Begins to stop, and waits until the server has stopped.
+    pub fn shutdown(self) -> Report {
+        self.lifecycle.shutdown("shutdown() was called");
+        self.wait()
+    }
+
+    /// Waits until the server has stopped: after a signal, if its lifecycle listens to signals, or after
+    /// somebody called [`Lifecycle::shutdown`].
+    pub fn wait(self) -> Report {
+        self.lifecycle.wait()
+    }
+}
+
+impl Deref for Server {
+    type Target = ServerHandle;
+
+    fn deref(&self) -> &ServerHandle {
+        &self.handle
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.lifecycle.shutdown("the server was dropped");
+        if thread::panicking() || self.lifecycle.wait_timeout(PATIENCE).is_some() {
+            return;
+        }
+        let oldest = self.running.engine.running().into_iter().next();
+        let oldest = oldest.map_or(String::new(), |it| format!(", oldest: {it}"));
+        logging::warn!(
+            "{}: was dropped, and is {} after {PATIENCE:?} with {} calls in flight{oldest}; this is no longer waited for: \
+             to wait for the end, call Server::shutdown or Server::wait",
+            self.running.name,
+            self.lifecycle.phase(),
+            self.in_flight(),
+        );
+    }
+}
+
+impl ServerHandle {
+    pub(super) fn new(running: Arc<Running>, lifecycle: Lifecycle) -> ServerHandle {
+        ServerHandle { running, lifecycle }
+    }
+
+    #[cfg(all(test, feature = "client"))]
+    pub(super) fn running(&self) -> &Arc<Running> {
+        &self.running
+    }
+
+    /// Where the server listens: the first address, with the real port where port 0 was asked for.
+    pub fn address(&self) -> &Address {
+        &self.addresses()[0]
+    }
+
+    /// Every address at which the server listens.
+    pub fn addresses(&self) -> &[Address] {
+        self.running.engine.addresses()
+    }
+
+    /// The lifecycle that the server is part of.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    /// The program's word on the health of its services: the one that was given to
+    /// [`ServerBuilder::health`](super::ServerBuilder::health), if any.
+    pub fn health(&self) -> &Health {
+        &self.running.health
+    }
+
+    /// How many calls are in flight: arrived, and not yet answered with their status on its way.
+    /// Those of [health](Health) checks are not counted.
+    pub fn in_flight(&self) -> usize {
+        self.running.dispatch.in_flight()
+    }
+
+    /// How many connections are open, those that are closing included.
+    pub fn connections(&self) -> usize {
+        self.running.engine.connections()
+    }
+
+    /// What became of the calls so far, but for those of [health](Health) checks.
+    pub fn calls(&self) -> Calls {
+        self.running.dispatch.calls()
+    }
+}
+
+impl Bound for ServerHandle {
+    fn bound_sockets(&self) -> io::Result<Vec<BoundSocket>> {
+        self.running.engine.sockets_to_store()
+    }
+}
+
+impl Bound for Server {
+    fn bound_sockets(&self) -> io::Result<Vec<BoundSocket>> {
+        self.handle.bound_sockets()
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ServerHandle")
+            .field("addresses", &self.addresses())
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Server").field(&self.handle).finish()
+    }
+}

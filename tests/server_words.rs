@@ -1,0 +1,143 @@
+//! What a server says in the log: each line is for somebody who has to do something about it.
+#![cfg(feature = "client")]
+
+mod common;
+
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::*;
+use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use touchdown::lifecycle::{exit_code, Lifecycle, Plan};
+use touchdown::{Server, ServerBuilder, Service};
+
+/// Keeps what is said.
+struct Notebook(Mutex<Vec<(Level, String)>>);
+
+static NOTEBOOK: Notebook = Notebook(Mutex::new(Vec::new()));
+
+impl Log for Notebook {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &Record<'_>) {
+        let line = (record.level(), record.args().to_string());
+        self.0.lock().unwrap().push(line);
+    }
+    fn flush(&self) {}
+}
+
+/// What was said of the server of this name: the tests of this file share the log.
+fn said(level: Level, name: &str) -> Vec<String> {
+    let lines = NOTEBOOK.0.lock().unwrap();
+    let of_it = lines
+        .iter()
+        .filter(|it| it.0 == level && it.1.starts_with(name));
+    of_it.map(|it| it.1.clone()).collect()
+}
+
+/// Waits for a line, and returns it.
+fn hear(level: Level, name: &str, words: &str) -> String {
+    let find = || said(level, name).into_iter().find(|it| it.contains(words));
+    eventually(&format!("{name} says {words:?}"), || find().is_some());
+    find().unwrap()
+}
+
+fn named(name: &str, service: Service) -> ServerBuilder {
+    if log::set_logger(&NOTEBOOK).is_ok() {
+        log::set_max_level(LevelFilter::Debug);
+    }
+    let builder = Server::builder().address("127.0.0.1:0").name(name);
+    builder.service(service)
+}
+
+/// `/test.Echo/Say` that ends when it is let.
+fn gated() -> (Service, Receiver<()>, Sender<()>) {
+    let (began, begun) = unbounded();
+    let (release, released) = bounded(0);
+    let service = unary(move |_, request| {
+        began.send(()).unwrap();
+        let _ = released.recv();
+        Ok(request)
+    });
+    (service, begun, release)
+}
+
+#[test]
+fn a_server_that_is_dropped_says_what_it_does_not_wait_for() {
+    let (service, begun, release) = gated();
+    let server = named("dropped", service).start().unwrap();
+    let (client, lifecycle) = (client(&server), server.lifecycle().clone());
+    let call = thread::spawn(move || say(&client, "hello"));
+    begun.recv_timeout(LONG).unwrap();
+    let began = Instant::now();
+    drop(server);
+    // The plan leaves the call 30 s.
+    assert!(began.elapsed() < Duration::from_secs(15));
+    let line = hear(Level::Warn, "dropped", "was dropped");
+    for words in [
+        "is draining after 1s with 1 calls in flight",
+        "oldest: /test.Echo/Say of 127.0.0.1:",
+        "call Server::shutdown or Server::wait",
+    ] {
+        assert!(line.contains(words), "{line}");
+    }
+    // The stop goes on all the same, and the call lands.
+    release.send(()).unwrap();
+    assert_eq!(call.join().unwrap().unwrap(), "hello");
+    assert_eq!(lifecycle.wait().exit_code(), exit_code::CLEAN);
+}
+
+#[test]
+fn a_thread_that_panics_does_not_wait_for_its_server() {
+    let (service, begun, release) = gated();
+    let server = named("panicked", service).start().unwrap();
+    let (client, lifecycle) = (client(&server), server.lifecycle().clone());
+    let call = thread::spawn(move || say(&client, "hello"));
+    begun.recv_timeout(LONG).unwrap();
+    let test = thread::spawn(move || {
+        let _server = server;
+        panic!("as a test does");
+    });
+    test.join().unwrap_err();
+    assert!(lifecycle.stopping().is_cancelled());
+    release.send(()).unwrap();
+    assert_eq!(call.join().unwrap().unwrap(), "hello");
+    assert_eq!(lifecycle.wait().exit_code(), exit_code::CLEAN);
+    assert_eq!(said(Level::Warn, "panicked: was dropped"), [""; 0]);
+}
+
+#[test]
+fn a_program_that_forgets_to_say_that_it_is_ready_is_told_so_by_the_first_calls() {
+    let plan = Plan::new().grace_period(LONG);
+    let forgets = Lifecycle::builder().plan(plan).build().unwrap();
+    let server = named("early", echo()).start_with(&forgets).unwrap();
+    let client = client(&server);
+    eventually("a call is too early", || {
+        say(&client, "hello").unwrap();
+        !said(
+            Level::Warn,
+            "early: serves calls while the program is starting",
+        )
+        .is_empty()
+    });
+    say(&client, "again").unwrap();
+    forgets.shutdown("test");
+    forgets.wait();
+    assert_eq!(said(Level::Warn, "early: serves calls").len(), 1);
+}
+
+#[test]
+fn a_program_that_is_ready_in_time_is_told_nothing() {
+    let lifecycle = Lifecycle::builder().build().unwrap();
+    let server = named("in time", echo()).start_with(&lifecycle).unwrap();
+    let client = client(&server);
+    say(&client, "a client that was waiting").unwrap();
+    lifecycle.serving().unwrap();
+    say(&client, "hello").unwrap();
+    lifecycle.shutdown("test");
+    lifecycle.wait();
+    assert_eq!(said(Level::Warn, "in time"), [""; 0]);
+}
