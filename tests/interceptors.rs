@@ -3,17 +3,39 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::*;
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{bounded, unbounded, Sender};
 use touchdown::client::{CallOptions, Client};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{
-    Answer, Call, Code, DetachedReplies, Interceptor, Next, Replies, Requests, Service, Status,
+    Answer, Call, Code, DetachedReplies, DrainPolicy, Interceptor, Next, Replies, Requests,
+    Service, Status,
 };
+
+/// A folder for a socket.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        let name = format!("touchdown-interceptors-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
 
 type Seen = Arc<Mutex<Vec<String>>>;
 
@@ -170,6 +192,166 @@ fn what_an_interceptor_puts_in_is_there_for_the_handler_and_for_the_end() {
     eventually("it is dropped with the call's end", || {
         call.extensions().get::<User>().is_none()
     });
+}
+
+/// However a detached stream ends, and whoever comes first: its end or the program that holds it.
+#[test]
+fn what_is_put_in_is_there_for_the_end_of_a_detached_stream_too() {
+    struct User;
+    struct Authentication(Sender<bool>);
+    impl Interceptor for Authentication {
+        fn before(&self, call: &Call) -> Result<(), Status> {
+            call.extensions().insert(User);
+            Ok(())
+        }
+        fn after(&self, call: &Call, _: &Status) {
+            let is_there = call.extensions().get::<User>().is_some();
+            self.0.send(is_there).unwrap();
+        }
+    }
+    let (hand_out, handed_out) = unbounded::<DetachedReplies<StringValue>>();
+    let (tell, told) = unbounded();
+    let news = Service::builder("test.News").server_streaming(
+        "Read",
+        move |_: &Call, _: StringValue, replies: Replies<StringValue>| {
+            hand_out.send(replies.detach()).unwrap();
+            Ok(())
+        },
+    );
+    let policy = DrainPolicy::Stream {
+        goodbye: Duration::ZERO,
+    };
+    let server = builder(news.build().policy("Read", policy))
+        .interceptor(Authentication(tell))
+        .start()
+        .unwrap();
+    let client = client(&server);
+    let read = || {
+        let options = CallOptions::default().timeout(LONG);
+        let stream = client
+            .server_streaming::<_, StringValue>("/test.News/Read", &text(""), options)
+            .unwrap();
+        (stream, handed_out.recv_timeout(LONG).unwrap())
+    };
+    let in_flight = |count| eventually("it has landed", || server.in_flight() == count);
+    let ends = |end: &dyn Fn()| {
+        assert_eq!(told.try_recv().ok(), None);
+        end();
+        assert!(told.recv_timeout(LONG).unwrap());
+    };
+
+    let (stream, replies) = read();
+    let call = replies.call();
+    let replies = Cell::new(Some(replies));
+    ends(&|| replies.take().unwrap().finish(Ok(())));
+    drop(stream);
+    in_flight(0);
+    eventually("it is dropped", || {
+        call.extensions().get::<User>().is_none()
+    });
+
+    // Its caller leaves first.
+    let (stream, replies) = read();
+    let call = replies.call();
+    drop(stream);
+    in_flight(0);
+    let replies = Cell::new(Some(replies));
+    ends(&|| drop(replies.take()));
+    assert!(call.extensions().get::<User>().is_none());
+
+    // The server ends it first.
+    let (_stream, replies) = read();
+    let call = replies.call();
+    server.lifecycle().shutdown("test");
+    server.lifecycle().wait();
+    let replies = Cell::new(Some(replies));
+    ends(&|| drop(replies.take()));
+    assert!(call.extensions().get::<User>().is_none());
+}
+
+#[test]
+fn a_handler_knows_the_service_the_method_the_listener_and_the_times_of_its_call() {
+    let folder = Folder::new();
+    let (tell, told) = unbounded();
+    let service = Service::builder("test.deep.Echo").unary(
+        "Say",
+        move |call: &Call, request: StringValue| {
+            let names = (call.service().to_owned(), call.method_name().to_owned());
+            tell.send((names, call.listener(), call.elapsed(), call.deadline()))
+                .unwrap();
+            Ok::<_, Status>(request)
+        },
+    );
+    let server = builder(service.build())
+        .address(format!("unix:{}", folder.0.join("socket").display()))
+        .start()
+        .unwrap();
+    for address in server.addresses() {
+        let client = Client::new(&channel_to(&address.to_string()));
+        let began = Instant::now();
+        let options = CallOptions::default().timeout(LONG);
+        client
+            .unary::<_, StringValue>("/test.deep.Echo/Say", &text(""), options)
+            .unwrap();
+        let (names, listener, elapsed, deadline) = told.recv_timeout(LONG).unwrap();
+        assert_eq!(names, ("test.deep.Echo".to_owned(), "Say".to_owned()));
+        assert_eq!(listener.as_ref(), Some(address));
+        assert!(elapsed <= began.elapsed());
+        let deadline = deadline.unwrap();
+        assert!(
+            began < deadline && deadline <= Instant::now() + LONG,
+            "{deadline:?}"
+        );
+    }
+    // Nobody sets a deadline.
+    let client = Client::new(&channel_to(&server.address().to_string()));
+    let options = CallOptions::default();
+    client
+        .unary::<_, StringValue>("/test.deep.Echo/Say", &text(""), options)
+        .unwrap();
+    assert_eq!(told.recv_timeout(LONG).unwrap().3, None);
+}
+
+#[test]
+fn the_time_in_which_a_call_has_waited_counts() {
+    let (began, begun) = unbounded();
+    let (release, released) = bounded::<()>(0);
+    let service = unary(move |call, request| {
+        began.send(call.elapsed()).unwrap();
+        let _ = released.recv();
+        Ok(request)
+    });
+    let server = builder(service).workers(1).start().unwrap();
+    let client = client(&server);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| say(&client, "first"));
+        begun.recv_timeout(LONG).unwrap();
+        let second = scope.spawn(|| say(&client, "second"));
+        eventually("the second waits", || server.in_flight() == 2);
+        let waits_at_least = Instant::now();
+        thread::sleep(Duration::from_millis(20));
+        let waited = waits_at_least.elapsed();
+        release.send(()).unwrap();
+        assert!(begun.recv_timeout(LONG).unwrap() >= waited);
+        release.send(()).unwrap();
+        assert!(first.join().unwrap().is_ok() && second.join().unwrap().is_ok());
+    });
+}
+
+#[test]
+fn two_servers_serve_clones_of_a_service_with_interceptors_of_their_own() {
+    struct Refuses;
+    impl Interceptor for Refuses {
+        fn before(&self, _: &Call) -> Result<(), Status> {
+            Err(Status::unauthenticated("not at this door"))
+        }
+    }
+    let service = echo();
+    let open = start(service.clone());
+    let closed = start(service.interceptor(Refuses));
+    assert_eq!(say(&client(&open), "hello").unwrap(), "hello");
+    let refused = say(&client(&closed), "hello").unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
 }
 
 /// `Err(Status::ok())`: with what it ends a call of each kind, and where else it may come from.

@@ -165,7 +165,7 @@ fn a_handler_that_loops_is_named_with_its_stack_at_the_end_of_the_force_period()
     let end = child.end();
     assert_eq!(end.code, Some(exit_code::FORCED.into()), "{end:?}");
     for words in [
-        "/test.Echo/Say from ipv4:127.0.0.1:",
+        "/test.Echo/Say from 127.0.0.1:",
         " ms on td-worker (thread ",
     ] {
         assert!(end.stderr.contains(words), "no {words:?} in {end:?}");

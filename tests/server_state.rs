@@ -269,7 +269,7 @@ fn it_says_how_busy_it_is_and_names_its_calls_the_oldest_first() {
         ]
     );
     for (line, path) in lines[3..].iter().zip(["Again", "Say"]) {
-        let start = format!("busy: /test.Echo/{path} of ipv4:127.0.0.1:");
+        let start = format!("busy: /test.Echo/{path} of 127.0.0.1:");
         assert!(
             line.starts_with(&start) && line.contains("s on td-worker (thread "),
             "{line}"
@@ -319,7 +319,7 @@ fn a_process_with_every_worker_stuck_tells_its_state_and_exits_at_the_third_sign
     }
     let end = child.insist_until_the_end("TERM");
     assert_eq!(end.code, Some(143), "{end:?}");
-    let call = "touchdown:   stuck: /test.Echo/Say of ipv4:127.0.0.1:";
+    let call = "touchdown:   stuck: /test.Echo/Say of 127.0.0.1:";
     assert!(end.stderr.contains(call), "{end:?}");
 }
 
@@ -349,7 +349,7 @@ fn a_detached_stream_is_named_as_such() {
             .filter(|it| it.contains("/test.News/Read"))
             .collect();
         news.len() == 1
-            && news[0].starts_with("news: /test.News/Read of ipv4:127.0.0.1:")
+            && news[0].starts_with("news: /test.News/Read of 127.0.0.1:")
             && news[0].ends_with("s detached")
     });
     replies.finish(Ok(()));

@@ -182,8 +182,8 @@ impl Connections {
     ) -> Newcomer {
         limit_unanswered(&accepted.socket, accepted.unanswered.unwrap_or(unanswered));
         let encrypted = accepted.is_encrypted();
+        let peer = address(&accepted);
         let info = Arc::new(accepted.info);
-        let peer = address(accepted.peer);
         let observed = self.observer.is_some();
         let number = {
             let mut open = self.open.lock();

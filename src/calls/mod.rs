@@ -37,7 +37,7 @@ mod method;
 mod observer;
 mod outgoing;
 mod pace;
-mod peer;
+pub(crate) mod peer;
 mod poll;
 mod pushback;
 mod record;

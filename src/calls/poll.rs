@@ -145,7 +145,7 @@ impl Worker<'_> {
             shared.refuse(&call, why);
             return true;
         }
-        let now = call.arrived_at().unwrap_or_else(Instant::now);
+        let now = call.arrived_at();
         let crowded = in_flight >= CROWD;
         let method = ground.method(&call);
         let outlook = Outlook {
@@ -202,8 +202,8 @@ impl Worker<'_> {
         if let Some(why) = refusal {
             call.refuse(why, why.ending());
         } else {
-            if let (Some(observer), Some(now)) = (&ground.observer, call.arrived_at()) {
-                call.note_begun(now);
+            if let Some(observer) = &ground.observer {
+                call.note_begun(call.arrived_at());
                 observer.begun(&call);
             }
             ground.host.run(&call, message);

@@ -135,9 +135,9 @@ impl Amount {
 
 impl Record {
     /// Of a call that arrives now.
-    pub(super) fn begin(unknown: Option<&str>) -> Record {
+    pub(super) fn begin(arrived: Instant, unknown: Option<&str>) -> Record {
         Record {
-            arrived: Instant::now(),
+            arrived,
             begun: Moment::default(),
             ended: Moment::default(),
             code: AtomicI32::new(0),
@@ -176,10 +176,6 @@ impl Record {
 
     pub(super) fn unknown(&self) -> Option<&str> {
         self.unknown.as_deref()
-    }
-
-    pub(super) fn arrived_at(&self) -> Instant {
-        self.arrived
     }
 
     /// From its arrival until its handler was begun; if it was not, until its end.

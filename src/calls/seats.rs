@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::call::Call;
+use super::peer::for_people;
 use crate::os::stack::Thread;
 use crate::os::symbols;
 
@@ -70,7 +71,7 @@ impl Running {
 
 impl fmt::Display for Running {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, peer) = (self.call.path(), self.call.peer());
+        let (path, peer) = (self.call.path(), for_people(&self.call.peer()));
         let seconds = self.since.elapsed().as_secs_f64();
         write!(
             formatter,
@@ -121,7 +122,7 @@ impl Seat {
         Some(Stuck {
             seat: self,
             method: call.path().to_owned(),
-            peer: call.peer(),
+            peer: for_people(&call.peer()),
             since: *since,
         })
     }

@@ -609,7 +609,7 @@ fn a_handler_that_does_not_return_is_abandoned_and_its_caller_answered() {
     assert_eq!(running.len(), 1);
     assert!(running[0]
         .to_string()
-        .starts_with("/t/Gate of ipv4:192.0.2.1:4711"));
+        .starts_with("/t/Gate of 192.0.2.1:4711"));
     drop(running);
     assert!(!reply(&call, b"too late"));
     go.send(()).unwrap();

@@ -17,6 +17,7 @@ use super::bytes::bytes_mut;
 use super::shim::{TlsFunctions, TlsSession};
 use super::tls_reason::reason;
 use crate::calls::log_limit::LogLimit;
+use crate::calls::peer::for_people;
 use crate::calls::{Connection, Observer};
 use crate::logging;
 use crate::sockets::encryption::{Encryption, HTTP2};
@@ -225,7 +226,7 @@ impl Session {
             if skipped > 0 {
                 logging::warn!("{skipped} more failures of TLS were not logged");
             }
-            logging::warn!("TLS with {} failed: {why}", self.peer);
+            logging::warn!("TLS with {} failed: {why}", for_people(&self.peer));
         }
     }
 
@@ -268,7 +269,8 @@ impl Session {
         match self.stage {
             // Somebody who looks whether the port is open.
             Stage::New => {
-                logging::debug!("{} came, and left without a word of TLS", self.peer);
+                let peer = for_people(&self.peer);
+                logging::debug!("{peer} came, and left without a word of TLS");
                 self.state = State::Failed;
             }
             _ => self.fail("the client left during the handshake, or its time was over"),

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::calls;
+use crate::calls::peer::{for_people, OWN};
 use crate::lifecycle::Token;
 use crate::sockets::peer::PeerCredentials;
+use crate::sockets::Address;
 
 use super::context;
 use super::extensions::Extensions;
@@ -35,14 +37,54 @@ impl Call {
         self.core.path()
     }
 
+    /// The full name of the service: `package.Service`. Of a call of a method that does not exist, what the
+    /// path has before its last slash.
+    pub fn service(&self) -> &str {
+        self.split_path().0
+    }
+
+    /// The name of the method in its service: `Method`.
+    pub fn method_name(&self) -> &str {
+        self.split_path().1
+    }
+
+    fn split_path(&self) -> (&str, &str) {
+        let path = self.method();
+        let path = path.strip_prefix('/').unwrap_or(path);
+        path.rsplit_once('/').unwrap_or(("", path))
+    }
+
+    /// The time since the call arrived, that in which it waited for a worker included.
+    pub fn elapsed(&self) -> Duration {
+        self.core.arrived_at().elapsed()
+    }
+
+    /// Where the caller has connected: one of the [addresses](super::ServerHandle::addresses) of the server. `None` for
+    /// the [smoke test](Peer::SmokeTest), and if nothing is known of the connection any more. So a
+    /// service can do more for those who come by a unix socket:
+    ///
+    /// ```
+    /// # use touchdown::{Address, Call, Status};
+    /// fn only_locally(call: &Call) -> Result<(), Status> {
+    ///     match call.listener() {
+    ///         Some(Address::Unix(_)) => Ok(()),
+    ///         _ => Err(Status::permission_denied("only at the unix socket")),
+    ///     }
+    /// }
+    /// ```
+    pub fn listener(&self) -> Option<Address> {
+        let info = self.core.connection_info()?;
+        info.listener.as_deref().cloned()
+    }
+
     /// The caller's address.
     pub fn peer(&self) -> Peer {
         Peer::parse(&self.core.peer())
     }
 
     /// The user, group and process of a caller at a unix socket, as the kernel saw them when it
-    /// connected; `None` for a caller that came by TCP, and if nothing is known of the connection any
-    /// more. So refuse a caller of whom nothing is known:
+    /// connected; `None` for a caller that came by TCP, for the [smoke test](Peer::SmokeTest), and if nothing is known of
+    /// the connection any more. So refuse a caller of whom nothing is known:
     ///
     /// ```
     /// # use touchdown::{Call, Interceptor, Status};
@@ -52,7 +94,8 @@ impl Call {
     ///     fn before(&self, call: &Call) -> Result<(), Status> {
     ///         match call.peer_credentials() {
     ///             Some(peer) if peer.uid == 0 => Ok(()),
-    ///             _ => Err(Status::permission_denied("for root only")),
+    ///             Some(_) => Err(Status::permission_denied("for root only")),
+    ///             None => Err(Status::unauthenticated("at the unix socket only")),
     ///         }
     ///     }
     /// }
@@ -72,7 +115,8 @@ impl Call {
     ///     fn before(&self, call: &Call) -> Result<(), Status> {
     ///         match call.peer_certificate() {
     ///             Some(peer) if peer.dns_names().iter().any(|it| it.ends_with(".fleet")) => Ok(()),
-    ///             _ => Err(Status::permission_denied("for the fleet only")),
+    ///             Some(_) => Err(Status::permission_denied("for the fleet only")),
+    ///             None => Err(Status::unauthenticated("a certificate is needed")),
     ///         }
     ///     }
     /// }
@@ -80,7 +124,8 @@ impl Call {
     #[cfg(feature = "tls")]
     pub fn peer_certificate(&self) -> Option<PeerCertificate> {
         let info = self.core.connection_info()?;
-        PeerCertificate::parse(info.certificate.get()?)
+        let certificate = info.certificate_as(PeerCertificate::parse)?;
+        Some(PeerCertificate::clone(&certificate))
     }
 
     /// Whether the request that was read last came compressed. Most services need not know: they
@@ -141,6 +186,12 @@ impl Call {
     /// [`DrainPolicy`](super::DrainPolicy) leaves it, if that is nearer.
     pub fn time_remaining(&self) -> Option<Duration> {
         self.core.time_remaining()
+    }
+
+    /// When [`time_remaining`](Self::time_remaining) is over, for what takes a point in time and not a duration; `None` if
+    /// it is not limited. It may be in the past.
+    pub fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.time_remaining()?)
     }
 
     /// Whether there is no point in going on: the caller left, the deadline passed, or the server
@@ -212,6 +263,10 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// Through a unix socket. What connects there has no address.
     Unix,
+    /// The program itself: the [smoke test](super::ServerBuilder::smoke_test) of a server that is to replace another, on a
+    /// connection that came by no listener. It has neither [credentials](Call::peer_credentials) nor
+    /// a certificate. An interceptor that lets in only callers that it knows has to let it in, or the test fails.
+    SmokeTest,
     /// From elsewhere, in C-core's words.
     Other(String),
 }
@@ -221,19 +276,13 @@ impl Peer {
     /// [gRPC's naming document](https://github.com/grpc/grpc/blob/master/doc/naming.md).
     pub(super) fn parse(uri: &str) -> Peer {
         let address = match uri.split_once(':') {
+            Some(("unix", _)) if uri == OWN => return Peer::SmokeTest,
             Some(("unix", _)) => return Peer::Unix,
-            Some(("ipv4", address)) => address.parse(),
-            Some(("ipv6", address)) => {
-                // A zone is written `%25eth0`, and std reads numbers of zones only.
-                let plain = address
-                    .replace("%5B", "[")
-                    .replace("%5D", "]")
-                    .replace("%25", "%");
-                plain.parse()
-            }
+            // Std reads numbers of zones only.
+            Some(("ipv4" | "ipv6", _)) => for_people(uri).parse(),
             _ => return Peer::Other(uri.to_owned()),
         };
-        address.map_or_else(|_| Peer::Other(uri.to_owned()), Peer::Tcp)
+        address.map_or_else(|_| Peer::Other(for_people(uri)), Peer::Tcp)
     }
 }
 
@@ -242,6 +291,7 @@ impl fmt::Display for Peer {
         match self {
             Peer::Tcp(address) => address.fmt(formatter),
             Peer::Unix => formatter.write_str("unix"),
+            Peer::SmokeTest => formatter.write_str("smoke test"),
             Peer::Other(uri) => formatter.write_str(uri),
         }
     }
@@ -258,6 +308,21 @@ mod tests {
         assert_eq!(Peer::parse("ipv6:%5B::1%5D:80"), tcp("[::1]:80"));
         assert_eq!(Peer::parse("ipv6:[::1]:80"), tcp("[::1]:80"));
         assert_eq!(Peer::parse("unix:"), Peer::Unix);
+        assert_eq!(Peer::parse(OWN), Peer::SmokeTest);
         assert_eq!(Peer::parse("vsock:1:2"), Peer::Other("vsock:1:2".into()));
+    }
+
+    #[test]
+    fn a_peer_is_spelled_as_in_the_log() {
+        for uri in [
+            "ipv4:127.0.0.1:80",
+            "ipv6:%5B::1%5D:80",
+            "ipv6:%5Bfe80::1%25eth0%5D:80",
+            "unix:",
+            OWN,
+            "vsock:1:2",
+        ] {
+            assert_eq!(Peer::parse(uri).to_string(), for_people(uri));
+        }
     }
 }

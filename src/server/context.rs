@@ -1,5 +1,6 @@
 //! What the server keeps with a call once somebody asks for it: its extensions and its tokens.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::calls;
@@ -7,11 +8,17 @@ use crate::lifecycle::Token;
 
 use super::extensions::Extensions;
 
+/// Interceptors are still to be told how the call has ended.
+const UNTOLD: u8 = 1;
+/// The call has landed.
+const LANDED: u8 = 1 << 1;
+
 #[derive(Default)]
 pub(super) struct Context {
     pub(super) extensions: Extensions,
     pub(super) token: OnceLock<Token>,
     pub(super) draining: OnceLock<Token>,
+    state: AtomicU8,
 }
 
 /// A call's, made now if it is not there.
@@ -22,17 +29,40 @@ pub(super) fn of(core: &Arc<calls::Call>) -> &Context {
         .expect("nobody else keeps anything with a call")
 }
 
-/// The call is over: drops what its handler and others have put there. They may refer to the call.
-pub(super) fn clear(core: &calls::Call) {
-    let context = core.context().get().and_then(|it| it.downcast_ref());
-    if let Some(Context { extensions, .. }) = context {
-        extensions.clear();
+/// Interceptors are to be told of the end of a call that its handler may detach. Who holds what is detached tells them, which may
+/// be long after the call has landed: its caller has left, or it was cut.
+pub(super) fn keep_until_told(core: &Arc<calls::Call>) {
+    // The call cannot land before its handler has returned, so nothing pairs with this.
+    of(core).state.fetch_or(UNTOLD, Ordering::Relaxed);
+}
+
+/// They have been told. Who comes last, this or the landing, drops what was put there.
+pub(super) fn told(core: &Arc<calls::Call>) {
+    let context = of(core);
+    // Pairs with `landed`: each sees what the other has done before.
+    if context.state.fetch_and(!UNTOLD, Ordering::AcqRel) & LANDED != 0 {
+        context.extensions.clear();
     }
 }
 
-/// As [`clear`], for a call of whose landing the server is not told.
-pub(super) fn clear_if_uncounted(core: &calls::Call) {
+/// The call is over: drops what its handler and others have put there, unless somebody is to be told yet. It may refer to
+/// the call.
+pub(super) fn landed(core: &calls::Call) {
+    let context = core.context().get().and_then(|it| it.downcast_ref());
+    if let Some(Context {
+        extensions, state, ..
+    }) = context
+    {
+        // Pairs with `told`.
+        if state.fetch_or(LANDED, Ordering::AcqRel) & UNTOLD == 0 {
+            extensions.clear();
+        }
+    }
+}
+
+/// As [`landed`], for a call of whose landing the server is not told.
+pub(super) fn landed_if_uncounted(core: &calls::Call) {
     if core.is_prompt() {
-        clear(core);
+        landed(core);
     }
 }

@@ -131,11 +131,13 @@ impl Dispatch {
         if may_detach {
             // The handler may detach the call, and somebody else end it.
             let (interceptors, call) = (Arc::clone(interceptors), call.clone());
+            context::keep_until_told(&call.core);
             // It does not keep the call from being dropped: the thread that ends the call takes it out.
             call.core.clone().set_epilogue(Box::new(move |ending| {
                 let status = Status::new(Code::from_number(ending.code), ending.message.to_owned())
                     .with_details(ending.details);
                 run_after(&interceptors, &call, &status);
+                context::told(&call.core);
             }));
         }
         let mut message = message;
@@ -242,7 +244,7 @@ impl Host for Dispatch {
     }
 
     fn landed(&self, call: &Arc<calls::Call>, landed: Landed) {
-        context::clear(call);
+        context::landed(call);
         let counts = &self.counts;
         let count = match landed {
             // Most calls are counted once.

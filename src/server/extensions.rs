@@ -14,8 +14,9 @@ type Value = Arc<dyn Any + Send + Sync>;
 /// [`Call::extensions`](super::Call::extensions).
 ///
 /// It begins empty, and needs no memory before the first value. All clones of the call share it, on whatever thread.
-/// The values are dropped when the call has ended and every [`CallObserver`](super::CallObserver) was told, on the
-/// thread that did so, which may be one that polls. So they should be cheap to drop. What is put in later is dropped
+/// The values are dropped when the call has ended, every [`CallObserver`](super::CallObserver) was told, and every
+/// interceptor had its [`after`](super::Interceptor::after), on the thread that did so last, which may be one that polls. A
+/// stream that was detached keeps them so until it is finished or dropped, though its caller has left. So they should be cheap to drop. What is put in later is dropped
 /// with the last clone of the call.
 ///
 /// ```

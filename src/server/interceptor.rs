@@ -21,6 +21,10 @@ use super::status::Status;
 /// the first outermost, with the handler inside; then every [`after`](Self::after), in reverse. One whose `before`
 /// refuses a call is the last to see it, and only those whose `before` let it pass get to see its end.
 ///
+/// A caller of whom it is not known who it is gets UNAUTHENTICATED, also for a token that is not valid; one that is known and
+/// may not do this gets PERMISSION_DENIED (gRPC's
+/// [status codes](https://github.com/grpc/grpc/blob/master/doc/statuscodes.md)).
+///
 /// A panic is caught. In `before` or `around` it ends the call with `INTERNAL`, as does an error whose code is
 /// [`Ok`](super::Code::Ok); in `after` it changes nothing.
 ///
@@ -34,7 +38,7 @@ use super::status::Status;
 ///         let header = call.metadata().get("authorization");
 ///         match header.and_then(|it| it.strip_prefix("Bearer ")) {
 ///             Some(token) if token == self.0 => Ok(()),
-///             Some(_) => Err(Status::permission_denied("this token is not valid here")),
+///             Some(_) => Err(Status::unauthenticated("this token is not valid here")),
 ///             None => Err(Status::unauthenticated("a bearer token is needed")),
 ///         }
 ///     }

@@ -99,7 +99,7 @@ impl calls::Observer for Observers {
                     kind,
                 };
                 self.tell(|it| it.refused(&call, &refusal));
-                context::clear_if_uncounted(core);
+                context::landed_if_uncounted(core);
                 return;
             }
         };
@@ -113,7 +113,7 @@ impl calls::Observer for Observers {
             kind,
         };
         self.tell(|it| it.ended(&call, &end));
-        context::clear_if_uncounted(core);
+        context::landed_if_uncounted(core);
     }
 
     fn connection(&self, event: Connection<'_>) {

@@ -17,8 +17,9 @@ use super::stream::{Replies, Requests};
 
 /// Takes the call, its message if it came with one, and the limit in bytes for
 /// decompressed messages.
-type Run = Box<dyn Fn(&Call, Option<Message>, usize) -> Outcome + Send + Sync>;
+type Run = Arc<dyn Fn(&Call, Option<Message>, usize) -> Outcome + Send + Sync>;
 
+#[derive(Clone)]
 pub(super) struct Method {
     pub(super) name: &'static str,
     pub(super) streaming_request: bool,
@@ -45,7 +46,7 @@ pub enum DrainPolicy {
     /// calls that may have had an effect and must not be made twice, as far as anybody knows.
     #[default]
     Finish,
-    /// It is cut when a share of the grace period is over
+    /// It is cut when half of the grace period is over, or whatever the server says
     /// ([`ServerBuilder::cut_early_after`](super::ServerBuilder::cut_early_after)), so that its
     /// caller's retry lands elsewhere in time. For calls that may be made twice: this is what generated
     /// code sets for methods with an `idempotency_level`.
@@ -71,6 +72,10 @@ pub enum DrainPolicy {
 ///     .build();
 /// assert_eq!(echo.name(), "demo.Echo");
 /// ```
+///
+/// A clone has the same handlers, and settings of its own: so two servers can serve the same, one
+/// of them with an interceptor.
+#[derive(Clone)]
 pub struct Service {
     pub(super) name: &'static str,
     pub(super) methods: Vec<Method>,
@@ -234,7 +239,7 @@ impl ServiceBuilder {
             policy: DrainPolicy::default(),
             minimum: Duration::ZERO,
             interceptors: Arc::default(),
-            run: Box::new(run),
+            run: Arc::new(run),
         });
         self
     }

@@ -6,7 +6,6 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener};
-#[cfg(feature = "tls")]
 use std::sync::Arc;
 
 use super::accepted::{Accepted, TcpOptions};
@@ -44,7 +43,7 @@ impl ListenOptions {
 
 pub(crate) struct Listener {
     socket: Socket,
-    address: Address,
+    address: Arc<Address>,
     /// The address as the program has written it, by which a successor finds the socket.
     name: String,
     is_inherited: bool,
@@ -94,7 +93,7 @@ impl Listener {
         let listener = Listener {
             path: socket_path(&address),
             socket,
-            address,
+            address: Arc::new(address),
             name: options.address.clone(),
             tcp: options.tcp,
             is_inherited: false,
@@ -134,7 +133,7 @@ impl Listener {
                 Address::Unix(_) | Address::Abstract(_) => Socket::Unix(socket.into()),
             },
             path: socket_path(&address),
-            address,
+            address: Arc::new(address),
             // It may have had another, and goes by this one from now on.
             name: options.address.clone(),
             tcp: options.tcp,
@@ -168,7 +167,7 @@ impl Listener {
     /// The path of a unix socket is to go with this listener, which says who may connect.
     pub(crate) fn own_path(&mut self) {
         self.owns_path = !self.path_stays;
-        if let (Some(access), Address::Unix(path)) = (self.access_then.take(), &self.address) {
+        if let (Some(access), Address::Unix(path)) = (self.access_then.take(), &*self.address) {
             if let Err(error) = unix_path::allow(path, access) {
                 logging::error!(
                     "who may connect to {} stays as it was: {error}",
@@ -228,12 +227,14 @@ impl Listener {
                 .and_then(|(socket, _)| Accepted::from_unix(socket)),
         };
         match accepted {
-            #[cfg(feature = "tls")]
-            Ok(accepted) => Ok(Some(Accepted {
-                encryption: self.encryption.clone(),
-                ..accepted
-            })),
-            #[cfg(not(feature = "tls"))]
+            #[cfg(feature = "server")]
+            Ok(mut accepted) => {
+                accepted.info.listener = Some(Arc::clone(&self.address));
+                #[cfg(feature = "tls")]
+                accepted.encryption.clone_from(&self.encryption);
+                Ok(Some(accepted))
+            }
+            #[cfg(not(feature = "server"))]
             Ok(accepted) => Ok(Some(accepted)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),

@@ -11,6 +11,8 @@ use std::os::unix::net::UnixStream;
 use super::accepted::Accepted;
 use super::inherited::Inherited;
 use super::listener::Listener;
+#[cfg(any(feature = "server", test))]
+use super::peer::PeerInfo;
 use super::stored::BoundSocket;
 use super::unix_path::SocketPath;
 
@@ -101,7 +103,14 @@ impl Listeners {
             return Err(closed());
         }
         let (ours, theirs) = UnixStream::pair()?;
-        self.given.push(Accepted::from_unix(ours)?);
+        let mut own = Accepted::from_unix(ours)?;
+        // An interceptor that lets the program's own user in is not to take the program for that.
+        own.info = PeerInfo {
+            #[cfg(feature = "server")]
+            is_own: true,
+            ..PeerInfo::default()
+        };
+        self.given.push(own);
         Ok(theirs.into())
     }
 

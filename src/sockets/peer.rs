@@ -1,25 +1,52 @@
 //! Who is at the other end of a connection.
 
+#[cfg(feature = "tls")]
+use std::any::Any;
 use std::os::fd::AsRawFd;
+#[cfg(feature = "server")]
+use std::sync::Arc;
 #[cfg(feature = "tls")]
 use std::sync::OnceLock;
+
+#[cfg(feature = "server")]
+use super::address::Address;
 
 /// What is known of a connection's peer, beside its address.
 #[derive(Debug, Default)]
 pub(crate) struct PeerInfo {
+    /// The program has made the connection to itself, past its sockets.
+    #[cfg(feature = "server")]
+    pub(crate) is_own: bool,
+    /// Where it was accepted; `None` if it was not.
+    #[cfg(feature = "server")]
+    pub(crate) listener: Option<Arc<Address>>,
     pub(crate) credentials: Option<PeerCredentials>,
     /// In DER, once the handshake is over, if the peer has one.
     #[cfg(feature = "tls")]
     pub(crate) certificate: OnceLock<Box<[u8]>>,
+    /// The certificate as somebody has read it.
+    #[cfg(feature = "tls")]
+    pub(crate) read: OnceLock<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl PeerInfo {
     pub(crate) fn with(credentials: Option<PeerCredentials>) -> PeerInfo {
         PeerInfo {
             credentials,
-            #[cfg(feature = "tls")]
-            certificate: OnceLock::new(),
+            ..PeerInfo::default()
         }
+    }
+
+    /// The certificate, read once for all calls of the connection.
+    #[cfg(feature = "tls")]
+    pub(crate) fn certificate_as<T: Any + Send + Sync>(
+        &self,
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Option<Arc<T>> {
+        // Nothing is kept before the handshake is over.
+        let certificate = self.certificate.get()?;
+        let read = || read(certificate).map(|it| Arc::new(it) as Arc<dyn Any + Send + Sync>);
+        self.read.get_or_init(read).clone()?.downcast().ok()
     }
 }
 

@@ -102,6 +102,7 @@ pub(crate) struct Call<W: ?Sized = dyn Wire> {
     streaming: bool,
     /// The number of its connection, once it was noted.
     connection: OnceLock<u64>,
+    arrived_at: Instant,
     /// If there is an observer.
     record: Option<Box<Record>>,
     /// What the host keeps with the call, once it needs to.
@@ -146,8 +147,9 @@ impl<W> Call<W> {
         wire: W,
     ) -> Arc<Call<W>> {
         let streaming = method.is_some_and(|it| ground.methods[it as usize].is_streaming());
+        let arrived_at = Instant::now();
         let record = ground.observer.is_some().then(|| {
-            let record = Record::begin(unknown);
+            let record = Record::begin(arrived_at, unknown);
             if let Some(message) = message {
                 record.received(message.len());
             }
@@ -158,6 +160,7 @@ impl<W> Call<W> {
             method,
             streaming,
             connection: OnceLock::new(),
+            arrived_at,
             record,
             context: OnceLock::new(),
             flags: AtomicU32::new(0),
@@ -206,9 +209,9 @@ impl Call {
         self.method
     }
 
-    /// When it arrived, if there is an observer.
-    pub(super) fn arrived_at(&self) -> Option<Instant> {
-        self.record().map(Record::arrived_at)
+    /// When a thread that polls has taken it.
+    pub(crate) fn arrived_at(&self) -> Instant {
+        self.arrived_at
     }
 
     pub(super) fn note_begun(&self, now: Instant) {

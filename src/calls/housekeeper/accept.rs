@@ -1,13 +1,12 @@
 //! The door: connections are accepted here, or turned away.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Housekeeper;
 use crate::calls::connections::Connections;
 use crate::calls::observer::{Connection, TurnedAway};
-use crate::calls::peer::address;
+use crate::calls::peer::{address, for_people};
 use crate::logging;
 use crate::os::wake::Wake;
 use crate::running_time::SLICE;
@@ -102,15 +101,15 @@ impl Housekeeper<'_> {
         self.door.reserve = None;
         let accepted = self.shared.listening.lock().accept_from(index);
         if let Ok(Some(accepted)) = &accepted {
-            self.turn_away(accepted.peer, TurnedAway::NoDescriptor);
+            self.turn_away(accepted, TurnedAway::NoDescriptor);
         }
         let accepted = accepted.map(|it| it.is_some());
         self.refill_reserve();
         accepted
     }
 
-    fn turn_away(&self, peer: Option<SocketAddr>, why: TurnedAway) {
-        let peer = &address(peer);
+    fn turn_away(&self, accepted: &Accepted, why: TurnedAway) {
+        let peer = &address(accepted);
         let event = Connection::Refused { peer, why };
         self.shared.ground.connections.tell(event);
     }
@@ -146,11 +145,11 @@ impl Housekeeper<'_> {
             // Closing tells the client at once; leaving it in the kernel's
             // queue would let it wait for nothing.
             let limit = self.shared.limits.connections;
-            self.turn_away(accepted.peer, TurnedAway::LimitReached);
+            self.turn_away(&accepted, TurnedAway::LimitReached);
             return self.report(|| {
                 format!(
                     "the limit of {limit} connections is reached: closing new ones, this one from {}",
-                    address(accepted.peer)
+                    for_people(&address(&accepted))
                 )
             });
         }

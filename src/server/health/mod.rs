@@ -14,6 +14,7 @@ pub(super) use self::service::{key_of, service, Board, NAME};
 
 /// What a service can be to those who ask for its health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ServingStatus {
     /// Calls are welcome.
     Serving,

@@ -79,7 +79,7 @@ fn method(
         policy: DrainPolicy::default(),
         minimum: Duration::ZERO,
         interceptors: Arc::default(),
-        run: Box::new(move |call, message, _| {
+        run: Arc::new(move |call, message, _| {
             run(&call.core, message).unwrap_or_else(Outcome::Failed)
         }),
     }
