@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use common::*;
 use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use touchdown::client::CallOptions;
 use touchdown::lifecycle::{exit_code, Lifecycle, Plan};
-use touchdown::{Server, ServerBuilder, Service};
+use touchdown::protobuf::well_known_types::wrappers::StringValue;
+use touchdown::{Call, Server, ServerBuilder, Service, Status};
 
 /// Keeps what is said.
 struct Notebook(Mutex<Vec<(Level, String)>>);
@@ -140,4 +142,37 @@ fn a_program_that_is_ready_in_time_is_told_nothing() {
     lifecycle.shutdown("test");
     lifecycle.wait();
     assert_eq!(said(Level::Warn, "in time"), [""; 0]);
+}
+
+#[test]
+fn calls_that_wait_for_a_worker_are_told_once_with_the_oldest_handler() {
+    let (service, begun, release) = gated();
+    let second = Service::builder("test.Busy")
+        .unary("Waits", |_: &Call, it: StringValue| Ok::<_, Status>(it));
+    let server = named("busy", service)
+        .service(second.build())
+        .workers(1)
+        .start()
+        .unwrap();
+    let client = client(&server);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| say(&client, "hello"));
+        begun.recv_timeout(LONG).unwrap();
+        let waits = scope.spawn(|| {
+            let options = CallOptions::default().timeout(LONG);
+            client.unary::<_, StringValue>("/test.Busy/Waits", &text(""), options)
+        });
+        // It has no name of the server's.
+        let line = hear(Level::Warn, "1 of 1 workers are busy", "/test.Busy/Waits");
+        for words in [
+            "1 of 1 workers are busy, and 1 calls wait for one, the first for 1.",
+            "s: /test.Busy/Waits; the oldest handler: /test.Echo/Say of 127.0.0.1:",
+            "ServerBuilder::workers",
+        ] {
+            assert!(line.contains(words), "{line}");
+        }
+        release.send(()).unwrap();
+        assert!(first.join().unwrap().is_ok() && waits.join().unwrap().is_ok());
+    });
+    assert_eq!(said(Level::Warn, "1 of 1 workers").len(), 1);
 }

@@ -85,7 +85,8 @@ fn an_interceptor_sees_who_calls() {
         wish.version = version;
         let mut known = client(&server, &wish);
         assert_eq!(known.say("me").unwrap(), "me");
-        let seen = seen.lock().unwrap().pop().unwrap().unwrap();
+        let all = &seen;
+        let seen = all.lock().unwrap().pop().unwrap().unwrap();
         assert_eq!(seen.common_name(), Some("drone-7"));
         assert_eq!(seen.dns_names(), ["drone-7.fleet"]);
         assert_eq!(seen.uris(), ["spiffe://fleet/drone-7"]);
@@ -93,6 +94,12 @@ fn an_interceptor_sees_who_calls() {
         let pem = std::fs::read(folder.file("client.pem")).unwrap();
         assert_eq!(seen.der(), der_of(&pem));
         assert_eq!(seen.sha256()[..], sha256(seen.der())[..]);
+        // It is read once for all calls of the connection.
+        assert_eq!(known.say("again").unwrap(), "again");
+        assert_eq!(
+            all.lock().unwrap().pop().unwrap().unwrap().der().as_ptr(),
+            seen.der().as_ptr()
+        );
     }
     let mut unknown = client(&server, &Wish::new(&ca));
     assert!(unknown.say("me").is_err());

@@ -53,6 +53,7 @@ mod tests;
 mod threads;
 mod timers;
 pub(crate) mod transport;
+mod waiting;
 
 pub(crate) use self::call::ground::Ground;
 pub(crate) use self::call::{

@@ -180,8 +180,15 @@ impl Worker<'_> {
                 ground.wake.wake();
                 return self.work(job, now);
             }
-            Decision::Queued => {}
-            Decision::QueuedToHire => ground.wake.wake(),
+            Decision::Queued => {
+                if shared.waiting.begin() {
+                    ground.wake.wake();
+                }
+            }
+            Decision::QueuedToHire => {
+                shared.waiting.begin();
+                ground.wake.wake();
+            }
             Decision::RunAndSpawn(job) | Decision::Refused(job) => {
                 shared.refusals.log(job.call.path(), now);
                 shared.refuse(&job.call, Refusal::BacklogFull);

@@ -347,6 +347,12 @@ impl<T> Roster<T> {
         taken.into_iter().map(|(call, _)| call).collect()
     }
 
+    /// What `look` says of the call that is the next to be run, if one waits.
+    pub(super) fn next_waiting<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
+        let state = self.state.lock();
+        state.waiting.front().map(|(call, _)| look(call))
+    }
+
     /// How many calls run or wait.
     pub(super) fn busy(&self) -> usize {
         let state = self.state.lock();
@@ -406,6 +412,18 @@ mod tests {
             Decision::QueuedToHire => "queued to hire",
             Decision::Refused(_) => "refused",
         }
+    }
+
+    #[test]
+    fn who_waits_first_is_seen_first() {
+        let roster = roster(1, 2);
+        assert_eq!(roster.next_waiting(|it| *it), None);
+        for call in 1..=3 {
+            roster.arrived(call, LONG, Instant::now());
+        }
+        assert_eq!(roster.next_waiting(|it| *it), Some(2));
+        assert!(matches!(roster.finished(1), Next::Run(2)));
+        assert_eq!(roster.next_waiting(|it| *it), Some(3));
     }
 
     #[test]

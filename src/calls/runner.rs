@@ -21,6 +21,7 @@ use super::seats::{Running, Seats};
 use super::shared::{Limits, Shared};
 use super::threads::Threads;
 use super::transport::Transport;
+use super::waiting::Waiting;
 use super::{housekeeper, poll};
 use crate::os::memory::bound_arenas;
 use crate::os::wake::Wake;
@@ -100,6 +101,7 @@ impl Runner {
                 handshake: config.handshake,
             },
             refusals: Refusals::default(),
+            waiting: Waiting::default(),
         });
         shared.transport.start();
         let runner = Runner { shared, addresses };

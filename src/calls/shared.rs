@@ -14,6 +14,7 @@ use super::roster::Roster;
 use super::seats::Seats;
 use super::threads::Threads;
 use super::transport::Transport;
+use super::waiting::Waiting;
 use crate::sockets::listeners::Listeners;
 
 /// From how many calls in flight on they are many; measured with h2load.
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     pub(super) heap: Heap,
     pub(super) limits: Limits,
     pub(super) refusals: Refusals,
+    pub(super) waiting: Waiting,
 }
 
 /// A call that is to be run.

@@ -147,7 +147,10 @@ impl Participant for Running {
 
     fn cancel(&self) {
         let told = self.engine.tell_to_stop();
-        logging::warn!("{}: told {told} calls to stop", self.name);
+        logging::warn!(
+            "{}: told {told} calls to stop; those that do not leave within the force period are abandoned",
+            self.name
+        );
     }
 
     fn close(&self, deadline: Instant) {

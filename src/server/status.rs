@@ -98,7 +98,9 @@ impl fmt::Display for Code {
 /// assert_eq!(status.code(), Code::NotFound);
 /// assert_eq!(status.to_string(), "NOT_FOUND: no sensor 7");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// It is a sentence for `Debug`, too: a `main` that returns `Result<(), Status>` prints `Error: NOT_FOUND: no sensor 7`.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Status {
     code: Code,
     message: Cow<'static, str>,
@@ -161,11 +163,37 @@ impl fmt::Display for Status {
     }
 }
 
+/// As [`Display`](fmt::Display), and how many bytes of details there are: what `main` returns is shown by this.
+impl fmt::Debug for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)?;
+        match self.details.len() {
+            0 => Ok(()),
+            length => write!(formatter, " (and {length} bytes of details)"),
+        }
+    }
+}
+
 impl Error for Status {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_main_prints_is_a_sentence() {
+        let status = Status::not_found("no sensor 7");
+        assert_eq!(
+            format!("Error: {status:?}"),
+            "Error: NOT_FOUND: no sensor 7"
+        );
+        let status = status.with_details([1, 2, 3]);
+        assert_eq!(
+            format!("{status:?}"),
+            "NOT_FOUND: no sensor 7 (and 3 bytes of details)"
+        );
+        assert_eq!(format!("{:?}", Status::ok()), "OK");
+    }
 
     #[test]
     fn every_number_is_its_code_again_and_others_are_unknown() {

@@ -110,7 +110,10 @@ pub fn play(folder: &Path) -> ! {
                     thread::park();
                 },
                 _ => {
-                    assert_eq!(say(&Client::new(channel), "hello")?, "hello");
+                    let client = Client::new(channel);
+                    assert_eq!(say(&client, "hello")?, "hello");
+                    // An interceptor must not take it for the program's own user.
+                    assert_eq!(say(&client, "who")?, "smoke test None None");
                     Ok(())
                 }
             }
@@ -159,6 +162,10 @@ pub fn service(folder: &Path) -> Service {
         .unary("Say", move |call, request: StringValue| {
             let answer = match request.value.as_str() {
                 "process" => std::process::id().to_string(),
+                "who" => {
+                    let uid = call.peer_credentials().map(|it| it.uid);
+                    format!("{} {uid:?} {:?}", call.peer(), call.listener())
+                }
                 "gated" => {
                     let _ = fs::write(folder.join("gated"), "");
                     let gate = folder.join(GATE);

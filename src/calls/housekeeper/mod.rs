@@ -12,7 +12,8 @@ use self::take_down::Drain;
 use super::decision::{Beginning, Watched};
 use super::renewal::{Due, Keeper, Usage};
 use super::roster::TICK;
-use super::shared::Shared;
+use super::shared::{Job, Shared};
+use crate::logging;
 use crate::os::memory;
 use crate::os::readable::wait_readable;
 use crate::running_time::{RunningTime, SLICE};
@@ -83,6 +84,7 @@ impl Housekeeper<'_> {
         at(self.door.paused_until);
         at(self.watch_workers(now));
         at(self.hire(now));
+        at(self.tell_who_waits(now));
         match self.memory.due(&self.shared.heap, now) {
             Due::Nothing => {}
             Due::Dismissal => self.shared.renew_threads(),
@@ -130,6 +132,29 @@ impl Housekeeper<'_> {
             }
         }
         None
+    }
+
+    /// Tells of calls that wait for a worker for too long. Returns when to look again, if any wait.
+    fn tell_who_waits(&self, now: Instant) -> Option<Instant> {
+        let shared = self.shared;
+        let oldest = || {
+            let arrived = |job: &Job| (job.call.path().to_owned(), job.call.arrived_at());
+            shared.roster.next_waiting(arrived)
+        };
+        let (again, words) = shared.waiting.look(now, oldest)?;
+        if let Some((path, waited)) = words {
+            let load = shared.roster.load();
+            let handler = shared.seats.running().into_iter().min_by_key(|it| it.since);
+            let handler = handler.map_or("not seen".to_owned(), |it| it.to_string());
+            logging::warn!(
+                "{} of {} workers are busy, and {} calls wait for one, the first for {:.1}s: {path}; the oldest handler: {handler};                  ServerBuilder::workers sets how many there may be",
+                load.running,
+                load.workers,
+                load.waiting,
+                waited.as_secs_f64(),
+            );
+        }
+        Some(again)
     }
 
     /// How long until this running time, as far as may be waited at once.
