@@ -136,6 +136,11 @@ pub use self::{
 #[doc = include_str!("../docs/doors.md")]
 struct Doors;
 
+/// Its examples are tests.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../docs/testing.md")]
+struct Testing;
+
 /// Brings in what `touchdown_build` has generated in build.rs: a module for each .proto file.
 ///
 /// ```ignore

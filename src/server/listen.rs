@@ -1,10 +1,23 @@
 //! What a server adds to the addresses that it listens at.
 
+use std::io;
+
 use super::error::StartError;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 use crate::sockets::listen::{BadSetting, Listen};
 use crate::sockets::listener::ListenOptions;
+
+/// How addresses begin of those who want TLS.
+const ENCRYPTED: [&str; 3] = ["https://", "grpcs://", "tls://"];
+
+#[cfg(feature = "tls")]
+const HOW_TO_ENCRYPT: &str =
+    "an address has no scheme: write HOST:PORT, and set what it is encrypted with by Listen::tls";
+#[cfg(not(feature = "tls"))]
+const HOW_TO_ENCRYPT: &str =
+    "this program was built without the feature `tls` of touchdown: turn that on in Cargo.toml, write HOST:PORT, and set what it \
+     is encrypted with by Listen::tls";
 
 impl Listen {
     /// Encrypts what goes over its connections. A client that does not is told so, and refused. For a gRPC server only.
@@ -21,7 +34,15 @@ impl Listen {
 
     /// The options, if they make sense.
     pub(super) fn into_options(self) -> Result<ListenOptions, StartError> {
-        Ok(self.checked()?)
+        let options = self.checked()?;
+        let address = &options.address;
+        if ENCRYPTED.iter().any(|scheme| address.starts_with(scheme)) {
+            return Err(StartError::Listen {
+                address: address.clone(),
+                source: io::Error::new(io::ErrorKind::InvalidInput, HOW_TO_ENCRYPT),
+            });
+        }
+        Ok(options)
     }
 }
 
@@ -32,5 +53,21 @@ impl From<BadSetting> for StartError {
             value: bad.value,
             expected: bad.expected,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Server;
+
+    #[test]
+    fn who_asks_for_tls_by_the_address_is_told_how_to_have_it() {
+        let server = Server::builder().address("https://0.0.0.0:50051");
+        let error = server.start().unwrap_err().to_string();
+        let start = "cannot listen at https://0.0.0.0:50051: ";
+        assert!(error.starts_with(start), "{error}");
+        assert!(error.contains("Listen::tls"), "{error}");
+        let is_missing = error.contains("without the feature `tls`");
+        assert_eq!(is_missing, cfg!(not(feature = "tls")), "{error}");
     }
 }

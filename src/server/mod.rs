@@ -25,6 +25,7 @@ mod service;
 mod smoke_test;
 mod status;
 mod stream;
+pub mod testing;
 #[cfg(feature = "tls")]
 mod tls;
 

@@ -8,7 +8,7 @@ use super::super::handle::{Server, ServerHandle};
 #[cfg(feature = "tls")]
 use super::super::tls::Tls;
 use super::ServerBuilder;
-use crate::lifecycle::{self, Lifecycle, Reason, Report, Signals, Stopping};
+use crate::lifecycle::{self, Lifecycle, Plan, Reason, Report, SignalSender, Signals, Stopping};
 use crate::logging;
 use crate::os::memory;
 #[cfg(feature = "tls")]
@@ -103,6 +103,22 @@ impl ServerBuilder {
         let companions = self.begin_companions(lifecycle)?;
         let running = self.launch(lifecycle, companions)?;
         Ok(ServerHandle::new(running, lifecycle.clone()))
+    }
+
+    /// The same server as a test wants it, unless it was told otherwise: at this address, with this plan; and who sends its
+    /// signals.
+    pub(in crate::server) fn for_a_test(
+        mut self,
+        address: &str,
+        plan: Plan,
+    ) -> (ServerBuilder, SignalSender) {
+        if self.listens.is_empty() {
+            self = self.address(address);
+        }
+        let lifecycle = self.lifecycle.take();
+        let lifecycle = lifecycle.unwrap_or_else(|| Lifecycle::builder().plan(plan));
+        let (signals, sender) = Signals::injected();
+        (self.lifecycle(lifecycle.signals(signals)), sender)
     }
 
     fn take_lifecycle(&mut self) -> lifecycle::Builder {
