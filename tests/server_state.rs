@@ -18,6 +18,7 @@ use touchdown::lifecycle::{
     exit_code, Lifecycle, Plan, Reason, Signals, StartupHook, Token, Worker,
 };
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
+use touchdown::testing::TestServer;
 use touchdown::{Replies, Server, Service, StartError, Upgrade};
 
 /// A socket's path that is nobody else's.
@@ -193,28 +194,22 @@ fn what_cannot_be_set_up_is_a_failed_start() {
 #[test]
 fn a_hang_up_reloads_while_it_serves() {
     let config = Arc::new(Mutex::new(1));
-    let (signals, sender) = Signals::injected();
     let (told, reloaded) = unbounded();
-    let server = builder(unary({
+    let service = unary({
         let config = Arc::clone(&config);
         move |_, _| Ok(text(config.lock().unwrap().to_string()))
-    }))
-    .lifecycle(
-        Lifecycle::builder()
-            .signals(signals)
-            .on_reload("config", move || {
-                *config.lock().map_err(|error| error.to_string())? += 1;
-                Ok(told.send(())?)
-            }),
-    )
-    .start()
-    .unwrap();
-    let client = client(&server);
+    });
+    let lifecycle = Lifecycle::builder().on_reload("config", move || {
+        *config.lock().map_err(|error| error.to_string())? += 1;
+        Ok(told.send(())?)
+    });
+    let server = TestServer::start(part(service).lifecycle(lifecycle)).unwrap();
+    let client = server.client();
     assert_eq!(say(&client, "which?").unwrap(), "1");
-    sender.send(1);
+    server.signal(1);
     reloaded.recv_timeout(LONG).unwrap();
     assert_eq!(say(&client, "which?").unwrap(), "2");
-    assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
+    assert_eq!(server.stop().exit_code(), exit_code::CLEAN);
 }
 
 #[test]

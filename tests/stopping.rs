@@ -14,6 +14,7 @@ use crossbeam_channel::{bounded, Receiver, Sender};
 use touchdown::client::{CallOptions, Client};
 use touchdown::lifecycle::{exit_code, Lifecycle, Phase, Plan, Reason, Signals};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
+use touchdown::testing::TestServer;
 use touchdown::{Address, Call, Code, Replies, Requests, Server, Service, StartError, Status};
 
 /// A service whose handlers say that they have begun, and end when they are let.
@@ -296,26 +297,40 @@ fn detached_streams_end_with_unavailable_when_time_is_up() {
 #[test]
 fn signals_stop_a_server_and_the_second_one_hurries() {
     let (service, begun, _release) = gated();
-    let (signals, sender) = Signals::injected();
     let plan = quick_plan()
         .grace_period(LONG)
         .force_period(Duration::from_millis(50));
-    let server = builder(service)
-        .lifecycle(planned(plan).signals(signals))
-        .start()
-        .unwrap();
-    let client = client(&server);
+    let server = TestServer::start(builder(service).lifecycle(planned(plan))).unwrap();
+    let client = server.client();
     let call = in_background(&client);
     begun.recv_timeout(LONG).unwrap();
     let phases = server.lifecycle().subscribe();
-    sender.send(15);
+    server.signal(15);
     while phases.recv_timeout(LONG).unwrap().to != Phase::Draining {}
-    sender.send(15);
+    server.signal(15);
     let report = server.wait();
     assert_eq!(report.reason, Reason::Signal(15));
     assert_eq!(report.exit_code(), exit_code::FORCED);
     assert!(report.took < Duration::from_secs(5), "{report}");
     assert_eq!(call.join().unwrap().unwrap_err().code(), Code::Unavailable);
+}
+
+#[test]
+fn a_test_that_fails_does_not_wait_for_a_call_without_end() {
+    let (service, begun, _release) = gated();
+    let server = TestServer::start(part(service)).unwrap();
+    let lifecycle = server.lifecycle().clone();
+    let call = in_background(&server.client());
+    begun.recv_timeout(LONG).unwrap();
+    let failed = thread::spawn(move || {
+        let _server = server;
+        panic!("a test fails");
+    });
+    failed.join().unwrap_err();
+    // The plan of a test has left it another 5 s.
+    assert!(lifecycle.cancelling().wait_timeout(Duration::from_secs(4)));
+    assert_eq!(call.join().unwrap().unwrap_err().code(), Code::Unavailable);
+    assert_eq!(lifecycle.wait().exit_code(), exit_code::FORCED);
 }
 
 #[test]
