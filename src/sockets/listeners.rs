@@ -105,11 +105,11 @@ impl Listeners {
         let (ours, theirs) = UnixStream::pair()?;
         let mut own = Accepted::from_unix(ours)?;
         // An interceptor that lets the program's own user in is not to take the program for that.
-        own.info = PeerInfo {
-            #[cfg(feature = "server")]
-            is_own: true,
-            ..PeerInfo::default()
-        };
+        own.info = PeerInfo::with(None);
+        #[cfg(feature = "server")]
+        {
+            own.info.is_own = true;
+        }
         self.given.push(own);
         Ok(theirs.into())
     }

@@ -32,8 +32,15 @@ pub(crate) struct PeerInfo {
 impl PeerInfo {
     pub(crate) fn with(credentials: Option<PeerCredentials>) -> PeerInfo {
         PeerInfo {
+            #[cfg(feature = "server")]
+            is_own: false,
+            #[cfg(feature = "server")]
+            listener: None,
             credentials,
-            ..PeerInfo::default()
+            #[cfg(feature = "tls")]
+            certificate: OnceLock::new(),
+            #[cfg(feature = "tls")]
+            read: OnceLock::new(),
         }
     }
 

@@ -148,10 +148,9 @@ impl ServerBuilder {
             };
             (error, Box::new(lifecycle.wait()))
         })?;
-        let set_ups = mem::take(&mut self.set_ups).into_iter();
+        let mut set_ups = mem::take(&mut self.set_ups).into_iter();
         let running = set_ups
-            .map(|work| work(&lifecycle).map_err(StartError::SetUp))
-            .collect::<Result<(), StartError>>()
+            .try_for_each(|work| work(&lifecycle).map_err(StartError::SetUp))
             .and_then(|()| self.launch(&lifecycle, companions))
             .map_err(failed)?;
         let server = Server::new(ServerHandle::new(running, lifecycle));
