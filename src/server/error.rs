@@ -89,11 +89,12 @@ impl fmt::Display for StartError {
     }
 }
 
+/// What has caused it is said by [`Display`](fmt::Display), and is in the variants.
 impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            StartError::Listen { source, .. } | StartError::Engine(source) => Some(source),
-            StartError::Lifecycle(error) => Some(error),
+            // It speaks for itself: what it has not said is with its own source.
+            StartError::SetUp(error) | StartError::Companion(error) => error.source(),
             _ => None,
         }
     }
