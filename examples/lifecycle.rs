@@ -42,7 +42,7 @@ fn start(lifecycle: &Lifecycle, journal: &Arc<Mutex<Vec<u32>>>) -> Result<(), Bo
         let work = move |_: &Token| work(&jobs, &journal, &cancelling);
         workers.spawn(Worker::new(format!("work {number}"), work))?;
     }
-    Ok(lifecycle.serving()?)
+    Ok(lifecycle.ready()?)
 }
 
 /// Makes jobs until it is told to stop, when the drain begins.

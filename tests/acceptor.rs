@@ -24,7 +24,7 @@ fn plan() -> Plan {
 
 fn serving(plan: Plan) -> Lifecycle {
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle
 }
 
@@ -210,7 +210,7 @@ fn a_unix_socket_has_its_mode_and_credentials_and_goes_with_the_program() {
     let lifecycle = lifecycle.build().unwrap();
     let listen = Listen::new(format!("unix:{}", path.display())).mode(0o600);
     let acceptor = listen.bind(&lifecycle).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     assert_eq!(*acceptor.address(), Address::Unix(path.clone()));
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);

@@ -191,7 +191,7 @@ fn a_program_that_is_starting_is_not_serving_yet() {
     assert_eq!(check(&client, ECHO), Ok(Told::NOT_SERVING));
     let mut watcher = watch(&client, "");
     assert_eq!(watcher.next(), Some(Ok(Told::NOT_SERVING)));
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     assert_eq!(check(&client, ECHO), Ok(Told::SERVING));
     assert_eq!(watcher.next(), Some(Ok(Told::SERVING)));
 }

@@ -14,7 +14,7 @@ use touchdown::lifecycle::{
 
 fn stop(builder: Builder) -> Report {
     let lifecycle = builder.build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     lifecycle.wait()
 }
@@ -152,7 +152,7 @@ fn a_hook_added_later_follows_the_same_rules() {
         .build()
         .unwrap();
     lifecycle.hook(log.hook("second").after("first")).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.hook(log.hook("third").after("second")).unwrap();
     assert_eq!(
         lifecycle.hook(nothing("third")),
@@ -259,7 +259,7 @@ fn a_participant_that_hangs_as_it_closes_leaves_half_of_the_time_to_the_hooks() 
         .build()
         .unwrap();
     lifecycle.enlist(Arc::new(Hangs(sender))).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let transitions = lifecycle.subscribe();
     lifecycle.shutdown("test");
     let report = lifecycle.wait();
@@ -289,7 +289,7 @@ fn hooks_run_where_no_thread_can_be_started() {
             .hook(Hook::new("fails", fails).after("first"))
             .hook(log.hook("first"));
         let lifecycle = builder.build().unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         allow_threads(false);
         assert!(thread::Builder::new().spawn(|| ()).is_err());
         lifecycle.shutdown("test");
@@ -338,7 +338,7 @@ fn a_hook_that_is_not_run_may_panic_as_it_is_dropped() {
     });
     let plan = Plan::new().closing(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).hook(hook).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     let report = lifecycle.wait_timeout(Duration::from_secs(5));
     let report = report.expect("the walk goes on");

@@ -180,7 +180,7 @@ fn everything_of_the_program_may_ask_the_lifecycle_to_its_end() {
         let _ = &worker;
     });
     lifecycle.workers("group").spawn(worker).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.reload();
     lifecycle.shutdown("test");
     let report = lifecycle.wait();

@@ -34,7 +34,7 @@ fn a_signal_is_obeyed_though_nobody_reads_the_log() {
                 .unwrap();
         }
         workers.join();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         let work = lifecycle.in_flight().enter_owned().unwrap();
         thread::spawn({
             let lifecycle = lifecycle.clone();
@@ -65,7 +65,7 @@ fn who_reads_the_log_finds_the_report_at_the_end_and_every_line_in_its_order() {
     if role().is_some() {
         log_to_standard_error();
         let lifecycle = Lifecycle::builder().build().unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         process::exit(lifecycle.wait().exit_code().into());
     }

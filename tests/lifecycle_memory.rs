@@ -82,7 +82,7 @@ fn a_signal_leads_to_the_exit_though_no_thread_gets_memory() {
             .on_reload("config", || Ok(()))
             .build()
             .unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         // A thread takes memory as it starts.
         lifecycle.check(Duration::from_secs(50)).unwrap();
         hang_and_say_so();
@@ -112,7 +112,7 @@ fn memory_that_runs_dry_in_a_stop_does_not_hold_up_the_exit() {
                 HANGS.store(true, Ordering::Relaxed);
             }
         });
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.check(Duration::from_secs(50)).unwrap();
         lifecycle.shutdown("test");
         wait_for_ever();
@@ -131,7 +131,7 @@ fn a_third_signal_exits_though_no_thread_gets_memory() {
         let plan = SHORT.hard_deadline(Duration::from_secs(50));
         let builder = Lifecycle::builder().plan(plan);
         let lifecycle = builder.signals(Signals::process()).build().unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         // A thread takes memory as it starts.
         lifecycle.check(Duration::from_secs(50)).unwrap();
         hang_and_say_so();

@@ -47,7 +47,7 @@ fn play(role: &str) -> ! {
         _ => {}
     }
     let lifecycle = builder.build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let guard = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("test");
     match role {

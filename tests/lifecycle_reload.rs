@@ -19,7 +19,7 @@ const SIGTERM: i32 = 15;
 fn served(builder: Builder) -> (Lifecycle, SignalSender) {
     let (signals, sender) = Signals::injected();
     let lifecycle = builder.signals(signals).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     (lifecycle, sender)
 }
 
@@ -124,7 +124,7 @@ fn during_start_up_it_is_put_off() {
     hang_up.send(SIGHUP);
     lifecycle.reload();
     assert!(calls.recv_timeout(Duration::from_millis(50)).is_err());
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     calls.recv().unwrap();
 }
 
@@ -232,7 +232,7 @@ fn a_process_whose_terminal_goes_away_finishes_its_work() {
             .signals(Signals::process())
             .build()
             .unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         say("ready");
         let report = lifecycle.wait();
         say(&report.reason.to_string());
@@ -268,7 +268,7 @@ fn a_process_that_was_started_with_hang_ups_ignored_does_not_stop_for_one() {
             .signals(Signals::process())
             .build()
             .unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         let pid = process::id().to_string();
         let kill = |signal: &str| {
             let mut kill = process::Command::new("sh");
@@ -303,7 +303,7 @@ fn a_process_reloads_and_goes_on() {
             })
             .build()
             .unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         say("ready");
         process::exit(lifecycle.wait().exit_code().into());
     }
@@ -341,7 +341,7 @@ fn a_reload_that_hangs_is_in_the_last_words() {
             })
             .build()
             .unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.reload();
         begun.recv().unwrap();
         lifecycle.shutdown("test");

@@ -34,7 +34,7 @@ fn report() -> Report {
     };
     *part.connections_cut.lock().unwrap() = 7;
     lifecycle.enlist(part).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let _work = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("Überholung 🛬\u{0}");
     lifecycle.wait()

@@ -78,7 +78,7 @@ fn a_worker_is_told_when_draining_begins_and_the_drain_waits_for_it() {
         let _ = released.recv();
     });
     group.spawn(poll).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let transitions = lifecycle.subscribe();
     assert_eq!(lifecycle.in_flight().count(), 0, "it serves nothing yet");
     lifecycle.shutdown("test");
@@ -123,7 +123,7 @@ fn a_worker_until_closing_outlives_what_is_in_flight_and_ends_before_the_hooks()
     group
         .spawn(Worker::new("flush", flush).until_closing())
         .unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let call = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("test");
     eventually("the drain has begun", || lifecycle.in_flight().is_closed());
@@ -145,7 +145,7 @@ fn one_that_does_not_look_at_its_token_is_forced_left_behind_and_named_once() {
         .unwrap();
     let group = lifecycle.workers("pump");
     group.spawn(stuck("poll")).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let report = stop(&lifecycle);
     assert_eq!(entry(&report, "worker pump/poll").outcome, Outcome::Overran);
     assert_eq!(report.abandoned, ["worker pump/poll"]);
@@ -168,7 +168,7 @@ fn a_flusher_that_overruns_is_named_like_a_hook_and_holds_up_no_other() {
     let group = lifecycle.workers("journal");
     group.spawn(stuck("flush").until_closing()).unwrap();
     group.spawn(until_told("rotate").until_closing()).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let report = stop(&lifecycle);
     let overran = entry(&report, "worker journal/flush");
     assert_eq!(overran.outcome, Outcome::Overran);
@@ -194,7 +194,7 @@ fn the_last_words_name_the_worker_that_the_drain_waits_for() {
         let group = lifecycle.workers("pump");
         group.spawn(stuck("poll\nfast")).unwrap();
         group.spawn(stuck("flush").until_closing()).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         eventually("the drain has begun", || lifecycle.in_flight().is_closed());
         (0..3).for_each(|_| sender.send(15));
@@ -381,7 +381,7 @@ fn a_failure_in_start_up_may_begin_the_stop() {
     let report = lifecycle.wait();
     assert_eq!(phases(&report), [Phase::Starting, Phase::Closing]);
     assert_eq!(report.exit_code(), exit_code::WORKER_FAILED);
-    assert!(lifecycle.serving().is_err());
+    assert!(lifecycle.ready().is_err());
 }
 
 #[test]
@@ -433,7 +433,7 @@ fn the_wait_for_a_restart_ends_with_the_stop() {
         .plan(Plan::new().grace_period(HOUR).closing(HOUR))
         .build()
         .unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let group = lifecycle.workers("pump");
     let late = Restart::new().first_delay(HOUR).longest_delay(HOUR);
     let (poll, polls) = panics("poll");

@@ -210,7 +210,7 @@ fn a_handler_that_loops_is_named_with_its_stack_at_the_hard_deadline() {
             loops_for_ever()
         });
         let server = builder(service).start_with(&lifecycle).expect("it starts");
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         tell(&format!("listening at {}", server.address()));
         server.wait();
         unreachable!("the process exits first");

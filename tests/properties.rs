@@ -122,7 +122,7 @@ proptest! {
             .unwrap();
         let closes = Arc::new(Closes::default());
         lifecycle.enlist(Arc::clone(&closes) as Arc<dyn Participant>).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         let report = lifecycle.wait();
         prop_assert_eq!(report.exit_code(), exit_code::CLEAN, "{}", report);
@@ -289,7 +289,7 @@ fn run(plot: &Plot, deeds: &[Deed], plan: Plan) -> (Report, Vec<Event>) {
         builder = builder.hook(hook.time_limit(Duration::from_millis(limit)));
     }
     let lifecycle = builder.build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     let report = lifecycle.wait();
     let log = log.lock().unwrap().clone();

@@ -326,7 +326,7 @@ fn two_servers_share_a_process_and_a_lifecycle() {
     let first = builder(echo()).start_with(&lifecycle).unwrap();
     let second = builder(echo()).start_with(&lifecycle).unwrap();
     let alone = start(echo());
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     for server in [&first, &second, &alone] {
         assert_eq!(say(&client(server), "hello").unwrap(), "hello");
     }
@@ -344,7 +344,7 @@ fn a_stop_before_serving_is_clean() {
     let server = builder(echo()).start_with(&lifecycle).unwrap();
     assert_eq!(say(&client(&server), "early").unwrap(), "early");
     lifecycle.shutdown("test");
-    assert!(lifecycle.serving().is_err());
+    assert!(lifecycle.ready().is_err());
     assert_eq!(server.wait().exit_code(), exit_code::CLEAN);
     assert!(matches!(
         builder(echo()).start_with(&lifecycle),

@@ -25,7 +25,7 @@ fn exit(report: &Report) -> ! {
 
 /// Serves until a signal comes, and exits with the report's code.
 fn serve(lifecycle: &Lifecycle) -> ! {
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     exit(&lifecycle.wait())
 }
 
@@ -285,7 +285,7 @@ fn without_a_notify_socket_there_is_no_thread() {
     if let Some(role) = role() {
         let lifecycle = builder().build().unwrap();
         Notify::attach(&lifecycle).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         let is_there = || threads().iter().any(|it| it == "td-systemd");
         match role.as_str() {
             // So that the other half can fail.
@@ -327,7 +327,7 @@ fn a_manager_that_does_not_read_holds_up_nothing() {
     if is_child() {
         let lifecycle = builder().build().unwrap();
         Notify::attach(&lifecycle).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         exit(&lifecycle.wait());
     }
@@ -370,7 +370,7 @@ fn the_watchdog_of_another_process_is_not_fed() {
     if is_child() {
         let lifecycle = builder().build().unwrap();
         Notify::attach(&lifecycle).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         // Can but fail to see an error.
         assert!(lifecycle.wait_timeout(Duration::from_millis(200)).is_none());
         lifecycle.shutdown("test");
@@ -458,7 +458,7 @@ fn what_a_program_without_a_server_listens_at_is_stored_too() {
         let notify = Notify::attach(&lifecycle).unwrap();
         let acceptor = Listen::new(address).bind(&lifecycle).unwrap();
         notify.store_listeners(&acceptor).unwrap();
-        let _ = lifecycle.serving();
+        let _ = lifecycle.ready();
         assert!(acceptor.accept().is_none());
         exit(&lifecycle.wait());
     }

@@ -30,7 +30,7 @@ fn server_at(address: &str) -> ServerBuilder {
 fn lifecycle() -> Lifecycle {
     let plan = quick_plan().lame_duck(LONG);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle
 }
 

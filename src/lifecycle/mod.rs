@@ -10,7 +10,7 @@
 //!
 //! | phase | what holds | ends when |
 //! |---|---|---|
-//! | [`Starting`](Phase::Starting) | not ready; a stop asked for here goes straight to Closing | [`Lifecycle::serving`] is called, and the start-up hooks are done |
+//! | [`Starting`](Phase::Starting) | not ready; a stop asked for here goes straight to Closing | [`Lifecycle::ready`] is called, and the start-up hooks are done |
 //! | [`Serving`](Phase::Serving) | ready | a signal, or [`Lifecycle::shutdown`] |
 //! | [`LameDuck`](Phase::LameDuck) | serves everything, but says "not ready" | its time is over |
 //! | [`Draining`](Phase::Draining) | takes in nothing new; what is in flight goes on | the last has left, or the grace period is over |
@@ -30,7 +30,7 @@
 //! # Start-up
 //!
 //! A [`StartupHook`] is a named piece of work to do before the program is ready, and may have an
-//! [`undo`](StartupHook::undo). [`Lifecycle::serving`] runs all of them, in the order of their
+//! [`undo`](StartupHook::undo). [`Lifecycle::ready`] runs all of them, in the order of their
 //! dependencies and each within its time limit. [`Lifecycle::start`] runs them earlier, for programs that have
 //! something to do in between. If one fails, panics or overruns, the start has failed: nothing more
 //! is started, what had started is undone, the last first, and the exit code is
@@ -107,7 +107,7 @@
 //!         done
 //!     }
 //! });
-//! lifecycle.serving()?;
+//! lifecycle.ready()?;
 //! lifecycle.shutdown("the example is over");
 //! let report = lifecycle.wait();
 //! assert_eq!(report.exit_code(), exit_code::CLEAN);

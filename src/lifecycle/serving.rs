@@ -10,7 +10,7 @@ use crate::caught::caught;
 
 impl Lifecycle {
     /// Runs the start-up hooks, and waits until all have done their work. For a program that has
-    /// something to do between them and [`serving`](Self::serving), such as to listen; `serving`
+    /// something to do between them and [`ready`](Self::ready), such as to listen; `ready`
     /// runs those that have not run. The second time it does nothing, and so does it without hooks.
     ///
     /// A hook that fails, panics or overruns begins a stop with
@@ -20,7 +20,7 @@ impl Lifecycle {
     /// failure; a second signal ends the wait for those that run. So does the plan's hard deadline,
     /// which counts from the moment when the stop begins.
     ///
-    /// A start-up hook must not call it, nor `serving`: it would wait for itself until its time is
+    /// A start-up hook must not call it, nor `ready`: it would wait for itself until its time is
     /// over. Nor must an observer.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Lifecycle {
     /// # Errors
     ///
     /// As [`start`](Self::start).
-    pub fn serving(&self) -> Result<(), Stopping> {
+    pub fn ready(&self) -> Result<(), Stopping> {
         self.start()?;
         let shared = self.shared();
         let standing = self.prove_ready();

@@ -32,7 +32,7 @@ use crate::text::one_line;
 ///             .undo(|| Ok(())),
 ///     )
 ///     .build()?;
-/// lifecycle.serving()?; // Runs both, and is then ready.
+/// lifecycle.ready()?; // Runs both, and is then ready.
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "a start-up hook does nothing until it is given to a builder"]

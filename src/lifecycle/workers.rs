@@ -65,7 +65,7 @@ use crate::text::one_line;
 ///     // Write the rest.
 /// });
 /// workers.spawn(flush.until_closing().time_limit(Duration::from_secs(2)))?;
-/// lifecycle.serving()?;
+/// lifecycle.ready()?;
 ///
 /// lifecycle.shutdown("the example is over");
 /// let report = lifecycle.wait();

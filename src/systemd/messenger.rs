@@ -381,7 +381,7 @@ mod tests {
         let transitions = lifecycle.subscribe();
         let mut messenger = messenger(&lifecycle);
         assert_eq!(messenger.next(), None);
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         messenger.enter(transitions.recv().unwrap());
         assert_eq!(
             (messenger.next(), messenger.status.as_str()),

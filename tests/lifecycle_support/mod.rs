@@ -60,7 +60,7 @@ pub fn eventually(what: &str, happened: impl Fn() -> bool) {
 /// A lifecycle in Serving.
 pub fn serving() -> Lifecycle {
     let lifecycle = Lifecycle::builder().build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle
 }
 

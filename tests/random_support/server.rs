@@ -139,7 +139,7 @@ fn start(lifecycle: &Lifecycle, folder: &Path) -> Result<Server, Box<dyn Error>>
     workers.spawn(poll)?;
     workers.spawn(flush)?;
     let server = server(folder).start_with(lifecycle)?;
-    lifecycle.serving()?;
+    lifecycle.ready()?;
     Ok(server)
 }
 

@@ -109,7 +109,7 @@ impl ServerBuilder {
         })?;
         let server = Server::new(server, lifecycle, true);
         // A signal meanwhile has begun the stop, and `wait` will tell.
-        let _ = server.lifecycle().serving();
+        let _ = server.lifecycle().ready();
         Ok(server)
     }
 
@@ -129,7 +129,7 @@ impl ServerBuilder {
     }
 
     /// Starts the server as a part of a lifecycle that it may share with others. The program calls
-    /// [`Lifecycle::serving`] once everything is started. If it has start-up hooks that the server
+    /// [`Lifecycle::ready`] once everything is started. If it has start-up hooks that the server
     /// needs, the program calls [`Lifecycle::start`] first. Plan and signals are the lifecycle's;
     /// those set here are ignored. Hooks and reload callbacks belong there, too, and are refused
     /// here.

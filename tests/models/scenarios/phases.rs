@@ -113,7 +113,7 @@ impl Observed {
             assert!(token.is_cancelled(), "somebody may wait for it");
         }
         assert!(lifecycle.in_flight().is_closed());
-        assert!(lifecycle.serving().is_err());
+        assert!(lifecycle.ready().is_err());
         report
     }
 
@@ -214,7 +214,7 @@ pub fn the_stop_may_begin_at_any_time() {
     let signal = observed.send(&[TERM]);
     let caller = observed.with(|lifecycle| lifecycle.shutdown("asked"));
     let server = Server::enlist(&observed, Leaves::WhenDrained, "");
-    let served = observed.lifecycle.serving().is_ok();
+    let served = observed.lifecycle.ready().is_ok();
     let report = observed.wait();
     assert_eq!(report.phases.len(), if served { 5 } else { 2 } + usize::from(report.forced));
     match &report.reason {
@@ -239,7 +239,7 @@ pub fn a_stop_takes_no_longer_than_it_must() {
     let observed = Observed::new(short().lame_duck(Duration::ZERO));
     let server = Server::enlist(&observed, Leaves::WhenDrained, "");
     let signal = observed.send(&[TERM]);
-    let _ = observed.lifecycle.serving();
+    let _ = observed.lifecycle.ready();
     let report = observed.wait_in_time();
     assert_eq!(report.took, Duration::ZERO);
     assert!(!report.forced);
@@ -254,7 +254,7 @@ pub fn a_second_signal_leads_to_cancelling() {
     time::be_patient();
     let observed = Observed::new(short().lame_duck(Duration::ZERO).grace_period(LONG));
     let _server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let signals = observed.send(&[TERM, INT]);
     let report = observed.wait_in_time();
     assert_eq!(report.reason, Reason::Signal(TERM));
@@ -269,7 +269,7 @@ pub fn hurry_is_not_lost() {
     time::be_patient();
     let observed = Observed::new(short().lame_duck(Duration::ZERO).grace_period(LONG));
     let _server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let callers = [
         observed.with(|lifecycle| lifecycle.shutdown("asked")),
         observed.with(|lifecycle| lifecycle.hurry()),
@@ -284,7 +284,7 @@ pub fn a_third_signal_exits() {
     time::be_patient();
     let observed = Observed::new(short().lame_duck(LONG).grace_period(LONG));
     let server = Server::enlist(&observed, Leaves::WhenCancelled, "cancel").unwrap();
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let signals = observed.send(&[TERM, TERM, INT]);
     let report = observed.wait();
     let exits: Vec<i32> = observed.exits.lock().iter().map(|exit| exit.0).collect();
@@ -300,7 +300,7 @@ pub fn the_hard_deadline_is_kept() {
     let plan = short().lame_duck(Duration::ZERO);
     let observed = Observed::new(plan);
     let _server = Server::enlist(&observed, Leaves::WhenDrained, "drain").unwrap();
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let began = Instant::now();
     let caller = observed.with(|lifecycle| lifecycle.shutdown("asked"));
     observed.wait();
@@ -316,7 +316,7 @@ pub fn last_words_do_not_hold_up_the_exit() {
     let plan = short().lame_duck(Duration::ZERO);
     let observed = Observed::new(plan);
     let _server = Server::enlist(&observed, Leaves::WhenDrained, "drain and running").unwrap();
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let began = Instant::now();
     let signal = observed.send(&[TERM]);
     observed.wait();
@@ -344,7 +344,7 @@ pub fn what_hangs_in_closing_is_left_behind() {
             .hook(Hook::new("waits", || Ok(())).after("hangs")),
     );
     let server = Server::enlist(&observed, Leaves::WhenDrained, "close").unwrap();
-    let _ = observed.lifecycle.serving();
+    let _ = observed.lifecycle.ready();
     let signal = observed.send(&[TERM]);
     let report = observed.wait_in_time();
     let outcomes: Vec<_> = report.hooks.iter().map(|hook| &hook.outcome).collect();
@@ -385,7 +385,7 @@ pub fn a_process_that_stands_still_goes_on_where_it_was() {
         time::sleep(part);
         drop(work);
     });
-    let served = observed.lifecycle.serving();
+    let served = observed.lifecycle.ready();
     assert!(served.is_ok(), "the start failed because of a pause");
     let signal = observed.send(&[TERM]);
     let report = observed.wait();
@@ -401,7 +401,7 @@ pub fn a_process_that_stands_still_keeps_its_limits() {
     time::be_patient();
     let observed = Observed::new(short().lame_duck(Duration::ZERO));
     let server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let pauses = stand_still(1);
     let signal = observed.send(&[TERM]);
     let report = observed.wait_in_time();
@@ -436,7 +436,7 @@ pub fn a_stop_during_start_up_undoes_what_has_started() {
             .startup(startup("first", &log)),
     );
     let signal = observed.send(&[TERM]);
-    let served = observed.with(|lifecycle| lifecycle.serving().is_ok());
+    let served = observed.with(|lifecycle| lifecycle.ready().is_ok());
     let report = observed.wait();
     join([signal]);
     let log = log.lock().clone();
@@ -466,7 +466,7 @@ pub fn nothing_is_started_during_a_stop() {
     let second = StartupHook::new("second", || Ok(())).after("first");
     let builder = Lifecycle::builder().plan(short()).startup(first);
     let observed = Observed::build(builder.startup(second));
-    let server = observed.with(|lifecycle| lifecycle.serving());
+    let server = observed.with(|lifecycle| lifecycle.ready());
     began.wait();
     let stopper = observed.with(move |lifecycle| {
         lifecycle.shutdown("asked");
@@ -502,7 +502,7 @@ pub fn a_second_signal_leaves_a_hanging_start_behind() {
     let plan = short().hard_deadline(LONG);
     let builder = Lifecycle::builder().plan(plan);
     let observed = Observed::build(builder.startup(hook.time_limit(LONG / 2).undo(undo)));
-    let server = observed.with(|lifecycle| lifecycle.serving());
+    let server = observed.with(|lifecycle| lifecycle.ready());
     began.wait();
     let signals = observed.send(&[TERM, INT]);
     let report = observed.wait_in_time();
@@ -535,7 +535,7 @@ pub fn no_reload_is_lost() {
             signals.send(HUP);
         })
     });
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     read.wait();
     observed.lifecycle.shutdown("read");
     observed.wait();
@@ -556,7 +556,7 @@ pub fn all_are_told_of_all_transitions() {
         move |lifecycle| lifecycle.observe(move |transition| late.lock().push(*transition))
     });
     let stopper = observed.with(|lifecycle| lifecycle.shutdown("asked"));
-    let _ = observed.lifecycle.serving();
+    let _ = observed.lifecycle.ready();
     observed.wait();
     let all = observed.seen.lock().clone();
     let received = subscriber.join().unwrap();
@@ -578,7 +578,7 @@ pub fn observers_are_told_at_once() {
         }
     }));
     let lifecycle = &observed.lifecycle;
-    let server = observed.with(|lifecycle| lifecycle.serving().unwrap());
+    let server = observed.with(|lifecycle| lifecycle.ready().unwrap());
     told.wait();
     lifecycle.shutdown("told");
     observed.wait();
@@ -600,7 +600,7 @@ pub fn the_last_handle_begins_the_stop() {
 /// Participants and hooks that come while the stop begins are either refused, or get all that was promised.
 pub fn who_is_let_in_is_not_forgotten() {
     let observed = Observed::new(short());
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let hooked = observed.with(|lifecycle| {
         let ran = Arc::new(Mutex::new(false));
         let hook = Hook::new("late", {

@@ -74,7 +74,7 @@ pub fn who_is_spawned_is_joined_or_refused() {
             group.spawn(if name == "flush" { worker.until_closing() } else { worker }).is_ok()
         })
     });
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     let report = lifecycle.wait();
     assert_eq!(report.took, Duration::ZERO);
     let let_in = spawners.map(|spawner| spawner.join().unwrap());
@@ -92,7 +92,7 @@ pub fn who_is_spawned_is_joined_or_refused() {
 pub fn who_ends_does_not_hold_up_the_drain() {
     time::be_patient();
     let lifecycle = lifecycle(nothing());
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let group = lifecycle.workers("pump");
     let over = Token::new();
     let poll = Worker::new("poll", {
@@ -122,7 +122,7 @@ pub fn a_failure_in_the_stop_is_seen() {
     let fails = Worker::new::<()>("fails", |_| panic::resume_unwind(Box::new("ouch")));
     group.spawn(fails.stop_on_failure()).unwrap();
     let stopper = stopper(&lifecycle);
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     let report = lifecycle.wait();
     let code = match &report.reason {
         Reason::Requested(_) => exit_code::CLOSING_FAILED,
@@ -148,7 +148,7 @@ pub fn the_wait_for_a_restart_ends_with_the_stop() {
     group.spawn(fails("poll")).unwrap();
     group.spawn(fails("flush").until_closing()).unwrap();
     let stopper = stopper(&lifecycle);
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     let report = lifecycle.wait();
     assert_eq!(report.took, Duration::ZERO, "it waited for a restart");
     // Who is told before it waits does not wait.
@@ -171,7 +171,7 @@ pub fn what_is_said_of_workers_is_true() {
         time::sleep(second);
     });
     group.spawn(slow.time_limit(second)).unwrap();
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     let stopper = stopper(&lifecycle);
     let report = lifecycle.wait();
     match outcome(&report, "slow") {
