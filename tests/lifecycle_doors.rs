@@ -300,7 +300,7 @@ fn who_does_not_answer_a_check_is_named() {
 #[test]
 fn participants_that_close_are_not_asked_for_a_check() {
     let _bound = bound();
-    let plan = Plan::new().closing(LONG);
+    let plan = Plan::new().with_closing(LONG);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     let (release, released) = bounded::<()>(0);
     let hook = touchdown::lifecycle::Hook::new("waits", move || {

@@ -12,10 +12,10 @@ use lifecycle_support::{bound, is_child, say, End, Part, Process};
 use touchdown::lifecycle::{exit_code, Builder, Hook, Lifecycle, Participant, Phase, Plan};
 
 const SHORT: Plan = Plan::new()
-    .grace_period(Duration::from_millis(20))
-    .force_period(Duration::from_millis(20))
-    .closing(Duration::from_millis(60))
-    .hard_deadline(Duration::from_millis(200));
+    .with_grace_period(Duration::from_millis(20))
+    .with_force_period(Duration::from_millis(20))
+    .with_closing(Duration::from_millis(60))
+    .with_hard_deadline(Duration::from_millis(200));
 
 fn hang() -> ! {
     loop {
@@ -234,8 +234,8 @@ fn the_deadline_fires_once() {
 fn a_stop_within_its_time_is_left_alone() {
     if is_child() {
         let plan = Plan::new()
-            .grace_period(Duration::from_secs(20))
-            .hard_deadline(Duration::from_secs(40));
+            .with_grace_period(Duration::from_secs(20))
+            .with_hard_deadline(Duration::from_secs(40));
         let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
         lifecycle.ready().unwrap();
         lifecycle.shutdown("test");

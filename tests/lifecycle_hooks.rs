@@ -204,7 +204,7 @@ fn one_that_fails_panics_or_overruns_is_reported_and_stops_no_other() {
 #[test]
 fn the_end_of_the_phase_ends_every_hook_and_the_rest_is_not_run() {
     let _bound = bound();
-    let plan = Plan::new().closing(Duration::from_millis(200));
+    let plan = Plan::new().with_closing(Duration::from_millis(200));
     let report = stop(
         Lifecycle::builder()
             .plan(plan)
@@ -254,7 +254,7 @@ fn a_participant_that_hangs_as_it_closes_leaves_half_of_the_time_to_the_hooks() 
     let closing = Duration::from_secs(1);
     let log = Log::default();
     let lifecycle = Lifecycle::builder()
-        .plan(Plan::new().closing(closing))
+        .plan(Plan::new().with_closing(closing))
         .hook(log.hook("journal"))
         .build()
         .unwrap();
@@ -336,7 +336,7 @@ fn a_hook_that_is_not_run_may_panic_as_it_is_dropped() {
         std::mem::forget(owned);
         Ok(())
     });
-    let plan = Plan::new().closing(Duration::ZERO);
+    let plan = Plan::new().with_closing(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).hook(hook).build().unwrap();
     lifecycle.ready().unwrap();
     lifecycle.shutdown("test");

@@ -41,10 +41,10 @@ unsafe impl GlobalAlloc for Allocator {
 static ALLOCATOR: Allocator = Allocator;
 
 const SHORT: Plan = Plan::new()
-    .grace_period(Duration::from_millis(20))
-    .force_period(Duration::from_millis(20))
-    .closing(Duration::from_millis(60))
-    .hard_deadline(Duration::from_millis(200));
+    .with_grace_period(Duration::from_millis(20))
+    .with_force_period(Duration::from_millis(20))
+    .with_closing(Duration::from_millis(60))
+    .with_hard_deadline(Duration::from_millis(200));
 
 /// Ends the child that does not end, since it may be that of a test that has failed.
 fn end_by_alarm() {
@@ -128,7 +128,7 @@ fn a_third_signal_exits_though_no_thread_gets_memory() {
     let _bound = bound();
     if is_child() {
         end_by_alarm();
-        let plan = SHORT.hard_deadline(Duration::from_secs(50));
+        let plan = SHORT.with_hard_deadline(Duration::from_secs(50));
         let builder = Lifecycle::builder().plan(plan);
         let lifecycle = builder.signals(Signals::process()).build().unwrap();
         lifecycle.ready().unwrap();

@@ -70,8 +70,8 @@ fn receivers_see_every_transition_in_order_once_and_then_the_end() {
 fn a_forced_stop_shows_cancelling() {
     let _bound = bound();
     let plan = Plan::new()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::ZERO);
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     let transitions = lifecycle.subscribe();
     lifecycle.ready().unwrap();

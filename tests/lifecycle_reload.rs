@@ -134,7 +134,7 @@ fn during_a_stop_it_does_nothing() {
     let runs = Arc::new(AtomicUsize::new(0));
     let (lifecycle, signals) = served(
         Lifecycle::builder()
-            .plan(Plan::new().grace_period(Duration::MAX))
+            .plan(Plan::new().with_grace_period(Duration::MAX))
             .on_reload("config", {
                 let runs = Arc::clone(&runs);
                 move || {
@@ -200,7 +200,7 @@ fn callbacks_are_dropped_with_the_stop_even_if_one_ran() {
 #[test]
 fn without_callbacks_it_begins_the_stop_and_is_not_counted() {
     let _bound = bound();
-    let builder = Lifecycle::builder().plan(Plan::new().grace_period(Duration::MAX));
+    let builder = Lifecycle::builder().plan(Plan::new().with_grace_period(Duration::MAX));
     let (lifecycle, signals) = served(builder);
     let work = lifecycle.in_flight().enter_owned().unwrap();
     for _ in 0..5 {
@@ -323,10 +323,10 @@ fn a_reload_that_hangs_is_in_the_last_words() {
     if is_child() {
         let (began, begun) = bounded(1);
         let plan = Plan::new()
-            .grace_period(Duration::ZERO)
-            .force_period(Duration::ZERO)
-            .closing(Duration::ZERO)
-            .hard_deadline(Duration::from_millis(200));
+            .with_grace_period(Duration::ZERO)
+            .with_force_period(Duration::ZERO)
+            .with_closing(Duration::ZERO)
+            .with_hard_deadline(Duration::from_millis(200));
         let lifecycle = Lifecycle::builder()
             .plan(plan)
             .on_reload("config", move || {

@@ -16,8 +16,8 @@ use touchdown::lifecycle::{exit_code, Lifecycle, Phase, Plan, Reason, Report, Si
 
 /// Never stops by itself while something is in flight.
 const PATIENT: Plan = Plan::new()
-    .grace_period(Duration::MAX)
-    .force_period(Duration::MAX);
+    .with_grace_period(Duration::MAX)
+    .with_force_period(Duration::MAX);
 
 fn listening() -> Lifecycle {
     Lifecycle::builder()

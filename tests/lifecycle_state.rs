@@ -86,7 +86,7 @@ fn it_tells_the_phase_the_hooks_the_count_and_each_participant() {
 fn a_process_with_everything_stuck_tells_its_state_and_lives_on() {
     if is_child() {
         let lifecycle = Lifecycle::builder()
-            .plan(Plan::new().hard_deadline(Duration::from_secs(600)))
+            .plan(Plan::new().with_hard_deadline(Duration::from_secs(600)))
             .signals(Signals::process())
             .observe(|transition| {
                 if transition.to == Phase::Draining {
@@ -197,7 +197,7 @@ impl Participant for Named {
 fn a_wait_says_after_a_second_and_then_every_five_what_it_waits_for() {
     let _bound = bound();
     let _ = log::set_logger(&Logger).map(|()| log::set_max_level(log::LevelFilter::Info));
-    let plan = Plan::new().grace_period(Duration::MAX);
+    let plan = Plan::new().with_grace_period(Duration::MAX);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     let running = vec!["the oldest".to_owned(), "another".to_owned()];
     lifecycle
@@ -233,8 +233,8 @@ fn what_is_logged_is_cut_short_and_the_report_is_not() {
     let _bound = bound();
     let _ = log::set_logger(&Logger).map(|()| log::set_max_level(log::LevelFilter::Info));
     let plan = Plan::new()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::ZERO);
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     let running = (0..500).map(|it| it.to_string()).collect();
     lifecycle.enlist(Arc::new(Named("crowd", running))).unwrap();

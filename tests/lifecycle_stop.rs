@@ -142,7 +142,7 @@ fn a_drain_waits_for_what_is_in_flight_and_refuses_the_rest() {
 #[test]
 fn what_outlasts_the_grace_period_is_told_and_that_is_forced() {
     let _bound = bound();
-    let plan = Plan::new().grace_period(Duration::from_millis(10));
+    let plan = Plan::new().with_grace_period(Duration::from_millis(10));
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     lifecycle.ready().unwrap();
     let work = lifecycle.in_flight().enter_owned().unwrap();
@@ -166,8 +166,8 @@ fn what_outlasts_the_grace_period_is_told_and_that_is_forced() {
 fn what_outlasts_the_force_period_is_abandoned_by_name() {
     let _bound = bound();
     let plan = Plan::new()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::from_millis(10));
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::from_millis(10));
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     lifecycle.ready().unwrap();
     let part = Part::new();
@@ -184,8 +184,8 @@ fn what_outlasts_the_force_period_is_abandoned_by_name() {
 fn what_nobody_names_is_counted() {
     let _bound = bound();
     let plan = Plan::new()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::ZERO);
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     lifecycle.ready().unwrap();
     let _work = lifecycle.in_flight().enter_owned().unwrap();
@@ -197,8 +197,8 @@ fn what_nobody_names_is_counted() {
 fn hurry_ends_a_lame_duck_and_a_drain_without_end() {
     let _bound = bound();
     let plan = Plan::new()
-        .lame_duck(Duration::MAX)
-        .grace_period(Duration::MAX);
+        .with_lame_duck(Duration::MAX)
+        .with_grace_period(Duration::MAX);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     lifecycle.ready().unwrap();
     let transitions = lifecycle.subscribe();
@@ -218,7 +218,7 @@ fn hurry_ends_a_lame_duck_and_a_drain_without_end() {
 #[test]
 fn hurry_reaches_a_drain_that_is_under_way() {
     let _bound = bound();
-    let plan = Plan::new().grace_period(Duration::MAX);
+    let plan = Plan::new().with_grace_period(Duration::MAX);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     lifecycle.ready().unwrap();
     let work = lifecycle.in_flight().enter_owned().unwrap();
@@ -234,7 +234,7 @@ fn hurry_reaches_a_drain_that_is_under_way() {
 #[test]
 fn hurry_with_nothing_in_flight_is_clean() {
     let _bound = bound();
-    let plan = Plan::new().lame_duck(Duration::MAX);
+    let plan = Plan::new().with_lame_duck(Duration::MAX);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     lifecycle.ready().unwrap();
     lifecycle.hurry();
@@ -247,10 +247,10 @@ fn hurry_with_nothing_in_flight_is_clean() {
 fn a_plan_without_any_end_stops_when_the_work_is_done() {
     let _bound = bound();
     let plan = Plan::new()
-        .grace_period(Duration::MAX)
-        .force_period(Duration::MAX)
-        .closing(Duration::MAX)
-        .hard_deadline(Duration::MAX);
+        .with_grace_period(Duration::MAX)
+        .with_force_period(Duration::MAX)
+        .with_closing(Duration::MAX)
+        .with_hard_deadline(Duration::MAX);
     let lifecycle = Lifecycle::builder()
         .plan(plan)
         .hook(Hook::new("hook", || Ok(())).time_limit(Duration::MAX))
@@ -264,7 +264,7 @@ fn a_plan_without_any_end_stops_when_the_work_is_done() {
 
 #[test]
 fn a_plan_that_cannot_be_kept_is_refused() {
-    let plan = Plan::new().hard_deadline(Duration::from_secs(1));
+    let plan = Plan::new().with_hard_deadline(Duration::from_secs(1));
     let error = Lifecycle::builder().plan(plan).build().unwrap_err();
     assert!(matches!(error, BuildError::Plan(_)));
     assert_eq!(
@@ -277,7 +277,7 @@ fn a_plan_that_cannot_be_kept_is_refused() {
 #[test]
 fn participants_are_told_before_the_gate_closes_then_to_cancel_then_to_close() {
     let _bound = bound();
-    let plan = Plan::new().grace_period(Duration::ZERO);
+    let plan = Plan::new().with_grace_period(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     let part = Arc::new(Part {
         leaves_when_told: true,
@@ -330,8 +330,8 @@ fn a_participant_that_panics_does_not_stop_the_stop() {
     }
     let _bound = bound();
     let plan = Plan::new()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::ZERO);
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     lifecycle.ready().unwrap();
     lifecycle.enlist(Arc::new(Panics)).unwrap();

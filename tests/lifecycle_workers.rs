@@ -65,7 +65,7 @@ fn hear<T>(said: &Receiver<T>) -> T {
 fn a_worker_is_told_when_draining_begins_and_the_drain_waits_for_it() {
     let _bound = bound();
     let lifecycle = Lifecycle::builder()
-        .plan(Plan::new().grace_period(LIMIT))
+        .plan(Plan::new().with_grace_period(LIMIT))
         .build()
         .unwrap();
     let (told, is_told) = bounded(1);
@@ -140,7 +140,11 @@ fn one_that_does_not_look_at_its_token_is_forced_left_behind_and_named_once() {
     let _bound = bound();
     let short = Duration::from_millis(20);
     let lifecycle = Lifecycle::builder()
-        .plan(Plan::new().grace_period(short).force_period(short))
+        .plan(
+            Plan::new()
+                .with_grace_period(short)
+                .with_force_period(short),
+        )
         .build()
         .unwrap();
     let group = lifecycle.workers("pump");
@@ -187,7 +191,11 @@ fn the_last_words_name_the_worker_that_the_drain_waits_for() {
     if is_child() {
         let (signals, sender) = Signals::injected();
         let lifecycle = Lifecycle::builder()
-            .plan(Plan::new().grace_period(LIMIT).force_period(LIMIT))
+            .plan(
+                Plan::new()
+                    .with_grace_period(LIMIT)
+                    .with_force_period(LIMIT),
+            )
             .signals(signals)
             .build()
             .unwrap();
@@ -224,10 +232,10 @@ fn the_last_words_name_the_worker_that_the_drain_waits_for() {
 fn the_last_words_name_the_worker_that_closing_waits_for() {
     if is_child() {
         let plan = Plan::new()
-            .grace_period(Duration::ZERO)
-            .force_period(Duration::ZERO)
-            .closing(Duration::from_millis(100))
-            .hard_deadline(Duration::from_millis(200));
+            .with_grace_period(Duration::ZERO)
+            .with_force_period(Duration::ZERO)
+            .with_closing(Duration::from_millis(100))
+            .with_hard_deadline(Duration::from_millis(200));
         // The walk hangs with the worker left behind.
         let lifecycle = Lifecycle::builder()
             .plan(plan)
@@ -430,7 +438,7 @@ fn the_failure_after_the_last_restart_is_final() {
 fn the_wait_for_a_restart_ends_with_the_stop() {
     let _bound = bound();
     let lifecycle = Lifecycle::builder()
-        .plan(Plan::new().grace_period(HOUR).closing(HOUR))
+        .plan(Plan::new().with_grace_period(HOUR).with_closing(HOUR))
         .build()
         .unwrap();
     lifecycle.ready().unwrap();

@@ -224,8 +224,8 @@ fn a_process_with_every_worker_stuck_tells_its_state_and_exits_at_the_third_sign
             .workers(1)
             .plan(
                 Plan::new()
-                    .grace_period(Duration::MAX)
-                    .force_period(Duration::MAX),
+                    .with_grace_period(Duration::MAX)
+                    .with_force_period(Duration::MAX),
             )
             .signals(Signals::process())
             .start()

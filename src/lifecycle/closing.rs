@@ -28,7 +28,7 @@ impl Walk {
         shared.draining.cancel();
         shared.cancelling.cancel();
         self.tell();
-        let time = shared.plan.get_closing();
+        let time = shared.plan.closing();
         let hooks = std::mem::take(&mut shared.control.lock().hooks);
         // A participant that hangs as it closes must not take the time of the hooks as well.
         let is_all = hooks.is_empty() && shared.started.is_empty();

@@ -50,7 +50,7 @@ fn say_last_words(shared: &Shared, why: Why, code: u8) {
     };
     let why = match why {
         Why::HardDeadline => {
-            let time = shared.plan.get_hard_deadline();
+            let time = shared.plan.hard_deadline();
             format!("hard deadline of {time:?} passed")
         }
         Why::ThirdSignal(signal) => format!("third signal ({})", signal_name(signal)),

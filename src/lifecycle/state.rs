@@ -186,7 +186,7 @@ impl Shared {
     /// [`Duration::MAX`] means for ever.
     pub(super) fn time_left(&self) -> Option<Duration> {
         let passed = self.clock.passed()?;
-        Some(match self.plan.get_hard_deadline() {
+        Some(match self.plan.hard_deadline() {
             Duration::MAX => Duration::MAX,
             time => time.saturating_sub(passed),
         })

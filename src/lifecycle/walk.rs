@@ -119,7 +119,7 @@ impl Walk {
     fn lame_duck(&self) {
         let began = self.enter(Phase::LameDuck);
         self.tell();
-        let time = self.shared.plan.get_lame_duck();
+        let time = self.shared.plan.lame_duck();
         // The process that takes over serves at the same address: there is nobody to be told.
         if time.is_zero() || self.shared.is_replaced() {
             return;
@@ -153,7 +153,7 @@ impl Walk {
         shared.hold_workers();
         shared.gate.close();
         self.tell();
-        let end = began.checked_add(shared.plan.get_grace_period());
+        let end = began.checked_add(shared.plan.grace_period());
         if self.await_idle(began, end, || shared.hurried.is_cancelled()) {
             return Drained::default();
         }
@@ -174,7 +174,7 @@ impl Walk {
         shared.cancelling.cancel();
         shared.ask_participants("told to cancel", |it| it.cancel());
         self.tell();
-        let end = began.checked_add(shared.plan.get_force_period());
+        let end = began.checked_add(shared.plan.force_period());
         if self.await_idle(began, end, || false) {
             return Vec::new();
         }

@@ -182,8 +182,8 @@ impl ServerBuilder {
         let (methods, called) = methods(services, &self.interceptors)?;
         let limits = DrainLimits {
             policies: methods.iter().map(|it| it.policy).collect(),
-            grace_period: lifecycle.plan().get_grace_period(),
-            peer_silence: lifecycle.plan().get_peer_silence(),
+            grace_period: lifecycle.plan().grace_period(),
+            peer_silence: lifecycle.plan().peer_silence(),
             cut_early_after: self.cut_early_after,
         };
         let listeners = listeners(std::mem::take(&mut self.listens), sizes.connections)?;

@@ -30,10 +30,10 @@ fn join<T>(threads: impl IntoIterator<Item = thread::JoinHandle<T>>) {
 /// A plan whose phases take a second each.
 fn short() -> Plan {
     Plan::new()
-        .lame_duck(SECOND)
-        .grace_period(SECOND)
-        .force_period(SECOND)
-        .closing(SECOND)
+        .with_lame_duck(SECOND)
+        .with_grace_period(SECOND)
+        .with_force_period(SECOND)
+        .with_closing(SECOND)
 }
 
 /// A lifecycle under observation.
@@ -236,7 +236,7 @@ pub fn the_stop_may_begin_at_any_time() {
 /// With nothing late, what leaves when it is told to is not forced, and nothing exits.
 pub fn a_stop_takes_no_longer_than_it_must() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(Duration::ZERO));
+    let observed = Observed::new(short().with_lame_duck(Duration::ZERO));
     let server = Server::enlist(&observed, Leaves::WhenDrained, "");
     let signal = observed.send(&[TERM]);
     let _ = observed.lifecycle.ready();
@@ -252,7 +252,7 @@ pub fn a_stop_takes_no_longer_than_it_must() {
 /// The second signal ends the wait for what is in flight.
 pub fn a_second_signal_leads_to_cancelling() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(Duration::ZERO).grace_period(LONG));
+    let observed = Observed::new(short().with_lame_duck(Duration::ZERO).with_grace_period(LONG));
     let _server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
     observed.lifecycle.ready().unwrap();
     let signals = observed.send(&[TERM, INT]);
@@ -267,7 +267,7 @@ pub fn a_second_signal_leads_to_cancelling() {
 /// `hurry` does what a second signal does, whoever has begun the stop, and when.
 pub fn hurry_is_not_lost() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(Duration::ZERO).grace_period(LONG));
+    let observed = Observed::new(short().with_lame_duck(Duration::ZERO).with_grace_period(LONG));
     let _server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
     observed.lifecycle.ready().unwrap();
     let callers = [
@@ -282,7 +282,7 @@ pub fn hurry_is_not_lost() {
 /// The third signal exits, with its own code, whatever hangs.
 pub fn a_third_signal_exits() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(LONG).grace_period(LONG));
+    let observed = Observed::new(short().with_lame_duck(LONG).with_grace_period(LONG));
     let server = Server::enlist(&observed, Leaves::WhenCancelled, "cancel").unwrap();
     observed.lifecycle.ready().unwrap();
     let signals = observed.send(&[TERM, TERM, INT]);
@@ -297,7 +297,7 @@ pub fn a_third_signal_exits() {
 /// The hard deadline is kept, to the moment, whoever hangs, and whoever has begun the stop.
 pub fn the_hard_deadline_is_kept() {
     time::be_patient();
-    let plan = short().lame_duck(Duration::ZERO);
+    let plan = short().with_lame_duck(Duration::ZERO);
     let observed = Observed::new(plan);
     let _server = Server::enlist(&observed, Leaves::WhenDrained, "drain").unwrap();
     observed.lifecycle.ready().unwrap();
@@ -305,7 +305,7 @@ pub fn the_hard_deadline_is_kept() {
     let caller = observed.with(|lifecycle| lifecycle.shutdown("asked"));
     observed.wait();
     let exits = observed.exits.lock().clone();
-    let at = began + plan.get_hard_deadline();
+    let at = began + plan.hard_deadline();
     assert_eq!(exits, [(i32::from(exit_code::HARD_DEADLINE), at)]);
     join([caller]);
 }
@@ -313,7 +313,7 @@ pub fn the_hard_deadline_is_kept() {
 /// A participant that does not say what runs holds up the exit for half a second, no longer.
 pub fn last_words_do_not_hold_up_the_exit() {
     time::be_patient();
-    let plan = short().lame_duck(Duration::ZERO);
+    let plan = short().with_lame_duck(Duration::ZERO);
     let observed = Observed::new(plan);
     let _server = Server::enlist(&observed, Leaves::WhenDrained, "drain and running").unwrap();
     observed.lifecycle.ready().unwrap();
@@ -321,7 +321,7 @@ pub fn last_words_do_not_hold_up_the_exit() {
     let signal = observed.send(&[TERM]);
     observed.wait();
     let exits = observed.exits.lock().clone();
-    let at = began + plan.get_hard_deadline() + SECOND / 2;
+    let at = began + plan.hard_deadline() + SECOND / 2;
     assert_eq!(exits, [(i32::from(exit_code::HARD_DEADLINE), at)]);
     join([signal]);
 }
@@ -399,7 +399,7 @@ pub fn a_process_that_stands_still_goes_on_where_it_was() {
 /// And what takes more than its time does not have more of it than a slice for each pause.
 pub fn a_process_that_stands_still_keeps_its_limits() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(Duration::ZERO));
+    let observed = Observed::new(short().with_lame_duck(Duration::ZERO));
     let server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
     observed.lifecycle.ready().unwrap();
     let pauses = stand_still(1);
@@ -499,7 +499,7 @@ pub fn a_second_signal_leaves_a_hanging_start_behind() {
             Ok(())
         }
     };
-    let plan = short().hard_deadline(LONG);
+    let plan = short().with_hard_deadline(LONG);
     let builder = Lifecycle::builder().plan(plan);
     let observed = Observed::build(builder.startup(hook.time_limit(LONG / 2).undo(undo)));
     let server = observed.with(|lifecycle| lifecycle.ready());

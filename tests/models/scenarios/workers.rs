@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// Nothing here is to take time, so whatever does takes an hour.
 fn lifecycle(hook: Hook) -> Lifecycle {
-    let plan = Plan::new().grace_period(LONG).closing(LONG);
+    let plan = Plan::new().with_grace_period(LONG).with_closing(LONG);
     Lifecycle::builder().plan(plan).hook(hook).build().unwrap()
 }
 
@@ -163,7 +163,7 @@ pub fn the_wait_for_a_restart_ends_with_the_stop() {
 /// However late whoever is, the stop ends, and what it says of workers is true.
 pub fn what_is_said_of_workers_is_true() {
     let second = Duration::from_secs(1);
-    let plan = Plan::new().grace_period(second).force_period(second).closing(2 * second);
+    let plan = Plan::new().with_grace_period(second).with_force_period(second).with_closing(2 * second);
     let lifecycle = Lifecycle::builder().plan(plan).exit_with(|_| {}).build().unwrap();
     let group = lifecycle.workers("pump");
     let slow = Worker::new("slow", move |token| {
