@@ -10,8 +10,8 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use lifecycle_support::{bound, eventually, is_child, phases, say, Process};
 use touchdown::lifecycle::{
-    exit_code, BuildError, Builder, Hook, HookError, Lifecycle, Outcome, Phase, Reason, Report,
-    Signals, StartupHook, Token,
+    exit_code, BuildError, Builder, Canceller, Hook, HookError, Lifecycle, Outcome, Phase, Reason,
+    Report, Signals, StartupHook, Token,
 };
 
 const SIGTERM: i32 = 15;
@@ -285,7 +285,7 @@ fn a_failure_tells_those_that_still_run_and_waits_for_them() {
     let _bound = bound();
     let log = Log::default();
     let stopping = Arc::new(Mutex::new(None::<Token>));
-    let began = Token::new();
+    let began = Canceller::new();
     let patient = StartupHook::new("patient", {
         let (stopping, began, log) = (Arc::clone(&stopping), began.clone(), log.clone());
         move || {

@@ -15,7 +15,7 @@ use super::errands::Errands;
 use super::handle::Lifecycle;
 use super::hook::{Failure, Hook, HookError};
 use super::hooks::Hooks;
-use super::in_flight::InFlight;
+use super::in_flight::Gate;
 use super::observers::Observer;
 use super::one_at_a_time::OneAtATime;
 use super::phase::{PhaseCell, Transition};
@@ -23,7 +23,7 @@ use super::pid_file::PidFile;
 use super::plan::{Plan, PlanError};
 use super::reload::{Reload, Reloads};
 use super::sentry::Sentry;
-use super::shutdown::Token;
+use super::shutdown::Canceller;
 use super::signals::Signals;
 use super::startup::{Started, Startup, StartupHook};
 use super::state::{Control, Exit, Shared};
@@ -215,7 +215,7 @@ impl Builder {
         let startup = self.startup.into_iter();
         let startup = startup.map(|hook| hook.into_hook(&started)).collect();
         let startup = Hooks::new(startup).map_err(BuildError::StartupHook)?;
-        let startup_is_over = Token::new();
+        let startup_is_over = Canceller::new();
         if startup.is_empty() {
             startup_is_over.cancel();
         }
@@ -230,20 +230,20 @@ impl Builder {
         let shared = Arc::new(Shared {
             hears_process,
             succession,
-            in_charge: Token::new(),
+            in_charge: Canceller::new(),
             pid_file: self.pid_file,
             plan: self.plan,
             phase: PhaseCell::new(),
-            gate: InFlight::new(),
-            stopping: Token::new(),
-            draining: Token::new(),
-            cancelling: Token::new(),
-            hurried: Token::new(),
+            gate: Gate::new(),
+            stopping: Canceller::new(),
+            draining: Canceller::new(),
+            cancelling: Canceller::new(),
+            hurried: Canceller::new(),
             startup_is_over,
             started,
             reloads: Reloads::new(&self.reloads),
             describing: OneAtATime::default(),
-            stopped: Token::new(),
+            stopped: Canceller::new(),
             report: OnceLock::new(),
             control: Mutex::new(Control {
                 reason: None,

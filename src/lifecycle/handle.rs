@@ -219,7 +219,12 @@ impl Lifecycle {
     }
 
     /// The gate of the whole program: closed when Draining begins (or, on a stop during start-up,
-    /// when Closing does), and waited for until all have left.
+    /// when Closing does), and waited for until all have left. Nobody can close it but the lifecycle.
+    ///
+    /// ```compile_fail,E0599
+    /// let lifecycle = touchdown::lifecycle::Lifecycle::builder().build().unwrap();
+    /// lifecycle.in_flight().close();
+    /// ```
     pub fn in_flight(&self) -> &InFlight {
         &self.shared().gate
     }
@@ -234,6 +239,13 @@ impl Lifecycle {
 
     /// Cancelled as soon as the stop begins, before the program leaves Starting or Serving. For
     /// those who must say "not ready", or give up starting.
+    ///
+    /// Nobody can cancel it but the lifecycle; what begins a stop is [`shutdown`](Self::shutdown).
+    ///
+    /// ```compile_fail,E0599
+    /// let lifecycle = touchdown::lifecycle::Lifecycle::builder().build().unwrap();
+    /// lifecycle.stopping().cancel();
+    /// ```
     pub fn stopping(&self) -> &Token {
         &self.shared().stopping
     }

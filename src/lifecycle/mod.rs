@@ -67,9 +67,9 @@
 //! # Anatomy
 //!
 //! * [`Lifecycle`] walks the phases, on a thread of its own. Observers see every transition.
-//! * [`Token`] is the broadcast: is it time to stop? Threads look at it or wait for it.
-//! * [`InFlight`] is the gate: a thread that does work enters it, and the drain waits until all
-//!   have left.
+//! * [`Token`] is the broadcast: is it time to stop? Threads look at it or wait for it. Its [`Canceller`] says so.
+//! * [`InFlight`] is what is behind the gate: a thread that does work enters it, and the drain waits until all
+//!   have left. A [`Gate`] of your own is for a part of a program.
 //! * [`Participant`] is a part of the program with work of its own, such as a server.
 //! * [`WorkerGroup`] spawns threads that are not calls, tells them to stop and joins them; see
 //!   [`Worker`].
@@ -160,7 +160,7 @@ pub use self::calls::Calls;
 pub use self::check::{Check, CheckError, Checking};
 pub use self::handle::Lifecycle;
 pub use self::hook::{Hook, HookError};
-pub use self::in_flight::{Closed, Guard, InFlight, OwnedGuard};
+pub use self::in_flight::{Closed, Gate, Guard, InFlight, OwnedGuard};
 pub use self::observers::{Announcement, PATIENCE};
 pub use self::participant::Participant;
 pub use self::phase::{Phase, Transition};
@@ -168,7 +168,7 @@ pub use self::plan::{Plan, PlanError};
 pub use self::reload::ReloadEvent;
 pub use self::remote::{Progress, Remote};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
-pub use self::shutdown::{Never, Token};
+pub use self::shutdown::{Canceller, Never, Token};
 pub use self::signals::{SignalSender, Signals};
 pub use self::startup::StartupHook;
 pub use self::state::Stopping;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::hook;
 use super::in_flight::{InFlight, OwnedGuard};
-use super::shutdown::Token;
+use super::shutdown::Canceller;
 use super::worker::Worker;
 use crate::sync::{thread, Mutex};
 use crate::thrown::message_of;
@@ -18,10 +18,10 @@ pub(super) struct Seat {
     pub(super) name: String,
     pub(super) until_closing: bool,
     pub(super) time_limit: Duration,
-    pub(super) token: Token,
+    pub(super) token: Canceller,
     state: Mutex<State>,
     /// Cancelled once it is known in `state` how the worker ended.
-    over: Token,
+    over: Canceller,
     /// None until it is started. Never taken by the worker itself.
     pub(super) thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
@@ -36,14 +36,14 @@ struct State {
 
 impl Seat {
     /// `token` tells the worker to stop.
-    pub(super) fn new(group: &str, worker: &Worker, token: Token) -> Self {
+    pub(super) fn new(group: &str, worker: &Worker, token: Canceller) -> Self {
         Self {
             name: format!("worker {group}/{}", worker.name),
             until_closing: worker.until_closing,
             time_limit: worker.time_limit,
             token,
             state: Mutex::default(),
-            over: Token::new(),
+            over: Canceller::new(),
             thread: Mutex::new(None),
         }
     }

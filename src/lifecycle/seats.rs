@@ -4,7 +4,7 @@ use std::mem;
 
 use super::hook::Hook;
 use super::seat::Seat;
-use super::shutdown::Token;
+use super::shutdown::Canceller;
 use super::state::{Shared, Stopping};
 use super::worker::Worker;
 use crate::sync::Arc;
@@ -13,7 +13,7 @@ impl Shared {
     /// Takes up a worker that is going to be spawned.
     pub(super) fn seat(&self, group: &str, worker: &Worker) -> Result<Arc<Seat>, Stopping> {
         let token = match worker.until_closing {
-            true => Token::new(),
+            true => Canceller::new(),
             false => self.draining.child(),
         };
         let seat = Arc::new(Seat::new(group, worker, token));

@@ -16,7 +16,7 @@ use super::check::Check;
 use super::errands::Errands;
 use super::hook_run::News;
 use super::hooks::Hooks;
-use super::in_flight::InFlight;
+use super::in_flight::Gate;
 use super::observers::Observer;
 use super::one_at_a_time::OneAtATime;
 use super::participant::Participant;
@@ -26,7 +26,7 @@ use super::plan::Plan;
 use super::reload::{Reload, Reloads};
 use super::report::{Reason, Report};
 use super::seat::Seat;
-use super::shutdown::Token;
+use super::shutdown::Canceller;
 use super::startup::{Started, Startup};
 use super::succession::Succession;
 
@@ -46,24 +46,24 @@ pub(super) struct Shared {
     pub(super) succession: Option<Arc<dyn Succession>>,
     /// Cancelled when this process has no other before it: as Serving begins, or once the one that it
     /// replaces stops.
-    pub(super) in_charge: Token,
+    pub(super) in_charge: Canceller,
     pub(super) pid_file: Option<PidFile>,
     /// Written with `control` held, read without.
     pub(super) phase: PhaseCell,
-    pub(super) gate: InFlight,
-    pub(super) stopping: Token,
-    pub(super) draining: Token,
-    pub(super) cancelling: Token,
+    pub(super) gate: Gate,
+    pub(super) stopping: Canceller,
+    pub(super) draining: Canceller,
+    pub(super) cancelling: Canceller,
     /// Cancelled when what is in flight must not be waited for.
-    pub(super) hurried: Token,
+    pub(super) hurried: Canceller,
     /// Cancelled when no start-up hook runs or will run any more.
-    pub(super) startup_is_over: Token,
+    pub(super) startup_is_over: Canceller,
     pub(super) started: Started,
     pub(super) reloads: Reloads,
     /// The thread that has it writes the state of the program.
     pub(super) describing: OneAtATime,
     /// Cancelled when `report` is there.
-    pub(super) stopped: Token,
+    pub(super) stopped: Canceller,
     pub(super) report: OnceLock<Report>,
     pub(super) control: Mutex<Control>,
     /// Goes with `control`: there is a start-up or a stop to begin, or a transition to tell.

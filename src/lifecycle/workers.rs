@@ -26,7 +26,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use super::in_flight::{InFlight, OwnedGuard};
+use super::in_flight::{Gate, OwnedGuard};
 use super::names::thread_name;
 use super::report::Reason;
 use super::seat::{attempt, Failure, Seat};
@@ -83,7 +83,7 @@ struct Group {
     name: String,
     shared: Arc<Shared>,
     /// Each worker is inside while it lives. Never closed.
-    running: InFlight,
+    running: Gate,
     restarts: AtomicUsize,
     errors: AtomicUsize,
     panics: AtomicUsize,
@@ -95,7 +95,7 @@ impl WorkerGroup {
             group: Arc::new(Group {
                 name,
                 shared,
-                running: InFlight::new(),
+                running: Gate::new(),
                 restarts: AtomicUsize::new(0),
                 errors: AtomicUsize::new(0),
                 panics: AtomicUsize::new(0),

@@ -236,7 +236,7 @@ fn the_new_process_says_that_it_is_well_once_every_part_of_it_works() {
             told: unbounded().0,
             works,
             is_ready: Box::new(|| true),
-            in_charge: Token::new(),
+            in_charge: crate::lifecycle::Canceller::new().token(),
         });
         let parts = [Arc::clone(&new.part), other];
         let (remote, candidate) = (new.lifecycle.remote(), new.candidate);

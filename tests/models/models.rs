@@ -296,7 +296,7 @@ pub const MODELS: &[Model] = &[
             Bug {
                 name: "the_wait_for_a_restart_hears_nothing",
                 file: "workers.rs",
-                edits: &[("token.wait_timeout(delay)", "super::Token::new().wait_timeout(delay)")],
+                edits: &[("token.wait_timeout(delay)", "super::Canceller::new().wait_timeout(delay)")],
             },
         ],
     },

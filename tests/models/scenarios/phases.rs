@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::lifecycle::{
     exit_code, Builder, Hook, Lifecycle, Outcome, OwnedGuard, Participant, Phase, Plan, Reason,
-    Report, SignalSender, Signals, StartupHook, Token, Transition,
+    Report, SignalSender, Signals, StartupHook, Canceller, Transition,
 };
 use crate::sync::{thread, time, Arc, Instant, Mutex};
 use shuttle::rand::{self, Rng};
@@ -45,7 +45,7 @@ struct Observed {
     /// The codes with which the process would have exited, and when.
     exits: Arc<Mutex<Vec<(i32, Instant)>>>,
     /// Cancelled at the first of these.
-    exited: Token,
+    exited: Canceller,
 }
 
 impl Observed {
@@ -56,7 +56,7 @@ impl Observed {
     fn build(builder: Builder) -> Self {
         let (source, signals) = Signals::injected();
         let (seen, exits) = (Arc::new(Mutex::new(vec![])), Arc::new(Mutex::new(vec![])));
-        let exited = Token::new();
+        let exited = Canceller::new();
         let lifecycle = builder
             .signals(source)
             .observe({
@@ -144,7 +144,7 @@ struct Server {
     leaves: Leaves,
     told: Mutex<Vec<&'static str>>,
     hangs_in: &'static str,
-    released: Token,
+    released: Canceller,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -329,7 +329,7 @@ pub fn last_words_do_not_hold_up_the_exit() {
 /// A participant and a hook that hang as they close are left behind, and the walk ends.
 pub fn what_hangs_in_closing_is_left_behind() {
     time::be_patient();
-    let released = Token::new();
+    let released = Canceller::new();
     let hook = Hook::new("hangs", {
         let released = released.clone();
         move || {
@@ -454,7 +454,7 @@ pub fn a_stop_during_start_up_undoes_what_has_started() {
 /// Once a stop has begun, no start-up hook begins to run.
 pub fn nothing_is_started_during_a_stop() {
     time::be_patient();
-    let (began, go_on) = (Token::new(), Token::new());
+    let (began, go_on) = (Canceller::new(), Canceller::new());
     let first = StartupHook::new("first", {
         let (began, go_on) = (began.clone(), go_on.clone());
         move || {
@@ -483,7 +483,7 @@ pub fn nothing_is_started_during_a_stop() {
 /// The second signal leaves behind a start-up hook that hangs; the work it does after all is undone.
 pub fn a_second_signal_leaves_a_hanging_start_behind() {
     time::be_patient();
-    let (began, released, undone) = (Token::new(), Token::new(), Token::new());
+    let (began, released, undone) = (Canceller::new(), Canceller::new(), Canceller::new());
     let hook = StartupHook::new("hangs", {
         let (began, released) = (began.clone(), released.clone());
         move || {
@@ -518,7 +518,7 @@ pub fn a_second_signal_leaves_a_hanging_start_behind() {
 
 /// After the last that asked for a reload, one begins.
 pub fn no_reload_is_lost() {
-    let (versions, read) = (Arc::new(Mutex::new(0)), Token::new());
+    let (versions, read) = (Arc::new(Mutex::new(0)), Canceller::new());
     let observed = Observed::build(Lifecycle::builder().plan(short()).on_reload("config", {
         let (versions, read) = (versions.clone(), read.clone());
         move || {
@@ -568,7 +568,7 @@ pub fn all_are_told_of_all_transitions() {
 
 /// Observers are told of Serving when it begins, not when something else happens.
 pub fn observers_are_told_at_once() {
-    let told = Token::new();
+    let told = Canceller::new();
     let observed = Observed::build(Lifecycle::builder().plan(short()).observe({
         let told = told.clone();
         move |transition| {

@@ -4,7 +4,7 @@ use std::panic;
 use std::time::Duration;
 
 use super::lifecycle::{
-    exit_code, Hook, Lifecycle, Outcome, Plan, Reason, Report, Restart, Token, Worker,
+    exit_code, Hook, Lifecycle, Outcome, Plan, Reason, Report, Restart, Canceller, Worker,
 };
 use crate::sync::{thread, time, Arc, Mutex};
 
@@ -94,7 +94,7 @@ pub fn who_ends_does_not_hold_up_the_drain() {
     let lifecycle = lifecycle(nothing());
     lifecycle.ready().unwrap();
     let group = lifecycle.workers("pump");
-    let over = Token::new();
+    let over = Canceller::new();
     let poll = Worker::new("poll", {
         let over = over.clone();
         move |token| {
