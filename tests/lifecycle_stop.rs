@@ -295,14 +295,18 @@ fn participants_are_told_before_the_gate_closes_then_to_cancel_then_to_close() {
 }
 
 #[test]
-fn a_stop_during_start_up_only_closes_participants() {
+fn a_stop_before_the_program_is_ready_drains_participants_too() {
     let _bound = bound();
     let lifecycle = Lifecycle::builder().build().unwrap();
     let part = Part::new();
     lifecycle.enlist(part.clone()).unwrap();
     lifecycle.shutdown("test");
-    lifecycle.wait();
-    assert_eq!(part.log(), ["close"]);
+    let report = lifecycle.wait();
+    assert_eq!(part.log(), ["drain", "close"]);
+    assert_eq!(
+        phases(&report),
+        [Phase::Starting, Phase::Draining, Phase::Closing]
+    );
 }
 
 #[test]

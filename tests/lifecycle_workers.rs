@@ -219,7 +219,7 @@ fn the_last_words_name_the_worker_that_the_drain_waits_for() {
     let said: Vec<_> = end.stderr.lines().collect();
     assert!(said.contains(&"touchdown:   in flight: 1"), "{end:?}");
     assert!(
-        said.contains(&"touchdown:   worker pump/poll fast"),
+        said.contains(&"touchdown:   worker pump/poll fast: runs, told to stop"),
         "{end:?}"
     );
     assert!(
@@ -269,7 +269,10 @@ fn a_stop_during_start_up_tells_and_joins_workers_too() {
     group.spawn(until_told("poll")).unwrap();
     group.spawn(until_told("flush").until_closing()).unwrap();
     let report = stop(&lifecycle);
-    assert_eq!(phases(&report), [Phase::Starting, Phase::Closing]);
+    assert_eq!(
+        phases(&report),
+        [Phase::Starting, Phase::Draining, Phase::Closing]
+    );
     assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
     assert_eq!((report.hooks.len(), group.running()), (2, 0));
 }
@@ -387,7 +390,10 @@ fn a_failure_in_start_up_may_begin_the_stop() {
         .spawn(fails.stop_on_failure())
         .unwrap();
     let report = lifecycle.wait();
-    assert_eq!(phases(&report), [Phase::Starting, Phase::Closing]);
+    assert_eq!(
+        phases(&report),
+        [Phase::Starting, Phase::Draining, Phase::Closing]
+    );
     assert_eq!(report.exit_code(), exit_code::WORKER_FAILED);
     assert!(lifecycle.ready().is_err());
 }

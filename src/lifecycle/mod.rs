@@ -67,6 +67,7 @@
 //! # Anatomy
 //!
 //! * [`Lifecycle`] walks the phases, on a thread of its own. Observers see every transition.
+//! * [`Builder::run`] is the whole life of a program in one call.
 //! * [`Token`] is the broadcast: is it time to stop? Threads look at it or wait for it. Its [`Canceller`] says so.
 //! * [`InFlight`] is what is behind the gate: a thread that does work enters it, and the drain waits until all
 //!   have left. A [`Gate`] of your own is for a part of a program.
@@ -132,6 +133,7 @@ mod json;
 mod names;
 mod observers;
 mod one_at_a_time;
+mod own_threads;
 mod participant;
 mod phase;
 mod pid_file;
@@ -140,6 +142,7 @@ mod reload;
 mod reloading;
 mod remote;
 mod report;
+mod run;
 mod seat;
 mod seats;
 mod sentry;
@@ -147,9 +150,12 @@ mod serving;
 mod shutdown;
 mod signals;
 mod startup;
+mod startup_run;
 mod state;
 mod succession;
 mod walk;
+mod watch;
+mod words;
 mod worker;
 mod worker_restart;
 mod workers;

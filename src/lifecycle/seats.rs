@@ -49,11 +49,11 @@ impl Shared {
         }
     }
 
-    /// The workers that the drain waits for, by name.
-    pub(super) fn workers_in_flight(&self) -> Vec<String> {
-        let seats = self.seats();
-        let in_flight = seats.iter().filter(|seat| seat.is_in_flight());
-        in_flight.map(|seat| seat.name.clone()).collect()
+    /// The workers that the drain waits for.
+    pub(super) fn workers_in_flight(&self) -> Vec<Arc<Seat>> {
+        let mut seats = self.seats();
+        seats.retain(|seat| seat.is_in_flight());
+        seats
     }
 
     /// Tells all workers to stop. What waits for them are hooks.

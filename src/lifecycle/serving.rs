@@ -6,6 +6,8 @@ use super::reloading;
 use super::report::Reason;
 use super::state::Stopping;
 use super::succession::Standing;
+use super::worker::Worker;
+use super::workers::SpawnError;
 use crate::caught::caught;
 
 impl Lifecycle {
@@ -44,6 +46,7 @@ impl Lifecycle {
     ///
     /// As [`start`](Self::start).
     pub fn ready(&self) -> Result<(), Stopping> {
+        self.shared().watch.is_ready();
         self.start()?;
         let shared = self.shared();
         let standing = self.prove_ready();
@@ -59,8 +62,10 @@ impl Lifecycle {
         if may_serve && shared.phase.get() == Phase::Starting {
             let reload_wanted = control.reload_wanted;
             shared.step(&mut control, Phase::Serving);
+            let workers = std::mem::take(&mut control.workers_to_start);
             drop(control);
             shared.news.notify_one();
+            self.start_workers(workers);
             if reload_wanted {
                 reloading::ask(shared);
             }
@@ -72,6 +77,18 @@ impl Lifecycle {
             }
         }
         Ok(())
+    }
+
+    /// Starts the workers that were given to the builder.
+    fn start_workers(&self, workers: Vec<Worker>) {
+        let group = self.workers("workers");
+        for worker in workers {
+            match group.spawn(worker) {
+                // A stop that came first is no failure.
+                Ok(()) | Err(SpawnError::Stopping(_)) => {}
+                Err(error) => self.fail(error),
+            }
+        }
     }
 
     /// The last thing before Serving: nothing stands before this process any more, or the one that it
