@@ -154,12 +154,15 @@ fn a_hook_added_later_follows_the_same_rules() {
     lifecycle.hook(log.hook("second").after("first")).unwrap();
     lifecycle.ready().unwrap();
     lifecycle.hook(log.hook("third").after("second")).unwrap();
-    assert_eq!(
-        lifecycle.hook(nothing("third")),
-        Err(HookError::Duplicate("third".to_owned()))
-    );
-    let unknown = lifecycle.hook(nothing("fourth").after("fifth"));
-    assert!(matches!(unknown, Err(HookError::Unknown { .. })));
+    let twice = lifecycle.hook(nothing("third")).unwrap_err();
+    assert_eq!(twice.why(), &HookError::Duplicate("third".to_owned()));
+    let unknown = lifecycle
+        .hook(nothing("fourth").after("fifth"))
+        .unwrap_err();
+    assert!(matches!(unknown.why(), HookError::Unknown { .. }));
+    // What was refused comes back, and may be added in another way.
+    lifecycle.hook(nothing("fifth")).unwrap();
+    lifecycle.hook(unknown.into_hook()).unwrap();
     lifecycle.shutdown("test");
     lifecycle.wait();
     assert_eq!(*log.0.lock().unwrap(), ["first", "second", "third"]);

@@ -23,15 +23,15 @@ fn report() -> Report {
         .unwrap();
     let part = Part::new();
     *part.running.lock().unwrap() = vec!["C:\\pump".to_owned()];
-    *part.calls.lock().unwrap() = Calls {
-        completed: u64::MAX,
-        refused: 1,
-        caller_left: 4,
-        undelivered: 6,
-        cut: 5,
-        told_to_stop: 2,
-        abandoned: 3,
-    };
+    let mut calls = Calls::new();
+    calls.completed = u64::MAX;
+    calls.refused = 1;
+    calls.caller_left = 4;
+    calls.undelivered = 6;
+    calls.cut = 5;
+    calls.told_to_stop = 2;
+    calls.abandoned = 3;
+    *part.calls.lock().unwrap() = calls;
     *part.connections_cut.lock().unwrap() = 7;
     lifecycle.enlist(part).unwrap();
     lifecycle.ready().unwrap();

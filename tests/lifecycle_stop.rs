@@ -353,10 +353,10 @@ fn a_participant_that_panics_does_not_stop_the_stop() {
 fn calls_are_summed_over_participants_present_and_dismissed() {
     let _bound = bound();
     let lifecycle = serving();
-    let count = |completed| Calls {
-        completed,
-        refused: 1,
-        ..Calls::default()
+    let count = |completed| {
+        let mut calls = Calls::new();
+        (calls.completed, calls.refused) = (completed, 1);
+        calls
     };
     let (gone, stays) = (Part::new(), Part::new());
     *gone.calls.lock().unwrap() = count(3);
@@ -379,7 +379,7 @@ fn who_comes_after_the_stop_has_begun_is_refused() {
     lifecycle.shutdown("test");
     assert!(lifecycle.enlist(Part::new()).is_err());
     let late = lifecycle.hook(Hook::new("late", || Ok(()))).unwrap_err();
-    assert_eq!(late, HookError::Stopping("late".to_owned()));
+    assert_eq!(late.why(), &HookError::Stopping("late".to_owned()));
     assert!(lifecycle.ready().is_err());
     lifecycle.wait();
 }

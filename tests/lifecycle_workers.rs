@@ -13,7 +13,7 @@ use crossbeam_channel::{bounded, never, unbounded, Receiver, Sender};
 use lifecycle_support::{bound, eventually, is_child, phases, serving, Process, LIMIT};
 use touchdown::lifecycle::{
     exit_code, Hook, HookReport, Lifecycle, Outcome, Phase, Plan, Reason, Report, Restart, Signals,
-    SpawnError, Token, Worker, WorkerGroup,
+    SpawnErrorKind, Token, Worker, WorkerGroup,
 };
 
 /// Longer than any test takes: who waits for it waits for ever.
@@ -290,13 +290,16 @@ fn nothing_is_spawned_once_the_stop_has_begun() {
         Worker::new::<()>("late", move |_| panic!("must not run, with {owned:?}"))
     };
     let error = group.spawn(late).unwrap_err();
-    assert!(matches!(&error, SpawnError::Stopping(stopping)
+    assert!(matches!(error.kind(), SpawnErrorKind::Stopping(stopping)
         if stopping.reason == Reason::Requested("no more".to_owned())));
     assert_eq!(
         error.to_string(),
-        "cannot start a worker: the program is stopping (requested: no more)"
+        "cannot start worker \"late\": the program is stopping (requested: no more)"
     );
-    assert_eq!((group.running(), Arc::strong_count(&owned)), (0, 1));
+    assert_eq!((group.running(), Arc::strong_count(&owned)), (0, 2));
+    // It comes back with what it owns.
+    drop(error.into_worker());
+    assert_eq!(Arc::strong_count(&owned), 1);
     drop(call);
     assert!(lifecycle.wait().hooks.is_empty());
 }

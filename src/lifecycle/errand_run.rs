@@ -73,10 +73,10 @@ fn replace(shared: &Arc<Shared>) {
     let Some(succession) = shared.succession.clone() else {
         return;
     };
-    let remote = Remote::new(Arc::clone(shared));
+    let program = Remote::new(Arc::clone(shared)).handover();
     let thread = thread::Builder::new().name("td-replace".to_owned());
     // The log has what became of it. Without a thread nothing comes of it, and the operator tries again.
-    let _ = thread.spawn(move || caught("succession", || succession.replace(&remote)));
+    let _ = thread.spawn(move || caught("succession", || succession.replace(&program)));
 }
 
 /// Writes what the program is at to standard error, on a thread of its own.

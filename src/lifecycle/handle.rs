@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::announcer::Announcer;
 use super::check::CheckError;
-use super::hook::{Hook, HookError};
+use super::hook::{Hook, HookError, RefusedHook};
 use super::in_flight::InFlight;
 use super::participant::Participant;
 use super::phase::{Phase, Transition};
@@ -200,22 +200,21 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// [`HookError`] if its name is taken, if it runs after a hook that does not exist, or if the
+    /// [`RefusedHook`], which gives it back, if its name is taken, if it runs after a hook that does not exist, or if the
     /// stop has begun.
-    pub fn hook(&self, hook: Hook) -> Result<(), HookError> {
+    pub fn hook(&self, hook: Hook) -> Result<(), RefusedHook> {
         let mut control = self.shared().control.lock();
         let refused = match &control.reason {
             Some(_) => Err(HookError::Stopping(hook.name.clone())),
             None => control.hooks.check(&hook),
         };
-        if refused.is_ok() {
-            control.hooks.add(hook);
-            return Ok(());
+        match refused {
+            Ok(()) => {
+                control.hooks.add(hook);
+                Ok(())
+            }
+            Err(why) => Err(RefusedHook::new(hook, why)),
         }
-        // What it owns is the program's, and must not be dropped with the lock held.
-        drop(control);
-        drop(hook);
-        refused
     }
 
     /// A new group of workers: threads that are not calls. The name is for the log and the report;

@@ -9,6 +9,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use super::returned::Returned;
 use super::shutdown::Token;
 
 /// What the work of a hook may fail with.
@@ -131,9 +132,16 @@ pub enum HookError {
 impl fmt::Display for HookError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Duplicate(name) => write!(f, "two hooks are called {name:?}"),
+            Self::Duplicate(name) => write!(
+                f,
+                "two hooks are called {name:?}: give one of them another name, since names are how hooks refer to each other"
+            ),
             Self::Unknown { hook, after } => {
-                write!(f, "hook {hook:?} runs after {after:?}, which is not a hook")
+                write!(
+                    f,
+                    "hook {hook:?} runs after {after:?}, which is not a hook: add that one, before this one if the \
+                     lifecycle is built already, or leave it out"
+                )
             }
             Self::Cycle(names) => {
                 f.write_str("hooks wait for each other: ")?;
@@ -150,3 +158,37 @@ impl fmt::Display for HookError {
 }
 
 impl Error for HookError {}
+
+/// A hook that a lifecycle did not take, and why; see [`Lifecycle::hook`](super::Lifecycle::hook).
+#[derive(Debug)]
+pub struct RefusedHook {
+    hook: Returned<Hook>,
+    why: HookError,
+}
+
+impl RefusedHook {
+    pub(super) fn new(hook: Hook, why: HookError) -> Self {
+        Self {
+            hook: Returned::new(hook),
+            why,
+        }
+    }
+
+    /// Why it was refused.
+    pub fn why(&self) -> &HookError {
+        &self.why
+    }
+
+    /// The hook, which has not run.
+    pub fn into_hook(self) -> Hook {
+        self.hook.take()
+    }
+}
+
+impl fmt::Display for RefusedHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl Error for RefusedHook {}

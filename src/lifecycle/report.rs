@@ -247,6 +247,12 @@ impl Report {
         }
     }
 
+    /// Whether the program has stopped in the middle of its start.
+    fn was_never_ready(&self) -> bool {
+        let begins = self.phases.first().map(|it| it.phase) == Some(Phase::Starting);
+        begins && !self.phases.iter().any(|it| it.phase == Phase::Serving)
+    }
+
     /// The code with which the program should exit; see [`exit_code`](mod@exit_code).
     pub fn exit_code(&self) -> u8 {
         if matches!(self.reason, Reason::StartFailed(_)) {
@@ -329,6 +335,7 @@ impl Report {
             exit_code::WORKER_FAILED => "stopped for a worker that failed",
             exit_code::FORCED => "stopped by force",
             exit_code::CLOSING_FAILED => "stopped, closing failed",
+            _ if self.was_never_ready() => "stopped before it was ready",
             _ => "stopped cleanly",
         };
         let mut line = format!("{verdict} in {:.1?} (exit {code})", self.took);

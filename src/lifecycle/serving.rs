@@ -7,7 +7,6 @@ use super::report::Reason;
 use super::state::Stopping;
 use super::succession::Standing;
 use super::worker::Worker;
-use super::workers::SpawnError;
 use crate::caught::caught;
 
 impl Lifecycle {
@@ -83,10 +82,9 @@ impl Lifecycle {
     fn start_workers(&self, workers: Vec<Worker>) {
         let group = self.workers("workers");
         for worker in workers {
-            match group.spawn(worker) {
-                // A stop that came first is no failure.
-                Ok(()) | Err(SpawnError::Stopping(_)) => {}
-                Err(error) => self.fail(error),
+            if let Err(error) = group.spawn(worker) {
+                // Changes nothing if it is a stop that came first.
+                self.fail(error);
             }
         }
     }
@@ -97,7 +95,9 @@ impl Lifecycle {
         let Some(succession) = self.shared().succession.clone() else {
             return Standing::InCharge;
         };
-        let standing = caught("succession", || succession.prove_ready(self.as_ref()));
+        let standing = caught("succession", || {
+            succession.prove_ready(&self.remote().handover())
+        });
         let standing = standing.unwrap_or_else(|| Err("the succession panicked".to_owned()));
         standing.unwrap_or_else(|why| {
             self.shared().begin_stop(Reason::StartFailed(why));

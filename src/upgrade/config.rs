@@ -125,7 +125,7 @@ impl Upgrade {
         let upgrades = program.attached::<Upgrades>();
         upgrades
             .ok_or(UpgradeError::NotConfigured)?
-            .replace_and_log(program)
+            .replace_and_log(&program.handover())
     }
 }
 

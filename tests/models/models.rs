@@ -140,7 +140,7 @@ pub const MODELS: &[Model] = &[
         name: "hooks",
         folder: "lifecycle",
         modules: &[
-            "calls", "hook", "hooks", "json", "names", "phase", "plan", "report", "hook_run", "own_threads", "shutdown",
+            "calls", "hook", "hooks", "json", "names", "phase", "plan", "report", "hook_run", "own_threads", "returned", "shutdown",
             "signals",
         ],
         seam: None,

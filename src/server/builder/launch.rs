@@ -50,15 +50,8 @@ impl ServerBuilder {
         }
         match self.begin() {
             Ok(server) => server.wait(),
-            Err((error, report)) => {
-                // What a stop has kept from starting did not fail.
-                if let Reason::StartFailed(_) = report.reason {
-                    logging::error!("{error}");
-                    // The program may end by other ways than to return the report.
-                    logging::flush(logging::AT_THE_END);
-                }
-                *report
-            }
+            // The log has it.
+            Err((_, report)) => *report,
         }
     }
 

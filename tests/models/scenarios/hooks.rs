@@ -122,6 +122,7 @@ fn run(hooks: Vec<Hook>, log: &Log, phase: Option<Duration>) -> Vec<HookReport> 
                 assert!(later.started.is_none(), "run after all");
                 assert!(deadline <= Some(end), "not run, with time left");
             }
+            Outcome::LeftBehind => panic!("left behind, and nobody was in a hurry"),
             Outcome::Failed(why) | Outcome::Panicked(why) => panic!("{why}"),
         }
     }
