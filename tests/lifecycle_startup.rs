@@ -435,7 +435,7 @@ fn names_that_do_not_fit_together_are_refused() {
     let unknown = Lifecycle::builder().startup(nothing("database").after("confg"));
     assert_eq!(
         unknown.build().unwrap_err().to_string(),
-        "the start-up hooks do not fit together: hook \"database\" runs after \"confg\", which is not a hook"
+        "the start-up hooks do not fit together: hook \"database\" runs after \"confg\", which is not a hook: correct that name, or add a hook that has it before this one"
     );
     let cycle = Lifecycle::builder()
         .startup(nothing("a").after("b"))

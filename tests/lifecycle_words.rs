@@ -408,3 +408,57 @@ fn a_program_that_was_never_ready_loses_nothing_and_is_told_so() {
     let end = child.end();
     assert_eq!(end.code, Some(exit_code::CLEAN.into()), "{end:?}");
 }
+
+/// Writes what it is told as keys and values alone.
+struct Keys;
+
+impl log::Log for Keys {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        struct Line(String);
+        impl<'a> log::kv::VisitSource<'a> for Line {
+            fn visit_pair(
+                &mut self,
+                key: log::kv::Key<'a>,
+                value: log::kv::Value<'a>,
+            ) -> Result<(), log::kv::Error> {
+                if !key.as_str().ends_with("_ms") {
+                    self.0.push_str(&format!(" {key}={value}"));
+                }
+                Ok(())
+            }
+        }
+        let mut line = Line(record.level().to_string());
+        record.key_values().visit(&mut line).unwrap();
+        say(&line.0);
+    }
+    fn flush(&self) {}
+}
+
+#[test]
+fn what_machines_look_for_stands_in_the_record_by_its_key() {
+    let _bound = bound();
+    if role().is_some() {
+        log::set_logger(&Keys).unwrap();
+        log::set_max_level(log::LevelFilter::Info);
+        let failing = Hook::new("journal", || Err("disk full".into()));
+        let report = Lifecycle::builder().hook(failing).run(|lifecycle| {
+            lifecycle.shutdown("test");
+            Ok(())
+        });
+        process::exit(report.exit_code().into());
+    }
+    let end = Process::start("what_machines_look_for_stands_in_the_record_by_its_key").end();
+    let said: Vec<_> = end.stdout.lines().collect();
+    for line in [
+        "INFO reason=requested phase=starting",
+        "INFO from=starting phase=closing",
+        "WARN hook=journal outcome=failed",
+        "INFO from=closing phase=stopped",
+        "WARN exit_code=6 reason=requested",
+    ] {
+        assert!(said.contains(&line), "no {line:?} in {end:?}");
+    }
+}

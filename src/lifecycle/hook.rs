@@ -139,8 +139,8 @@ impl fmt::Display for HookError {
             Self::Unknown { hook, after } => {
                 write!(
                     f,
-                    "hook {hook:?} runs after {after:?}, which is not a hook: add that one, before this one if the \
-                     lifecycle is built already, or leave it out"
+                    "hook {hook:?} runs after {after:?}, which is not a hook: correct that name, or add a hook that has it before \
+                     this one"
                 )
             }
             Self::Cycle(names) => {
