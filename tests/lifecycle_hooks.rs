@@ -133,7 +133,7 @@ fn a_cycle_is_refused_and_names_its_hooks_only() {
     );
     assert_eq!(
         error.to_string(),
-        "hooks wait for each other: \"a\" after \"b\" after \"c\" after \"a\""
+        "hooks wait for each other: \"a\" after \"b\" after \"c\" after \"a\": take one of these `after` out"
     );
 }
 

@@ -338,8 +338,9 @@ impl Lifecycle {
         self.shared().hurry();
     }
 
-    /// Ends a start-up that failed: the program goes to Closing and stops, with
-    /// [`exit_code::FAILED_START`](super::exit_code::FAILED_START). In Serving, it begins a stop through all phases with that code.
+    /// Ends a start-up that failed: the program stops, with
+    /// [`exit_code::FAILED_START`](super::exit_code::FAILED_START), and the log has `error`, once. In Serving, it begins a stop
+    /// through all phases with that code.
     /// Does nothing if the stop has begun: what fails because of a stop is no failure.
     pub fn fail(&self, error: impl Display) {
         self.shared()

@@ -148,7 +148,8 @@ impl fmt::Display for HookError {
                 for name in names {
                     write!(f, "{name:?} after ")?;
                 }
-                write!(f, "{:?}", names.first().map_or("", String::as_str))
+                let first = names.first().map_or("", String::as_str);
+                write!(f, "{first:?}: take one of these `after` out")
             }
             Self::Stopping(name) => {
                 write!(f, "hook {name:?} came too late: the program is stopping")

@@ -201,12 +201,14 @@ impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.hard_deadline.is_zero() {
             return f.write_str(
-                "the hard deadline is zero: the process would exit as soon as it is told to stop",
+                "the hard deadline is zero: the process would exit as soon as it is told to stop. Leave it out, and it \
+                 follows from the phases",
             );
         }
         write!(
             f,
-            "the hard deadline of {:?} is shorter than the phases under it, which may take {:?}",
+            "the hard deadline of {:?} is shorter than the phases under it, which may take {:?}: lengthen it, leave it \
+             out so that it follows from the phases, or shorten them",
             self.hard_deadline, self.phases
         )
     }
@@ -250,7 +252,8 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the hard deadline of 44s is shorter than the phases under it, which may take 45s"
+            "the hard deadline of 44s is shorter than the phases under it, which may take 45s: lengthen it, leave it out \
+             so that it follows from the phases, or shorten them"
         );
         assert!(Plan::new()
             .with_hard_deadline(Duration::from_secs(45))

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 /// Work that was not taken. The lock is never waited for; it is there so that an error with work in it may be passed to
-/// other threads, as boxed errors are.
-pub(super) struct Returned<T>(Mutex<T>);
+/// other threads, as boxed errors are. In a box, since errors are moved about.
+pub(super) struct Returned<T>(Box<Mutex<T>>);
 
 impl<T> Returned<T> {
     pub(super) fn new(it: T) -> Self {
-        Self(Mutex::new(it))
+        Self(Box::new(Mutex::new(it)))
     }
 
     pub(super) fn take(self) -> T {

@@ -47,6 +47,8 @@ impl Walk {
     /// The whole walk, from the start to the report.
     pub(super) fn run(mut self) {
         self.shared.walker.get_or_init(Thread::current);
+        let own = self.shared.own_threads.clone();
+        let _inside = own.enter("a part of the stop");
         let reason = self.await_stop();
         self.skip_startup();
         // The thread that began the stop does so too, but may not have come to it yet.
