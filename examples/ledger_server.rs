@@ -121,7 +121,7 @@ fn main() -> Result<Report, Box<dyn Error>> {
     let accounts = Arc::new(Accounts(Mutex::new(Some(connection))));
     let ledger = ledger_service(Arc::clone(&accounts));
     let lifecycle = Lifecycle::builder()
-        .plan(Plan::new().grace_period(grace))
+        .plan(Plan::new().with_grace_period(grace))
         .hook(Hook::new("database", move || accounts.close()));
     Ok(Server::builder()
         .address(word(0, "127.0.0.1:50051"))

@@ -112,7 +112,7 @@ impl Admin {
             .backlog(CONNECTIONS)
             .max_connections(CONNECTIONS)
             .memory_limit(1 << 20)
-            .lifecycle(Lifecycle::builder().plan(Plan::default().grace_period(GRACE)))
+            .lifecycle(Lifecycle::builder().plan(Plan::default().with_grace_period(GRACE)))
             .interceptor(OnlyFor(users))
             .service(admin_service(Operator {
                 program: lifecycle.remote(),

@@ -225,7 +225,7 @@ fn python_sees_no_failure_while_two_servers_restart_by_turns() {
 /// Serves until TERM; replies are the address.
 fn serve_at(address: &str) -> ! {
     let reply = address.to_owned();
-    let plan = quick_plan().lame_duck(Duration::from_millis(500));
+    let plan = quick_plan().with_lame_duck(Duration::from_millis(500));
     let server = builder(unary(move |_, _| Ok(text(reply.clone()))))
         .address(address)
         .lifecycle(planned(plan).signals(Signals::process()))

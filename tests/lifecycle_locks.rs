@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use lifecycle_support::{allow_threads, bound, eventually, is_child, say, serving, Process};
 use touchdown::lifecycle::{
     exit_code, Announcer, Hook, HookError, Lifecycle, Outcome, OwnedGuard, Participant, Plan,
-    Remote, SpawnError, StartupHook, Worker,
+    Remote, SpawnErrorKind, StartupHook, Worker,
 };
 
 /// Asks the lifecycle about everything when it is dropped, and counts that.
@@ -58,16 +58,21 @@ fn a_hook_that_is_refused_may_ask_the_lifecycle_as_it_is_dropped() {
     let (asks, dropped) = Asks::of(&lifecycle);
     lifecycle.hook(Hook::new("journal", || Ok(()))).unwrap();
     let error = lifecycle.hook(hook("journal", asks)).unwrap_err();
-    assert_eq!(error, HookError::Duplicate("journal".to_owned()));
+    assert_eq!(error.why(), &HookError::Duplicate("journal".to_owned()));
+    drop(error);
     assert_eq!(dropped.load(Ordering::SeqCst), 1);
     let (asks, dropped) = Asks::of(&lifecycle);
-    let error = lifecycle.hook(hook("late", asks).after("nobody"));
-    assert!(matches!(error, Err(HookError::Unknown { .. })));
+    let error = lifecycle
+        .hook(hook("late", asks).after("nobody"))
+        .unwrap_err();
+    assert!(matches!(error.why(), HookError::Unknown { .. }));
+    drop(error);
     assert_eq!(dropped.load(Ordering::SeqCst), 1);
     lifecycle.shutdown("test");
     let (asks, dropped) = Asks::of(&lifecycle);
     let error = lifecycle.hook(hook("too late", asks)).unwrap_err();
-    assert_eq!(error, HookError::Stopping("too late".to_owned()));
+    assert_eq!(error.why(), &HookError::Stopping("too late".to_owned()));
+    drop(error);
     assert_eq!(dropped.load(Ordering::SeqCst), 1);
     lifecycle.wait();
 }
@@ -137,8 +142,8 @@ fn everything_of_the_program_may_ask_the_lifecycle_to_its_end() {
         Ok(())
     });
     let plan = Plan::new()
-        .grace_period(Duration::from_millis(10))
-        .force_period(Duration::from_millis(10));
+        .with_grace_period(Duration::from_millis(10))
+        .with_force_period(Duration::from_millis(10));
     let lifecycle = Lifecycle::builder()
         .plan(plan)
         .startup(start)
@@ -180,7 +185,7 @@ fn everything_of_the_program_may_ask_the_lifecycle_to_its_end() {
         let _ = &worker;
     });
     lifecycle.workers("group").spawn(worker).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.reload();
     lifecycle.shutdown("test");
     let report = lifecycle.wait();
@@ -257,7 +262,8 @@ fn a_worker_that_there_is_no_thread_for_may_ask_the_lifecycle_as_it_is_dropped()
         });
         allow_threads(false);
         let error = lifecycle.workers("group").spawn(worker).unwrap_err();
-        assert!(matches!(error, SpawnError::Thread(_)));
+        assert!(matches!(error.kind(), SpawnErrorKind::Thread(_)));
+        drop(error);
         assert_eq!(dropped.load(Ordering::SeqCst), 1);
         allow_threads(true);
         return say("refused");
@@ -282,8 +288,10 @@ fn a_worker_that_there_is_no_thread_for_has_not_failed_though_a_stop_begins_mean
                 move || loop {
                     match workers.spawn(Worker::new("never", |_| ())) {
                         Ok(()) => workers.join(),
-                        Err(SpawnError::Thread(_)) => began.store(true, Ordering::SeqCst),
-                        Err(_) => return,
+                        Err(error) => match error.kind() {
+                            SpawnErrorKind::Thread(_) => began.store(true, Ordering::SeqCst),
+                            _ => return,
+                        },
                     }
                 }
             });

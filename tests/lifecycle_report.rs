@@ -12,8 +12,8 @@ use touchdown::lifecycle::{Calls, Hook, Lifecycle, Plan, Report};
 /// A report with something in every place, and with text that needs escaping.
 fn report() -> Report {
     let plan = Plan::new()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::ZERO);
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::ZERO);
     let lifecycle = Lifecycle::builder()
         .plan(plan)
         .hook(Hook::new("a \"hook\"", || {
@@ -23,18 +23,18 @@ fn report() -> Report {
         .unwrap();
     let part = Part::new();
     *part.running.lock().unwrap() = vec!["C:\\pump".to_owned()];
-    *part.calls.lock().unwrap() = Calls {
-        completed: u64::MAX,
-        refused: 1,
-        caller_left: 4,
-        undelivered: 6,
-        cut: 5,
-        told_to_stop: 2,
-        abandoned: 3,
-    };
+    let mut calls = Calls::new();
+    calls.completed = u64::MAX;
+    calls.refused = 1;
+    calls.caller_left = 4;
+    calls.undelivered = 6;
+    calls.cut = 5;
+    calls.told_to_stop = 2;
+    calls.abandoned = 3;
+    *part.calls.lock().unwrap() = calls;
     *part.connections_cut.lock().unwrap() = 7;
     lifecycle.enlist(part).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let _work = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("Überholung 🛬\u{0}");
     lifecycle.wait()

@@ -394,7 +394,7 @@ fn disagreement(script: &Script, end: &End, code: u8) -> Option<&'static str> {
     };
     let (forced, failed) = (has("told to stop: "), has("stopping: start failed"));
     // On a machine that is busy, what is fast may overrun.
-    let late = has(": overran") || has(": not run") || has(" overran");
+    let late = has(": overran") || has(": not run") || has(" overran") || has(" left behind");
     let fits = match code {
         exit_code::FAILED_START => failed && start_fault,
         exit_code::FORCED => forced && !failed,

@@ -234,7 +234,7 @@ fn it_says_how_busy_it_is_and_names_its_calls_the_oldest_first() {
     let lifecycle = server.lifecycle().clone();
     assert_eq!(
         lifecycle.describe(),
-        "serving\nin flight: 0\nbusy: workers 0 of 2 busy, 0 calls wait of 5, 0 connections\n"
+        "serving\nin flight: 0\nbusy: handler threads 0 of 2 busy, 0 calls wait of 5, 0 connections\n"
     );
     let client = client(&server);
     let call = |path: &'static str| {
@@ -260,7 +260,7 @@ fn it_says_how_busy_it_is_and_names_its_calls_the_oldest_first() {
         [
             "serving",
             "in flight: 3",
-            "busy: workers 2 of 2 busy, 1 calls wait of 5, 1 connections"
+            "busy: handler threads 2 of 2 busy, 1 calls wait of 5, 1 connections"
         ]
     );
     for (line, path) in lines[3..].iter().zip(["Again", "Say"]) {
@@ -288,8 +288,8 @@ fn a_process_with_every_worker_stuck_tells_its_state_and_exits_at_the_third_sign
             }
         });
         let plan = Plan::new()
-            .grace_period(Duration::MAX)
-            .force_period(Duration::MAX);
+            .with_grace_period(Duration::MAX)
+            .with_force_period(Duration::MAX);
         let server = builder(stuck)
             .name("stuck")
             .workers(1)
@@ -306,7 +306,8 @@ fn a_process_with_every_worker_stuck_tells_its_state_and_exits_at_the_third_sign
         "a_process_with_every_worker_stuck_tells_its_state_and_exits_at_the_third_signal",
     );
     child.hear("begun");
-    let state = "touchdown:   stuck: workers 1 of 1 busy, 0 calls wait of 1024, 1 connections";
+    let state =
+        "touchdown:   stuck: handler threads 1 of 1 busy, 0 calls wait of 1024, 1 connections";
     for phase in ["now draining", "now cancelling"] {
         child.signal("USR1");
         child.hear_error(state);
@@ -356,7 +357,7 @@ fn a_detached_stream_is_named_as_such() {
 fn a_side_door_that_was_closed_does_not_keep_the_program_from_being_replaced() {
     let upgrade = Upgrade::new().program("/bin/true").under_any_supervisor();
     let program = Lifecycle::builder().upgrade(upgrade).build().unwrap();
-    program.serving().unwrap();
+    program.ready().unwrap();
     let side_door = Server::builder()
         .address("127.0.0.1:0")
         .service(echo())

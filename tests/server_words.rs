@@ -113,7 +113,7 @@ fn a_thread_that_panics_does_not_wait_for_its_server() {
 
 #[test]
 fn a_program_that_forgets_to_say_that_it_is_ready_is_told_so_by_the_first_calls() {
-    let plan = Plan::new().grace_period(LONG);
+    let plan = Plan::new().with_grace_period(LONG);
     let forgets = Lifecycle::builder().plan(plan).build().unwrap();
     let server = named("early", echo()).start_with(&forgets).unwrap();
     let client = client(&server);
@@ -137,7 +137,7 @@ fn a_program_that_is_ready_in_time_is_told_nothing() {
     let server = named("in time", echo()).start_with(&lifecycle).unwrap();
     let client = client(&server);
     say(&client, "a client that was waiting").unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     say(&client, "hello").unwrap();
     lifecycle.shutdown("test");
     lifecycle.wait();

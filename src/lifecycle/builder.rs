@@ -15,20 +15,23 @@ use super::errands::Errands;
 use super::handle::Lifecycle;
 use super::hook::{Failure, Hook, HookError};
 use super::hooks::Hooks;
-use super::in_flight::InFlight;
+use super::in_flight::Gate;
 use super::observers::Observer;
 use super::one_at_a_time::OneAtATime;
+use super::own_threads::OwnThreads;
 use super::phase::{PhaseCell, Transition};
 use super::pid_file::PidFile;
 use super::plan::{Plan, PlanError};
 use super::reload::{Reload, Reloads};
 use super::sentry::Sentry;
-use super::shutdown::Token;
+use super::shutdown::Canceller;
 use super::signals::Signals;
 use super::startup::{Started, Startup, StartupHook};
 use super::state::{Control, Exit, Shared};
 use super::succession::Succession;
 use super::walk::Walk;
+use super::watch::Watch;
+use super::worker::Worker;
 use crate::running_time::RunningClock;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{bell, standard_error, thread, Arc, Condvar, Instant, Mutex, OnceLock, Sleeper};
@@ -38,7 +41,7 @@ use crate::text::ROOM_FOR_THREADS;
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
     plan: Plan,
-    signals: Option<Signals>,
+    signals: Signals,
     hooks: Vec<Hook>,
     startup: Vec<StartupHook>,
     reloads: Vec<Reload>,
@@ -46,6 +49,8 @@ pub struct Builder {
     exit: Exit,
     pid_file: Option<PidFile>,
     succession: Option<MakeSuccession>,
+    workers: Vec<Worker>,
+    name: Option<String>,
 }
 
 /// What a lifecycle is succeeded by, and the same by its type.
@@ -64,7 +69,7 @@ impl Builder {
     pub(super) fn new() -> Self {
         Self {
             plan: Plan::default(),
-            signals: None,
+            signals: Signals::none(),
             hooks: Vec::new(),
             startup: Vec::new(),
             reloads: Vec::new(),
@@ -73,7 +78,16 @@ impl Builder {
             exit: Box::new(|code| low_level::exit(code)),
             pid_file: None,
             succession: None,
+            workers: Vec::new(),
+            name: None,
         }
+    }
+
+    /// Gives the lifecycle a name, which stands before each of its lines in the log. For one that is a part of a
+    /// program, which has a lifecycle itself. Default: none.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
     }
 
     /// Sets how long each phase of the stop may take. Default: [`Plan::default`].
@@ -85,13 +99,13 @@ impl Builder {
     /// Sets where signals are heard from. Default: [`Signals::none`]. A program's `main` will want
     /// [`Signals::process`].
     pub fn signals(mut self, signals: Signals) -> Self {
-        self.signals = Some(signals);
+        self.signals = signals;
         self
     }
 
-    /// Whether [`signals`](Self::signals) were set.
+    /// Whether [signals](Self::signals) were set, other than [`Signals::none`].
     pub fn has_signals(&self) -> bool {
-        self.signals.is_some()
+        !self.signals.are_none()
     }
 
     /// Adds a closing hook. Hooks may be added in any order, whatever runs after what.
@@ -158,6 +172,31 @@ impl Builder {
         self
     }
 
+    /// Adds a worker, which is started as soon as the program is [ready](Lifecycle::ready), in a group called
+    /// `workers`. One that cannot be started begins a stop, with
+    /// [`exit_code::FAILED_START`](super::exit_code::FAILED_START). If the program stops before it is ready, the worker is
+    /// dropped without having run.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use touchdown::lifecycle::{exit_code, Lifecycle, Worker};
+    ///
+    /// let poll = Worker::new("poll", |token| {
+    ///     while !token.wait_timeout(Duration::from_millis(10)) {
+    ///         // Ask the pump for its state.
+    ///     }
+    /// });
+    /// let report = Lifecycle::builder().worker(poll).run(|lifecycle| {
+    ///     lifecycle.shutdown("the example is over");
+    ///     Ok(())
+    /// });
+    /// assert_eq!(report.exit_code(), exit_code::CLEAN);
+    /// ```
+    pub fn worker(mut self, worker: Worker) -> Self {
+        self.workers.push(worker);
+        self
+    }
+
     /// Sets how another process takes the place of this one, when SIGUSR2 arrives, and this one the place of the one
     /// that has started it so. Default: neither, and SIGUSR2 is left as it is.
     ///
@@ -181,7 +220,7 @@ impl Builder {
 
     /// Adds an observer; see [`Lifecycle::observe`].
     pub fn observe(mut self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
-        self.observers.push(Observer::Callback(Arc::new(observer)));
+        self.observers.push(Observer::callback(observer));
         self
     }
 
@@ -206,35 +245,37 @@ impl Builder {
         let startup = self.startup.into_iter();
         let startup = startup.map(|hook| hook.into_hook(&started)).collect();
         let startup = Hooks::new(startup).map_err(BuildError::StartupHook)?;
-        let startup_is_over = Token::new();
+        let startup_is_over = Canceller::new();
         if startup.is_empty() {
             startup_is_over.cancel();
         }
         let (bell, sleeper) = bell().map_err(BuildError::Signals)?;
-        let signals = self.signals.unwrap_or_default();
-        let hears_process = signals.are_of_process();
-        let listener = signals
+        let hears_process = self.signals.are_of_process();
+        let listener = self
+            .signals
             .listen(&bell, self.succession.is_some())
             .map_err(BuildError::Signals)?;
         let succession = self.succession.map(|make| make());
         let (succession, attached) = succession.unzip();
         let shared = Arc::new(Shared {
+            name: self.name,
             hears_process,
             succession,
-            in_charge: Token::new(),
+            in_charge: Canceller::new(),
             pid_file: self.pid_file,
             plan: self.plan,
             phase: PhaseCell::new(),
-            gate: InFlight::new(),
-            stopping: Token::new(),
-            draining: Token::new(),
-            cancelling: Token::new(),
-            hurried: Token::new(),
+            gate: Gate::new(),
+            stopping: Canceller::new(),
+            draining: Canceller::new(),
+            cancelling: Canceller::new(),
+            hurried: Canceller::new(),
+            hurried_closing: Canceller::new(),
             startup_is_over,
             started,
             reloads: Reloads::new(&self.reloads),
             describing: OneAtATime::default(),
-            stopped: Token::new(),
+            stopped: Canceller::new(),
             report: OnceLock::new(),
             control: Mutex::new(Control {
                 reason: None,
@@ -246,6 +287,7 @@ impl Builder {
                 dismissed: Calls::default(),
                 hooks,
                 workers: Vec::new(),
+                workers_to_start: self.workers,
                 startup: Startup {
                     hooks: startup,
                     ..Startup::default()
@@ -261,6 +303,9 @@ impl Builder {
             asked: Mutex::default(),
             is_asked: AtomicBool::new(false),
             errands: Errands::new(),
+            watch: Watch::default(),
+            own_threads: OwnThreads::default(),
+            walker: OnceLock::new(),
             attachments: Attachments::new(attached),
             bell,
             // Without a standard error there are no last words.
@@ -307,6 +352,7 @@ fn start_threads(
         start,
         guard,
         startup: Vec::new(),
+        left_behind: None,
     };
     let spawned = thread::Builder::new()
         .name("td-lifecycle".to_owned())

@@ -3,7 +3,15 @@
 use std::ops::{Add, AddAssign};
 
 /// What became of calls. Each call is counted once it is over, or once it is given up.
+///
+/// ```
+/// use touchdown::lifecycle::Calls;
+///
+/// let mut calls = Calls::new();
+/// calls.completed = 3;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Calls {
     /// Ended as their handlers said, in time.
     pub completed: u64,
@@ -20,6 +28,21 @@ pub struct Calls {
     pub told_to_stop: u64,
     /// Still running when the force period was over.
     pub abandoned: u64,
+}
+
+impl Calls {
+    /// No calls so far.
+    pub const fn new() -> Self {
+        Self {
+            completed: 0,
+            refused: 0,
+            caller_left: 0,
+            undelivered: 0,
+            cut: 0,
+            told_to_stop: 0,
+            abandoned: 0,
+        }
+    }
 }
 
 impl Add for Calls {

@@ -9,10 +9,13 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-/// What the work of a hook may fail with.
-pub(super) type Failure = Box<dyn Error + Send + Sync>;
+use super::returned::Returned;
+use super::shutdown::Token;
 
-pub(super) type Work = Box<dyn FnOnce() -> Result<(), Failure> + Send>;
+/// What the work of a hook may fail with.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+pub(super) type Work = Box<dyn FnOnce(&Token) -> Result<(), Failure> + Send>;
 
 /// A named piece of work for [`Phase::Closing`](super::Phase::Closing).
 ///
@@ -46,6 +49,30 @@ impl Hook {
     pub fn new(
         name: impl Into<String>,
         work: impl FnOnce() -> Result<(), Failure> + Send + 'static,
+    ) -> Self {
+        Self::with_token(name, |_| work())
+    }
+
+    /// As [`new`](Self::new), for work that can be given up: its token is cancelled when its time is over, and when a
+    /// signal hurries the stop while the hook runs.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use touchdown::lifecycle::Hook;
+    ///
+    /// # fn has_arrived() -> bool { true }
+    /// let spool = Hook::with_token("spool", |token| {
+    ///     while !has_arrived() {
+    ///         if token.wait_timeout(Duration::from_millis(100)) {
+    ///             return Err("given up; it is sent after the next start".into());
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn with_token(
+        name: impl Into<String>,
+        work: impl FnOnce(&Token) -> Result<(), Failure> + Send + 'static,
     ) -> Self {
         Self {
             name: name.into(),
@@ -105,16 +132,24 @@ pub enum HookError {
 impl fmt::Display for HookError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Duplicate(name) => write!(f, "two hooks are called {name:?}"),
+            Self::Duplicate(name) => write!(
+                f,
+                "two hooks are called {name:?}: give one of them another name, since names are how hooks refer to each other"
+            ),
             Self::Unknown { hook, after } => {
-                write!(f, "hook {hook:?} runs after {after:?}, which is not a hook")
+                write!(
+                    f,
+                    "hook {hook:?} runs after {after:?}, which is not a hook: correct that name, or add a hook that has it before \
+                     this one"
+                )
             }
             Self::Cycle(names) => {
                 f.write_str("hooks wait for each other: ")?;
                 for name in names {
                     write!(f, "{name:?} after ")?;
                 }
-                write!(f, "{:?}", names.first().map_or("", String::as_str))
+                let first = names.first().map_or("", String::as_str);
+                write!(f, "{first:?}: take one of these `after` out")
             }
             Self::Stopping(name) => {
                 write!(f, "hook {name:?} came too late: the program is stopping")
@@ -124,3 +159,37 @@ impl fmt::Display for HookError {
 }
 
 impl Error for HookError {}
+
+/// A hook that a lifecycle did not take, and why; see [`Lifecycle::hook`](super::Lifecycle::hook).
+#[derive(Debug)]
+pub struct RefusedHook {
+    hook: Returned<Hook>,
+    why: HookError,
+}
+
+impl RefusedHook {
+    pub(super) fn new(hook: Hook, why: HookError) -> Self {
+        Self {
+            hook: Returned::new(hook),
+            why,
+        }
+    }
+
+    /// Why it was refused.
+    pub fn why(&self) -> &HookError {
+        &self.why
+    }
+
+    /// The hook, which has not run.
+    pub fn into_hook(self) -> Hook {
+        self.hook.take()
+    }
+}
+
+impl fmt::Display for RefusedHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl Error for RefusedHook {}

@@ -10,7 +10,7 @@
 //!
 //! | phase | what holds | ends when |
 //! |---|---|---|
-//! | [`Starting`](Phase::Starting) | not ready; a stop asked for here goes straight to Closing | [`Lifecycle::serving`] is called, and the start-up hooks are done |
+//! | [`Starting`](Phase::Starting) | not ready; a stop asked for here goes to Closing, by way of Draining if there is anything that may be in flight | [`Lifecycle::ready`] is called, and the start-up hooks are done |
 //! | [`Serving`](Phase::Serving) | ready | a signal, or [`Lifecycle::shutdown`] |
 //! | [`LameDuck`](Phase::LameDuck) | serves everything, but says "not ready" | its time is over |
 //! | [`Draining`](Phase::Draining) | takes in nothing new; what is in flight goes on | the last has left, or the grace period is over |
@@ -30,7 +30,7 @@
 //! # Start-up
 //!
 //! A [`StartupHook`] is a named piece of work to do before the program is ready, and may have an
-//! [`undo`](StartupHook::undo). [`Lifecycle::serving`] runs all of them, in the order of their
+//! [`undo`](StartupHook::undo). [`Lifecycle::ready`] runs all of them, in the order of their
 //! dependencies and each within its time limit. [`Lifecycle::start`] runs them earlier, for programs that have
 //! something to do in between. If one fails, panics or overruns, the start has failed: nothing more
 //! is started, what had started is undone, the last first, and the exit code is
@@ -50,8 +50,8 @@
 //! # What it is at
 //!
 //! SIGUSR1 has the state of the program written to standard error: the phase, the hooks that run, how
-//! many works are in flight, and of each participant its state and what it runs. This is what the
-//! last words at a hard deadline say, it needs no thread of the program, and it works at any time.
+//! many works are in flight, of each worker what it is at, how often it was started again and how it has failed last,
+//! and of each participant its state and what it runs. This is what the last words at a hard deadline say, it needs no thread of the program, and it works at any time.
 //! [`Lifecycle::describe`] returns the same.
 //!
 //! While a stop waits for what is in flight, the log says so after 1 s, and then every 5 s: `draining
@@ -64,22 +64,40 @@
 //! are lines, and a second longer. What does not fit in is dropped, and the log says how many lines that were. The
 //! end of the stop waits for the last of them, up to a second; less if none is taken meanwhile.
 //!
+//! What machines look for stands in the record as key and value, too (`log`'s feature `kv`); the text goes without it:
+//!
+//! | key | in which lines |
+//! |---|---|
+//! | `phase`, `from` | transitions, the beginning of a stop, how a drain goes on: the phase in one word, as `lame_duck` |
+//! | `reason` | the beginning of a stop and its end: `signal`, `requested`, `start_failed`, `worker_failed`, `replaced`, `dropped` |
+//! | `exit_code`, `took_ms` | the last line |
+//! | `in_flight`, `waited_ms` | how a drain goes on, what is told to stop |
+//! | `abandoned` | how many works were |
+//! | `hook`, `outcome` | a hook that did not do its work, a start-up hook |
+//! | `worker`, `reload`, `device` | its name |
+//! | `blocked_ms` | how long the program's own code holds up the stop |
+//!
+//! What has failed is said once, as an error: `stopping: start failed: no such device`. The last line of a program that exits with
+//! another code than 0 is a warning. A [name](Builder::name) stands before all lines of a lifecycle that has one.
+//!
 //! # Anatomy
 //!
 //! * [`Lifecycle`] walks the phases, on a thread of its own. Observers see every transition.
-//! * [`Token`] is the broadcast: is it time to stop? Threads look at it or wait for it.
-//! * [`InFlight`] is the gate: a thread that does work enters it, and the drain waits until all
-//!   have left.
+//! * [`Builder::run`] is the whole life of a program in one call.
+//! * [`Token`] is the broadcast: is it time to stop? Threads look at it or wait for it. Its [`Canceller`] says so.
+//! * [`InFlight`] is what is behind the gate: a thread that does work enters it, and the drain waits until all
+//!   have left. A [`Gate`] of your own is for a part of a program.
 //! * [`Participant`] is a part of the program with work of its own, such as a server.
 //! * [`WorkerGroup`] spawns threads that are not calls, tells them to stop and joins them; see
 //!   [`Worker`].
-//! * [`Hook`] is a piece of work for Closing, [`StartupHook`] one for Starting.
+//! * [`Hook`] is a piece of work for Closing, [`StartupHook`] one for Starting, which may [open](StartupHook::opens)
+//!   something. What only one process can have is [opened in charge](Lifecycle::open_in_charge).
 //! * [`Signals`] says where signals come from: the process, a test, or nowhere.
 //! * [`Report`] says what happened.
 //! * [`Remote`] is what a companion holds of a lifecycle: metrics, a registry, a supervisor's messenger. It sees the
 //!   program and is no handle on it. With it come attachments, observers of phases and of reloads, [`Announcer`]s, which
 //!   may block for a while, and [checks](Lifecycle::check).
-//! * [`Succession`] is how another process takes the place of this one.
+//! * [`Succession`] is how another process takes the place of this one, and [`Handover`] what only that may do.
 //!
 //! # Limits
 //!
@@ -107,7 +125,7 @@
 //!         done
 //!     }
 //! });
-//! lifecycle.serving()?;
+//! lifecycle.ready()?;
 //! lifecycle.shutdown("the example is over");
 //! let report = lifecycle.wait();
 //! assert_eq!(report.exit_code(), exit_code::CLEAN);
@@ -127,11 +145,14 @@ mod handle;
 mod hook;
 mod hook_run;
 mod hooks;
+mod in_charge;
 mod in_flight;
 mod json;
 mod names;
 mod observers;
 mod one_at_a_time;
+mod opened;
+mod own_threads;
 mod participant;
 mod phase;
 mod pid_file;
@@ -140,6 +161,8 @@ mod reload;
 mod reloading;
 mod remote;
 mod report;
+mod returned;
+mod run;
 mod seat;
 mod seats;
 mod sentry;
@@ -147,9 +170,12 @@ mod serving;
 mod shutdown;
 mod signals;
 mod startup;
+mod startup_run;
 mod state;
 mod succession;
 mod walk;
+mod watch;
+mod words;
 mod worker;
 mod worker_restart;
 mod workers;
@@ -159,20 +185,21 @@ pub use self::builder::{BuildError, Builder};
 pub use self::calls::Calls;
 pub use self::check::{Check, CheckError, Checking};
 pub use self::handle::Lifecycle;
-pub use self::hook::{Hook, HookError};
-pub use self::in_flight::{Closed, Guard, InFlight, OwnedGuard};
+pub use self::hook::{Hook, HookError, RefusedHook};
+pub use self::in_flight::{Closed, Gate, Guard, InFlight, OwnedGuard};
 pub use self::observers::{Announcement, PATIENCE};
+pub use self::opened::Opened;
 pub use self::participant::Participant;
 pub use self::phase::{Phase, Transition};
 pub use self::plan::{Plan, PlanError};
 pub use self::reload::ReloadEvent;
 pub use self::remote::{Progress, Remote};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
-pub use self::shutdown::{Never, Token};
+pub use self::shutdown::{Canceller, Never, Token};
 pub use self::signals::{SignalSender, Signals};
 pub use self::startup::StartupHook;
 pub use self::state::Stopping;
-pub use self::succession::{Standing, Succession};
+pub use self::succession::{Handover, Standing, Succession};
 pub use self::worker::{Worker, WorkerResult};
 pub use self::worker_restart::Restart;
-pub use self::workers::{SpawnError, WorkerGroup};
+pub use self::workers::{SpawnError, SpawnErrorKind, WorkerGroup};

@@ -25,7 +25,7 @@ pub trait Participant: Send + Sync + 'static {
 
     /// [`Phase::Closing`](super::Phase::Closing) begins: release what is held, before any hook
     /// runs. May block until `deadline`. Runs on a thread of its own, so that an overrun is left
-    /// behind and reported. This is the only call on a stop during start-up.
+    /// behind and reported. On a stop before the program was ready [`drain`](Self::drain) comes first, too.
     fn close(&self, deadline: Instant) {
         let _ = deadline;
     }

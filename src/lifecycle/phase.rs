@@ -1,7 +1,7 @@
 //! The phases of a program's life, and the step from one to the next.
 //!
-//! Phases only ever move forward. A program may skip some of them (a stop during start-up goes
-//! straight to [`Phase::Closing`]), but it never returns to one.
+//! Phases only ever move forward. A program may skip some of them (a stop during start-up skips [`Phase::LameDuck`], and
+//! goes straight to [`Phase::Closing`] if nothing can be in flight), but it never returns to one.
 
 use std::fmt;
 
@@ -23,8 +23,10 @@ use crate::sync::Instant;
 #[repr(u8)]
 pub enum Phase {
     /// Not ready yet: the start-up hooks run. A stop asked for here waits for those that run, and
-    /// goes straight to [`Phase::Closing`], since nothing has been served. Ends when
-    /// [`Lifecycle::serving`](super::Lifecycle::serving) is called and all hooks have done their work.
+    /// goes straight to [`Phase::Closing`] if nothing can be in flight: there is no participant, no worker that takes in
+    /// work, and nobody behind the gate. If there is, a program may have served before it was ready, and goes through
+    /// [`Phase::Draining`] as at any other stop. Ends when
+    /// [`Lifecycle::ready`](super::Lifecycle::ready) is called and all hooks have done their work.
     Starting,
     /// Ready. Ends when a stop is asked for: a signal, a call to
     /// [`Lifecycle::shutdown`](super::Lifecycle::shutdown), or the last handle dropped.

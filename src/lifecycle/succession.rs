@@ -4,6 +4,7 @@
 //! another has to show that it works; SIGUSR2 asks for a new process; and a program that ends waits until it is clear
 //! who is in charge. What does it implements [`Succession`] and is given to the builder. Hot restart is one.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use super::pid_file::PidFile;
@@ -23,36 +24,36 @@ const PID_FILE_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// ```
 /// use std::sync::Arc;
-/// use touchdown::lifecycle::{Lifecycle, Remote, Standing, Succession};
+/// use touchdown::lifecycle::{Handover, Lifecycle, Standing, Succession};
 ///
 /// /// Two processes share a lock: the second one becomes ready when the first one has let it go.
 /// struct OneAtATime;
 ///
 /// impl Succession for OneAtATime {
-///     fn prove_ready(self: Arc<Self>, program: &Remote) -> Result<Standing, String> {
+///     fn prove_ready(self: Arc<Self>, program: &Handover) -> Result<Standing, String> {
 ///         // Take the lock, or give up once `program.stopping()` is cancelled.
 ///         Ok(Standing::InCharge)
 ///     }
-///     fn replace(&self, program: &Remote) {
+///     fn replace(&self, program: &Handover) {
 ///         // Start the new process, and once it waits for the lock:
 ///         program.shutdown("a new process takes over");
 ///     }
 /// }
 ///
 /// let lifecycle = Lifecycle::builder().succession(|| Arc::new(OneAtATime)).build()?;
-/// lifecycle.serving()?;
+/// lifecycle.ready()?;
 /// assert!(lifecycle.attached::<OneAtATime>().is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Succession: Send + Sync + 'static {
     /// The last thing before [`Phase::Serving`](super::Phase::Serving), when the start-up hooks are done: shows that
     /// this process works, and waits until it may serve. It may block, and gives up once the program is
-    /// [stopping](Remote::stopping). [`Lifecycle::serving`](super::Lifecycle::serving) calls it each time.
+    /// [stopping](Remote::stopping). [`Lifecycle::ready`](super::Lifecycle::ready) calls it each time.
     ///
     /// # Errors
     ///
     /// Why this process cannot serve. The start has failed then.
-    fn prove_ready(self: Arc<Self>, program: &Remote) -> Result<Standing, String>;
+    fn prove_ready(self: Arc<Self>, program: &Handover) -> Result<Standing, String>;
 
     /// Whether this process is to replace another, and has not begun to show that it can.
     fn is_candidate(&self) -> bool {
@@ -65,7 +66,7 @@ pub trait Succession: Send + Sync + 'static {
     }
 
     /// SIGUSR2 has come: starts a process that takes the place of this one. Runs on a thread of its own, and may block.
-    fn replace(&self, program: &Remote);
+    fn replace(&self, program: &Handover);
 
     /// The program is about to end, and waits for this: the processes that are there have to know by then which of them
     /// is in charge. It should wait for seconds at the most.
@@ -83,8 +84,26 @@ pub enum Standing {
     Nobody,
 }
 
-/// What a [`Succession`] does to the lifecycle.
+/// What only a [`Succession`] may do to the lifecycle. It can be used as a [`Remote`]. Clones are of the same lifecycle.
+#[derive(Clone, Debug)]
+pub struct Handover(Remote);
+
+impl Deref for Handover {
+    type Target = Remote;
+
+    fn deref(&self) -> &Remote {
+        &self.0
+    }
+}
+
 impl Remote {
+    /// For the crate's own succession, which its users may ask for as SIGUSR2 does.
+    pub(crate) fn handover(&self) -> Handover {
+        Handover(self.clone())
+    }
+}
+
+impl Handover {
     /// Begins to stop, in favour of the process with this id. Says false if another stop has begun already.
     pub fn begin_replaced(&self, id: u32) -> bool {
         self.shared().try_begin_stop(Reason::Replaced(id))
@@ -114,7 +133,8 @@ impl Remote {
         self.shared().in_charge.cancel();
         let published = self.shared().with_pid_file(PidFile::publish);
         if let Err(why) = &published {
-            logging::error!("{why}; it names the process before this one, and is tried again");
+            let line = format!("{why}; it names the process before this one, and is tried again");
+            logging::error!("{}", self.shared().titled(&line));
         }
         published.is_ok()
     }
@@ -123,7 +143,8 @@ impl Remote {
     pub fn insist_on_pid_file(&self) {
         while !self.stopping().wait_timeout(PID_FILE_AGAIN) {
             if self.shared().with_pid_file(PidFile::publish).is_ok() {
-                logging::warn!("the pid file is written at last");
+                let line = "the pid file is written at last";
+                logging::warn!("{}", self.shared().titled(line));
                 return;
             }
         }

@@ -110,23 +110,26 @@ impl fmt::Debug for Worker {
     }
 }
 
-/// What the work of a [`Worker`] may return: `()`, or a `Result` whose error can be printed.
-pub trait WorkerResult {
+/// What the work of a [`Worker`] may return: `()`, or a `Result` whose error can be printed. Nothing else can be made one.
+pub trait WorkerResult: IntoResult {}
+
+impl WorkerResult for () {}
+
+impl<E: Display> WorkerResult for Result<(), E> {}
+
+/// Not to be named outside, and so not to be implemented.
+pub trait IntoResult {
     /// The error, as text.
-    ///
-    /// # Errors
-    ///
-    /// If the work failed.
     fn into_result(self) -> Result<(), String>;
 }
 
-impl WorkerResult for () {
+impl IntoResult for () {
     fn into_result(self) -> Result<(), String> {
         Ok(())
     }
 }
 
-impl<E: Display> WorkerResult for Result<(), E> {
+impl<E: Display> IntoResult for Result<(), E> {
     fn into_result(self) -> Result<(), String> {
         self.map_err(|error| error.to_string())
     }

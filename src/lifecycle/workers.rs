@@ -26,18 +26,19 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use super::in_flight::{InFlight, OwnedGuard};
+use super::in_flight::{Gate, OwnedGuard};
 use super::names::thread_name;
 use super::report::Reason;
+use super::returned::Returned;
 use super::seat::{attempt, Failure, Seat};
 use super::state::{Shared, Stopping};
 use super::worker::{Work, Worker};
 use super::worker_restart::{Restart, Restarts};
-use crate::caught::caught;
 use crate::logging;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{thread, Arc, Instant, Mutex};
-use crate::text::one_line;
+use crate::text::ROOM_FOR_THREADS;
+use crate::whereabouts::Thread;
 
 /// Spawns workers and counts them. Made by [`Lifecycle::workers`](super::Lifecycle::workers); clones
 /// are the same group.
@@ -65,7 +66,7 @@ use crate::text::one_line;
 ///     // Write the rest.
 /// });
 /// workers.spawn(flush.until_closing().time_limit(Duration::from_secs(2)))?;
-/// lifecycle.serving()?;
+/// lifecycle.ready()?;
 ///
 /// lifecycle.shutdown("the example is over");
 /// let report = lifecycle.wait();
@@ -83,7 +84,7 @@ struct Group {
     name: String,
     shared: Arc<Shared>,
     /// Each worker is inside while it lives. Never closed.
-    running: InFlight,
+    running: Gate,
     restarts: AtomicUsize,
     errors: AtomicUsize,
     panics: AtomicUsize,
@@ -95,7 +96,7 @@ impl WorkerGroup {
             group: Arc::new(Group {
                 name,
                 shared,
-                running: InFlight::new(),
+                running: Gate::new(),
                 restarts: AtomicUsize::new(0),
                 errors: AtomicUsize::new(0),
                 panics: AtomicUsize::new(0),
@@ -116,14 +117,20 @@ impl WorkerGroup {
     ///
     /// # Errors
     ///
-    /// [`SpawnError`] if the stop has begun or there is no thread to be had. The work is then
-    /// dropped without having run.
+    /// [`SpawnError`], which gives the worker back, if the stop has begun or there is no thread to be had. It has not run
+    /// then.
     pub fn spawn(&self, worker: Worker) -> Result<(), SpawnError> {
         let group = &self.group;
         let running = group.running.enter_owned();
         let running = running.expect("this gate is never closed");
+        let seat = match group.shared.seat(&group.name, &worker) {
+            Ok(seat) => seat,
+            Err(stopping) => {
+                return Err(SpawnError::new(worker, SpawnErrorKind::Stopping(stopping)))
+            }
+        };
         let post = Post {
-            seat: group.shared.seat(&group.name, &worker)?,
+            seat,
             group: Arc::clone(group),
             stop_on_failure: worker.stop_on_failure,
             // A worker that is not started has not failed. The caller of `spawn` is told.
@@ -151,10 +158,9 @@ impl WorkerGroup {
             Err(error) => {
                 drop(thread);
                 let unrun = to_run.lock().take();
-                if let Some((post, worker)) = unrun {
-                    post.forget(worker);
-                }
-                Err(SpawnError::Thread(error))
+                let (post, worker) = unrun.expect("nobody has run it");
+                post.forget();
+                Err(SpawnError::new(worker, SpawnErrorKind::Thread(error)))
             }
         }
     }
@@ -218,10 +224,38 @@ impl fmt::Debug for WorkerGroup {
     }
 }
 
+/// A worker that was not started, and why; see [`WorkerGroup::spawn`].
+#[derive(Debug)]
+pub struct SpawnError {
+    name: String,
+    worker: Returned<Worker>,
+    kind: SpawnErrorKind,
+}
+
+impl SpawnError {
+    fn new(worker: Worker, kind: SpawnErrorKind) -> Self {
+        Self {
+            name: worker.name.clone(),
+            worker: Returned::new(worker),
+            kind,
+        }
+    }
+
+    /// Why it was not started.
+    pub fn kind(&self) -> &SpawnErrorKind {
+        &self.kind
+    }
+
+    /// The worker, which has not run.
+    pub fn into_worker(self) -> Worker {
+        self.worker.take()
+    }
+}
+
 /// Why a worker was not started.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum SpawnError {
+pub enum SpawnErrorKind {
     /// The stop has begun.
     Stopping(Stopping),
     /// The operating system refused a thread. The process may be out of memory, or its unit at
@@ -229,17 +263,15 @@ pub enum SpawnError {
     Thread(io::Error),
 }
 
-impl From<Stopping> for SpawnError {
-    fn from(stopping: Stopping) -> Self {
-        Self::Stopping(stopping)
-    }
-}
-
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stopping(stopping) => write!(f, "cannot start a worker: {stopping}"),
-            Self::Thread(error) => write!(f, "cannot start a thread for a worker: {error}"),
+        let name = &self.name;
+        match &self.kind {
+            SpawnErrorKind::Stopping(why) => write!(f, "cannot start worker {name:?}: {why}"),
+            SpawnErrorKind::Thread(error) => write!(
+                f,
+                "cannot start a thread for worker {name:?}: {error}; {ROOM_FOR_THREADS}"
+            ),
         }
     }
 }
@@ -258,12 +290,13 @@ struct Post {
 
 impl Post {
     /// There is no thread for it. It leaves no trace, unless the stop waits for it already.
-    fn forget(self, worker: Worker) {
+    fn forget(self) {
         self.group.shared.remove_seat(&self.seat);
-        caught("dropping a worker", || drop(worker));
     }
 
     fn run(mut self, worker: Worker) {
+        self.seat.at.get_or_init(Thread::current);
+        let _inside = self.group.shared.own_threads.enter("a worker");
         // Stays if something panics that must not, such as the program's logger.
         self.ended = Err(Failure::Panic("as it ended".to_owned()));
         let Worker {
@@ -301,24 +334,31 @@ impl Post {
             let Some(delay) = delay else {
                 return Err(failure);
             };
+            self.seat.failed(&failure);
             self.log(&format!("{failure}; it is started again in {delay:?}"));
             if token.wait_timeout(delay) && !self.seat.until_closing {
                 return Ok(());
             }
             self.group.restarts.fetch_add(1, Ordering::Relaxed);
+            self.seat.restarted();
         }
     }
 
     fn give_up(&self, failure: &Failure) {
         if self.stop_on_failure {
             let why = format!("{} {failure}", self.seat.name);
-            self.group.shared.begin_stop(Reason::WorkerFailed(why));
+            if self.group.shared.try_begin_stop(Reason::WorkerFailed(why)) {
+                // Which has said it.
+                return;
+            }
         }
         self.log(&failure.to_string());
     }
 
     fn log(&self, what: &str) {
-        logging::error!("{}", one_line(&format!("{} {what}", self.seat.name)));
+        let Seat { name, .. } = &*self.seat;
+        let line = self.group.shared.titled(&format!("{name} {what}"));
+        logging::error!(worker = &**name; "{line}");
     }
 }
 

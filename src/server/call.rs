@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::calls;
 use crate::calls::peer::{for_people, OWN};
-use crate::lifecycle::Token;
+use crate::lifecycle::{Canceller, Token};
 use crate::sockets::peer::PeerCredentials;
 use crate::sockets::Address;
 
@@ -207,9 +207,9 @@ impl Call {
     /// on, to use in `select!`, or to make children of. It is the same each time.
     pub fn token(&self) -> Token {
         let token = context::of(&self.core).token.get_or_init(|| {
-            let token = Token::new();
-            let cancelled = token.clone();
-            self.core.on_cancel(move || cancelled.cancel());
+            let canceller = Canceller::new();
+            let token = canceller.token();
+            self.core.on_cancel(move || canceller.cancel());
             token
         });
         token.clone()
@@ -236,9 +236,9 @@ impl Call {
     /// A token that is cancelled when [`is_draining`](Self::is_draining) becomes true. It is the same each time.
     pub fn draining(&self) -> Token {
         let token = context::of(&self.core).draining.get_or_init(|| {
-            let token = Token::new();
-            let draining = token.clone();
-            self.core.on_drain(move || draining.cancel());
+            let canceller = Canceller::new();
+            let token = canceller.token();
+            self.core.on_drain(move || canceller.cancel());
             token
         });
         token.clone()

@@ -49,7 +49,7 @@ impl EarlyCalls {
         if is_early && is_first {
             logging::warn!(
                 "{}: serves calls while the program is starting: its health is NOT_SERVING, and a stop would end them within \
-                 0.2 s; call Lifecycle::serving once everything is started",
+                 0.2 s; call Lifecycle::ready once everything is started",
                 self.name
             );
         }

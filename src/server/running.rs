@@ -188,7 +188,7 @@ impl Participant for Running {
     fn state(&self) -> Option<String> {
         let load = self.engine.load();
         Some(format!(
-            "workers {} of {} busy, {} calls wait of {}, {} connections",
+            "handler threads {} of {} busy, {} calls wait of {}, {} connections",
             load.running,
             load.workers,
             load.waiting,

@@ -123,9 +123,9 @@ fn channel_to(address: &str) -> Channel {
 /// period, 1 s for the force period, 5 s to close.
 pub fn plan() -> Plan {
     Plan::new()
-        .grace_period(Duration::from_secs(5))
-        .force_period(Duration::from_secs(1))
-        .closing(Duration::from_secs(5))
+        .with_grace_period(Duration::from_secs(5))
+        .with_force_period(Duration::from_secs(1))
+        .with_closing(Duration::from_secs(5))
 }
 
 /// The address of a unix socket that nobody else has, for a service that looks at

@@ -23,7 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use self::patience::Patience;
 use self::successor::Candidate;
 use self::wire::{Control, Message};
-use crate::lifecycle::{Phase, Remote, Standing, Succession, Token};
+use crate::lifecycle::{Handover, Phase, Remote, Standing, Succession, Token};
 use crate::logging;
 use crate::sockets::inherited::Inherited;
 use crate::text::one_line;
@@ -146,7 +146,7 @@ impl Upgrades {
     }
 
     /// Replaces the program, and returns the new process's id; or says why not, and logs it.
-    fn replace_and_log(&self, program: &Remote) -> Result<u32, UpgradeError> {
+    fn replace_and_log(&self, program: &Handover) -> Result<u32, UpgradeError> {
         let result = self.begin(program);
         match &result {
             Ok(_) => {}
@@ -159,7 +159,7 @@ impl Upgrades {
         result
     }
 
-    fn begin(&self, program: &Remote) -> Result<u32, UpgradeError> {
+    fn begin(&self, program: &Handover) -> Result<u32, UpgradeError> {
         if std::mem::replace(&mut self.busy.lock().upgrade, true) {
             return Err(UpgradeError::UnderWay);
         }
@@ -183,7 +183,7 @@ impl Upgrades {
 
 impl Succession for Upgrades {
     /// If this process is to replace another: shows that it works, and waits until it may serve.
-    fn prove_ready(self: Arc<Self>, program: &Remote) -> Result<Standing, String> {
+    fn prove_ready(self: Arc<Self>, program: &Handover) -> Result<Standing, String> {
         let mut candidate = self.candidate.lock();
         // It decides nothing but what `is_candidate` says.
         self.has_begun.store(true, Ordering::Relaxed);
@@ -214,7 +214,7 @@ impl Succession for Upgrades {
         }
     }
 
-    fn replace(&self, program: &Remote) {
+    fn replace(&self, program: &Handover) {
         // The log has what becomes of it.
         let _ = self.replace_and_log(program);
     }

@@ -16,7 +16,7 @@ use super::patience::Patience;
 use super::successor::inode;
 use super::wire::{Control, Listener, Message, Passed, VARIABLE};
 use super::{supervisor, UpgradeError, Upgrades};
-use crate::lifecycle::{Remote, Signals};
+use crate::lifecycle::{Handover, Signals};
 use crate::logging;
 use crate::os::spawn::{self, Child};
 
@@ -38,7 +38,7 @@ const END_CHECK: Duration = Duration::from_millis(50);
 /// What tells a process that it was started by systemd, which this one was and the new one is not.
 const OF_THIS_PROCESS: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
 
-pub(super) fn replace(upgrades: &Upgrades, program: &Remote) -> Result<u32, UpgradeError> {
+pub(super) fn replace(upgrades: &Upgrades, program: &Handover) -> Result<u32, UpgradeError> {
     let failed = |why: String| UpgradeError::Failed(why);
     let file = self::program(upgrades).map_err(failed)?;
     // Known by the program that runs, which the one to start need not be called like.
@@ -185,7 +185,7 @@ impl Successor {
     }
 
     /// Waits until the new process is ready, and lets it serve.
-    fn await_ready(&mut self, upgrades: &Upgrades, program: &Remote) -> Result<(), UpgradeError> {
+    fn await_ready(&mut self, upgrades: &Upgrades, program: &Handover) -> Result<(), UpgradeError> {
         let limit = upgrades.config.ready_within;
         let began = Instant::now();
         let why = match self.hear(program, limit)? {
@@ -216,7 +216,7 @@ impl Successor {
     }
 
     /// Lets both processes serve for a while.
-    fn settle(&mut self, upgrades: &Upgrades, program: &Remote) -> Result<(), UpgradeError> {
+    fn settle(&mut self, upgrades: &Upgrades, program: &Handover) -> Result<(), UpgradeError> {
         match self.hear(program, upgrades.config.settle)? {
             Heard::Nothing => Ok(()),
             // None of the two says more until this is over.
@@ -225,7 +225,7 @@ impl Successor {
     }
 
     /// Has the new process show that it still works.
-    fn await_answer(&mut self, program: &Remote) -> Result<(), UpgradeError> {
+    fn await_answer(&mut self, program: &Handover) -> Result<(), UpgradeError> {
         if !self.answers {
             return Ok(());
         }
@@ -243,7 +243,7 @@ impl Successor {
     }
 
     /// Waits for what the new process says next, unless this one begins to stop.
-    fn hear(&self, program: &Remote, limit: Duration) -> Result<Heard, UpgradeError> {
+    fn hear(&self, program: &Handover, limit: Duration) -> Result<Heard, UpgradeError> {
         let mut patience = Patience::new(limit);
         while let Some(time) = patience.next() {
             select! {
@@ -264,7 +264,7 @@ impl Successor {
 
     /// Puts the new process in charge, once the observers of this one's lame duck have told others who that is. Says
     /// false if it is gone. If it cannot be told for another reason, the end of the conversation tells it as much.
-    fn take_over(&self, program: &Remote) -> bool {
+    fn take_over(&self, program: &Handover) -> bool {
         loop {
             select! {
                 recv(self.control.heard()) -> message => if message.is_err() {
@@ -291,7 +291,7 @@ impl Successor {
 
     /// Ends the new process, whatever it is at. If it has begun to serve and hears what it is told, it has the time
     /// that its own plan takes.
-    fn end(mut self, program: &Remote) {
+    fn end(mut self, program: &Handover) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return program.tidy_up_after(self.child.process_id());
         }
@@ -330,7 +330,7 @@ impl Successor {
     }
 
     /// Whether it does what it was told to: it has ended, or is at it, and has calls to land.
-    fn obeys(&mut self, program: &Remote) -> bool {
+    fn obeys(&mut self, program: &Handover) -> bool {
         for _ in 0..END_TIME {
             if !matches!(self.wait(Duration::from_secs(1)), Ok(None)) {
                 return true;
@@ -348,7 +348,7 @@ impl Successor {
 
     /// Leaves to another thread to wait for its end, if it has not ended. That may never come, for a process in which
     /// the system stands, and then the thread costs a little memory.
-    fn wait_aside(mut self, program: &Remote) {
+    fn wait_aside(mut self, program: &Handover) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return program.tidy_up_after(self.child.process_id());
         }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::wire::{Control, Message, Passed, VARIABLE};
 use super::{Part, Upgrades};
-use crate::lifecycle::Remote;
+use crate::lifecycle::Handover;
 use crate::logging;
 use crate::sockets::inherited;
 use crate::thrown::message_of;
@@ -57,7 +57,7 @@ impl Candidate {
     pub(super) fn prove_ready(
         self,
         upgrades: &Upgrades,
-        program: &Remote,
+        program: &Handover,
     ) -> Result<Option<Proven>, String> {
         for part in upgrades.parts() {
             let test = AssertUnwindSafe(|| part.smoke_test(program.stopping()));
@@ -98,7 +98,7 @@ impl Candidate {
 
     /// Waits until the old process has begun to stop. Says false if this one is in charge then, and its pid file does
     /// not say so.
-    pub(super) fn await_charge(&self, program: &Remote, parts: &[Arc<dyn Part>]) -> bool {
+    pub(super) fn await_charge(&self, program: &Handover, parts: &[Arc<dyn Part>]) -> bool {
         let mut checks = Checks::none();
         let heard = loop {
             select! {
@@ -136,7 +136,7 @@ impl Candidate {
 
     /// This process stops. If it was told to take over, the old one has left its paths to it. If not, it will not be:
     /// to tell it fails from now on, and the old one keeps what it has.
-    fn leave(&self, program: &Remote, parts: &[Arc<dyn Part>]) {
+    fn leave(&self, program: &Handover, parts: &[Arc<dyn Part>]) {
         let is_in_charge = loop {
             match self.control.heard().try_recv() {
                 Ok(Message::TakeOver) => break true,
@@ -161,7 +161,7 @@ impl Candidate {
 
 /// As soon as a supervisor knows that this process is in charge, it may stop it, which then removes what is its own. So
 /// the parts know it first. Says false if the pid file does not say that this process is in charge.
-fn take_charge(program: &Remote, parts: &[Arc<dyn Part>]) -> bool {
+fn take_charge(program: &Handover, parts: &[Arc<dyn Part>]) -> bool {
     parts.iter().for_each(|part| part.take_charge());
     program.take_charge()
 }
@@ -249,10 +249,10 @@ impl Drop for Proven {
 }
 
 /// Dropped when it is clear whether this process is in charge.
-struct AwaitsCharge(Remote);
+struct AwaitsCharge(Handover);
 
 impl AwaitsCharge {
-    fn begin(upgrades: &Upgrades, program: &Remote) -> AwaitsCharge {
+    fn begin(upgrades: &Upgrades, program: &Handover) -> AwaitsCharge {
         upgrades.busy.lock().awaits_charge = true;
         AwaitsCharge(program.clone())
     }

@@ -67,7 +67,7 @@ impl New {
             told: sender,
             works: true,
             is_ready: Box::new({
-                let remote = lifecycle.remote();
+                let remote = lifecycle.remote().handover();
                 move || remote.is_ready()
             }),
             in_charge: lifecycle.in_charge().clone(),
@@ -90,7 +90,7 @@ fn the_new_process_is_ready_before_it_serves_and_owns_its_paths_before_it_is_in_
     *upgrades.candidate.lock() = Some(Ok(new.candidate));
     upgrades.add(Arc::clone(&new.part));
     new.old.say(&Message::Serve).unwrap();
-    new.lifecycle.serving().unwrap();
+    new.lifecycle.ready().unwrap();
     let answers = true;
     assert_eq!(new.old.heard().recv(), Ok(Message::Ready { answers }));
     let (ready, in_charge) = (true, false);
@@ -102,7 +102,7 @@ fn the_new_process_is_ready_before_it_serves_and_owns_its_paths_before_it_is_in_
 
 #[test]
 fn a_program_may_ask_what_it_is_while_it_shows_that_it_works() {
-    struct Asks(Remote, Sender<bool>);
+    struct Asks(Handover, Sender<bool>);
     impl Part for Asks {
         fn hand_over(&self) -> io::Result<Vec<Inherited>> {
             Ok(Vec::new())
@@ -125,14 +125,14 @@ fn a_program_may_ask_what_it_is_while_it_shows_that_it_works() {
         ..
     } = New::start();
     let (sender, is_candidate) = unbounded();
-    let part: Arc<dyn Part> = Arc::new(Asks(lifecycle.remote(), sender));
+    let part: Arc<dyn Part> = Arc::new(Asks(lifecycle.remote().handover(), sender));
     let upgrades = lifecycle.attached::<Upgrades>().unwrap();
     *upgrades.candidate.lock() = Some(Ok(candidate));
     upgrades.add(Arc::clone(&part));
     old.say(&Message::Serve).unwrap();
     // It hangs if it fails.
     let program = lifecycle.clone();
-    let serves = std::thread::spawn(move || program.serving());
+    let serves = std::thread::spawn(move || program.ready());
     let answer = is_candidate.recv_timeout(Duration::from_secs(20));
     assert_eq!(answer, Ok(false), "it has begun");
     serves.join().unwrap().unwrap();
@@ -148,7 +148,7 @@ fn a_stop_that_comes_with_the_charge_does_not_hide_it() {
             std::thread::yield_now();
         }
         new.lifecycle.shutdown("no need of it");
-        let remote = new.lifecycle.remote();
+        let remote = new.lifecycle.remote().handover();
         new.candidate
             .await_charge(&remote, &[Arc::clone(&new.part)]);
         let in_charge = false;
@@ -161,7 +161,7 @@ fn a_stop_that_comes_with_the_charge_does_not_hide_it() {
 fn who_is_stopped_before_it_is_in_charge_is_not() {
     let new = New::start();
     new.lifecycle.shutdown("no need of it");
-    let remote = new.lifecycle.remote();
+    let remote = new.lifecycle.remote().handover();
     new.candidate
         .await_charge(&remote, &[Arc::clone(&new.part)]);
     assert!(new.told.is_empty());
@@ -182,7 +182,7 @@ fn who_is_stopped_on_its_way_to_serving_is_in_charge_if_it_was_told_so() {
         let upgrades = lifecycle.attached::<Upgrades>().unwrap();
         upgrades.parts.lock().are_open = false;
         upgrades.add(Arc::clone(&part));
-        let remote = lifecycle.remote();
+        let remote = lifecycle.remote().handover();
         old.say(&Message::Serve).unwrap();
         let proven = candidate.prove_ready(&upgrades, &remote).unwrap();
         if is_told {
@@ -205,7 +205,7 @@ fn who_cannot_speak_to_the_old_process_does_not_start() {
     } = New::start();
     let upgrades = lifecycle.attached::<Upgrades>().unwrap();
     *upgrades.candidate.lock() = Some(Err("no descriptor".to_owned()));
-    lifecycle.serving().unwrap_err();
+    lifecycle.ready().unwrap_err();
     let reason = Reason::StartFailed("no descriptor".to_owned());
     assert_eq!(lifecycle.wait().reason, reason);
     assert!(told.is_empty());
@@ -220,7 +220,7 @@ fn who_is_told_to_leave_before_it_is_ready_has_failed_to_start() {
     new.old.say(&Message::Leave).unwrap();
     // As its end is, by now.
     drop(new.old);
-    new.lifecycle.serving().unwrap_err();
+    new.lifecycle.ready().unwrap_err();
     let report = new.lifecycle.wait();
     let why = "not to take over: the old process stops, or goes on without this one";
     assert_eq!(report.reason, Reason::StartFailed(why.to_owned()));
@@ -236,10 +236,10 @@ fn the_new_process_says_that_it_is_well_once_every_part_of_it_works() {
             told: unbounded().0,
             works,
             is_ready: Box::new(|| true),
-            in_charge: Token::new(),
+            in_charge: crate::lifecycle::Canceller::new().token(),
         });
         let parts = [Arc::clone(&new.part), other];
-        let (remote, candidate) = (new.lifecycle.remote(), new.candidate);
+        let (remote, candidate) = (new.lifecycle.remote().handover(), new.candidate);
         let waits = std::thread::spawn(move || candidate.await_charge(&remote, &parts));
         new.old.say(&Message::Ask).unwrap();
         if works {
@@ -281,7 +281,7 @@ fn a_new_process_is_told_to_leave_though_the_upgrade_hangs() {
 fn the_charge_is_never_with_both_nor_with_nobody() {
     for _ in 0..100 {
         let new = New::start();
-        let remote = new.lifecycle.remote();
+        let remote = new.lifecycle.remote().handover();
         let (part, candidate) = (Arc::clone(&new.part), new.candidate);
         let waits = std::thread::spawn(move || candidate.await_charge(&remote, &[part]));
         let old = new.old;

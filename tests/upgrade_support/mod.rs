@@ -139,7 +139,7 @@ pub fn play(folder: &Path) -> ! {
         }
         _ => {}
     });
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     let report = lifecycle.wait();
     std::process::exit(report.exit_code().into())
 }

@@ -57,12 +57,12 @@ impl ServerBuilder {
         }
         let services = std::mem::take(&mut self.services);
         let (methods, called) = methods(services, &self.interceptors)?;
-        let grace_period = lifecycle.plan().get_grace_period();
+        let grace_period = lifecycle.plan().grace_period();
         let cut_early_after = self.cut_early_after.unwrap_or(grace_period / 2);
         let limits = DrainLimits {
             policies: methods.iter().map(|it| it.policy).collect(),
             grace_period,
-            peer_silence: lifecycle.plan().get_peer_silence(),
+            peer_silence: lifecycle.plan().peer_silence(),
             cut_early_after: cut_early_after.min(grace_period),
         };
         let listeners = listeners(std::mem::take(&mut self.listens), sizes.connections)?;

@@ -239,7 +239,7 @@ impl ServerBuilder {
     /// use touchdown::Server;
     ///
     /// let lifecycle = Lifecycle::builder()
-    ///     .plan(Plan::new().grace_period(Duration::from_secs(20)))
+    ///     .plan(Plan::new().with_grace_period(Duration::from_secs(20)))
     ///     .hook(Hook::new("journal", || Ok(())))
     ///     .pid_file("/run/greeter.pid");
     /// let report = Server::builder().address("0.0.0.0:50051").lifecycle(lifecycle).serve();

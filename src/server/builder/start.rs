@@ -61,10 +61,10 @@ impl ServerBuilder {
     }
 
     /// Starts the server as a part of a lifecycle that it may share with others, and which stops it. The program calls
-    /// [`Lifecycle::serving`] once everything is started. If it has start-up hooks that the server
+    /// [`Lifecycle::ready`] once everything is started. If it has start-up hooks that the server
     /// needs, the program calls [`Lifecycle::start`] first.
     ///
-    /// The server accepts connections from now on. Until [`Lifecycle::serving`] its health is NOT_SERVING, and a stop
+    /// The server accepts connections from now on. Until [`Lifecycle::ready`] its health is NOT_SERVING, and a stop
     /// ends calls within 0.2 s. So the first call that comes before is logged, at WARN.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ impl ServerBuilder {
             .map_err(failed)?;
         let server = Server::new(ServerHandle::new(running, lifecycle));
         // A signal meanwhile has begun the stop, and `wait` will tell.
-        let _ = server.lifecycle().serving();
+        let _ = server.lifecycle().ready();
         Ok(server)
     }
 

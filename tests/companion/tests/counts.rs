@@ -84,7 +84,9 @@ impl Stage {
         let written = Written::default();
         let (began, begun) = channel();
         let (release, released) = channel();
-        let plan = Plan::default().grace_period(LONG).force_period(LONG);
+        let plan = Plan::default()
+            .with_grace_period(LONG)
+            .with_force_period(LONG);
         let builder = Server::builder()
             .address("127.0.0.1:0")
             .lifecycle(Lifecycle::builder().plan(plan))

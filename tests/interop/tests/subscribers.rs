@@ -69,7 +69,7 @@ fn a_thousand_subscribers_do_not_hold_each_other_up() {
 
 fn publish(crowd: Crowd) {
     let publisher = Publisher::default();
-    let plan = Plan::new().grace_period(Duration::from_secs(1));
+    let plan = Plan::new().with_grace_period(Duration::from_secs(1));
     let server = Server::builder()
         .address("127.0.0.1:0")
         .workers(WORKERS)

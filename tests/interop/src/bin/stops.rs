@@ -79,7 +79,9 @@ fn main() -> Report {
         .policy("CutEarly", DrainPolicy::CutEarly)
         .policy("Stream", DrainPolicy::Stream { goodbye: grace / 4 })
         .minimum_time("Slow", grace / 2);
-    let plan = Plan::new().grace_period(grace).force_period(grace / 4);
+    let plan = Plan::new()
+        .with_grace_period(grace)
+        .with_force_period(grace / 4);
     let server = Server::builder()
         .address(address)
         .service(service)
