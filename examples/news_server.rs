@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use news::{news_service, Item, News, Subscription};
 use touchdown::lifecycle::{Lifecycle, Report, Signals};
-use touchdown::{Call, DetachedReplies, Replies, SendError, Server, Status};
+use touchdown::{Call, DetachedReplies, Replies, Server, Status, TrySendError};
 
 const USAGE: &str = "usage: news_server [ADDRESS]
 
@@ -55,7 +55,7 @@ impl Desk {
                 ..Default::default()
             };
             // A slow subscriber misses an item; one that has left is struck off.
-            subscribers.retain(|it| !matches!(it.try_send(&item), Err(SendError::Ended(_))));
+            subscribers.retain(|it| !matches!(it.try_send(&item), Err(TrySendError::Ended(_))));
         }
     }
 }

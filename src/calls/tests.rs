@@ -506,6 +506,49 @@ fn a_handler_that_waits_for_a_request_hears_that_its_deadline_has_passed() {
 }
 
 #[test]
+fn a_handler_waits_for_a_request_and_for_something_else_in_one_place() {
+    let (heard, hears) = unbounded();
+    let (others, other) = unbounded::<Receiver<()>>();
+    let server = Setup::new(1, 1)
+        .method("/t/Chat", (true, true), move |call, _| {
+            for other in other.iter() {
+                let what = match call.receive_or(&[&other]) {
+                    Ok(Received::Message(message)) => format!("{:?}", bytes_of(&message)),
+                    Ok(Received::End) => "the end".to_owned(),
+                    Ok(Received::Ended) => "it is over".to_owned(),
+                    Ok(Received::TimedOut) => "nothing".to_owned(),
+                    Err(index) => format!("the other {index}"),
+                };
+                heard.send(what).unwrap();
+            }
+            call.finish(None, ok(), Handled::Yes);
+        })
+        .start();
+    let line = server.client.call("/t/Chat", &[]);
+    let wait_for = |receiver: &Receiver<()>| others.send(receiver.clone()).unwrap();
+    let hears = || hears.recv_timeout(LONG).unwrap();
+    let (never, is_never) = bounded::<()>(0);
+    wait_for(&is_never);
+    line.send(b"a");
+    assert_eq!(hears(), "[97]");
+    let (once, is_once) = bounded::<()>(0);
+    wait_for(&is_once);
+    drop(once);
+    assert_eq!(hears(), "the other 0");
+    line.send(b"b");
+    // It comes first, and what has come stays.
+    wait_for(&is_once);
+    assert_eq!(hears(), "the other 0");
+    wait_for(&is_never);
+    assert_eq!(hears(), "[98]");
+    line.say_all();
+    wait_for(&is_never);
+    assert_eq!(hears(), "the end");
+    drop((others, never));
+    assert_eq!(line.status().0, OK);
+}
+
+#[test]
 fn a_drain_says_goaway_and_waits_for_the_last_call_and_the_last_connection() {
     let (handler, runs, go) = gate();
     let server = Setup::new(1, 1).unary("/t/Gate", handler).start();

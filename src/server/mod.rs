@@ -23,6 +23,7 @@ mod service;
 mod smoke_test;
 mod status;
 mod stream;
+mod stream_error;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -44,6 +45,7 @@ pub use self::peer_certificate::PeerCertificate;
 pub use self::running::Server;
 pub use self::service::{DrainPolicy, Service, ServiceBuilder};
 pub use self::status::{Code, Status};
-pub use self::stream::{DetachedReplies, ReceiveTimeout, Replies, Requests, SendError};
+pub use self::stream::{DetachedReplies, Received, Replies, Requests};
+pub use self::stream_error::{RecvTimeoutError, SendTimeoutError, TrySendError};
 #[cfg(feature = "tls")]
 pub use self::tls::{Tls, TlsError, TlsFiles};

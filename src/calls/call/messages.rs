@@ -122,7 +122,7 @@ impl Call {
     /// [`Call`]'s module for what may be done here.
     pub(crate) fn received(&self, message: Option<Message>, failed: bool) {
         let how = if failed { RECEIVE_FAILED } else { 0 };
-        *self.inbox.lock() = message;
+        self.inbox.lock().message = message;
         self.flags.fetch_or(RECEIVED | how, Ordering::AcqRel);
         self.notify();
     }
@@ -141,7 +141,7 @@ impl Call {
                 let flags = self
                     .flags
                     .fetch_and(!(RECEIVED | RECEIVING), Ordering::AcqRel);
-                let message = self.inbox.lock().take();
+                let message = self.inbox.lock().message.take();
                 if let Some(message) = message {
                     if let Some(record) = self.record() {
                         record.received(message.len());
@@ -187,9 +187,7 @@ impl Call {
             Wait::Until(deadline) => Some(deadline),
             Wait::Forever => None,
         };
-        if let Some(remaining) = self.time_to_deadline() {
-            self.set_timer(&mut stream, remaining);
-        }
+        self.keep_deadline(&mut stream);
         drop(stream);
         // Pairs with the load in `notify`: either that sees this, or the load below sees the change.
         self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -208,12 +206,24 @@ impl Call {
         in_time
     }
 
+    /// Who waits for the call is woken when its deadline passes.
+    pub(super) fn keep_deadline(self: &Arc<Self>, stream: &mut Stream) {
+        if let Some(remaining) = self.time_to_deadline() {
+            self.set_timer(stream, remaining);
+        }
+    }
+
     /// Wakes all who wait.
     pub(super) fn notify(&self) {
         self.changes.fetch_add(1, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             // A thread that has looked at `changes` before sleeps by now.
-            drop(self.inbox.lock());
+            let inbox = self.inbox.lock();
+            if let Some(bell) = &inbox.bell {
+                // One that is full was rung already.
+                let _ = bell.try_send(());
+            }
+            drop(inbox);
             self.changed.notify_all();
         }
     }
