@@ -249,6 +249,7 @@ fn unlimited() -> Limit {
     Limit {
         at: None,
         cut: false,
+        idle: None,
     }
 }
 
@@ -595,6 +596,7 @@ fn a_policy_cuts_what_runs_and_refuses_what_waits_and_leaves_the_rest() {
     let now = Limit {
         at: Some(Instant::now()),
         cut: true,
+        idle: None,
     };
     server.drain([now, unlimited()]);
     is_told.recv_timeout(LONG).expect("the handler is told");
@@ -618,6 +620,49 @@ fn a_policy_cuts_what_runs_and_refuses_what_waits_and_leaves_the_rest() {
         Landed::Refused,
     ];
     assert_eq!(landed, expected);
+}
+
+#[test]
+fn an_idle_stream_is_told_to_stop_once_its_client_has_answered_goaway() {
+    let (waits, is_waiting) = unbounded();
+    let server = Setup::new(2, 0)
+        .method("/t/Sum", (true, false), move |call, _| {
+            waits.send(()).unwrap();
+            assert!(matches!(call.receive(Wait::Forever), Received::Ended));
+            assert!(call.told_to_stop());
+            call.finish(None, Ending::new(UNAVAILABLE, "idle"), Handled::Yes);
+        })
+        .start();
+    let other = server.transport.connect(server.runner.shared());
+    let of_first = server.client.call("/t/Sum", &[]);
+    let of_other = other.call("/t/Sum", &[]);
+    for _ in 0..2 {
+        is_waiting.recv_timeout(LONG).unwrap();
+    }
+    let view = View {
+        calls: 1,
+        open: 1,
+        ..View::default()
+    };
+    other.shows(view);
+    server.client.shows(View {
+        acknowledged: true,
+        ..view
+    });
+    let at_once = Limit {
+        idle: Some(Duration::ZERO),
+        ..unlimited()
+    };
+    server.drain([at_once]);
+    assert_eq!(of_first.status(), (UNAVAILABLE, "idle".to_owned()));
+    assert_eq!(server.landed(), Landed::ToldToStop);
+    assert!(of_other.has_got_nothing(), "its client may stand still");
+    other.shows(View {
+        acknowledged: true,
+        ..view
+    });
+    assert_eq!(of_other.status().0, UNAVAILABLE);
+    assert_eq!(server.landed(), Landed::ToldToStop);
 }
 
 #[test]

@@ -64,10 +64,17 @@ impl DrainLimits {
                 DrainPolicy::Finish => (self.grace_period, false),
                 DrainPolicy::CutEarly => (self.cut_early_time(), true),
                 DrainPolicy::Stream { goodbye } => (goodbye.min(self.grace_period), true),
+                DrainPolicy::FinishUnlessIdle { .. } => (self.grace_period, false),
+            };
+            let idle = match *policy {
+                // However short the grace period is, none holds all of it.
+                DrainPolicy::FinishUnlessIdle { idle } => Some(idle.min(self.grace_period / 2)),
+                _ => None,
             };
             Limit {
                 at: now.checked_add(time),
                 cut,
+                idle,
             }
         })
     }

@@ -174,8 +174,16 @@ impl Call {
         self.flag(FINISHED | CALLER_LEFT | TOLD | EXPIRED) || self.deadline_passed()
     }
 
+    /// Whether a thread waits for the caller's next message, and none is on its way to the caller.
+    pub(in crate::calls) fn waits_for_request(&self) -> bool {
+        let flags = self.flags.load(Ordering::Acquire);
+        let at_work = RECEIVED | SENDING | FINISHED | CALLER_LEFT | TOLD | EXPIRED;
+        // With nothing on its way, who waits waits to receive.
+        flags & (RECEIVING | at_work) == RECEIVING && self.waiting.load(Ordering::SeqCst) > 0
+    }
+
     /// To be asked before a look at what `wait` is to wait for.
-    fn changes(&self) -> u32 {
+    pub(in crate::calls) fn changes(&self) -> u32 {
         self.changes.load(Ordering::SeqCst)
     }
 

@@ -285,6 +285,12 @@ impl Call {
         self.flags.load(Ordering::Acquire) & flag != 0
     }
 
+    /// The number of its connection, also once that is gone, if it was noted before.
+    pub(super) fn noted_connection(&self) -> Option<u64> {
+        self.note_connection();
+        self.connection.get().copied()
+    }
+
     /// Notes which connection the call is on: the transport may forget it when the connection ends.
     fn note_connection(&self) {
         if self.connection.get().is_none() {
