@@ -1,5 +1,6 @@
 //! What a user writes against: services, calls, streams, and the server itself.
 
+mod broadcast;
 mod builder;
 mod call;
 mod codec;
@@ -27,6 +28,7 @@ mod stream_error;
 #[cfg(feature = "tls")]
 mod tls;
 
+pub use self::broadcast::{Broadcast, SlowSubscriber};
 pub use self::builder::ServerBuilder;
 pub use self::call::{Call, Peer};
 pub use self::companion::Companion;

@@ -244,6 +244,15 @@ impl<R: Protobuf> Replies<R> {
     pub fn call(&self) -> Call {
         Call::new(Arc::clone(&self.core))
     }
+
+    pub(super) fn core(&self) -> &Arc<calls::Call> {
+        &self.core
+    }
+
+    /// Blocks until the network has taken what was sent last.
+    pub(super) fn until_taken(&self) -> Result<(), Status> {
+        self.core.until_taken().map_err(|_| why_ended(&self.core))
+    }
 }
 
 impl<R> fmt::Debug for Replies<R> {
@@ -305,6 +314,15 @@ impl<R> DetachedReplies<R> {
     /// The call that this belongs to.
     pub fn call(&self) -> Call {
         Call::new(Arc::clone(&self.core))
+    }
+
+    pub(super) fn core(&self) -> &Arc<calls::Call> {
+        &self.core
+    }
+
+    /// The status for a call that is over.
+    pub(super) fn why_ended(&self) -> Status {
+        why_ended(&self.core)
     }
 }
 

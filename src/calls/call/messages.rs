@@ -44,20 +44,29 @@ pub(crate) enum Wait {
 impl Call {
     /// Begins to send a message, once the one before it is on its way.
     pub(crate) fn send(self: &Arc<Self>, message: Outgoing, wait: Wait) -> Result<(), SendError> {
-        let mut stream = loop {
+        let mut stream = self.free_to_send(wait)?;
+        self.begin_to_send(&mut stream, message, Told::Directly)
+    }
+
+    /// Waits until the message that was sent last is on its way.
+    pub(crate) fn until_taken(self: &Arc<Self>) -> Result<(), SendError> {
+        self.free_to_send(Wait::Forever).map(drop)
+    }
+
+    fn free_to_send(self: &Arc<Self>, wait: Wait) -> Result<MutexGuard<'_, Stream>, SendError> {
+        loop {
             let changes = self.changes();
             let stream = self.stream.lock();
             if self.flag(SEND_FAILED) || self.is_over() {
                 return Err(SendError::Ended);
             }
             if !self.flag(SENDING) {
-                break stream;
+                return Ok(stream);
             }
             if !self.wait(stream, changes, wait) {
                 return Err(SendError::Full);
             }
-        };
-        self.begin_to_send(&mut stream, message, Told::Directly)
+        }
     }
 
     /// As `send`, but never waits, and the host is told ([`Host::sent`](crate::calls::Host::sent)) once the
