@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
@@ -311,15 +313,25 @@ fn a_subscriber_that_takes_nothing_holds_no_drain_longer_than_its_policy_says() 
         .plan(quick_plan().grace_period(LONG))
         .start()
         .unwrap();
-    let client = client(&server);
-    let stream = subscribed(&client, &news);
-    for it in 0..20 {
-        news.publish(&large(it)).unwrap();
+    let mut socket = TcpStream::connect(server.address().to_string()).unwrap();
+    socket.write_all(PREFACE).unwrap();
+    // It grants no window: SETTINGS_INITIAL_WINDOW_SIZE, RFC 9113, 6.5.2.
+    socket
+        .write_all(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]))
+        .unwrap();
+    let headers = call_headers("POST", "/test.News/Subscribe");
+    socket.write_all(&frame(1, 4, 1, &headers)).unwrap();
+    // An empty message, the last: RFC 9113, 6.1.
+    socket.write_all(&frame(0, 1, 1, &[0; 5])).unwrap();
+    eventually("it has subscribed", || news.subscribers() == 1);
+    for it in 0..5 {
+        news.publish(&number(it)).unwrap();
     }
+    assert_eq!(news.missed(), 2, "one is on its way, and two wait");
     let report = server.shutdown();
     assert!(report.took < LONG, "{report}");
     assert_eq!((report.calls.cut, news.subscribers()), (1, 0), "{report}");
-    drop(stream);
+    drop(socket);
 }
 
 #[test]
@@ -384,4 +396,84 @@ fn a_handler_that_fails_after_it_has_subscribed_has_no_subscriber() {
     let report = server.shutdown();
     assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
     assert_eq!(report.calls.completed, 1, "{report}");
+}
+
+/// Two publish, others come and go, and some are slow: what each gets is in order, and every call is counted.
+fn everybody_at_once(slow: SlowSubscriber) {
+    const EACH: u32 = 300;
+    let news = Broadcast::<UInt32Value>::new(4, slow);
+    let server = builder(service(&news)).workers(4).start().unwrap();
+    let clients: Vec<Client> = (0..4).map(|_| client(&server)).collect();
+    let readers: Vec<_> = (0..24_u32)
+        .map(|reader| {
+            let client = clients[reader as usize % clients.len()].clone();
+            let before = news.subscribers();
+            let replies = subscribe::<UInt32Value>(&client);
+            eventually("it has subscribed", || news.subscribers() > before);
+            thread::spawn(move || {
+                // A third of them leave after a while.
+                let most = if reader % 3 == 0 { 50 } else { usize::MAX };
+                let mut seen = Vec::new();
+                let mut end = None;
+                for reply in replies.take(most) {
+                    match reply {
+                        Ok(message) => seen.push(message.value),
+                        Err(status) => end = Some(status),
+                    }
+                }
+                (seen, end)
+            })
+        })
+        .collect();
+    let publishers = [0, 1].map(|publisher| {
+        let news = news.clone();
+        thread::spawn(move || {
+            for it in 0..EACH {
+                news.publish(&number(publisher + 2 * it)).unwrap();
+            }
+        })
+    });
+    for publisher in publishers {
+        publisher.join().unwrap();
+    }
+    server.lifecycle().shutdown("test");
+    for reader in readers {
+        let (seen, end) = reader.join().unwrap();
+        for publisher in [0, 1] {
+            let of_it = seen.iter().filter(|it| *it % 2 == publisher);
+            let of_it: Vec<u32> = of_it.map(|it| it / 2).collect();
+            assert!(of_it.is_sorted_by(|one, next| one < next), "{of_it:?}");
+            if slow != SlowSubscriber::DropOldest {
+                let is_whole = of_it.iter().copied().eq(0..of_it.len() as u32);
+                assert!(is_whole, "there is a gap: {of_it:?}");
+            }
+        }
+        match code(&end) {
+            None => {}
+            Some(code) => {
+                assert_eq!(code, Code::ResourceExhausted, "{end:?}");
+                assert_ne!(slow, SlowSubscriber::DropOldest);
+            }
+        }
+    }
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    let calls = report.calls;
+    assert_eq!(calls.completed + calls.caller_left, 24, "{report}");
+    assert_eq!(news.subscribers(), 0);
+}
+
+#[test]
+fn all_at_once_while_the_oldest_is_left_out() {
+    everybody_at_once(SlowSubscriber::DropOldest);
+}
+
+#[test]
+fn all_at_once_while_the_slow_are_disconnected() {
+    everybody_at_once(SlowSubscriber::Disconnect);
+}
+
+#[test]
+fn all_at_once_while_the_slow_are_waited_for() {
+    everybody_at_once(SlowSubscriber::Wait(LONG));
 }

@@ -18,6 +18,7 @@
 //! | which streams a drain does not wait for, since they are idle | `quiet` |
 //! | the thread that keeps the time of it all | `housekeeper` |
 
+mod abandoned;
 mod admission;
 mod attend;
 mod call;

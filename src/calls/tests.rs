@@ -690,7 +690,15 @@ fn a_handler_that_does_not_return_is_abandoned_and_its_caller_answered() {
     let server = Setup::new(1, 1).unary("/t/Gate", handler).start();
     let line = server.client.call("/t/Gate", &[b"1"]);
     let call = runs.recv_timeout(LONG).unwrap();
-    assert_eq!(server.runner.abandon_calls(), ["/t/Gate"]);
+    let abandoned = server.runner.abandon_calls();
+    let said = "/t/Gate does not return; its caller got UNAVAILABLE";
+    assert_eq!(
+        abandoned
+            .iter()
+            .map(|it| it.to_string())
+            .collect::<Vec<_>>(),
+        [said]
+    );
     assert_eq!(line.status().0, UNAVAILABLE);
     assert_eq!(line.pushback(), Some(-1), "half of it may be done");
     let running = server.runner.running();

@@ -261,11 +261,8 @@ impl Participant for Running {
     fn close(&self, deadline: Instant) {
         self.dispatch.health.cut();
         let abandoned = self.engine.abandon_calls();
-        for method in &abandoned {
-            logging::error!(
-                "{}: {method} does not return; its caller got UNAVAILABLE",
-                self.name
-            );
+        for call in &abandoned {
+            logging::error!("{}: {call}", self.name);
         }
         self.dispatch.add_abandoned(abandoned.len());
         self.dispatch.release();

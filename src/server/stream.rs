@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use protobuf::Message as Protobuf;
 
+use crate::calls::log_limit::LogLimit;
 use crate::calls::{self, Ending, Handled, Retry, SendError, Wait};
 use crate::lifecycle::Token;
 use crate::logging;
@@ -230,7 +231,8 @@ impl<R: Protobuf> Replies<R> {
     /// When the handler has returned `Ok`, the call goes on until [`DetachedReplies::finish`] is
     /// called, from any thread. It is in flight as long, and a drain waits for it: end such streams
     /// when [`Lifecycle::draining`](crate::lifecycle::Lifecycle::draining) is cancelled. An error from
-    /// the handler, or a panic, ends the call there and then.
+    /// the handler, or a panic, ends the call there and then. For many callers that get the same messages, there is
+    /// [`Broadcast`](super::Broadcast), which does all of that.
     pub fn detach(self) -> DetachedReplies<R> {
         self.core.detach();
         DetachedReplies {
@@ -328,9 +330,24 @@ impl<R> DetachedReplies<R> {
 
 impl<R> Drop for DetachedReplies<R> {
     fn drop(&mut self) {
-        if !self.finished {
-            end(&self.core, &Status::internal("the stream broke off"));
+        if self.finished {
+            return;
         }
+        static LIMIT: LogLimit = LogLimit::new();
+        // Of one whose caller has left, nobody expects more.
+        let is_expected = !self.core.has_ended() && !self.core.has_to_end();
+        if let Some(skipped) = is_expected.then(|| LIMIT.admits()).flatten() {
+            let more = match skipped {
+                0 => String::new(),
+                _ => format!(" ({skipped} more were not logged)"),
+            };
+            logging::warn!(
+                "{}: a detached stream was dropped without DetachedReplies::finish; its caller got INTERNAL{more}",
+                self.core.path()
+            );
+        }
+        let status = Status::internal("the server has dropped this stream without finishing it");
+        end(&self.core, &status);
     }
 }
 
@@ -349,7 +366,7 @@ fn send<R: Protobuf>(core: &Arc<calls::Call>, reply: &R) -> Result<(), Status> {
 }
 
 fn try_send<R: Protobuf>(core: &Arc<calls::Call>, reply: &R) -> Result<(), TrySendError> {
-    let message = encode(reply).map_err(TrySendError::Encode)?;
+    let message = encode(reply).map_err(TrySendError::Ended)?;
     core.send(message, Wait::Never)
         .map_err(|error| match error {
             SendError::Full => TrySendError::Full,
@@ -362,7 +379,7 @@ fn send_timeout<R: Protobuf>(
     reply: &R,
     time: Duration,
 ) -> Result<(), SendTimeoutError> {
-    let message = encode(reply).map_err(SendTimeoutError::Encode)?;
+    let message = encode(reply).map_err(SendTimeoutError::Ended)?;
     core.send(message, until(time))
         .map_err(|error| match error {
             SendError::Full => SendTimeoutError::Timeout,

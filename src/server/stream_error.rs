@@ -16,28 +16,22 @@ pub enum RecvTimeoutError {
 
 /// Why [`Replies::try_send`](super::Replies::try_send) has not sent a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum TrySendError {
     /// The caller has not yet taken what was sent before. The call goes on, and the reply is still the program's:
     /// it can be sent again later, or left out.
     Full,
-    /// The call is over, or has to be. Nothing more can be sent.
+    /// The call is over or has to be, or the reply cannot be encoded. A handler returns this status as it is.
     Ended(Status),
-    /// The reply cannot be encoded. The call goes on.
-    Encode(Status),
 }
 
 /// Why [`Replies::send_timeout`](super::Replies::send_timeout) has not sent a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum SendTimeoutError {
     /// The caller has not taken in time what was sent before. The call goes on, and the reply is still the program's:
     /// it can be sent again later, or left out.
     Timeout,
-    /// The call is over, or has to be. Nothing more can be sent.
+    /// The call is over or has to be, or the reply cannot be encoded. A handler returns this status as it is.
     Ended(Status),
-    /// The reply cannot be encoded. The call goes on.
-    Encode(Status),
 }
 
 impl fmt::Display for RecvTimeoutError {
@@ -58,7 +52,7 @@ impl fmt::Display for TrySendError {
                 "the caller has not yet taken the reply before this one; \
                  send this one again later, or leave it out",
             ),
-            TrySendError::Ended(status) | TrySendError::Encode(status) => status.fmt(formatter),
+            TrySendError::Ended(status) => status.fmt(formatter),
         }
     }
 }
@@ -70,9 +64,7 @@ impl fmt::Display for SendTimeoutError {
                 "the caller has not taken the reply before this one in time; \
                  send this one again later, or leave it out",
             ),
-            SendTimeoutError::Ended(status) | SendTimeoutError::Encode(status) => {
-                status.fmt(formatter)
-            }
+            SendTimeoutError::Ended(status) => status.fmt(formatter),
         }
     }
 }
@@ -105,6 +97,6 @@ mod tests {
         let text = "CANCELLED: the caller left";
         assert_eq!(RecvTimeoutError::Ended(status.clone()).to_string(), text);
         assert_eq!(TrySendError::Ended(status.clone()).to_string(), text);
-        assert_eq!(SendTimeoutError::Encode(status).to_string(), text);
+        assert_eq!(SendTimeoutError::Ended(status).to_string(), text);
     }
 }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use protobuf::Message as Protobuf;
 
 use crate::calls;
+use crate::logging;
 
 use self::subscriber::{Put, Subscriber};
 use super::codec::encode;
@@ -197,6 +198,7 @@ impl<R: Protobuf> Broadcast<R> {
                 }
             };
             if put == Put::Full {
+                logging::debug!("{subscriber:?} is disconnected: it is too slow");
                 let waiting = shared.capacity + 1;
                 subscriber.end(Err(Status::resource_exhausted(format!(
                     "too slow: {waiting} messages were waiting for this subscriber; subscribe again"

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -150,6 +151,18 @@ impl<R: Protobuf> Subscriber<R> {
             (self.forget)();
             replies.finish(end);
         }
+    }
+}
+
+impl<R: Protobuf> fmt::Debug for Subscriber<R> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        let call = state.replies.as_ref().map(DetachedReplies::call);
+        formatter
+            .debug_struct("Subscriber")
+            .field("call", &call)
+            .field("waiting", &state.queue.len())
+            .finish_non_exhaustive()
     }
 }
 
