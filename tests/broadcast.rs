@@ -14,7 +14,7 @@ use touchdown::lifecycle::exit_code;
 use touchdown::protobuf::well_known_types::wrappers::{BytesValue, UInt32Value};
 use touchdown::protobuf::Message;
 use touchdown::{
-    Broadcast, Call, Code, DrainPolicy, Replies, Server, Service, SlowSubscriber, Status,
+    Broadcast, Call, Code, DrainPolicy, Replies, ServerBuilder, Service, SlowSubscriber, Status,
 };
 
 /// `/test.News/Subscribe` subscribes, once `first` has sent what is to come before.
@@ -36,6 +36,11 @@ fn service_after<R: Message>(
 
 fn service<R: Message>(news: &Broadcast<R>) -> Service {
     service_after(news, |_| Ok(()))
+}
+
+/// A server that waits long for what is in flight.
+fn patient(service: Service) -> ServerBuilder {
+    builder(service).plan(quick_plan().grace_period(LONG))
 }
 
 fn subscribe<R: Message>(client: &Client) -> touchdown::client::Replies<R> {
@@ -85,11 +90,7 @@ fn threads() -> usize {
 fn a_thousand_subscribers_take_no_thread_each_and_are_finished_by_the_drain() {
     const SUBSCRIBERS: usize = 1000;
     let news = Broadcast::new(8, SlowSubscriber::Disconnect);
-    let server = builder(service(&news))
-        .workers(4)
-        .plan(quick_plan().grace_period(LONG))
-        .start()
-        .unwrap();
+    let server = patient(service(&news)).workers(4).start().unwrap();
     let clients: Vec<Client> = (0..20).map(|_| client(&server)).collect();
     let before = threads();
     let mut streams: Vec<_> = clients
@@ -221,8 +222,7 @@ fn who_waits_for_the_slow_does_not_wait_for_ever() {
 #[test]
 fn who_waits_for_the_slow_is_woken_by_the_drain() {
     let news = Broadcast::new(0, SlowSubscriber::Wait(LONG * 10));
-    let plan = quick_plan().grace_period(LONG);
-    let server = builder(service(&news)).plan(plan).start().unwrap();
+    let server = patient(service(&news)).start().unwrap();
     let client = client(&server);
     let slow = subscribed(&client, &news);
     let publisher = thread::spawn({
@@ -286,8 +286,7 @@ fn what_the_handler_has_sent_comes_first() {
 #[test]
 fn what_waits_is_sent_before_the_end() {
     let news = Broadcast::new(20, SlowSubscriber::Disconnect);
-    let plan = quick_plan().grace_period(LONG);
-    let server = builder(service(&news)).plan(plan).start().unwrap();
+    let server = patient(service(&news)).start().unwrap();
     let client = client(&server);
     let stream = subscribed(&client, &news);
     for it in 0..20 {
@@ -309,10 +308,8 @@ fn a_subscriber_that_takes_nothing_holds_no_drain_longer_than_its_policy_says() 
     let policy = DrainPolicy::Stream {
         goodbye: Duration::from_millis(100),
     };
-    let server: Server = builder(service(&news).policy("Subscribe", policy))
-        .plan(quick_plan().grace_period(LONG))
-        .start()
-        .unwrap();
+    let service = service(&news).policy("Subscribe", policy);
+    let server = patient(service).start().unwrap();
     let mut socket = TcpStream::connect(server.address().to_string()).unwrap();
     socket.write_all(PREFACE).unwrap();
     // It grants no window: SETTINGS_INITIAL_WINDOW_SIZE, RFC 9113, 6.5.2.

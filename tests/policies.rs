@@ -394,16 +394,18 @@ fn upload(client: &Client) -> touchdown::client::Upload<UInt32Value, UInt32Value
         .unwrap()
 }
 
+fn start_with_grace(service: Service, grace_period: Duration) -> Server {
+    let plan = plan().grace_period(grace_period);
+    builder(service).plan(plan).start().unwrap()
+}
+
 /// An upload that has been begun and goes no further, and the report of a stop with it.
 fn stop_with_an_idle_upload(
     service: Service,
     sums: &Receiver<u32>,
     grace_period: Duration,
 ) -> (Report, Result<UInt32Value, Status>) {
-    let server = builder(service)
-        .plan(plan().grace_period(grace_period))
-        .start()
-        .unwrap();
+    let server = start_with_grace(service, grace_period);
     let client = client(&server);
     let mut upload = upload(&client);
     upload.send(number(3)).unwrap();
@@ -469,10 +471,7 @@ fn an_upload_whose_handler_is_at_work_is_not_idle() {
         )
         .build()
         .policy("Upload", DrainPolicy::FinishUnlessIdle { idle: EARLY });
-    let server = builder(service)
-        .plan(plan().grace_period(LONG))
-        .start()
-        .unwrap();
+    let server = start_with_grace(service, LONG);
     let client = client(&server);
     let mut upload = upload(&client);
     upload.send(number(3)).unwrap();
@@ -494,10 +493,7 @@ fn an_upload_that_goes_on_in_the_drain_lands() {
     let (service, sums) = adding_up(|sum, broke_off| broke_off.map_or(Ok(sum), Err));
     let idle = unhurried(1500);
     let service = service.policy("Upload", DrainPolicy::FinishUnlessIdle { idle });
-    let server = builder(service)
-        .plan(plan().grace_period(LONG))
-        .start()
-        .unwrap();
+    let server = start_with_grace(service, LONG);
     let client = client(&server);
     let mut upload = upload(&client);
     upload.send(number(1)).unwrap();
@@ -552,10 +548,7 @@ fn an_idle_chat_is_told_to_stop_and_one_that_sends_is_not() {
                 idle: unhurried(1500),
             },
         );
-    let server = builder(service)
-        .plan(plan().grace_period(LONG))
-        .start()
-        .unwrap();
+    let server = start_with_grace(service, LONG);
     let client = client(&server);
     let chat = |first: u32| {
         let options = CallOptions::default().timeout(LONG);

@@ -144,7 +144,7 @@ fn a_token_comes_before_a_request_that_is_there_which_stays() {
     let server = start(chat(move |call, mut requests, replies| {
         hands_out.send(call.clone()).unwrap();
         // Cancelled by nobody, and by the test.
-        let (never, other) = (call.token().child(), call.draining().child());
+        let (never, other) = (call.token(), call.draining());
         let tokens = [&never, &other];
         assert_eq!(requests.recv_until(&tokens), Ok(Received::Cancelled(1)));
         replies.send(&number(0))?;
