@@ -523,6 +523,8 @@ fn an_idle_chat_is_told_to_stop_and_one_that_sends_is_not() {
             "Chat",
             move |_: &Call, mut requests: Requests<UInt32Value>, replies: Replies<UInt32Value>| {
                 let first = requests.recv()?.unwrap_or_default();
+                // Nothing is owed to either from here on.
+                replies.send(&first)?;
                 let replies = Arc::new(replies);
                 let until_released = {
                     let (replies, released) = (Arc::clone(&replies), released.clone());
@@ -552,10 +554,11 @@ fn an_idle_chat_is_told_to_stop_and_one_that_sends_is_not() {
     let client = client(&server);
     let chat = |first: u32| {
         let options = CallOptions::default().timeout(LONG);
-        let (mut requests, replies) = client
+        let (mut requests, mut replies) = client
             .bidirectional::<UInt32Value, UInt32Value>("/test.Streams/Chat", options)
             .unwrap();
         requests.send(number(first)).unwrap();
+        assert_eq!(replies.next().unwrap().unwrap().value, first);
         begun.recv_timeout(LONG).unwrap();
         (requests, replies)
     };

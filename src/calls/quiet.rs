@@ -12,6 +12,9 @@
 //! | the connection is silent, and no frame has come in part | a large message on a slow line |
 //! | the peer has acknowledged GOAWAY | a peer that stands still, or a network that does |
 //!
+//! Where the caller has spoken last and may be sent replies, somebody may be at work on one while the handler waits for the
+//! next request; that is not seen, so such a stream has a [longer time](super::method::IdleTimes).
+//!
 //! What is written here decides from what it is given, as in [`drain`](super::drain).
 
 use std::time::Duration;

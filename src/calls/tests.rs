@@ -11,7 +11,7 @@ use super::call::{Call, Ending, Handled, Landed, Received, SendError, Wait};
 use super::drain::Times;
 use super::memory_transport::{Client, MemoryTransport, Sent, LONG};
 use super::message::Message;
-use super::method::{Limit, Method};
+use super::method::{IdleTimes, Limit, Method};
 use super::outgoing::Outgoing;
 use super::runner::Config;
 use super::transport::View;
@@ -650,7 +650,10 @@ fn an_idle_stream_is_told_to_stop_once_its_client_has_answered_goaway() {
         ..view
     });
     let at_once = Limit {
-        idle: Some(Duration::ZERO),
+        idle: Some(IdleTimes {
+            at_rest: Duration::ZERO,
+            reply_owed: LONG,
+        }),
         ..unlimited()
     };
     server.drain([at_once]);
@@ -662,6 +665,46 @@ fn an_idle_stream_is_told_to_stop_once_its_client_has_answered_goaway() {
         ..view
     });
     assert_eq!(of_other.status().0, UNAVAILABLE);
+    assert_eq!(server.landed(), Landed::ToldToStop);
+}
+
+#[test]
+fn a_stream_both_ways_whose_caller_has_spoken_last_may_be_at_work() {
+    let (waits, is_waiting) = unbounded();
+    let server = Setup::new(2, 0)
+        .method("/t/Chat", (true, true), move |call, _| {
+            assert!(matches!(call.receive(Wait::Forever), Received::Message(_)));
+            waits.send(Arc::clone(call)).unwrap();
+            assert!(matches!(call.receive(Wait::Forever), Received::Ended));
+            call.finish(None, Ending::new(UNAVAILABLE, "idle"), Handled::Yes);
+        })
+        .start();
+    let lines = [b"1", b"2"].map(|it| {
+        let line = server.client.call("/t/Chat", &[it]);
+        (line, is_waiting.recv_timeout(LONG).unwrap())
+    });
+    let [(owed, of_owed), (answered, of_answered)] = lines;
+    of_answered.send(outgoing(b"reply"), Wait::Never).unwrap();
+    server.client.shows(View {
+        calls: 2,
+        open: 2,
+        acknowledged: true,
+        ..View::default()
+    });
+    let idle = IdleTimes {
+        at_rest: Duration::ZERO,
+        reply_owed: LONG,
+    };
+    server.drain([Limit {
+        idle: Some(idle),
+        ..unlimited()
+    }]);
+    assert_eq!(answered.status().0, UNAVAILABLE);
+    assert_eq!(server.landed(), Landed::ToldToStop);
+    assert!(!of_owed.told_to_stop() && owed.has_got_nothing());
+    // Another thread was at work on this.
+    of_owed.send(outgoing(b"reply"), Wait::Never).unwrap();
+    assert_eq!(owed.sent()[1], message(b"reply"));
     assert_eq!(server.landed(), Landed::ToldToStop);
 }
 

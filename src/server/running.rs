@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::calls::{DrainTimes, Host, Limit, Runner};
+use crate::calls::{DrainTimes, Host, IdleTimes, Limit, Runner};
 use crate::lifecycle::{Calls, Check, Lifecycle, Participant, Report, Token};
 
 use super::dispatch::Dispatch;
@@ -68,7 +68,10 @@ impl DrainLimits {
             };
             let idle = match *policy {
                 // However short the grace period is, none holds all of it.
-                DrainPolicy::FinishUnlessIdle { idle } => Some(idle.min(self.grace_period / 2)),
+                DrainPolicy::FinishUnlessIdle { idle } => Some(IdleTimes {
+                    at_rest: idle.min(self.grace_period / 2),
+                    reply_owed: self.grace_period / 2,
+                }),
                 _ => None,
             };
             Limit {

@@ -63,9 +63,9 @@ pub enum DrainPolicy {
     /// it is at the end of the grace period. For streams whose callers may have nothing to say for hours. This is what
     /// methods have that take a stream of requests, with [`DrainPolicy::IDLE`].
     ///
-    /// A large message that comes slowly is no silence, nor is a peer that has not acknowledged that the server goes
-    /// away. A method whose other threads work on replies for longer than that while its handler waits for the next request is better off
-    /// with `Finish`.
+    /// If the last message of a stream both ways was the caller's, another thread may be at work on the reply, and the
+    /// stream has half of the grace period. A method for which that is too short is better off with `Finish`. A large
+    /// message that comes slowly is no silence, nor is a peer that has not acknowledged that the server goes away.
     FinishUnlessIdle {
         /// How long the stream may be idle.
         idle: Duration,

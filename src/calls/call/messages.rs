@@ -96,6 +96,7 @@ impl Call {
         let before = self
             .flags
             .fetch_or(HEADERS_SENT | SENDING, Ordering::AcqRel);
+        stream.caller_spoke_last = false;
         let headers = std::mem::take(&mut stream.headers);
         let headers = (before & HEADERS_SENT == 0).then_some(&*headers);
         let bytes = message.as_bytes().len();
@@ -152,6 +153,7 @@ impl Call {
                     .fetch_and(!(RECEIVED | RECEIVING), Ordering::AcqRel);
                 let message = self.inbox.lock().message.take();
                 if let Some(message) = message {
+                    stream.caller_spoke_last = true;
                     if let Some(record) = self.record() {
                         record.received(message.len());
                     }
@@ -189,6 +191,12 @@ impl Call {
         let at_work = RECEIVED | SENDING | FINISHED | CALLER_LEFT | TOLD | EXPIRED;
         // With nothing on its way, who waits waits to receive.
         flags & (RECEIVING | at_work) == RECEIVING && self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether somebody may be at work on a reply to what the caller has sent.
+    pub(in crate::calls) fn may_owe_a_reply(&self) -> bool {
+        let method = self.method.map(|it| &self.ground.methods[it as usize]);
+        method.is_some_and(|it| it.streaming_response) && self.stream.lock().caller_spoke_last
     }
 
     /// To be asked before a look at what `wait` is to wait for.

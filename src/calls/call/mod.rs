@@ -130,6 +130,8 @@ struct Inbox {
 
 #[derive(Default)]
 struct Stream {
+    /// Whether the last message was the caller's.
+    caller_spoke_last: bool,
     /// Set once there is nothing more to receive: whether the caller has said so.
     received_all: Option<bool>,
     timer: Option<timers::Key>,

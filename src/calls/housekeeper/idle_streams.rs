@@ -23,7 +23,7 @@ impl Housekeeper<'_> {
     /// Returns when to look again, if nobody calls earlier.
     pub(super) fn tell_idle_streams(&mut self, now: Instant) -> Option<Instant> {
         let ground = &self.shared.ground;
-        let idle_time = |call: &Call| ground.method(call)?.limit()?.idle;
+        let idle_times = |call: &Call| ground.method(call)?.limit()?.idle;
         let limits = ground.methods.iter().filter_map(|it| it.limit());
         if ground.stopping.is_told() || limits.filter_map(|it| it.idle).next().is_none() {
             return None;
@@ -34,8 +34,12 @@ impl Housekeeper<'_> {
         let mut before = std::mem::take(&mut self.idle_streams.seen);
         let mut told = 0;
         for call in self.shared.open_calls() {
-            let Some(idle) = idle_time(&call) else {
+            let Some(idle) = idle_times(&call) else {
                 continue;
+            };
+            let idle = match call.may_owe_a_reply() {
+                true => idle.reply_owed,
+                false => idle.at_rest,
             };
             let key = Arc::as_ptr(&call).cast::<()>().addr();
             let seen = Seen {
