@@ -29,6 +29,17 @@ pub(crate) struct Limit {
     /// Whether calls that have not ended by then are ended with UNAVAILABLE. If not, it is for
     /// others to say when they have to go.
     pub(crate) cut: bool,
+    /// How long a stream of requests may be idle before it is told to stop; `None` for as long as it likes.
+    pub(crate) idle: Option<IdleTimes>,
+}
+
+/// How long a stream of requests may be idle in a drain.
+#[derive(Clone, Copy)]
+pub(crate) struct IdleTimes {
+    /// If the caller cannot expect a reply: it has got the last message, or the method sends none before the end.
+    pub(crate) at_rest: Duration,
+    /// If the last message was the caller's, so that somebody may be at work on the reply.
+    pub(crate) reply_owed: Duration,
 }
 
 impl Limit {

@@ -15,8 +15,10 @@
 //! | deadlines | `timers` |
 //! | the threads | `poll`, `threads`, `hiring`, `seats`, `renewal/`, `pace` |
 //! | connections: accepted, counted, looked after, taken down | `connections`, `attend`, `link`, `housekeeper/`, `drain` (the rules) |
+//! | which streams a drain does not wait for, since they are idle | `quiet` |
 //! | the thread that keeps the time of it all | `housekeeper` |
 
+mod abandoned;
 mod admission;
 mod attend;
 mod call;
@@ -40,6 +42,7 @@ mod pace;
 pub(crate) mod peer;
 mod poll;
 mod pushback;
+mod quiet;
 mod record;
 mod refusals;
 mod renewal;
@@ -65,7 +68,7 @@ pub(crate) use self::host::Host;
 #[cfg(test)]
 pub(crate) use self::message::is_read_whole_in_steps;
 pub(crate) use self::message::{Compression, Keeper, Kept, Message};
-pub(crate) use self::method::{Limit, Method};
+pub(crate) use self::method::{IdleTimes, Limit, Method};
 pub(crate) use self::observer::{Connection, Observer, TurnedAway};
 pub(crate) use self::outgoing::Outgoing;
 pub(crate) use self::record::{Moved, Record, Refusal};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::calls::{DrainTimes, Host, Limit, Runner};
+use crate::calls::{DrainTimes, Host, IdleTimes, Limit, Runner};
 use crate::lifecycle::{Calls, Check, Participant, Token};
 
 use super::dispatch::Dispatch;
@@ -54,10 +54,20 @@ impl DrainLimits {
                 DrainPolicy::Finish => (self.grace_period, false),
                 DrainPolicy::CutEarly => (self.cut_early_after, true),
                 DrainPolicy::Stream { goodbye } => (goodbye.min(self.grace_period), true),
+                DrainPolicy::FinishUnlessIdle { .. } => (self.grace_period, false),
+            };
+            let idle = match *policy {
+                // However short the grace period is, none holds all of it.
+                DrainPolicy::FinishUnlessIdle { idle } => Some(IdleTimes {
+                    at_rest: idle.min(self.grace_period / 2),
+                    reply_owed: self.grace_period / 2,
+                }),
+                _ => None,
             };
             Limit {
                 at: now.checked_add(time),
                 cut,
+                idle,
             }
         })
     }
@@ -156,11 +166,8 @@ impl Participant for Running {
     fn close(&self, deadline: Instant) {
         self.dispatch.health.cut();
         let abandoned = self.engine.abandon_calls();
-        for method in &abandoned {
-            logging::error!(
-                "{}: {method} does not return; its caller got UNAVAILABLE",
-                self.name
-            );
+        for call in &abandoned {
+            logging::error!("{}: {call}", self.name);
         }
         self.dispatch.add_abandoned(abandoned.len());
         self.dispatch.release();
