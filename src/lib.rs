@@ -99,6 +99,8 @@ mod descriptors;
 #[allow(unsafe_code)]
 #[deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 mod engine;
+#[cfg(feature = "server")]
+mod include_protos;
 pub mod lifecycle;
 mod logging;
 #[cfg(feature = "upgrade")]
@@ -137,17 +139,3 @@ pub use self::{
 #[cfg(all(doctest, feature = "server"))]
 #[doc = include_str!("../docs/doors.md")]
 struct Doors;
-
-/// Brings in what `touchdown_build` has generated in build.rs: a module for each .proto file.
-///
-/// ```ignore
-/// touchdown::include_protos!();
-/// use greeter::{greeter_service, Greeter};
-/// ```
-#[cfg(feature = "server")]
-#[macro_export]
-macro_rules! include_protos {
-    () => {
-        include!(concat!(env!("OUT_DIR"), "/touchdown/mod.rs"));
-    };
-}

@@ -23,6 +23,7 @@ mod running;
 mod service;
 mod smoke_test;
 mod status;
+mod status_from;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
@@ -46,6 +47,7 @@ pub use self::peer_certificate::PeerCertificate;
 pub use self::running::Server;
 pub use self::service::{DrainPolicy, Service, ServiceBuilder};
 pub use self::status::{Code, Status};
+pub use self::status_from::OrStatus;
 pub use self::stream::{DetachedReplies, ReceiveTimeout, Replies, Requests, SendError};
 #[cfg(feature = "tls")]
 pub use self::tls::{Tls, TlsError, TlsFiles};

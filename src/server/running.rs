@@ -200,9 +200,10 @@ impl Part for Running {
         self.dispatch.health.tell(None);
     }
 
-    fn smoke_test(&self, stopping: &Token) -> Result<(), String> {
+    fn smoke_test(&self, stopping: &Token, waits: &dyn Fn(&str)) -> Result<(), String> {
         let test = self.smoke_test.lock().take();
-        smoke_test::run(&self.engine, &self.health, stopping, test)
+        let waits = |what: &str| waits(&format!("{}: {what}", self.name));
+        smoke_test::run(&self.engine, &self.health, stopping, &waits, test)
             .map_err(|why| format!("{}: {why}", self.name))
     }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $constructor:ident, $text:literal;)+) => {
@@ -86,7 +87,9 @@ impl fmt::Display for Code {
 
 /// How a call ended: a code, a message for people, and details for programs.
 ///
-/// Handlers return it as the error of their `Result`, clients get it as theirs.
+/// Handlers return it as the error of their `Result`, clients get it as theirs. A handler has it from other errors by
+/// `?`, or by [`OrStatus`](super::OrStatus), and they stay with the server: what a caller is told is code, message and
+/// details, and never the [cause](Self::cause).
 ///
 /// ```
 /// use touchdown::{Code, Status};
@@ -98,11 +101,12 @@ impl fmt::Display for Code {
 /// assert_eq!(status.code(), Code::NotFound);
 /// assert_eq!(status.to_string(), "NOT_FOUND: no sensor 7");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Status {
     code: Code,
     message: Cow<'static, str>,
     details: Vec<u8>,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl Status {
@@ -112,6 +116,7 @@ impl Status {
             code,
             message: message.into(),
             details: Vec::new(),
+            cause: None,
         }
     }
 
@@ -121,6 +126,7 @@ impl Status {
             code: Code::Ok,
             message: Cow::Borrowed(""),
             details: Vec::new(),
+            cause: None,
         }
     }
 
@@ -129,6 +135,19 @@ impl Status {
     pub fn with_details(mut self, details: impl Into<Vec<u8>>) -> Status {
         self.details = details.into();
         self
+    }
+
+    /// Adds the error that has led to it. It is not sent: it is for interceptors, and for the server's log, which has it
+    /// beside the status: at WARN if the code is UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS, ten lines a second at the
+    /// most, and at DEBUG otherwise.
+    pub fn with_cause(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Status {
+        self.cause = Some(Arc::from(cause.into()));
+        self
+    }
+
+    /// The error that has led to it, if it is known. A client gets none from the server.
+    pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.cause.as_deref()
     }
 
     /// Whether the code is [`Code::Ok`].
@@ -161,11 +180,56 @@ impl fmt::Display for Status {
     }
 }
 
-impl Error for Status {}
+/// As a sentence: it is what a `main` prints that returns a `Result<(), Status>`.
+impl fmt::Debug for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)?;
+        match self.details.len() {
+            0 => Ok(()),
+            length => write!(formatter, " (and {length} bytes of details)"),
+        }
+    }
+}
+
+/// What is sent is the same. Where it comes from does not count.
+impl PartialEq for Status {
+    fn eq(&self, other: &Status) -> bool {
+        (self.code, &self.message, &self.details) == (other.code, &other.message, &other.details)
+    }
+}
+
+impl Eq for Status {}
+
+impl Error for Status {
+    /// The [cause](Status::cause).
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|it| it as _)
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_main_prints_is_a_sentence() {
+        let status = Status::unavailable("no server at 127.0.0.1:50051");
+        assert_eq!(
+            format!("{status:?}"),
+            "UNAVAILABLE: no server at 127.0.0.1:50051"
+        );
+        let status = Status::new(Code::Internal, "").with_details(*b"abc");
+        assert_eq!(format!("{status:?}"), "INTERNAL (and 3 bytes of details)");
+    }
+
+    #[test]
+    fn a_cause_makes_no_other_status_of_it() {
+        let status = Status::internal("x");
+        assert_eq!(status.clone().with_cause("y"), status);
+        assert_ne!(status.clone().with_details(*b"y"), status);
+        assert!(status.source().is_none());
+        assert_eq!(status.with_cause("y").source().unwrap().to_string(), "y");
+    }
 
     #[test]
     fn every_number_is_its_code_again_and_others_are_unknown() {

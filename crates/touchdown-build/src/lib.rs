@@ -248,7 +248,7 @@ impl Builder {
     /// Generates the code.
     ///
     /// Tells cargo, on the standard output, to run the build script again when one of the files changes that
-    /// were read. A generated file that would be as it was is not written, so that it is not compiled again.
+    /// were read, and where `touchdown::include_protos!` finds the code. A generated file that would be as it was is not written, so that it is not compiled again.
     ///
     /// # Errors
     ///
@@ -256,6 +256,7 @@ impl Builder {
     /// if the output cannot be written. See [`Error`].
     pub fn compile(self) -> Result<(), Error> {
         let parsed = parse::parse(&self.files, &self.includes)?;
+        let is_included = self.out_dir.is_none();
         let folder = match self.out_dir {
             Some(folder) => folder,
             None => match env::var_os("OUT_DIR") {
@@ -278,6 +279,12 @@ impl Builder {
             server: self.server,
         };
         let modules = generate::generate(parsed, &options, scratch.path())?;
-        output::write(&modules, &folder)
+        output::write(&modules, &folder)?;
+        if is_included {
+            // By this `include_protos!` finds the code, and knows whether there is any.
+            let index = folder.join("mod.rs");
+            println!("cargo:rustc-env=TOUCHDOWN_PROTOS={}", index.display());
+        }
+        Ok(())
     }
 }
