@@ -3,6 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo bench test alone build format clippy docs licences core models quick-start clients tools
+.PHONY: public-api package
 .PHONY: cross arm test-arm footprint
 .PHONY: test-long subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
 .PHONY: pauses pauses-short
@@ -37,7 +38,7 @@ help:
 	@echo
 	@echo "Parts of make test-long: pauses subscribers properties leaks processes ledger models-long asan tsan tsan-server"
 	@echo "                         miri"
-	@echo "Parts of make test: format build clippy docs licences core models quick-start clients pauses-short"
+	@echo "Parts of make test: format build clippy docs package licences core models quick-start clients pauses-short"
 
 demo: tools
 	@.ci/watch release $(CARGO) build --release --example demo --example greeter_server
@@ -61,7 +62,7 @@ build: tools
 
 # The tests come last, so that the last lines are theirs. Tests marked `ignore` are for those who have
 # the clients, or a lot of time.
-test: format clients alone build clippy docs licences core models quick-start pauses-short
+test: format clients alone build clippy docs package licences core models quick-start pauses-short
 	$(CARGO) test --no-default-features --features systemd --no-fail-fast
 	$(CARGO) test --no-default-features --features upgrade,systemd --no-fail-fast --lib --example http_daemon \
 		--test http_daemon --test acceptor
@@ -99,8 +100,18 @@ clippy: build
 # Without the server, the crate's first page names things that are not there.
 docs: build
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps
+	.ci/public-api $(target)/doc
 	RUSTDOCFLAGS="-D warnings -A rustdoc::broken-intra-doc-links" \
 		$(CARGO) doc --no-default-features --no-deps --target-dir $(target)/core-docs
+
+# After a change of the public API that is meant.
+public-api:
+	$(CARGO) doc --workspace --all-features --no-deps
+	.ci/public-api $(target)/doc --write
+
+# What would be published, built from the packages alone.
+package: build
+	CARGO_TARGET_DIR=$(target) .ci/package
 
 # Advisories are fetched from the network, so they are asked for apart: `cargo deny check advisories`.
 licences:

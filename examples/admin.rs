@@ -6,30 +6,30 @@
 
 mod arguments;
 
-use std::sync::Arc;
+use std::error::Error;
 
 use touchdown::admin::messages::{DrainRequest, StatusRequest, UpgradeRequest};
 use touchdown::admin::AdminClient;
-use touchdown::client::{ChannelBuilder, Environment};
+use touchdown::client::Channel;
 use touchdown::Status;
 
 const USAGE: &str = "usage: admin PATH status | drain [REASON] | upgrade";
 
-fn main() -> Result<(), Status> {
+fn main() -> Result<(), Box<dyn Error>> {
     let words = arguments::words(USAGE);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let [path, order @ ..] = &*words else {
         arguments::wrong(USAGE);
     };
-    let channel = ChannelBuilder::new(Arc::new(Environment::new(1)));
-    let client = AdminClient::new(&channel.connect(&format!("unix:{path}")));
+    let client = AdminClient::new(&Channel::connect(format!("unix:{path}"))?);
     match *order {
         ["status"] => status(&client),
         ["drain"] => drain(&client, ""),
         ["drain", reason] => drain(&client, reason),
         ["upgrade"] => upgrade(&client),
         _ => arguments::wrong(USAGE),
-    }
+    }?;
+    Ok(())
 }
 
 fn status(client: &AdminClient) -> Result<(), Status> {

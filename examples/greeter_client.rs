@@ -5,18 +5,16 @@
 mod arguments;
 touchdown::include_protos!();
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use greeter::{GreeterClient, HelloRequest, ManyHellosRequest};
-use touchdown::client::{deadline, ChannelBuilder, Environment};
-use touchdown::Status;
+use touchdown::client::{CallOptions, Channel};
 
 const USAGE: &str = "usage: greeter_client [ADDRESS [NAME...]]
 
 ADDRESS is HOST:PORT or unix:PATH; 127.0.0.1:50051 without it.";
 
-fn main() -> Result<(), Status> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut names = arguments::words(USAGE);
     if names.iter().any(|it| it.starts_with('-')) {
         arguments::wrong(USAGE);
@@ -28,11 +26,12 @@ fn main() -> Result<(), Status> {
     if names.is_empty() {
         names = vec!["Ada".to_owned(), "Grace".to_owned()];
     }
-    let channel = ChannelBuilder::new(Arc::new(Environment::new(1))).connect(&address);
+    let channel = Channel::connect(address)?;
     let greeter = GreeterClient::new(&channel);
 
     println!("one request, one reply:");
-    let reply = greeter.say_hello_with(&request(&names[0]), deadline(Duration::from_secs(5)))?;
+    let options = CallOptions::new().timeout(Duration::from_secs(5));
+    let reply = greeter.say_hello_with(&request(&names[0]), options)?;
     println!("  {}", reply.text);
 
     println!("one request, many replies:");
@@ -61,7 +60,7 @@ fn main() -> Result<(), Status> {
         }
     }
     drop(requests);
-    replies.try_for_each(|reply| reply.map(drop))
+    Ok(replies.try_for_each(|reply| reply.map(drop))?)
 }
 
 fn request(name: &str) -> HelloRequest {

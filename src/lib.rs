@@ -99,6 +99,8 @@ mod descriptors;
 #[allow(unsafe_code)]
 #[deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 mod engine;
+#[cfg(feature = "server")]
+mod include_protos;
 pub mod lifecycle;
 mod logging;
 #[cfg(feature = "upgrade")]
@@ -117,6 +119,8 @@ mod sync;
 pub mod systemd;
 mod text;
 mod thrown;
+#[cfg(feature = "server")]
+pub mod unversioned;
 #[cfg(feature = "upgrade")]
 mod upgrade;
 mod whereabouts;
@@ -128,7 +132,7 @@ pub use protobuf;
 pub use self::server::*;
 #[cfg(feature = "upgrade")]
 pub use self::{
-    sockets::{Address, Listen, PeerCredentials},
+    sockets::{Address, AddressError, Listen, PeerCredentials},
     upgrade::{Upgrade, UpgradeError},
 };
 
@@ -146,17 +150,3 @@ struct Testing;
 #[cfg(all(doctest, feature = "server"))]
 #[doc = include_str!("../docs/streams.md")]
 struct Streams;
-
-/// Brings in what `touchdown_build` has generated in build.rs: a module for each .proto file.
-///
-/// ```ignore
-/// touchdown::include_protos!();
-/// use greeter::{greeter_service, Greeter};
-/// ```
-#[cfg(feature = "server")]
-#[macro_export]
-macro_rules! include_protos {
-    () => {
-        include!(concat!(env!("OUT_DIR"), "/touchdown/mod.rs"));
-    };
-}

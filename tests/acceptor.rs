@@ -236,7 +236,7 @@ fn what_cannot_be_listened_at_is_an_error_that_says_why() {
     let wrong = [
         (
             Listen::new(&address),
-            format!("cannot listen at {address}: Address already in use"),
+            format!("cannot listen at {address}: the port is in use by this process itself"),
         ),
         (
             Listen::new("127.0.0.1:0").mode(0o600),
@@ -248,7 +248,7 @@ fn what_cannot_be_listened_at_is_an_error_that_says_why() {
         ),
         (
             Listen::new("localhost"),
-            "cannot listen at localhost: invalid socket address".to_owned(),
+            "cannot listen at localhost: it has no port: write localhost:50051".to_owned(),
         ),
     ];
     for (listen, expected) in wrong {

@@ -293,7 +293,8 @@ fn a_program_that_cannot_listen_says_why() {
     let status = stage.first.wait().unwrap();
     let expected = touchdown::lifecycle::exit_code::FAILED_START;
     assert_eq!(status.code(), Some(expected.into()));
-    let why = format!("cannot listen at {address}: Address already in use");
+    let own = std::process::id();
+    let why = format!("cannot listen at {address}: the port is in use by process {own} (");
     assert!(stage.log().contains(&why), "{}", stage.log());
 }
 

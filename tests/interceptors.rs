@@ -15,8 +15,8 @@ use crossbeam_channel::{bounded, unbounded, Sender};
 use touchdown::client::{CallOptions, Client};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{
-    Answer, Call, Code, DetachedReplies, DrainPolicy, Interceptor, Next, Replies, Requests,
-    Service, Status,
+    Answer, Call, Code, DetachedReplies, DrainPolicy, Interceptor, MethodName, Next, Replies,
+    Requests, Service, Status,
 };
 
 /// A folder for a socket.
@@ -113,11 +113,9 @@ fn each_wraps_what_comes_after_it_and_those_of_a_service_are_inside() {
     ];
     assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
 
-    let mut headers = touchdown::client::MetadataBuilder::new();
-    headers.add_str("skip", "service").unwrap();
-    let options = CallOptions::default()
-        .headers(headers.build())
-        .timeout(LONG);
+    let headers = touchdown::client::Metadata::new();
+    let headers = headers.with("skip", "service").unwrap();
+    let options = CallOptions::new().metadata(headers).timeout(LONG);
     let status = say_with(&client, "x", options).unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     let seen = seen.lock().unwrap();
@@ -221,10 +219,13 @@ fn what_is_put_in_is_there_for_the_end_of_a_detached_stream_too() {
     let policy = DrainPolicy::Stream {
         goodbye: Duration::ZERO,
     };
-    let server = builder(news.build().policy("Read", policy))
-        .interceptor(Authentication(tell))
-        .start()
-        .unwrap();
+    let server = builder(
+        news.build()
+            .policy(MethodName::new("test.News", "Read"), policy),
+    )
+    .interceptor(Authentication(tell))
+    .start()
+    .unwrap();
     let client = client(&server);
     let read = || {
         let options = CallOptions::default().timeout(LONG);

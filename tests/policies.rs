@@ -16,11 +16,14 @@ use touchdown::client::{CallOptions, Client};
 use touchdown::lifecycle::{exit_code, Calls, Lifecycle, Plan, Report};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{
-    Call, Code, DetachedReplies, DrainPolicy, Interceptor, Replies, Requests, Server, Service,
-    StartError, Status,
+    Call, Code, DetachedReplies, DrainPolicy, Interceptor, MethodName, Replies, Requests, Server,
+    Service, StartError, Status,
 };
 
 const SAY: &str = "/test.Echo/Say";
+const SAY_TO_ECHO: MethodName = MethodName::new("test.Echo", "Say");
+const SUBSCRIBE: MethodName = MethodName::new("test.Streams", "Subscribe");
+const UPLOAD: MethodName = MethodName::new("test.Streams", "Upload");
 const GRACE: Duration = Duration::from_secs(4);
 /// A fraction of the grace period; nothing here depends on how long it is.
 const EARLY: Duration = Duration::from_millis(400);
@@ -132,7 +135,7 @@ fn an_idempotent_call_is_cut_when_its_share_is_over_and_harms_no_other() {
             Ok(request)
         })
         .build();
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .service(other)
         .lifecycle(planned(plan()))
         .cut_early_after(EARLY)
@@ -173,7 +176,7 @@ fn an_idempotent_call_is_cut_when_its_share_is_over_and_harms_no_other() {
 #[test]
 fn a_cut_call_whose_handler_never_returns_is_named() {
     let (service, gate) = gated();
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .lifecycle(planned(
             plan().with_grace_period(Duration::from_millis(200)),
         ))
@@ -218,7 +221,7 @@ fn what_waits_in_the_backlog_is_run_if_it_must_not_be_cut() {
 #[test]
 fn what_waits_in_the_backlog_is_refused_unrun_when_it_would_be_cut() {
     let (service, gate) = gated();
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .lifecycle(planned(plan()))
         .workers(1)
         .cut_early_after(EARLY)
@@ -247,7 +250,7 @@ fn what_waits_in_the_backlog_is_refused_unrun_when_it_would_be_cut() {
 fn an_idle_stream_is_told_and_after_its_goodbye_not_waited_for() {
     let (service, streams) = subscriptions();
     let policy = DrainPolicy::Stream { goodbye: EARLY };
-    let server = builder(service.policy("Subscribe", policy))
+    let server = builder(service.policy(SUBSCRIBE, policy))
         .lifecycle(planned(plan()))
         .start()
         .unwrap();
@@ -292,7 +295,7 @@ fn counting(looks: bool, goodbye: Duration) -> Service {
             },
         )
         .build()
-        .policy("Subscribe", DrainPolicy::Stream { goodbye })
+        .policy(SUBSCRIBE, DrainPolicy::Stream { goodbye })
 }
 
 #[test]
@@ -353,7 +356,7 @@ fn an_upload_that_goes_on_for_ever_is_cut() {
             },
         )
         .build()
-        .policy("Upload", DrainPolicy::Stream { goodbye: EARLY });
+        .policy(UPLOAD, DrainPolicy::Stream { goodbye: EARLY });
     let server = builder(service).lifecycle(planned(plan())).start().unwrap();
     let client = client(&server);
     let mut upload = client
@@ -440,7 +443,7 @@ fn what_the_handler_of_an_idle_upload_says_then_is_the_answer() {
         Ok(sum)
     });
     let idle = DrainPolicy::FinishUnlessIdle { idle: EARLY };
-    let service = service.policy("Upload", idle);
+    let service = service.policy(UPLOAD, idle);
     let (report, answer) = stop_with_an_idle_upload(service, &sums, LONG);
     assert!(report.took < LONG / 2, "{report}");
     assert_eq!(answer.unwrap().value, 3);
@@ -451,7 +454,7 @@ fn what_the_handler_of_an_idle_upload_says_then_is_the_answer() {
 #[test]
 fn an_idle_upload_that_is_to_finish_has_all_of_the_grace_period() {
     let (service, sums) = adding_up(|sum, broke_off| broke_off.map_or(Ok(sum), Err));
-    let service = service.policy("Upload", DrainPolicy::Finish);
+    let service = service.policy(UPLOAD, DrainPolicy::Finish);
     let (report, answer) = stop_with_an_idle_upload(service, &sums, EARLY);
     assert!(report.took >= EARLY, "{report}");
     assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
@@ -476,7 +479,7 @@ fn an_upload_whose_handler_is_at_work_is_not_idle() {
             },
         )
         .build()
-        .policy("Upload", DrainPolicy::FinishUnlessIdle { idle: EARLY });
+        .policy(UPLOAD, DrainPolicy::FinishUnlessIdle { idle: EARLY });
     let server = start_with_grace(service, LONG);
     let client = client(&server);
     let mut upload = upload(&client);
@@ -498,7 +501,7 @@ fn an_upload_whose_handler_is_at_work_is_not_idle() {
 fn an_upload_that_goes_on_in_the_drain_lands() {
     let (service, sums) = adding_up(|sum, broke_off| broke_off.map_or(Ok(sum), Err));
     let idle = unhurried(1500);
-    let service = service.policy("Upload", DrainPolicy::FinishUnlessIdle { idle });
+    let service = service.policy(UPLOAD, DrainPolicy::FinishUnlessIdle { idle });
     let server = start_with_grace(service, LONG);
     let client = client(&server);
     let mut upload = upload(&client);
@@ -551,7 +554,7 @@ fn an_idle_chat_is_told_to_stop_and_one_that_sends_is_not() {
         )
         .build()
         .policy(
-            "Chat",
+            MethodName::new("test.Streams", "Chat"),
             DrainPolicy::FinishUnlessIdle {
                 idle: unhurried(1500),
             },
@@ -677,7 +680,7 @@ fn a_call_whose_deadline_passes_in_the_backlog_of_a_drain_is_not_run() {
 #[test]
 fn the_time_remaining_is_the_nearer_of_the_deadline_and_the_drains_end() {
     let (service, gate) = gated();
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .lifecycle(planned(plan()))
         .start()
         .unwrap();
@@ -708,7 +711,7 @@ fn the_time_remaining_is_the_nearer_of_the_deadline_and_the_drains_end() {
 #[test]
 fn a_call_that_cannot_end_in_time_is_refused_at_once() {
     let (service, gate) = gated();
-    let server = builder(service.minimum_time("Say", GRACE / 2))
+    let server = builder(service.minimum_time(SAY_TO_ECHO, GRACE / 2))
         .lifecycle(planned(plan()))
         .workers(1)
         .start()
@@ -754,7 +757,7 @@ fn a_call_that_cannot_end_in_time_is_refused_at_once() {
 #[test]
 fn a_cut_call_ends_with_trailers_alone() {
     let (service, gate) = gated();
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .lifecycle(planned(plan()))
         .cut_early_after(Duration::ZERO)
         .start()
@@ -791,23 +794,43 @@ fn a_cut_call_ends_with_trailers_alone() {
     server.wait();
 }
 
+/// A policy or a time for a method that the service does not have: the sentence with which the server does not start.
+fn unknown(service: Service) -> String {
+    let error = builder(service).start().map(drop).unwrap_err();
+    assert!(matches!(error, StartError::UnknownMethod(_)), "{error:?}");
+    error.to_string()
+}
+
 #[test]
-fn settings_that_make_no_sense_are_errors_that_name_them() {
-    let start = |service: Service| builder(service).start().map(drop);
-    let unknown = echo().policy("Shout", DrainPolicy::CutEarly);
-    let error = start(unknown).unwrap_err();
-    assert!(
-        matches!(&error, StartError::UnknownMethod(path) if path == "/test.Echo/Shout"),
-        "{error}"
+fn a_policy_for_a_method_that_is_not_there_says_which_is() {
+    let named = |service, name| MethodName::new(service, name);
+    let set = |method| echo().policy(method, DrainPolicy::CutEarly);
+    assert_eq!(
+        unknown(set(named("test.Echo", "say"))),
+        "a policy or a minimum time for /test.Echo/say is set on the service test.Echo, which has no such method: \
+         did you mean Say?"
     );
-    assert!(error.to_string().contains("/test.Echo/Shout"), "{error}");
-    assert!(start(echo().minimum_time("say", GRACE)).is_err());
+    assert_eq!(
+        unknown(echo().minimum_time(named("test.Echo", "Shout"), GRACE)),
+        "a policy or a minimum time for /test.Echo/Shout is set on the service test.Echo, which has no such method: \
+         it has Say"
+    );
+    assert_eq!(
+        unknown(set(named("test.Eco", "Say"))),
+        "a policy or a minimum time for /test.Eco/Say is set on the service test.Echo, which is another one: set it on \
+         the service of the method, or did you mean /test.Echo/Say?"
+    );
+    assert_eq!(
+        unknown(set(SUBSCRIBE)),
+        "a policy or a minimum time for /test.Streams/Subscribe is set on the service test.Echo, which is another \
+         one: set it on the service of the method"
+    );
 }
 
 #[test]
 fn a_grace_period_without_end_cuts_nothing_early() {
     let (service, gate) = gated();
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .lifecycle(planned(Plan::new().with_grace_period(Duration::MAX)))
         .start();
     // A plan must have an end.
@@ -832,7 +855,7 @@ fn every_call_is_counted_once_while_calls_are_cut() {
         call.token().wait_timeout(Duration::from_millis(3));
         Ok(request)
     });
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .lifecycle(planned(
             plan().with_grace_period(Duration::from_millis(400)),
         ))
@@ -942,7 +965,7 @@ fn raw_call_without_window(server: &Server, path: &str) -> TcpStream {
 fn a_cut_stream_whose_caller_takes_nothing_holds_no_drain() {
     let (service, streams) = subscriptions();
     let policy = DrainPolicy::Stream { goodbye: EARLY };
-    let server = builder(service.policy("Subscribe", policy))
+    let server = builder(service.policy(SUBSCRIBE, policy))
         .lifecycle(planned(plan().with_grace_period(LONG)))
         .start()
         .unwrap();
@@ -988,8 +1011,8 @@ fn interceptors_hear_of_a_cut_what_the_callers_hear() {
     let (streaming, streams) = subscriptions();
     let (listens, heard) = unbounded();
     let policy = DrainPolicy::Stream { goodbye: EARLY };
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
-        .service(streaming.policy("Subscribe", policy))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
+        .service(streaming.policy(SUBSCRIBE, policy))
         .interceptor(Listens(listens))
         .lifecycle(planned(plan()))
         .cut_early_after(EARLY)

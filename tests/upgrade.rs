@@ -193,7 +193,8 @@ fn there_is_one_upgrade_at_a_time() {
     eventually("it has begun", || {
         !children(stage.pid().unwrap()).is_empty()
     });
-    assert_eq!(stage.fail_to_upgrade(), "another upgrade is under way");
+    let why = "another upgrade is under way: its outcome comes first";
+    assert_eq!(stage.fail_to_upgrade(), why);
     eventually("the first is over", || {
         let why = format!("not ready within {seconds}s");
         stage.log().contains(&why)
@@ -394,7 +395,9 @@ fn an_upgrade_waits_for_neither_start_nor_stop() {
         });
     };
     eventually("it starts", || stage.folder.join("starting").exists());
-    refused("upgrade: the program is still starting; this process goes on");
+    refused(
+        "upgrade: the program is still starting: ask again once it serves; this process goes on",
+    );
     fs::write(stage.folder.join(GATE), "").unwrap();
     eventually("it serves", || stage.pid().is_some());
 
@@ -479,15 +482,18 @@ fn who_cannot_be_replaced_says_so() {
         return;
     }
     let lifecycle = Lifecycle::builder().build().unwrap();
-    assert_eq!(Upgrade::begin(&lifecycle), Err(UpgradeError::NotConfigured));
+    let error = Upgrade::begin(&lifecycle).unwrap_err();
+    assert!(matches!(error, UpgradeError::NotConfigured), "{error}");
     let lifecycle = Lifecycle::builder()
         .upgrade(Upgrade::new())
         .build()
         .unwrap();
-    assert_eq!(Upgrade::begin(&lifecycle), Err(UpgradeError::Starting));
+    let error = Upgrade::begin(&lifecycle).unwrap_err();
+    assert!(matches!(error, UpgradeError::Starting), "{error}");
     lifecycle.shutdown("the test is over");
     lifecycle.wait();
-    assert_eq!(Upgrade::begin(&lifecycle), Err(UpgradeError::Stopping));
+    let error = Upgrade::begin(&lifecycle).unwrap_err();
+    assert!(matches!(error, UpgradeError::Stopping), "{error}");
 }
 
 #[test]
@@ -535,7 +541,13 @@ fn who_reads_the_pid_file_may_ask_for_an_upgrade() {
         });
         lifecycle.ready().unwrap();
         let error = reader.join().unwrap().unwrap_err();
-        assert!(matches!(error, UpgradeError::Failed(_)), "{error}");
+        assert!(matches!(error, UpgradeError::Spawn { .. }), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot start /does/not/exist: "),
+            "{error}"
+        );
         lifecycle.shutdown("the test is over");
         lifecycle.wait();
     }

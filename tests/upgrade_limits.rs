@@ -251,6 +251,26 @@ fn a_new_process_that_stands_still_before_it_is_ready_is_killed() {
     stage.stop();
 }
 
+/// Both rules are kept, and together they keep every new process from being ready: the log says which.
+#[test]
+fn a_new_process_that_says_it_is_not_healthy_is_told_of_when_its_time_is_over() {
+    play_if_child();
+    let _bound = bound();
+    let test = "a_new_process_that_says_it_is_not_healthy_is_told_of_when_its_time_is_over";
+    let stage = Stage::with(test, &[(READY_WITHIN, "1000")]);
+    eventually("it serves", || stage.pid().is_some());
+    stage.fault("is not healthy");
+    let why = stage.fail_to_upgrade();
+    assert!(why.contains("was not ready within 1s: server at "), "{why}");
+    assert!(
+        why.contains(": the program says NOT_SERVING of itself"),
+        "{why}"
+    );
+    stage.fault("");
+    stage.upgrade();
+    stage.stop();
+}
+
 /// A debugger holds it: killed as it is, its end does not come to its parent. The system may hold a process so as well.
 #[test]
 fn a_new_process_whose_end_does_not_come_holds_up_nothing() {

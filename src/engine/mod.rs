@@ -38,6 +38,8 @@ use crate::calls::transport::{Settings, Transport};
 use crate::calls::Method;
 
 pub(crate) use self::channel::channel_over;
+#[cfg(feature = "client")]
+pub(crate) use self::channel::shared_environment;
 
 /// A transport for these methods, to be started.
 ///

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::calls::log_limit::LogLimit;
 use crate::calls::{self, Handled, Host, Landed, Message};
 use crate::caught::caught;
 use crate::lifecycle::{Calls, OwnedGuard};
 use crate::logging;
+use crate::text::one_line;
 use crate::thrown::message_of;
 
 use super::broadcast;
@@ -179,6 +181,28 @@ impl Dispatch {
     }
 }
 
+/// The log has what the caller is not told.
+fn log_failure(call: &Call, status: &Status) {
+    static LIMIT: LogLimit = LogLimit::new();
+    let Some(cause) = status.cause() else {
+        logging::debug!("{}: {status}", call.method());
+        return;
+    };
+    let line = || one_line(&format!("{}: {status}, because: {cause}", call.method()));
+    let is_the_servers = matches!(
+        status.code(),
+        Code::Unknown | Code::Internal | Code::Unavailable | Code::DataLoss
+    );
+    if !is_the_servers {
+        logging::debug!("{}", line());
+    } else if let Some(skipped) = LIMIT.admits() {
+        if skipped > 0 {
+            logging::warn!("{skipped} more failures of handlers were not logged");
+        }
+        logging::warn!("{}", line());
+    }
+}
+
 /// Runs a handler. A panic is how it fails.
 #[inline]
 fn run_handler(
@@ -227,7 +251,7 @@ impl Host for Dispatch {
             Outcome::Done => (None, Status::ok()),
             Outcome::Reply(message) => (Some(message), Status::ok()),
             Outcome::Failed(status) => {
-                logging::debug!("{}: {status}", call.method());
+                log_failure(&call, &status);
                 (None, status)
             }
         };

@@ -16,6 +16,7 @@ mod interceptor;
 mod kind;
 mod listen;
 mod metadata;
+mod method_name;
 mod observer;
 mod observers;
 mod outcome;
@@ -25,6 +26,7 @@ mod running;
 mod service;
 mod smoke_test;
 mod status;
+mod status_from;
 mod stream;
 mod stream_error;
 pub mod testing;
@@ -42,6 +44,7 @@ pub use self::health::{Health, ServingStatus};
 pub use self::interceptor::{Answer, Interceptor, Next};
 pub use self::kind::CallKind;
 pub use self::metadata::{Metadata, MetadataError, Value};
+pub use self::method_name::{MethodName, UnknownMethod};
 pub use self::observer::{
     CallEnd, CallObserver, CallOutcome, CallRefusal, ConnectionEvent, ConnectionRefusal,
     RefusalReason, Traffic,
@@ -50,6 +53,7 @@ pub use self::observer::{
 pub use self::peer_certificate::PeerCertificate;
 pub use self::service::{DrainPolicy, Service, ServiceBuilder};
 pub use self::status::{Code, Status};
+pub use self::status_from::OrStatus;
 pub use self::stream::{DetachedReplies, Received, Replies, Requests};
 pub use self::stream_error::{RecvTimeoutError, SendTimeoutError, TrySendError};
 #[cfg(feature = "tls")]

@@ -109,9 +109,10 @@ impl Part for Running {
         self.dispatch.health.tell(None);
     }
 
-    fn smoke_test(&self, stopping: &Token) -> Result<(), String> {
+    fn smoke_test(&self, stopping: &Token, waits: &dyn Fn(&str)) -> Result<(), String> {
         let test = self.smoke_test.lock().take();
-        smoke_test::run(&self.engine, &self.health, stopping, test)
+        let waits = |what: &str| waits(&format!("{}: {what}", self.name));
+        smoke_test::run(&self.engine, &self.health, stopping, &waits, test)
             .map_err(|why| format!("{}: {why}", self.name))
     }
 
@@ -229,11 +230,10 @@ impl Participant for Running {
 #[cfg(test)]
 #[cfg(feature = "client")]
 mod tests {
-    use grpcio::{ChannelBuilder, Environment};
     use protobuf::well_known_types::wrappers::StringValue;
 
     use super::*;
-    use crate::client::{CallOptions, Client};
+    use crate::client::{CallOptions, Channel, Client};
     use crate::{Call, Server, Service};
 
     fn start(service: Service) -> Server {
@@ -251,8 +251,8 @@ mod tests {
             Ok(request)
         };
         let other = start(Service::builder("test.Echo").unary("Say", echo).build());
-        let channel = ChannelBuilder::new(Arc::new(Environment::new(1)));
-        let client = Client::new(&channel.connect(&other.address().to_string()));
+        let channel = Channel::connect(other.address().to_string()).unwrap();
+        let client = Client::new(&channel);
         let options = CallOptions::default().timeout(Duration::from_secs(20));
         let reply = client.unary::<_, StringValue>("/test.Echo/Say", &StringValue::new(), options);
         assert_eq!(reply, Ok(StringValue::new()));

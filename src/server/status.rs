@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $constructor:ident, $text:literal;)+) => {
@@ -86,7 +87,9 @@ impl fmt::Display for Code {
 
 /// How a call ended: a code, a message for people, and details for programs.
 ///
-/// Handlers return it as the error of their `Result`, clients get it as theirs.
+/// Handlers return it as the error of their `Result`, clients get it as theirs. A handler has it from other errors by
+/// `?`, or by [`OrStatus`](super::OrStatus), and they stay with the server: what a caller is told is code, message and
+/// details, and never the [cause](Self::cause).
 ///
 /// ```
 /// use touchdown::{Code, Status};
@@ -98,13 +101,12 @@ impl fmt::Display for Code {
 /// assert_eq!(status.code(), Code::NotFound);
 /// assert_eq!(status.to_string(), "NOT_FOUND: no sensor 7");
 /// ```
-///
-/// It is a sentence for `Debug`, too: a `main` that returns `Result<(), Status>` prints `Error: NOT_FOUND: no sensor 7`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Status {
     code: Code,
     message: Cow<'static, str>,
     details: Vec<u8>,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl Status {
@@ -114,6 +116,7 @@ impl Status {
             code,
             message: message.into(),
             details: Vec::new(),
+            cause: None,
         }
     }
 
@@ -123,6 +126,7 @@ impl Status {
             code: Code::Ok,
             message: Cow::Borrowed(""),
             details: Vec::new(),
+            cause: None,
         }
     }
 
@@ -131,6 +135,19 @@ impl Status {
     pub fn with_details(mut self, details: impl Into<Vec<u8>>) -> Status {
         self.details = details.into();
         self
+    }
+
+    /// Adds the error that has led to it. It is not sent: it is for interceptors, and for the server's log, which has it
+    /// beside the status: at WARN if the code is UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS, ten lines a second at the
+    /// most, and at DEBUG otherwise.
+    pub fn with_cause(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Status {
+        self.cause = Some(Arc::from(cause.into()));
+        self
+    }
+
+    /// The error that has led to it, if it is known. A client gets none from the server.
+    pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.cause.as_deref()
     }
 
     /// Whether the code is [`Code::Ok`].
@@ -163,7 +180,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// As [`Display`](fmt::Display), and how many bytes of details there are: what `main` returns is shown by this.
+/// As [`Display`](fmt::Display), a sentence: it is what a `main` prints that returns a `Result<(), Status>`.
 impl fmt::Debug for Status {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, formatter)?;
@@ -174,7 +191,21 @@ impl fmt::Debug for Status {
     }
 }
 
-impl Error for Status {}
+/// What is sent is the same. Where it comes from does not count.
+impl PartialEq for Status {
+    fn eq(&self, other: &Status) -> bool {
+        (self.code, &self.message, &self.details) == (other.code, &other.message, &other.details)
+    }
+}
+
+impl Eq for Status {}
+
+impl Error for Status {
+    /// The [cause](Status::cause).
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|it| it as _)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -182,17 +213,22 @@ mod tests {
 
     #[test]
     fn what_main_prints_is_a_sentence() {
-        let status = Status::not_found("no sensor 7");
-        assert_eq!(
-            format!("Error: {status:?}"),
-            "Error: NOT_FOUND: no sensor 7"
-        );
-        let status = status.with_details([1, 2, 3]);
+        let status = Status::unavailable("no server at 127.0.0.1:50051");
         assert_eq!(
             format!("{status:?}"),
-            "NOT_FOUND: no sensor 7 (and 3 bytes of details)"
+            "UNAVAILABLE: no server at 127.0.0.1:50051"
         );
-        assert_eq!(format!("{:?}", Status::ok()), "OK");
+        let status = Status::new(Code::Internal, "").with_details(*b"abc");
+        assert_eq!(format!("{status:?}"), "INTERNAL (and 3 bytes of details)");
+    }
+
+    #[test]
+    fn a_cause_makes_no_other_status_of_it() {
+        let status = Status::internal("x");
+        assert_eq!(status.clone().with_cause("y"), status);
+        assert_ne!(status.clone().with_details(*b"y"), status);
+        assert!(status.source().is_none());
+        assert_eq!(status.with_cause("y").source().unwrap().to_string(), "y");
     }
 
     #[test]

@@ -6,12 +6,10 @@ use std::fmt;
 use std::ops::Deref;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
-#[cfg(feature = "client")]
-use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "client")]
-use crate::client::{Channel, ChannelBuilder, Client, Environment};
+use crate::client::{Channel, Client};
 use crate::lifecycle::{Plan, Report, SignalSender};
 
 use super::builder::ServerBuilder;
@@ -114,9 +112,10 @@ impl fmt::Debug for TestServer {
 
 #[cfg(feature = "client")]
 fn channel_to(address: &str) -> Channel {
-    ChannelBuilder::new(Arc::new(Environment::new(1)))
-        .raw_cfg_int(c"grpc.use_local_subchannel_pool".into(), 1)
+    let builder = Channel::builder().own_connection().threads(1);
+    builder
         .connect(address)
+        .expect("a server listens at addresses that can be read")
 }
 
 /// A plan for tests: one that goes wrong ends soon, and a machine that is busy is no reason to fail. 5 s for the grace

@@ -1,14 +1,13 @@
 //! What a user says of a hot restart: its settings, how to begin it, and why it was refused.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Upgrades;
+use super::{UpgradeError, Upgrades};
 use crate::lifecycle::{Builder, Remote};
 
 /// How a program replaces itself by a new process, without refusing or losing a call.
@@ -134,39 +133,6 @@ impl Default for Upgrade {
         Self::new()
     }
 }
-
-/// Why the program was not replaced. It goes on as before, unless it is [stopping](Self::Stopping).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum UpgradeError {
-    /// The lifecycle was built without an [`Upgrade`].
-    NotConfigured,
-    /// The program has not come to Serving yet.
-    Starting,
-    /// The program is stopping. Or it had begun to, in favour of a new process that ended before it took over.
-    Stopping,
-    /// Another upgrade is under way.
-    UnderWay,
-    /// The supervisor of this process would not follow the new one: why, and what to do instead. Nothing was
-    /// started. See [`Upgrade::under_any_supervisor`].
-    Supervisor(String),
-    /// The new process could not be started, or was not found fit to take over: why.
-    Failed(String),
-}
-
-impl fmt::Display for UpgradeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotConfigured => "the lifecycle was built without an Upgrade",
-            Self::Starting => "the program is still starting",
-            Self::Stopping => "the program is stopping",
-            Self::UnderWay => "another upgrade is under way",
-            Self::Supervisor(why) | Self::Failed(why) => why,
-        })
-    }
-}
-
-impl std::error::Error for UpgradeError {}
 
 impl Builder {
     /// Lets another process take over, when SIGUSR2 arrives or [`Upgrade::begin`] is called; and

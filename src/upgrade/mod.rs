@@ -6,6 +6,7 @@
 //! one serves as if nothing had happened, and whatever goes wrong with the new one leaves it so.
 
 mod config;
+mod error;
 mod patience;
 mod predecessor;
 mod successor;
@@ -28,7 +29,8 @@ use crate::logging;
 use crate::sockets::inherited::Inherited;
 use crate::text::one_line;
 
-pub use self::config::{Upgrade, UpgradeError};
+pub use self::config::Upgrade;
+pub use self::error::UpgradeError;
 
 /// How long the end of the program waits for an upgrade to be over, which a stop ends: longer than anything that is
 /// waited for in its course.
@@ -43,8 +45,8 @@ pub(crate) trait Part: Send + Sync + 'static {
     /// left to that one.
     fn set_handed_over(&self, handed_over: bool);
 
-    /// Whether it works. Gives up waiting once a stop has begun.
-    fn smoke_test(&self, stopping: &Token) -> Result<(), String>;
+    /// Whether it works. Gives up waiting once a stop has begun. What it waits for, it tells `waits`.
+    fn smoke_test(&self, stopping: &Token, waits: &dyn Fn(&str)) -> Result<(), String>;
 
     /// It may accept connections from now on.
     fn open(&self);

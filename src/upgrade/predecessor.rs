@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{after, select, RecvTimeoutError, TryRecvError};
 use nix::sys::signal::Signal;
 
+use super::error::when;
 use super::patience::Patience;
 use super::successor::inode;
 use super::wire::{Control, Listener, Message, Passed, VARIABLE};
@@ -39,8 +40,7 @@ const END_CHECK: Duration = Duration::from_millis(50);
 const OF_THIS_PROCESS: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
 
 pub(super) fn replace(upgrades: &Upgrades, program: &Handover) -> Result<u32, UpgradeError> {
-    let failed = |why: String| UpgradeError::Failed(why);
-    let file = self::program(upgrades).map_err(failed)?;
+    let file = self::program(upgrades)?;
     // Known by the program that runs, which the one to start need not be called like.
     let own = upgrades.program.as_ref().unwrap_or(&file);
     match supervisor::refusal(own) {
@@ -50,8 +50,11 @@ pub(super) fn replace(upgrades: &Upgrades, program: &Handover) -> Result<u32, Up
         _ => {}
     }
     logging::info!("upgrade: starting {}", file.display());
-    let mut successor = Successor::start(upgrades, &file)
-        .map_err(|error| failed(format!("cannot start {}: {error}", file.display())))?;
+    let mut successor =
+        Successor::start(upgrades, &file).map_err(|source| UpgradeError::Spawn {
+            program: file.clone(),
+            source,
+        })?;
     let id = successor.child.process_id();
     let result = successor
         .await_ready(upgrades, program)
@@ -78,7 +81,7 @@ pub(super) fn replace(upgrades: &Upgrades, program: &Handover) -> Result<u32, Up
         parts.iter().for_each(|part| part.set_handed_over(false));
         logging::error!(
             "upgrade: {}; this process stops all the same",
-            successor.ended("before it took over")
+            successor.end_before_it_took_over()
         );
         return Err(UpgradeError::Stopping);
     }
@@ -87,12 +90,14 @@ pub(super) fn replace(upgrades: &Upgrades, program: &Handover) -> Result<u32, Up
 }
 
 /// The file to start.
-fn program(upgrades: &Upgrades) -> Result<PathBuf, String> {
+fn program(upgrades: &Upgrades) -> Result<PathBuf, UpgradeError> {
     match (&upgrades.config.program, &upgrades.program) {
         (Some(path), _) | (None, Ok(path)) => Ok(path.clone()),
-        (None, Err(error)) => Err(format!(
-            "the path of this program is not known ({error}): set Upgrade::program"
-        )),
+        // The error stays, for another try.
+        (None, Err(error)) => Err(UpgradeError::NoProgram(io::Error::new(
+            error.kind(),
+            error.to_string(),
+        ))),
     }
 }
 
@@ -188,7 +193,15 @@ impl Successor {
     fn await_ready(&mut self, upgrades: &Upgrades, program: &Handover) -> Result<(), UpgradeError> {
         let limit = upgrades.config.ready_within;
         let began = Instant::now();
-        let why = match self.hear(program, limit)? {
+        let mut patience = Patience::new(limit);
+        let mut waits_for = None;
+        let heard = loop {
+            match self.hear_within(program, &mut patience)? {
+                Heard::Said(Message::Waits(what)) => waits_for = Some(what),
+                heard => break heard,
+            }
+        };
+        Err(match heard {
             Heard::Said(Message::Ready { answers }) => {
                 let took = began.elapsed();
                 let id = self.child.process_id();
@@ -199,20 +212,24 @@ impl Successor {
                 self.standing = Standing::Serves;
                 return Ok(());
             }
-            Heard::Said(Message::Failed(why)) => format!("the new process could not start: {why}"),
+            Heard::Said(Message::Failed(why)) => UpgradeError::of_new_process(why),
             Heard::Said(other) => {
-                format!("the new process said {other:?} before it was ready")
+                let why = format!("the new process said {other:?} before it was ready");
+                UpgradeError::Failed(why)
             }
-            Heard::Nothing if self.child.begun().is_none() => {
-                format!("{} has not answered within {limit:?}", self.file())
-            }
-            Heard::Nothing => format!("the new process was not ready within {limit:?}"),
-            Heard::Gone => match self.child.begun() {
-                Some(Err(error)) => format!("cannot start {}: {error}", self.file()),
-                _ => return Err(self.ended("before it was ready")),
+            Heard::Nothing if self.child.begun().is_none() => UpgradeError::FileHangs {
+                program: self.file.clone(),
+                limit,
             },
-        };
-        Err(UpgradeError::Failed(why))
+            Heard::Nothing => UpgradeError::NotReadyInTime { limit, waits_for },
+            Heard::Gone => match self.child.begun() {
+                Some(Err(source)) => UpgradeError::Spawn {
+                    program: self.file.clone(),
+                    source,
+                },
+                _ => self.ended(false),
+            },
+        })
     }
 
     /// Lets both processes serve for a while.
@@ -220,7 +237,7 @@ impl Successor {
         match self.hear(program, upgrades.config.settle)? {
             Heard::Nothing => Ok(()),
             // None of the two says more until this is over.
-            Heard::Said(_) | Heard::Gone => Err(self.ended("soon after it was ready")),
+            Heard::Said(_) | Heard::Gone => Err(self.ended(true)),
         }
     }
 
@@ -233,18 +250,24 @@ impl Successor {
         let _ = self.control.say(&Message::Ask);
         match self.hear(program, ANSWER_TIME)? {
             Heard::Said(Message::Well) => Ok(()),
-            Heard::Said(_) | Heard::Gone => Err(self.ended("soon after it was ready")),
+            Heard::Said(_) | Heard::Gone => Err(self.ended(true)),
             Heard::Nothing => {
                 self.standing = Standing::Hangs;
-                let why = format!("the new process hangs: no answer within {ANSWER_TIME:?}");
-                Err(UpgradeError::Failed(why))
+                Err(UpgradeError::Hangs { limit: ANSWER_TIME })
             }
         }
     }
 
     /// Waits for what the new process says next, unless this one begins to stop.
     fn hear(&self, program: &Handover, limit: Duration) -> Result<Heard, UpgradeError> {
-        let mut patience = Patience::new(limit);
+        self.hear_within(program, &mut Patience::new(limit))
+    }
+
+    fn hear_within(
+        &self,
+        program: &Handover,
+        patience: &mut Patience,
+    ) -> Result<Heard, UpgradeError> {
         while let Some(time) = patience.next() {
             select! {
                 recv(self.control.heard()) -> message => {
@@ -280,13 +303,27 @@ impl Successor {
     }
 
     /// The new process has closed its socket, so it has ended or is about to.
-    fn ended(&mut self, when: &str) -> UpgradeError {
-        let how = match self.wait(Duration::from_secs(1)) {
-            Ok(Some(status)) => format!("the new process ended {when}: {status}"),
-            Ok(None) => format!("the new process closed its socket {when}"),
-            Err(error) => format!("the new process is lost {when}: {error}"),
-        };
-        UpgradeError::Failed(how)
+    fn ended(&mut self, was_ready: bool) -> UpgradeError {
+        match self.wait(Duration::from_secs(1)) {
+            Ok(Some(status)) => UpgradeError::Exited { status, was_ready },
+            Ok(None) => UpgradeError::Failed(format!(
+                "the new process closed its socket {}",
+                when(was_ready)
+            )),
+            Err(error) => UpgradeError::Failed(format!(
+                "the new process is lost {}: {error}",
+                when(was_ready)
+            )),
+        }
+    }
+
+    /// How the new process has ended, which was to take over.
+    fn end_before_it_took_over(&mut self) -> String {
+        match self.wait(Duration::from_secs(1)) {
+            Ok(Some(status)) => format!("the new process ended before it took over: {status}"),
+            Ok(None) => "the new process closed its socket before it took over".to_owned(),
+            Err(error) => format!("the new process is lost before it took over: {error}"),
+        }
     }
 
     /// Ends the new process, whatever it is at. If it has begun to serve and hears what it is told, it has the time

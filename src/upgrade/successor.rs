@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_channel::{bounded, never, select, Receiver, TryRecvError};
 use parking_lot::Mutex;
 
+use super::error::SMOKE_TEST;
 use super::wire::{Control, Message, Passed, VARIABLE};
 use super::{Part, Upgrades};
 use crate::lifecycle::Handover;
@@ -60,11 +61,15 @@ impl Candidate {
         program: &Handover,
     ) -> Result<Option<Proven>, String> {
         for part in upgrades.parts() {
-            let test = AssertUnwindSafe(|| part.smoke_test(program.stopping()));
+            // For the old process to tell, should its patience end.
+            let waits = |what: &str| {
+                let _ = self.control.say(&Message::Waits(what.to_owned()));
+            };
+            let test = AssertUnwindSafe(|| part.smoke_test(program.stopping(), &waits));
             let result = panic::catch_unwind(test)
                 .unwrap_or_else(|panic| Err(format!("panicked: {}", message_of(panic))));
             if let Err(why) = result {
-                let why = format!("smoke test: {why}");
+                let why = format!("{SMOKE_TEST}{why}");
                 self.give_up(&why);
                 return Err(why);
             }

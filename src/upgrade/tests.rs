@@ -25,7 +25,7 @@ impl Part for Listens {
         Ok(Vec::new())
     }
     fn set_handed_over(&self, _: bool) {}
-    fn smoke_test(&self, _: &Token) -> Result<(), String> {
+    fn smoke_test(&self, _: &Token, _: &dyn Fn(&str)) -> Result<(), String> {
         Ok(())
     }
     fn check(&self, answer: Box<dyn FnOnce() + Send>) {
@@ -108,7 +108,7 @@ fn a_program_may_ask_what_it_is_while_it_shows_that_it_works() {
             Ok(Vec::new())
         }
         fn set_handed_over(&self, _: bool) {}
-        fn smoke_test(&self, _: &Token) -> Result<(), String> {
+        fn smoke_test(&self, _: &Token, _: &dyn Fn(&str)) -> Result<(), String> {
             self.1.send(self.0.is_candidate()).unwrap();
             Ok(())
         }

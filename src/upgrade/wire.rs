@@ -96,6 +96,8 @@ pub(super) enum Message {
     },
     /// It has not, for this reason.
     Failed(String),
+    /// It is not ready yet: it waits for this.
+    Waits(String),
     /// It may accept connections.
     Serve,
     /// It is asked whether it still works, once it has served for a while.
@@ -114,6 +116,7 @@ impl Message {
             Message::Ready { answers: true } => format!("ready {ANSWERS}\n"),
             Message::Ready { answers: false } => "ready\n".to_owned(),
             Message::Failed(why) => format!("failed {}\n", why.replace(['\n', '\r'], " ")),
+            Message::Waits(what) => format!("waits {}\n", what.replace(['\n', '\r'], " ")),
             Message::Serve => "serve\n".to_owned(),
             Message::Ask => "ask\n".to_owned(),
             Message::Well => "well\n".to_owned(),
@@ -128,6 +131,7 @@ impl Message {
                 answers: words.split(' ').any(|it| it == ANSWERS),
             }),
             ("failed", why) => Some(Message::Failed(why.to_owned())),
+            ("waits", what) => Some(Message::Waits(what.to_owned())),
             ("serve", _) => Some(Message::Serve),
             ("ask", _) => Some(Message::Ask),
             ("well", _) => Some(Message::Well),

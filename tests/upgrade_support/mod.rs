@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use touchdown::client::Client;
 use touchdown::lifecycle::{Lifecycle, Phase, Signals, StartupHook};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
-use touchdown::{Service, Status, Upgrade};
+use touchdown::{Health, Service, ServingStatus, Status, Upgrade};
 
 use crate::common::*;
 use crate::lifecycle_support::{child_as, role};
@@ -99,7 +99,12 @@ pub fn play(folder: &Path) -> ! {
     let unrelated = File::open("/dev/zero").unwrap().into_raw_fd();
     // SAFETY: a system call without memory.
     assert_eq!(unsafe { libc::fcntl(unrelated, libc::F_SETFD, 0) }, 0);
+    let health = Health::new();
+    if fault == "is not healthy" {
+        health.set("", ServingStatus::NotServing);
+    }
     let server = part(service(folder))
+        .health(health)
         .address(format!("unix:{}", folder.join(SOCKET).display()))
         .smoke_test({
             let fault = fault.to_owned();

@@ -56,6 +56,8 @@
 //! - for `service Greeter`, the trait `Greeter` for the server to implement, with a method for each method;
 //!   it is implemented for `Arc<T>` as well, so a shared implementation can be served;
 //! - `greeter_service`, which makes a `touchdown::Service` of an implementation;
+//! - `greeter_methods`, a module of constants: `SERVICE`, the name of the service for `touchdown::Health`, and a
+//!   `touchdown::MethodName` for each method, such as `SAY_HELLO`, for `Service::policy`;
 //! - `GreeterClient`, with two methods for each method: `say_hello`, and `say_hello_with`, which takes
 //!   `CallOptions`.
 //!
@@ -246,7 +248,7 @@ impl Builder {
     /// Generates the code.
     ///
     /// Tells cargo, on the standard output, to run the build script again when one of the files changes that
-    /// were read. A generated file that would be as it was is not written, so that it is not compiled again.
+    /// were read, and where `touchdown::include_protos!` finds the code. A generated file that would be as it was is not written, so that it is not compiled again.
     ///
     /// # Errors
     ///
@@ -254,6 +256,7 @@ impl Builder {
     /// if the output cannot be written. See [`Error`].
     pub fn compile(self) -> Result<(), Error> {
         let parsed = parse::parse(&self.files, &self.includes)?;
+        let is_included = self.out_dir.is_none();
         let folder = match self.out_dir {
             Some(folder) => folder,
             None => match env::var_os("OUT_DIR") {
@@ -276,6 +279,12 @@ impl Builder {
             server: self.server,
         };
         let modules = generate::generate(parsed, &options, scratch.path())?;
-        output::write(&modules, &folder)
+        output::write(&modules, &folder)?;
+        if is_included {
+            // By this `include_protos!` finds the code, and knows whether there is any.
+            let index = folder.join("mod.rs");
+            println!("cargo:rustc-env=TOUCHDOWN_PROTOS={}", index.display());
+        }
+        Ok(())
     }
 }

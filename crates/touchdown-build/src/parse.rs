@@ -193,16 +193,55 @@ fn readable(
     let mut readable = match (place, error.file().and_then(|name| paths.get(name))) {
         (Some((path, line, column, message)), _) => Error::at(path, line, column, message),
         (None, Some(path)) => Error::new(format!("{}: {error}", path.display())),
-        (None, None) => Error::new(text),
+        (None, None) => Error::new(text.as_str()),
     };
     if error.is_file_not_found() {
         readable = readable.with_help(&format!("include folders: {}", list(includes)));
     }
-    if let Some(help) = error.help() {
+    if let Some(help) = well_known(&text) {
+        readable = readable.with_help(&help);
+    } else if let Some(help) = error.help() {
         readable = readable.with_help(&help.to_string());
     }
     readable
 }
+
+/// What to do about a name that is not defined and is that of a well-known type.
+fn well_known(error: &str) -> Option<String> {
+    let (_, rest) = error.split_once("name '")?;
+    let (name, _) = rest.split_once("' is not defined")?;
+    let short = name.rsplit('.').next()?;
+    let (file, _) = WELL_KNOWN.iter().find(|it| it.1.contains(&short))?;
+    Some(format!(
+        "write `google.protobuf.{short}`, with `import \"google/protobuf/{file}.proto\";` at the head of the file; it \
+         need not be on disk"
+    ))
+}
+
+/// The types of `google/protobuf/*.proto`, by file.
+const WELL_KNOWN: [(&str, &[&str]); 8] = [
+    ("any", &["Any"]),
+    ("duration", &["Duration"]),
+    ("empty", &["Empty"]),
+    ("field_mask", &["FieldMask"]),
+    ("source_context", &["SourceContext"]),
+    ("struct", &["Struct", "Value", "ListValue", "NullValue"]),
+    ("timestamp", &["Timestamp"]),
+    (
+        "wrappers",
+        &[
+            "BoolValue",
+            "BytesValue",
+            "DoubleValue",
+            "FloatValue",
+            "Int32Value",
+            "Int64Value",
+            "StringValue",
+            "UInt32Value",
+            "UInt64Value",
+        ],
+    ),
+];
 
 fn list(folders: &[PathBuf]) -> String {
     let folders: Vec<String> = folders

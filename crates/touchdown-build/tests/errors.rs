@@ -62,6 +62,28 @@ fn an_error_shows_file_line_column_and_the_line_itself() {
 }
 
 #[test]
+fn a_well_known_type_without_its_import_is_told_which_import_it_is() {
+    for name in ["Empty", "google.protobuf.Empty"] {
+        let proto = format!(
+            "syntax = \"proto3\";\npackage p;\nmessage M {{}}\nservice S {{\n  rpc Get({name}) returns (M);\n}}\n"
+        );
+        let text = case(&[("a.proto", &proto)]).error();
+        let start = format!("a.proto:5:11: name '{name}' is not defined\n");
+        assert!(text.starts_with(&start), "{text}");
+        let help = "help: write `google.protobuf.Empty`, with `import \"google/protobuf/empty.proto\";` at the head of \
+                    the file";
+        assert!(text.contains(help), "{text}");
+    }
+    // Imported, and not written with its package.
+    let proto = "syntax = \"proto3\";\nimport \"google/protobuf/timestamp.proto\";\nmessage M { Timestamp at = 1; }\n";
+    let text = case(&[("a.proto", proto)]).error();
+    assert!(
+        text.contains("help: write `google.protobuf.Timestamp`, with"),
+        "{text}"
+    );
+}
+
+#[test]
 fn syntax_errors_have_a_place() {
     assert_error(
         &[(
@@ -170,6 +192,14 @@ fn names_that_are_one_in_rust_are_refused() {
             "syntax = \"proto3\";\nmessage greeter {}\nservice Greeter {}\n",
         )],
         "a.proto:3:9: the trait of the service `Greeter` and the message `greeter`",
+    );
+    assert_error(
+        &[(
+            "a.proto",
+            "syntax = \"proto3\";\nmessage GreeterMethods { message M {} }\nservice Greeter {}\n",
+        )],
+        "a.proto:3:9: the module for the names of the methods of the service `Greeter` and the module for what is nested \
+         in the message `GreeterMethods` would both be called `greeter_methods` in Rust",
     );
     assert_error(
         &[(

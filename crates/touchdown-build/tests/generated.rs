@@ -12,7 +12,7 @@ fn generated_code_compiles_works_and_is_documented() {
     // The user's own tests, in both editions; examples in comments are not taken for tests.
     let tests = fixture.cargo(&["test", "--workspace"], &[]);
     let stdout = String::from_utf8_lossy(&tests.stdout);
-    assert_eq!(stdout.matches("7 passed; 0 failed").count(), 2, "{stdout}");
+    assert_eq!(stdout.matches("8 passed; 0 failed").count(), 2, "{stdout}");
 
     // The lints of rustdoc are allowed in generated code, as all are, but there must be no need to.
     let docs = fixture.cargo(
@@ -21,6 +21,75 @@ fn generated_code_compiles_works_and_is_documented() {
     );
     let stderr = String::from_utf8_lossy(&docs.stderr);
     assert!(!stderr.contains("warning"), "{stderr}");
+}
+
+/// A program may need a later version of `protobuf`, for another of its dependencies: cargo then takes that one for all.
+#[test]
+fn a_later_version_of_protobuf_is_admitted() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("later-protobuf");
+    let _ = fs::remove_dir_all(&folder);
+    let write = |path: &str, text: &str| {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    // As they would be published: of one version, and depending on each other by exactly that.
+    let mut patches = String::new();
+    for name in [
+        "protobuf",
+        "protobuf-support",
+        "protobuf-parse",
+        "protobuf-codegen",
+    ] {
+        let exact = match name {
+            "protobuf-codegen" => {
+                "[dependencies]\nprotobuf = \"=3.7.99\"\nprotobuf-parse = \"=3.7.99\"\n"
+            }
+            "protobuf-parse" => "[dependencies]\nprotobuf = \"=3.7.99\"\n",
+            _ => "",
+        };
+        write(
+            &format!("{name}/Cargo.toml"),
+            &format!(
+                "[package]\nname = \"{name}\"\nversion = \"3.7.99\"\nedition = \"2021\"\n{exact}"
+            ),
+        );
+        write(&format!("{name}/src/lib.rs"), "");
+        patches += &format!("{name}.path = \"{name}\"\n");
+    }
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    write(
+        "Cargo.toml",
+        &format!(
+            "[package]\nname = \"user\"\nversion = \"0.0.0\"\nedition = \"2021\"\n\n[workspace]\n\n\
+             [dependencies]\nprotobuf = \"3.7.99\"\n\n\
+             [build-dependencies]\ntouchdown-build.path = {own:?}\n\n[patch.crates-io]\n{patches}"
+        ),
+    );
+    write("src/lib.rs", "");
+    let lock = own.join("../../Cargo.lock");
+    if lock.exists() {
+        write("Cargo.lock", &read(&lock));
+    }
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--edges",
+            "normal,build",
+            "--prefix",
+            "none",
+        ])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    let tree = String::from_utf8_lossy(&output.stdout);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}");
+    for name in ["protobuf v3.7.99", "protobuf-codegen v3.7.99"] {
+        assert!(tree.contains(name), "{tree}");
+    }
+    assert!(!tree.contains("protobuf v3.7.2"), "{tree}");
 }
 
 /// A workspace with the stand-in and with the same user in two editions, who depends on the stand-in alone.
