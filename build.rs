@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let files = [
                 "proto/greeter.proto",
                 "proto/ledger.proto",
+                "proto/meter.proto",
                 "proto/news.proto",
             ];
             touchdown_build::compile(&files, &["proto"])?;

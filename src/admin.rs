@@ -105,14 +105,19 @@ impl Admin {
         let address = format!("unix:{}", self.path.display());
         let mut users = self.users.clone();
         users.extend([0, nix::unistd::geteuid().as_raw()]);
+        let name = format!("admin at {}", self.path.display());
+        // Its own, beside the program's: each line that it says has its name.
+        let own = Lifecycle::builder()
+            .name(&name)
+            .plan(Plan::default().with_grace_period(GRACE));
         let builder = Server::builder()
-            .name(format!("admin at {}", self.path.display()))
+            .name(name)
             .listen(Listen::new(address).mode(mode))
             .workers(WORKERS)
             .backlog(CONNECTIONS)
             .max_connections(CONNECTIONS)
             .memory_limit(1 << 20)
-            .lifecycle(Lifecycle::builder().plan(Plan::default().with_grace_period(GRACE)))
+            .lifecycle(own)
             .interceptor(OnlyFor(users))
             .service(admin_service(Operator {
                 program: lifecycle.remote(),

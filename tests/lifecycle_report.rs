@@ -49,7 +49,7 @@ fn it_prints_on_one_line() {
         "stopped by force in ",
         "(exit 3): requested: Überholung 🛬",
         "draining ",
-        "18446744073709551615 completed, 1 refused, 4 left by their callers, 6 undelivered, 5 cut, 2 told to stop, 3 abandoned",
+        "18446744073709551615 completed, 1 refused, 4 left by their callers, 6 undelivered, 5 cut, 2 left when told to stop, 3 abandoned",
         "a \"hook\" failed (line one line two  ) in ",
         "connections cut: 7",
         "abandoned: part: C:\\pump",

@@ -163,9 +163,13 @@ fn calls_that_wait_for_a_worker_are_told_once_with_the_oldest_handler() {
             client.unary::<_, StringValue>("/test.Busy/Waits", &text(""), options)
         });
         // It has no name of the server's.
-        let line = hear(Level::Warn, "1 of 1 workers are busy", "/test.Busy/Waits");
+        let line = hear(
+            Level::Warn,
+            "1 of 1 handler threads are busy",
+            "/test.Busy/Waits",
+        );
         for words in [
-            "1 of 1 workers are busy, and 1 calls wait for one, the first for 1.",
+            "1 of 1 handler threads are busy, and 1 calls wait for one, the first for 1.",
             "s: /test.Busy/Waits; the oldest handler: /test.Echo/Say of 127.0.0.1:",
             "ServerBuilder::workers",
         ] {
@@ -174,5 +178,5 @@ fn calls_that_wait_for_a_worker_are_told_once_with_the_oldest_handler() {
         release.send(()).unwrap();
         assert!(first.join().unwrap().is_ok() && waits.join().unwrap().is_ok());
     });
-    assert_eq!(said(Level::Warn, "1 of 1 workers").len(), 1);
+    assert_eq!(said(Level::Warn, "1 of 1 handler threads").len(), 1);
 }

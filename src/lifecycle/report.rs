@@ -349,7 +349,7 @@ impl Report {
         let _ = write!(
             line,
             "; calls: {} completed, {} refused, {} left by their callers, {} undelivered, {} cut, \
-             {} told to stop, {} abandoned",
+             {} left when told to stop, {} abandoned",
             self.calls.completed,
             self.calls.refused,
             self.calls.caller_left,

@@ -48,8 +48,8 @@ impl EarlyCalls {
         let is_first = self.expected.swap(false, Ordering::Relaxed);
         if is_early && is_first {
             logging::warn!(
-                "{}: serves calls while the program is starting: its health is NOT_SERVING, and a stop would end them within \
-                 0.2 s; call Lifecycle::ready once everything is started",
+                "{}: serves calls while the program is starting: its health is NOT_SERVING, and what waits for the program \
+                 to be ready does not begin; call Lifecycle::ready once everything is started",
                 self.name
             );
         }

@@ -152,7 +152,7 @@ impl Housekeeper<'_> {
             let handler = shared.seats.running().into_iter().min_by_key(|it| it.since);
             let handler = handler.map_or("not seen".to_owned(), |it| it.to_string());
             logging::warn!(
-                "{} of {} workers are busy, and {} calls wait for one, the first for {:.1}s: {path}; the oldest handler: {handler};                  ServerBuilder::workers sets how many there may be",
+                "{} of {} handler threads are busy, and {} calls wait for one, the first for {:.1}s: {path}; the oldest handler: {handler};                  ServerBuilder::workers sets how many there may be",
                 load.running,
                 load.workers,
                 load.waiting,

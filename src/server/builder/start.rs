@@ -9,7 +9,6 @@ use super::super::handle::{Server, ServerHandle};
 use super::super::tls::Tls;
 use super::ServerBuilder;
 use crate::lifecycle::{self, Lifecycle, Plan, Reason, Report, SignalSender, Signals, Stopping};
-use crate::logging;
 use crate::os::memory;
 #[cfg(feature = "tls")]
 use crate::sockets::listen::Listen;
@@ -38,15 +37,8 @@ impl ServerBuilder {
         }
         match self.begin(lifecycle) {
             Ok(server) => server.wait(),
-            Err((error, report)) => {
-                // What a stop has kept from starting did not fail.
-                if let Reason::StartFailed(_) = report.reason {
-                    logging::error!("{error}");
-                    // The program may end by other ways than to return the report.
-                    logging::flush(logging::AT_THE_END);
-                }
-                *report
-            }
+            // The log has it.
+            Err((_, report)) => *report,
         }
     }
 
@@ -64,8 +56,8 @@ impl ServerBuilder {
     /// [`Lifecycle::ready`] once everything is started. If it has start-up hooks that the server
     /// needs, the program calls [`Lifecycle::start`] first.
     ///
-    /// The server accepts connections from now on. Until [`Lifecycle::ready`] its health is NOT_SERVING, and a stop
-    /// ends calls within 0.2 s. So the first call that comes before is logged, at WARN.
+    /// The server accepts connections from now on. Until [`Lifecycle::ready`] its health is NOT_SERVING, and what waits
+    /// for the program to be ready does not begin. So the log says, at WARN, if a call comes when that is 1 s late.
     ///
     /// # Errors
     ///
