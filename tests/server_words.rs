@@ -180,3 +180,41 @@ fn calls_that_wait_for_a_worker_are_told_once_with_the_oldest_handler() {
     });
     assert_eq!(said(Level::Warn, "1 of 1 handler threads").len(), 1);
 }
+
+/// The admin service has a lifecycle of its own, which must not speak as if it were the program's.
+#[cfg(feature = "admin")]
+#[test]
+fn the_lifecycle_of_the_admin_service_is_named() {
+    let path = std::env::temp_dir().join(format!("touchdown-words-{}", std::process::id()));
+    let admin = touchdown::admin::Admin::at(&path);
+    let server = named("with admin", echo()).admin(admin).start().unwrap();
+    server.shutdown();
+    let name = format!("admin at {}: ", path.display());
+    for words in [
+        "starting → serving",
+        "stopping: shutdown() was called",
+        "stopped cleanly",
+    ] {
+        hear(Level::Info, &name, words);
+    }
+}
+
+#[test]
+fn who_is_told_to_stop_and_does_not_leave_is_abandoned_in_the_log_and_in_the_report() {
+    let (service, begun, _release) = gated();
+    let plan = Plan::new()
+        .with_grace_period(Duration::from_millis(50))
+        .with_force_period(Duration::from_millis(50));
+    let builder = named("deaf", service).lifecycle(Lifecycle::builder().plan(plan));
+    let server = builder.start().unwrap();
+    let client = client(&server);
+    let call = thread::spawn(move || say(&client, "hello"));
+    begun.recv_timeout(LONG).unwrap();
+    let report = server.shutdown();
+    assert!(call.join().unwrap().is_err());
+    let told =
+        "told 1 calls to stop; those that do not leave within the force period are abandoned";
+    hear(Level::Warn, "deaf: ", told);
+    let counts = "0 left when told to stop, 1 abandoned";
+    assert!(report.to_string().contains(counts), "{report}");
+}

@@ -20,12 +20,13 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::select;
 use touchdown::admin::Admin;
-use touchdown::lifecycle::{Hook, Lifecycle, Report, StartupHook, Token, Worker};
+use touchdown::lifecycle::{
+    self, Hook, Lifecycle, Opened, Remote, Report, StartupHook, Token, Worker,
+};
 use touchdown::{
-    Broadcast, Call, Health, Listen, Received, Replies, Requests, Server, ServingStatus,
-    SlowSubscriber, Status, Tls,
+    Broadcast, Call, Code, Health, Listen, OrStatus, Received, Replies, Requests, Server,
+    ServerBuilder, ServingStatus, SlowSubscriber, Status, Tls,
 };
 
 use entries::Ledger;
@@ -37,8 +38,8 @@ use serial::Port;
 
 const USAGE: &str = "usage: meter_gateway --serial DEVICE --ledger FILE [OPTIONS]
 
-  --listen ADDRESS          HOST:PORT, unix:PATH or systemd:NAME   [127.0.0.1:50051]
-  --tls ADDRESS CHAIN KEY   listen there, too, with these PEM files; SIGHUP reads them again
+  --listen ADDRESS          HOST:PORT, unix:PATH or systemd:NAME; may be there more than once
+  --tls ADDRESS CHAIN KEY   listen there with these PEM files, too; SIGHUP reads them again
   --admin PATH              serve the admin service on a unix socket
   --pid-file PATH           write the process's id to this file
 
@@ -53,7 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 struct Gateway {
     port: Arc<Port>,
-    ledger: Arc<Ledger>,
+    ledger: Opened<Ledger>,
     readings: Broadcast<Reading>,
     health: Health,
 }
@@ -70,7 +71,7 @@ impl Meter for Gateway {
 
     fn upload(&self, _: &Call, requests: Requests<Entry>) -> Result<Summary, Status> {
         let entries = requests.collect::<Result<Vec<_>, Status>>()?;
-        self.ledger.book(&entries)?;
+        self.write_down(&entries)?;
         Ok(Summary {
             entries: entries.len() as u32,
             cents: entries.iter().map(|it| it.cents).sum(),
@@ -88,7 +89,7 @@ impl Meter for Gateway {
         loop {
             match requests.recv_until(&[&draining])? {
                 Received::Request(entry) => {
-                    self.ledger.book(std::slice::from_ref(&entry))?;
+                    self.write_down(std::slice::from_ref(&entry))?;
                     let id = entry.id;
                     replies.send(&Receipt {
                         id,
@@ -103,6 +104,12 @@ impl Meter for Gateway {
 }
 
 impl Gateway {
+    fn write_down(&self, entries: &[Entry]) -> Result<(), Status> {
+        let ledger = self.ledger.get();
+        let ledger = ledger.or_status(Code::Unavailable, "the ledger is not open")?;
+        ledger.book(entries)
+    }
+
     fn ask(&self, patience: Duration) -> Result<Reading, Status> {
         Ok(Reading {
             watt_hours: self.port.ask(patience)?,
@@ -112,46 +119,44 @@ impl Gateway {
     }
 
     /// Asks the meter for all who watch, until the program drains. Only the process in charge may open the port.
-    fn poll(&self, in_charge: &Token, token: &Token) {
-        select! {
-            recv(in_charge.receiver()) -> _ => {}
-            recv(token.receiver()) -> _ => return,
+    fn poll(&self, program: &Remote, token: &Token) {
+        let open = || self.port.open();
+        if program
+            .open_in_charge("serial port", INTERVAL, open)
+            .is_err()
+        {
+            return;
         }
         while !token.wait_timeout(INTERVAL) {
-            if let Err(error) = self.port.open() {
-                log::info!("the meter's port: {error}");
-                continue;
-            }
-            let reading = self.ask(Duration::ZERO);
+            let reading = match self.port.open() {
+                Ok(()) => self.ask(Duration::ZERO),
+                Err(error) => Err(error.into()),
+            };
+            let status = match reading {
+                Ok(_) => ServingStatus::Serving,
+                Err(_) => ServingStatus::NotServing,
+            };
             // Not before: a process that says NOT_SERVING of itself replaces no other.
-            self.health.set(
-                meter_methods::SERVICE,
-                match reading {
-                    Ok(_) => ServingStatus::Serving,
-                    Err(_) => ServingStatus::NotServing,
-                },
-            );
-            match reading.and_then(|it| self.readings.publish(&it)) {
-                Ok(_) => {}
-                Err(status) => log::warn!("{status}"),
+            self.health.set(meter_methods::SERVICE, status);
+            if let Err(error) = reading.and_then(|it| self.readings.publish(&it)) {
+                log::warn!("{error}");
             }
         }
     }
 }
 
-/// What is asked for on the command line.
-#[derive(Default)]
+/// Reads the command line, and sets what it asks for.
 struct Options {
     serial: String,
     ledger: String,
-    listen: Vec<Listen>,
-    admin: Option<String>,
-    pid_file: Option<String>,
+    server: ServerBuilder,
+    lifecycle: lifecycle::Builder,
 }
 
 impl Options {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Options, Box<dyn Error>> {
-        let mut options = Options::default();
+        let (mut serial, mut ledger) = (None, None);
+        let (mut server, mut lifecycle) = (Server::builder(), Lifecycle::builder());
         while let Some(word) = words.next() {
             let mut next = || {
                 words
@@ -159,72 +164,54 @@ impl Options {
                     .ok_or_else(|| format!("{word} needs more words"))
             };
             match word.as_str() {
-                "--serial" => options.serial = next()?,
-                "--ledger" => options.ledger = next()?,
-                "--listen" => options.listen.push(Listen::new(next()?)),
+                "--serial" => serial = Some(next()?),
+                "--ledger" => ledger = Some(next()?),
+                "--listen" => server = server.address(next()?),
                 "--tls" => {
                     let listen = Listen::new(next()?);
                     let tls = Tls::from_pem_files(next()?, next()?).load()?;
-                    options.listen.push(listen.tls(tls));
+                    server = server.listen(listen.tls(tls));
                 }
-                "--admin" => options.admin = Some(next()?),
-                "--pid-file" => options.pid_file = Some(next()?),
+                "--admin" => server = server.admin(Admin::at(next()?)),
+                "--pid-file" => lifecycle = lifecycle.pid_file(next()?),
                 _ => return Err(format!("what is {word}?").into()),
             }
         }
-        if options.serial.is_empty() || options.ledger.is_empty() {
-            return Err("a serial device and a ledger are needed".into());
-        }
-        if options.listen.is_empty() {
-            options.listen.push(Listen::new("127.0.0.1:50051"));
-        }
-        Ok(options)
+        Ok(Options {
+            serial: serial.ok_or("--serial is missing")?,
+            ledger: ledger.ok_or("--ledger is missing")?,
+            server,
+            lifecycle,
+        })
     }
 }
 
-fn main() -> Result<Report, Box<dyn Error>> {
+fn main() -> Report {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    let words = arguments::words(USAGE);
-    if words.is_empty() {
-        arguments::wrong(USAGE);
-    }
-    let options = Options::read(words.into_iter())?;
+    let options = Options::read(arguments::words(USAGE).into_iter()).unwrap_or_else(|error| {
+        eprintln!("{error}");
+        arguments::wrong(USAGE)
+    });
+    let (opens, ledger) = StartupHook::opens("ledger", move || Ledger::open(&options.ledger));
     let gateway = Gateway {
         port: Arc::new(Port::new(&options.serial)),
-        ledger: Arc::new(Ledger::new(&options.ledger)),
+        ledger,
         readings: Broadcast::new(16, SlowSubscriber::DropOldest),
         health: Health::new(),
     };
-    let (ledger, port, health) = (
-        gateway.ledger.clone(),
-        gateway.port.clone(),
-        gateway.health.clone(),
-    );
-    let poller = gateway.clone();
-
-    let mut lifecycle = Lifecycle::builder()
-        .startup(StartupHook::new("ledger", move || Ok(ledger.open()?)))
-        .hook(Hook::new("serial port", move || Ok(port.close())));
-    if let Some(path) = options.pid_file {
-        lifecycle = lifecycle.pid_file(path);
-    }
-    let mut builder = Server::builder()
+    let (port, poller) = (gateway.port.clone(), gateway.clone());
+    let close = Hook::new("serial port", move || Ok(port.close()));
+    options
+        .server
+        .health(gateway.health.clone())
         .service(meter_service(gateway))
-        .health(health)
-        .systemd();
-    for listen in options.listen {
-        builder = builder.listen(listen);
-    }
-    if let Some(path) = options.admin {
-        builder = builder.admin(Admin::at(path));
-    }
-    Ok(builder
-        .lifecycle(lifecycle)
+        .lifecycle(options.lifecycle.startup(opens).hook(close))
         .set_up(move |lifecycle| {
-            let in_charge = lifecycle.in_charge().clone();
-            let poll = Worker::new("meter", move |token: &Token| poller.poll(&in_charge, token));
+            let program = lifecycle.remote();
+            let poll = Worker::new("meter", move |token| poller.poll(&program, token));
             Ok(lifecycle.workers("serial").spawn(poll)?)
         })
+        .systemd()
         .on_listening(|server| println!("listening at {}", server.address()))
-        .serve())
+        .serve()
 }
