@@ -87,7 +87,7 @@ impl Call {
         let before = self
             .flags
             .fetch_or(HEADERS_SENT | SENDING, Ordering::AcqRel);
-        let headers = std::mem::take(&mut stream.headers);
+        let headers = stream.take(|it| &mut it.headers);
         let headers = (before & HEADERS_SENT == 0).then_some(&*headers);
         let bytes = message.as_bytes().len();
         if self.wire.send(self, headers, message, told) {

@@ -123,6 +123,12 @@ pub(crate) struct Call<W: ?Sized = dyn Wire> {
 struct Stream {
     /// Set once there is nothing more to receive: whether the caller has said so.
     received_all: Option<bool>,
+    /// Most calls have nothing of this.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Default)]
+struct Rare {
     timer: Option<timers::Key>,
     headers: Vec<Pair>,
     trailers: Vec<Pair>,
@@ -132,6 +138,18 @@ struct Stream {
     on_cancel: Callbacks,
     /// Run when the server begins to drain.
     on_drain: Callbacks,
+}
+
+impl Stream {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Takes a part of what is rare out, if there is something.
+    fn take<T: Default>(&mut self, part: impl FnOnce(&mut Rare) -> &mut T) -> T {
+        let rare = self.rare.as_deref_mut();
+        rare.map(part).map(std::mem::take).unwrap_or_default()
+    }
 }
 
 impl<W> Call<W> {
@@ -288,7 +306,7 @@ impl Call {
 
 impl<W: ?Sized> Drop for Call<W> {
     fn drop(&mut self) {
-        if let Some(timer) = self.stream.get_mut().timer {
+        if let Some(timer) = self.stream.get_mut().rare.as_ref().and_then(|it| it.timer) {
             self.ground.timers.remove(timer);
         }
     }
