@@ -103,7 +103,7 @@ pub(crate) struct Call<W: ?Sized = dyn Wire> {
     /// The number of its connection, once it was noted.
     connection: OnceLock<u64>,
     /// If there is an observer.
-    record: Option<Box<Record>>,
+    record: Option<Record>,
     /// What the host keeps with the call, once it needs to.
     context: OnceLock<Context>,
     flags: AtomicU32,
@@ -169,7 +169,7 @@ impl<W> Call<W> {
             if let Some(message) = message {
                 record.received(message.len());
             }
-            Box::new(record)
+            record
         });
         Arc::new(Call {
             ground: Arc::clone(ground),
@@ -214,7 +214,7 @@ impl<W: ?Sized> Call<W> {
     /// What is kept for an observer; `None` if there is none.
     #[inline]
     pub(crate) fn record(&self) -> Option<&Record> {
-        self.record.as_deref()
+        self.record.as_ref()
     }
 }
 
