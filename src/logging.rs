@@ -13,6 +13,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fmt;
 use std::panic;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -37,14 +38,12 @@ macro_rules! line {
     ($level:expr, $($text:tt)+) => {{
         let level: ::log::Level = $level;
         if $crate::logging::may_be_enabled(level) {
-            $crate::logging::say($crate::logging::Line {
-                level,
-                target: module_path!(),
-                module: Some(module_path!()),
-                file: Some(file!().into()),
-                number: Some(::std::line!()),
-                text: format!($($text)+),
-            });
+            static SITE: $crate::logging::Site = $crate::logging::Site {
+                module: module_path!(),
+                file: file!(),
+                number: ::std::line!(),
+            };
+            $crate::logging::say_at(&SITE, level, format_args!($($text)+));
         }
     }};
 }
@@ -69,6 +68,13 @@ macro_rules! debug {
 
 #[allow(unused_imports)]
 pub(crate) use {debug, error, info, line, warning as warn};
+
+/// Where in the source a line is said.
+pub(crate) struct Site {
+    pub(crate) module: &'static str,
+    pub(crate) file: &'static str,
+    pub(crate) number: u32,
+}
 
 /// A line of the log.
 pub(crate) struct Line {
@@ -177,6 +183,19 @@ pub(crate) fn may_be_enabled(level: Level) -> bool {
     level <= log::STATIC_MAX_LEVEL && level <= log::max_level()
 }
 
+/// As [`say`]. Here is what would else be compiled for each line.
+#[cold]
+pub(crate) fn say_at(site: &'static Site, level: Level, text: fmt::Arguments<'_>) {
+    say(Line {
+        level,
+        target: site.module,
+        module: Some(site.module),
+        file: Some(site.file.into()),
+        number: Some(site.number),
+        text: text.to_string(),
+    });
+}
+
 /// Logs a line whose level may be enabled. Waits for nobody who writes.
 pub(crate) fn say(line: Line) {
     {
@@ -255,8 +274,6 @@ pub(crate) fn flush(time: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt;
-
     use super::*;
 
     fn line(text: impl fmt::Display) -> Line {
