@@ -13,6 +13,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fmt;
 use std::panic;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,34 +37,23 @@ pub(crate) const AT_THE_END: Duration = Duration::from_secs(1);
 /// Says a line. As with the macros of `log`, keys with their values may stand before the text, which goes without them:
 /// `logging::warn!(method = path, age_ms = age; "{path} takes long")`. A value is a number, a bool or text.
 macro_rules! line {
-    ($level:expr, $($key:ident = $value:expr),+ ; $($text:tt)+) => {{
+    ($level:expr, $($key:ident = $value:expr),+ ; $($text:tt)+) => {
+        $crate::logging::line!(@ $level, vec![$((stringify!($key), $crate::logging::Value::from($value))),+], $($text)+)
+    };
+    (@ $level:expr, $pairs:expr, $($text:tt)+) => {{
         let level: ::log::Level = $level;
         if $crate::logging::may_be_enabled(level) {
-            $crate::logging::say($crate::logging::Line {
-                level,
-                target: module_path!(),
-                module: Some(module_path!()),
-                file: Some(file!().into()),
-                number: Some(::std::line!()),
-                pairs: vec![$((stringify!($key), $crate::logging::Value::from($value))),+],
-                text: format!($($text)+),
-            });
+            static SITE: $crate::logging::Site = $crate::logging::Site {
+                module: module_path!(),
+                file: file!(),
+                number: ::std::line!(),
+            };
+            $crate::logging::say_at(&SITE, level, $pairs, format_args!($($text)+));
         }
     }};
-    ($level:expr, $($text:tt)+) => {{
-        let level: ::log::Level = $level;
-        if $crate::logging::may_be_enabled(level) {
-            $crate::logging::say($crate::logging::Line {
-                level,
-                target: module_path!(),
-                module: Some(module_path!()),
-                file: Some(file!().into()),
-                number: Some(::std::line!()),
-                pairs: Vec::new(),
-                text: format!($($text)+),
-            });
-        }
-    }};
+    ($level:expr, $($text:tt)+) => {
+        $crate::logging::line!(@ $level, ::std::vec::Vec::new(), $($text)+)
+    };
 }
 
 macro_rules! error {
@@ -87,6 +77,16 @@ macro_rules! debug {
 #[allow(unused_imports)]
 pub(crate) use {debug, error, info, line, warning as warn};
 
+/// Where in the source a line is said.
+pub(crate) struct Site {
+    pub(crate) module: &'static str,
+    pub(crate) file: &'static str,
+    pub(crate) number: u32,
+}
+
+/// A key and a value, for machines.
+pub(crate) type Pair = (&'static str, Value);
+
 /// A line of the log.
 pub(crate) struct Line {
     pub(crate) level: Level,
@@ -96,7 +96,7 @@ pub(crate) struct Line {
     pub(crate) file: Option<Cow<'static, str>>,
     pub(crate) number: Option<u32>,
     /// For machines: what the text says, or a part of it, by keys.
-    pub(crate) pairs: Vec<(&'static str, Value)>,
+    pub(crate) pairs: Vec<Pair>,
     pub(crate) text: String,
 }
 
@@ -258,6 +258,25 @@ pub(crate) fn may_be_enabled(level: Level) -> bool {
     level <= log::STATIC_MAX_LEVEL && level <= log::max_level()
 }
 
+/// As [`say`]. Here is what would else be compiled for each line.
+#[cold]
+pub(crate) fn say_at(
+    site: &'static Site,
+    level: Level,
+    pairs: Vec<Pair>,
+    text: fmt::Arguments<'_>,
+) {
+    say(Line {
+        level,
+        target: site.module,
+        module: Some(site.module),
+        file: Some(site.file.into()),
+        number: Some(site.number),
+        pairs,
+        text: text.to_string(),
+    });
+}
+
 /// Logs a line whose level may be enabled. Waits for nobody who writes.
 pub(crate) fn say(line: Line) {
     {
@@ -336,8 +355,6 @@ pub(crate) fn flush(time: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt;
-
     use super::*;
 
     fn line(text: impl fmt::Display) -> Line {

@@ -18,13 +18,23 @@ pub(crate) trait Keeper: Sync {
     /// The size of all pieces together, in bytes.
     fn len(&self, kept: &Kept) -> usize;
 
-    fn compression(&self, kept: &Kept) -> Compression;
+    /// What is asked of every message, at once.
+    fn look<'a>(&self, kept: &'a Kept) -> Look<'a>;
 
     /// The pieces, in their order; `None` behind the last.
     fn piece<'a>(&self, kept: &'a Kept, index: usize) -> Option<&'a [u8]>;
 
     /// The message is not needed any more. Called once, last.
     fn let_go(&self, kept: &Kept);
+}
+
+/// What there is to know of a message before it is read.
+pub(crate) struct Look<'a> {
+    /// The size of all pieces together, in bytes.
+    pub(crate) len: usize,
+    pub(crate) compression: Compression,
+    /// The whole message, if it lies in one piece.
+    pub(crate) whole: Option<&'a [u8]>,
 }
 
 /// What a keeper knows a message by: an address, or a number. A keeper is handed only what it has made into a
@@ -48,22 +58,13 @@ impl Message {
         self.keeper.len(&self.kept)
     }
 
-    pub(crate) fn compression(&self) -> Compression {
-        self.keeper.compression(&self.kept)
+    #[inline]
+    pub(crate) fn look(&self) -> Look<'_> {
+        self.keeper.look(&self.kept)
     }
 
     fn piece(&self, index: usize) -> Option<&[u8]> {
         self.keeper.piece(&self.kept, index)
-    }
-
-    /// The whole message, if it lies in one piece.
-    #[inline]
-    pub(crate) fn contiguous(&self) -> Option<&[u8]> {
-        match (self.piece(0), self.piece(1)) {
-            (None, _) => Some(&[]),
-            (only, None) => only,
-            _ => None,
-        }
     }
 
     pub(crate) fn reader(&self) -> Reader<'_> {
@@ -83,7 +84,8 @@ impl Drop for Message {
 
 impl fmt::Debug for Message {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} bytes, {:?}", self.len(), self.compression())
+        let look = self.look();
+        write!(formatter, "{} bytes, {:?}", look.len, look.compression)
     }
 }
 
@@ -126,7 +128,7 @@ impl Read for Reader<'_> {
 mod in_memory {
     use parking_lot::Mutex;
 
-    use super::{Compression, Keeper, Kept, Message};
+    use super::{Compression, Keeper, Kept, Look, Message};
 
     struct Whole {
         pieces: Vec<Vec<u8>>,
@@ -146,8 +148,17 @@ mod in_memory {
             whole(kept).pieces.iter().map(Vec::len).sum()
         }
 
-        fn compression(&self, kept: &Kept) -> Compression {
-            whole(kept).compression
+        fn look<'a>(&self, kept: &'a Kept) -> Look<'a> {
+            let message = whole(kept);
+            Look {
+                len: self.len(kept),
+                compression: message.compression,
+                whole: match message.pieces.as_slice() {
+                    [] => Some(&[]),
+                    [only] => Some(only),
+                    _ => None,
+                },
+            }
         }
 
         fn piece<'a>(&self, kept: &'a Kept, index: usize) -> Option<&'a [u8]> {
@@ -179,7 +190,7 @@ mod in_memory {
 #[cfg(test)]
 pub(crate) fn is_read_whole_in_steps(message: &Message, whole: &[u8], steps: &[usize]) {
     assert_eq!(message.len(), whole.len());
-    if let Some(bytes) = message.contiguous() {
+    if let Some(bytes) = message.look().whole {
         assert_eq!(bytes, whole);
     }
     let (mut reader, mut read) = (message.reader(), Vec::new());
@@ -222,7 +233,7 @@ mod tests {
         message.reader().read_to_end(&mut read).unwrap();
         assert_eq!(message.len(), 103);
         assert_eq!(read, [b"ab".as_slice(), &long, b"z"].concat());
-        assert!(message.contiguous().is_none());
+        assert!(message.look().whole.is_none());
     }
 
     proptest! {
@@ -233,7 +244,7 @@ mod tests {
         ) {
             let slices = pieces.iter().map(Vec::as_slice);
             let message = Message::of_pieces(slices, Compression::Identity);
-            prop_assert_eq!(message.contiguous().is_some(), pieces.len() < 2);
+            prop_assert_eq!(message.look().whole.is_some(), pieces.len() < 2);
             is_read_whole_in_steps(&message, &pieces.concat(), &steps);
         }
     }

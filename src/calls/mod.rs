@@ -67,7 +67,7 @@ pub(crate) use self::drain::Times as DrainTimes;
 pub(crate) use self::host::Host;
 #[cfg(test)]
 pub(crate) use self::message::is_read_whole_in_steps;
-pub(crate) use self::message::{Compression, Keeper, Kept, Message};
+pub(crate) use self::message::{Compression, Keeper, Kept, Look, Message};
 pub(crate) use self::method::{IdleTimes, Limit, Method};
 pub(crate) use self::observer::{Connection, Observer, TurnedAway};
 pub(crate) use self::outgoing::Outgoing;

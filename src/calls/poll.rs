@@ -7,7 +7,7 @@ use super::call::{Call, Ending};
 use super::decision::{Beginning, Decision, Next, Outlook};
 use super::message::Message;
 use super::method::Method;
-use super::record::Refusal;
+use super::record::{Record, Refusal};
 use super::renewal::Usage;
 use super::seats::Seat;
 use super::shared::{Job, Shared, CROWD};
@@ -275,7 +275,9 @@ impl Worker<'_> {
         ground.host.run(call, message);
         call.returned();
         if let Some(method) = ground.method(call) {
-            method.pace.learn(now.elapsed());
+            // If somebody has noted it already, the clock need not be asked again.
+            let ran = call.record().and_then(Record::ran);
+            method.pace.learn(ran.unwrap_or_else(|| now.elapsed()));
         }
     }
 }

@@ -153,7 +153,12 @@ impl Record {
     }
 
     pub(super) fn begun(&self, now: Instant) {
-        self.begun.set(self.since_arrival(now));
+        // Most begin at once.
+        let waited = match now == self.arrived {
+            true => Duration::ZERO,
+            false => self.since_arrival(now),
+        };
+        self.begun.set(waited);
     }
 
     /// To be called before it is known whether the call had ended already.

@@ -206,7 +206,7 @@ impl Drop for Server {
 }
 
 fn bytes_of(message: &Message) -> Vec<u8> {
-    message.contiguous().expect("one piece").to_vec()
+    message.look().whole.expect("one piece").to_vec()
 }
 
 fn outgoing(bytes: &[u8]) -> Outgoing {

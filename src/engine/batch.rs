@@ -60,7 +60,18 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
+    #[inline]
     pub(super) fn new(pairs: &[Pair]) -> Metadata {
+        if pairs.is_empty() {
+            return Metadata {
+                pairs: Vec::new(),
+                _owners: Vec::new(),
+            };
+        }
+        Metadata::copied(pairs)
+    }
+
+    fn copied(pairs: &[Pair]) -> Metadata {
         let mut owners = Vec::with_capacity(pairs.len() * 2);
         let mut own = |bytes: &[u8]| {
             owners.push(Slice::copy(bytes));

@@ -13,7 +13,7 @@ use grpcio_sys::{
     grpc_slice_from_copied_buffer, grpc_slice_new_with_user_data, grpc_slice_unref,
 };
 
-use crate::calls::{Compression, Keeper, Kept, Message, Outgoing};
+use crate::calls::{Compression, Keeper, Kept, Look, Message, Outgoing};
 
 /// From here on handing the allocation over is cheaper than copying it.
 const COPY_LIMIT: usize = 8 * 1024;
@@ -37,31 +37,44 @@ fn buffer(kept: &Kept) -> &grpc_byte_buffer {
     unsafe { &*ptr::with_exposed_provenance(kept.0) }
 }
 
+fn slices(kept: &Kept) -> &[grpc_slice] {
+    // SAFETY: the buffer is raw (the only kind there is), and has so many slices, which live as long as it does.
+    unsafe {
+        let buffer = &buffer(kept).data.raw.slice_buffer;
+        match buffer.count {
+            0 => &[],
+            count => slice::from_raw_parts(buffer.slices, count),
+        }
+    }
+}
+
 impl Keeper for ByteBuffers {
     fn len(&self, kept: &Kept) -> usize {
         // SAFETY: the buffer is raw (the only kind there is).
         unsafe { buffer(kept).data.raw.slice_buffer.length }
     }
 
-    fn compression(&self, kept: &Kept) -> Compression {
+    fn look<'a>(&self, kept: &'a Kept) -> Look<'a> {
         // SAFETY: as in `len`.
-        match unsafe { buffer(kept).data.raw.compression } {
+        let compression = match unsafe { buffer(kept).data.raw.compression } {
             grpc_compression_algorithm::GRPC_COMPRESS_GZIP => Compression::Gzip,
             grpc_compression_algorithm::GRPC_COMPRESS_DEFLATE => Compression::Deflate,
             _ => Compression::Identity,
+        };
+        let whole = match slices(kept) {
+            [] => Some(&[][..]),
+            [only] => Some(bytes(only)),
+            _ => None,
+        };
+        Look {
+            len: self.len(kept),
+            compression,
+            whole,
         }
     }
 
     fn piece<'a>(&self, kept: &'a Kept, index: usize) -> Option<&'a [u8]> {
-        // SAFETY: as in `len`; it has so many slices, which live as long as the buffer.
-        let slices: &[grpc_slice] = unsafe {
-            let buffer = &buffer(kept).data.raw.slice_buffer;
-            match buffer.count {
-                0 => &[],
-                count => slice::from_raw_parts(buffer.slices, count),
-            }
-        };
-        slices.get(index).map(bytes)
+        slices(kept).get(index).map(bytes)
     }
 
     fn let_go(&self, kept: &Kept) {
@@ -260,7 +273,7 @@ mod tests {
                 Compression::Deflate,
             ),
         ] {
-            assert_eq!(message_of([], algorithm).compression(), expected);
+            assert_eq!(message_of([], algorithm).look().compression, expected);
         }
     }
 
@@ -299,7 +312,7 @@ mod tests {
         ) {
             let slices = pieces.iter().map(Vec::as_slice);
             let message = message_of(slices, grpc_compression_algorithm::GRPC_COMPRESS_NONE);
-            prop_assert!(message.contiguous().is_some() || pieces.len() > 1);
+            prop_assert!(message.look().whole.is_some() || pieces.len() > 1);
             is_read_whole_in_steps(&message, &pieces.concat(), &steps);
         }
 

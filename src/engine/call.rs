@@ -2,6 +2,7 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void, CStr};
+use std::mem::MaybeUninit;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -40,10 +41,17 @@ pub(super) struct CoreCall {
     received: UnsafeCell<*mut grpc_byte_buffer>,
     /// Whether C-core has, or had, the place of `close_cancelled`: it may get that once.
     is_watched: AtomicBool,
-    receive: Turn,
-    send: Turn,
+    /// Made when a message is first received or sent by itself.
+    turns: OnceLock<Box<Turns>>,
     /// C-core, as long as it has the call.
     core: Arc<Core>,
+}
+
+/// Where the ends of operations are told directly.
+#[derive(Default)]
+struct Turns {
+    receive: Turn,
+    send: Turn,
 }
 
 /// Where the end of one kind of operation is told, for one after the other.
@@ -95,8 +103,7 @@ impl CoreCall {
             close_cancelled: UnsafeCell::new(0),
             received: UnsafeCell::new(ptr::null_mut()),
             is_watched: AtomicBool::new(false),
-            receive: Turn::default(),
-            send: Turn::default(),
+            turns: OnceLock::new(),
             core,
         }
     }
@@ -109,6 +116,10 @@ impl CoreCall {
             gpr_free(peer.cast());
             copy
         }
+    }
+
+    fn turns(&self) -> &Turns {
+        self.turns.get_or_init(Box::default)
     }
 
     #[inline]
@@ -176,14 +187,14 @@ impl CoreCall {
         let (call, wire): (&Call, &CoreCall) = (&*owned, owned.wire());
         let succeeded = succeeded != 0;
         if operation == Operation::Send {
-            wire.send.give_back();
+            wire.turns().send.give_back();
             call.sent(succeeded);
         } else {
             // SAFETY: the call is alive.
             let failed = unsafe { grpc_call_failed_before_recv_message(wire.raw) } != 0;
             // SAFETY: C-core has written it, if it was to, and gives it away.
             let message = unsafe { received(ptr::replace(wire.received.get(), ptr::null_mut())) };
-            wire.receive.give_back();
+            wire.turns().receive.give_back();
             call.received(message, failed || !succeeded);
         }
         Self::let_go(owned);
@@ -311,7 +322,7 @@ impl Wire for CoreCall {
     fn receive(&self, call: &Arc<Call>) -> bool {
         let mut op = new_op(grpc_op_type::GRPC_OP_RECV_MESSAGE);
         op.data.recv_message.recv_message = self.received.get();
-        self.start_told(call, &[op], Operation::Receive, &self.receive)
+        self.start_told(call, &[op], Operation::Receive, &self.turns().receive)
     }
 
     fn send(
@@ -327,7 +338,9 @@ impl Wire for CoreCall {
         let ops = [metadata.headers_op(), message];
         let ops = &ops[usize::from(headers.is_none())..];
         match told {
-            transport::Told::Directly => self.start_told(call, ops, Operation::Send, &self.send),
+            transport::Told::Directly => {
+                self.start_told(call, ops, Operation::Send, &self.turns().send)
+            }
             transport::Told::InTurn => self.start(call, ops, Operation::SendAndTell),
         }
     }
@@ -345,10 +358,10 @@ impl Wire for CoreCall {
             (!finish.text.is_empty()).then(|| Slice::copy(percent_encoded(finish.text).as_bytes()));
         let mut text_slice = text.as_ref().map(Slice::as_raw);
         let buffer = pin!(Buffer::new());
-        let mut ops = [new_op(grpc_op_type::GRPC_OP_SEND_STATUS_FROM_SERVER); 4];
+        let mut ops = [const { MaybeUninit::<grpc_op>::uninit() }; 4];
         let mut count = 0;
         let mut push = |op| {
-            ops[count] = op;
+            ops[count].write(op);
             count += 1;
         };
         if let Some(headers) = &headers {
@@ -372,7 +385,9 @@ impl Wire for CoreCall {
             }
             false => Operation::Finish,
         };
-        self.start(call, &ops[..count], operation)
+        // SAFETY: so many were written.
+        let ops = unsafe { slice::from_raw_parts(ops.as_ptr().cast::<grpc_op>(), count) };
+        self.start(call, ops, operation)
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufRead, Read};
 use flate2::bufread::{GzDecoder, ZlibDecoder};
 use protobuf::{CodedInputStream, Message as Protobuf};
 
-use crate::calls::{Compression, Message, Outgoing};
+use crate::calls::{Compression, Look, Message, Outgoing};
 
 use super::status::Status;
 
@@ -15,14 +15,23 @@ use super::status::Status;
 /// The codes are those of gRPC's
 /// [`statuscodes.md`](https://github.com/grpc/grpc/blob/master/doc/statuscodes.md).
 pub(super) fn decode<Q: Protobuf>(message: &Message, limit: usize) -> Result<Q, Status> {
-    if message.len() > limit {
+    decode_seen(message, &message.look(), limit)
+}
+
+/// As `decode`, after a look at the message.
+pub(super) fn decode_seen<Q: Protobuf>(
+    message: &Message,
+    look: &Look<'_>,
+    limit: usize,
+) -> Result<Q, Status> {
+    if look.len > limit {
         return Err(Status::resource_exhausted(format!(
             "the request has {} bytes, and the limit is {limit}",
-            message.len()
+            look.len
         )));
     }
-    let parsed = match message.compression() {
-        Compression::Identity => match message.contiguous() {
+    let parsed = match look.compression {
+        Compression::Identity => match look.whole {
             Some(bytes) => Q::parse_from_bytes(bytes),
             None => {
                 let mut reader = message.reader();

@@ -9,7 +9,7 @@ use protobuf::Message as Protobuf;
 use crate::calls::Message;
 
 use super::call::Call;
-use super::codec::{decode, encode};
+use super::codec::{decode_seen, encode};
 use super::interceptor::Interceptor;
 use super::method_name::{MethodName, UnknownMethod};
 use super::outcome::Outcome;
@@ -285,8 +285,9 @@ impl ServiceBuilder {
 fn one<Q: Protobuf>(call: &Call, message: Option<Message>, limit: usize) -> Result<Q, Status> {
     match message {
         Some(message) => {
-            call.core.note_compression(&message);
-            decode(&message, limit)
+            let look = message.look();
+            call.core.note_compression(look.compression);
+            decode_seen(&message, &look, limit)
         }
         None => Err(Status::internal("the request has no message")),
     }

@@ -13,7 +13,7 @@ use crate::lifecycle::Token;
 use crate::logging;
 
 use super::call::Call;
-use super::codec::{decode, encode};
+use super::codec::{decode_seen, encode};
 use super::interceptor::failure;
 use super::status::Status;
 use super::stream_error::{RecvTimeoutError, SendTimeoutError, TrySendError};
@@ -143,8 +143,9 @@ impl<Q: Protobuf> Requests<Q> {
                 return Some(Some(Err(why_ended(&self.core))));
             }
         };
-        self.core.note_compression(&message);
-        let request = decode(&message, self.limit).inspect_err(|status| {
+        let look = message.look();
+        self.core.note_compression(look.compression);
+        let request = decode_seen(&message, &look, self.limit).inspect_err(|status| {
             self.ended = true;
             logging::debug!("{}: {status}", self.core.path());
         });

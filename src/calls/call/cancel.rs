@@ -36,7 +36,7 @@ impl Call {
             drop(stream);
             callback();
         } else {
-            stream.on_cancel.push(Box::new(callback));
+            stream.rare().on_cancel.push(Box::new(callback));
         }
     }
 
@@ -48,7 +48,7 @@ impl Call {
             drop(stream);
             callback();
         } else {
-            stream.on_drain.push(Box::new(callback));
+            stream.rare().on_drain.push(Box::new(callback));
         }
     }
 
@@ -60,7 +60,7 @@ impl Call {
     /// waited for that nobody waits for.
     pub(in crate::calls) fn tell_of_drain(self: &Arc<Self>) {
         self.note_connection();
-        let callbacks = std::mem::take(&mut self.stream.lock().on_drain);
+        let callbacks = self.stream.lock().take(|it| &mut it.on_drain);
         callbacks.into_iter().for_each(|callback| callback());
         self.watch();
     }
@@ -69,8 +69,9 @@ impl Call {
         let Some(deadline) = Instant::now().checked_add(remaining) else {
             return;
         };
-        if stream.timer.is_none() && !self.flag(FINISHED) {
-            stream.timer = Some(self.ground.timers.expire_at(deadline, self));
+        let rare = stream.rare();
+        if rare.timer.is_none() && !self.flag(FINISHED) {
+            rare.timer = Some(self.ground.timers.expire_at(deadline, self));
         }
     }
 
@@ -118,7 +119,7 @@ impl Call {
     pub(super) fn cancel(&self, why: u32) {
         let mut stream = self.stream.lock();
         self.flags.fetch_or(why, Ordering::AcqRel);
-        let callbacks = std::mem::take(&mut stream.on_cancel);
+        let callbacks = stream.take(|it| &mut it.on_cancel);
         drop(stream);
         self.notify();
         callbacks.into_iter().for_each(|callback| callback());

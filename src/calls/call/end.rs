@@ -14,11 +14,11 @@ use crate::calls::record::Refusal;
 
 impl Call {
     pub(crate) fn set_epilogue(&self, epilogue: Epilogue) {
-        self.stream.lock().epilogue = Some(epilogue);
+        self.stream.lock().rare().epilogue = Some(epilogue);
     }
 
     pub(crate) fn take_epilogue(&self) -> Option<Epilogue> {
-        self.stream.lock().epilogue.take()
+        self.stream.lock().take(|it| &mut it.epilogue)
     }
 
     /// Sends the status, with a last message and with what headers and trailers
@@ -74,8 +74,8 @@ impl Call {
             lock = Some(self.stream.lock());
         }
         if let Some(stream) = lock.as_mut().filter(|_| before & HAS_METADATA != 0) {
-            headers = std::mem::take(&mut stream.headers);
-            trailers = std::mem::take(&mut stream.trailers);
+            headers = stream.take(|it| &mut it.headers);
+            trailers = stream.take(|it| &mut it.trailers);
         }
         if mark != 0 {
             // Of a handler that did not come to its end. Without headers a client may retry.

@@ -97,7 +97,7 @@ impl Call {
             .flags
             .fetch_or(HEADERS_SENT | SENDING, Ordering::AcqRel);
         stream.caller_spoke_last = false;
-        let headers = std::mem::take(&mut stream.headers);
+        let headers = stream.take(|it| &mut it.headers);
         let headers = (before & HEADERS_SENT == 0).then_some(&*headers);
         let bytes = message.as_bytes().len();
         if self.wire.send(self, headers, message, told) {

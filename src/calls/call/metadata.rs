@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use super::{Call, COMPRESSED, FINISHED, HAS_METADATA, HEADERS_SENT};
-use crate::calls::message::{Compression, Message};
+use crate::calls::message::Compression;
 
 impl Call {
     /// The request's metadata, in the order in which it came.
@@ -13,8 +13,9 @@ impl Call {
     }
 
     /// Remembers how the message came that is being read.
-    pub(crate) fn note_compression(&self, message: &Message) {
-        match message.compression() {
+    #[inline]
+    pub(crate) fn note_compression(&self, compression: Compression) {
+        match compression {
             Compression::Identity if !self.flag(COMPRESSED) => {}
             Compression::Identity => drop(self.flags.fetch_and(!COMPRESSED, Ordering::AcqRel)),
             _ => drop(self.flags.fetch_or(COMPRESSED, Ordering::AcqRel)),
@@ -32,7 +33,7 @@ impl Call {
         if self.flag(HEADERS_SENT) {
             return false;
         }
-        stream.headers.push((name, value));
+        stream.rare().headers.push((name, value));
         self.flags.fetch_or(HAS_METADATA, Ordering::AcqRel);
         true
     }
@@ -50,7 +51,7 @@ impl Call {
         if claim.is_err() {
             return false;
         }
-        let headers = std::mem::take(&mut stream.headers);
+        let headers = stream.take(|it| &mut it.headers);
         self.wire.send_headers(self, &headers)
     }
 
@@ -60,7 +61,7 @@ impl Call {
         if self.flag(FINISHED) {
             return false;
         }
-        stream.trailers.push((name, value));
+        stream.rare().trailers.push((name, value));
         self.flags.fetch_or(HAS_METADATA, Ordering::AcqRel);
         true
     }

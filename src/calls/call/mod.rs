@@ -106,7 +106,7 @@ pub(crate) struct Call<W: ?Sized = dyn Wire> {
     connection: OnceLock<u64>,
     arrived_at: Instant,
     /// If there is an observer.
-    record: Option<Box<Record>>,
+    record: Option<Record>,
     /// What the host keeps with the call, once it needs to.
     context: OnceLock<Context>,
     flags: AtomicU32,
@@ -135,6 +135,12 @@ struct Stream {
     caller_spoke_last: bool,
     /// Set once there is nothing more to receive: whether the caller has said so.
     received_all: Option<bool>,
+    /// Most calls have nothing of this.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Default)]
+struct Rare {
     timer: Option<timers::Key>,
     headers: Vec<Pair>,
     trailers: Vec<Pair>,
@@ -144,6 +150,18 @@ struct Stream {
     on_cancel: Callbacks,
     /// Run when the server begins to drain.
     on_drain: Callbacks,
+}
+
+impl Stream {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Takes a part of what is rare out, if there is something.
+    fn take<T: Default>(&mut self, part: impl FnOnce(&mut Rare) -> &mut T) -> T {
+        let rare = self.rare.as_deref_mut();
+        rare.map(part).map(std::mem::take).unwrap_or_default()
+    }
 }
 
 impl<W> Call<W> {
@@ -164,7 +182,7 @@ impl<W> Call<W> {
             if let Some(message) = message {
                 record.received(message.len());
             }
-            Box::new(record)
+            record
         });
         Arc::new(Call {
             ground: Arc::clone(ground),
@@ -210,7 +228,7 @@ impl<W: ?Sized> Call<W> {
     /// What is kept for an observer; `None` if there is none.
     #[inline]
     pub(crate) fn record(&self) -> Option<&Record> {
-        self.record.as_deref()
+        self.record.as_ref()
     }
 }
 
@@ -308,7 +326,7 @@ impl Call {
 
 impl<W: ?Sized> Drop for Call<W> {
     fn drop(&mut self) {
-        if let Some(timer) = self.stream.get_mut().timer {
+        if let Some(timer) = self.stream.get_mut().rare.as_ref().and_then(|it| it.timer) {
             self.ground.timers.remove(timer);
         }
     }
