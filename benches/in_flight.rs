@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use touchdown::lifecycle::InFlight;
+use touchdown::lifecycle::Gate;
 
 const PAIRS: u32 = 2_000_000;
 const ROUNDS: usize = 15;
@@ -17,7 +17,7 @@ fn main() {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     for threads in [1, 2, 4] {
         let count = AtomicUsize::new(0);
-        let gate = InFlight::new();
+        let gate = Gate::new();
         let (mut bare, mut gated) = (Duration::MAX, Duration::MAX);
         // Turn by turn, so that a change of the clock rate meets both.
         for _ in 0..ROUNDS {

@@ -121,6 +121,6 @@ fn serve(options: Options) -> Result<Report, Box<dyn std::error::Error>> {
     };
     println!("listening at {}", server.address());
     // Refused if a signal has begun the stop already; then there is nothing to do but wait for it.
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     Ok(server.wait())
 }

@@ -106,6 +106,6 @@ fn main() -> Report {
     };
     println!("listening at {}", server.address());
     // Refused if a signal has begun the stop already; then there is nothing to do but wait for it.
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     server.wait()
 }

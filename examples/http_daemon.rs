@@ -62,7 +62,7 @@ fn main() -> Result<Report, Box<dyn Error>> {
 
 fn serve(acceptor: &Acceptor, lifecycle: &Lifecycle) {
     // Returns once this process may serve. If it stops before, so does `accept`.
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     while let Some(connection) = acceptor.accept() {
         let answer = thread::Builder::new().name("http".to_owned());
         let answer = answer.spawn(move || answer_to(&connection).map_err(|it| log::warn!("{it}")));

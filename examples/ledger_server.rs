@@ -135,7 +135,7 @@ fn main() -> Result<Report, Box<dyn Error>> {
         .workers(4)
         .backlog(256)
         .service(ledger_service(Arc::clone(&accounts)))
-        .plan(Plan::new().grace_period(grace))
+        .plan(Plan::new().with_grace_period(grace))
         .hook(Hook::new("database", move || accounts.close()));
     Ok(server.serve())
 }

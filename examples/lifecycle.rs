@@ -15,7 +15,7 @@ use touchdown::lifecycle::{Hook, Lifecycle, Plan, Report, Signals, Token, Worker
 fn main() -> Result<Report, Box<dyn Error>> {
     let journal = Arc::new(Mutex::new(Vec::new()));
     let lifecycle = Lifecycle::builder()
-        .plan(Plan::new().grace_period(Duration::from_secs(5)))
+        .plan(Plan::new().with_grace_period(Duration::from_secs(5)))
         .signals(Signals::process())
         .observe(|transition| println!("{transition}"))
         .hook(flush(Arc::clone(&journal)))
@@ -42,7 +42,7 @@ fn start(lifecycle: &Lifecycle, journal: &Arc<Mutex<Vec<u32>>>) -> Result<(), Bo
         let work = move |_: &Token| work(&jobs, &journal, &cancelling);
         workers.spawn(Worker::new(format!("work {number}"), work))?;
     }
-    Ok(lifecycle.serving()?)
+    Ok(lifecycle.ready()?)
 }
 
 /// Makes jobs until it is told to stop, when the drain begins.

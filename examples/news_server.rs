@@ -95,7 +95,7 @@ fn main() -> Result<Report, Box<dyn std::error::Error>> {
     };
     println!("listening at {}", server.address());
     // Refused if a signal has begun the stop already; then there is nothing to do but wait for it.
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
 
     let publisher = thread::spawn({
         let lifecycle = lifecycle.clone();

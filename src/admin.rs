@@ -109,7 +109,7 @@ impl Admin {
             .max_connections(CONNECTIONS)
             .memory_limit(1 << 20)
             // Nothing here is worth waiting for while the program ends.
-            .plan(Plan::default().grace_period(std::time::Duration::from_secs(1)))
+            .plan(Plan::default().with_grace_period(std::time::Duration::from_secs(1)))
             .interceptor(OnlyFor(users))
             .service(admin_service(Operator {
                 program: lifecycle.remote(),

@@ -119,6 +119,7 @@ mod text;
 mod thrown;
 #[cfg(feature = "upgrade")]
 mod upgrade;
+mod whereabouts;
 
 #[cfg(feature = "server")]
 pub use protobuf;

@@ -18,7 +18,7 @@ use std::panic;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{Level, Metadata, Record};
+use log::{kv, Level, Metadata, Record};
 use parking_lot::{Condvar, Mutex};
 
 use crate::thrown::drop_thrown;
@@ -34,8 +34,13 @@ const IDLE: Duration = Duration::from_secs(1);
 /// wait in a small part of that.
 pub(crate) const AT_THE_END: Duration = Duration::from_secs(1);
 
+/// Says a line. As with the macros of `log`, keys with their values may stand before the text, which goes without them:
+/// `logging::warn!(method = path, age_ms = age; "{path} takes long")`. A value is a number, a bool or text.
 macro_rules! line {
-    ($level:expr, $($text:tt)+) => {{
+    ($level:expr, $($key:ident = $value:expr),+ ; $($text:tt)+) => {
+        $crate::logging::line!(@ $level, vec![$((stringify!($key), $crate::logging::Value::from($value))),+], $($text)+)
+    };
+    (@ $level:expr, $pairs:expr, $($text:tt)+) => {{
         let level: ::log::Level = $level;
         if $crate::logging::may_be_enabled(level) {
             static SITE: $crate::logging::Site = $crate::logging::Site {
@@ -43,9 +48,12 @@ macro_rules! line {
                 file: file!(),
                 number: ::std::line!(),
             };
-            $crate::logging::say_at(&SITE, level, format_args!($($text)+));
+            $crate::logging::say_at(&SITE, level, $pairs, format_args!($($text)+));
         }
     }};
+    ($level:expr, $($text:tt)+) => {
+        $crate::logging::line!(@ $level, ::std::vec::Vec::new(), $($text)+)
+    };
 }
 
 macro_rules! error {
@@ -76,6 +84,9 @@ pub(crate) struct Site {
     pub(crate) number: u32,
 }
 
+/// A key and a value, for machines.
+pub(crate) type Pair = (&'static str, Value);
+
 /// A line of the log.
 pub(crate) struct Line {
     pub(crate) level: Level,
@@ -84,7 +95,69 @@ pub(crate) struct Line {
     pub(crate) module: Option<&'static str>,
     pub(crate) file: Option<Cow<'static, str>>,
     pub(crate) number: Option<u32>,
+    /// For machines: what the text says, or a part of it, by keys.
+    pub(crate) pairs: Vec<Pair>,
     pub(crate) text: String,
+}
+
+/// A value that waits in the queue.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Bool(bool),
+    Text(Cow<'static, str>),
+}
+
+macro_rules! value_from {
+    ($($from:ty => $of:ident by $by:expr),+ $(,)?) => {$(
+        impl From<$from> for Value {
+            fn from(value: $from) -> Self {
+                Self::$of($by(value))
+            }
+        }
+    )+};
+}
+
+value_from! {
+    u8 => Unsigned by u64::from,
+    u32 => Unsigned by u64::from,
+    u64 => Unsigned by u64::from,
+    // No machine has addresses of more than 64 bits.
+    usize => Unsigned by |value| value as u64,
+    i32 => Signed by i64::from,
+    i64 => Signed by i64::from,
+    f64 => Float by f64::from,
+    bool => Bool by bool::from,
+    // In milliseconds: the key says so.
+    Duration => Unsigned by |value: Duration| u64::try_from(value.as_millis()).unwrap_or(u64::MAX),
+    String => Text by Cow::from,
+    &str => Text by |value: &str| Cow::from(value.to_owned()),
+}
+
+impl Value {
+    fn of_record(&self) -> kv::Value<'_> {
+        match self {
+            Self::Unsigned(value) => kv::Value::from(*value),
+            Self::Signed(value) => kv::Value::from(*value),
+            Self::Float(value) => kv::Value::from(*value),
+            Self::Bool(value) => kv::Value::from(*value),
+            Self::Text(value) => kv::Value::from(&**value),
+        }
+    }
+}
+
+impl kv::Source for Line {
+    fn visit<'a>(&'a self, visitor: &mut dyn kv::VisitSource<'a>) -> Result<(), kv::Error> {
+        self.pairs
+            .iter()
+            .try_for_each(|(key, value)| visitor.visit_pair((*key).into(), value.of_record()))
+    }
+
+    fn count(&self) -> usize {
+        self.pairs.len()
+    }
 }
 
 impl Line {
@@ -103,6 +176,7 @@ impl Line {
                     .module_path_static(self.module)
                     .file(self.file.as_deref())
                     .line(self.number)
+                    .key_values(self)
                     .args(format_args!("{}", self.text))
                     .build(),
             );
@@ -165,6 +239,7 @@ impl Queue {
                 module: None,
                 file: None,
                 number: None,
+                pairs: vec![("dropped", Value::from(dropped))],
                 text: format!("{dropped} lines were not logged: the log did not take them in time"),
             });
         }
@@ -185,13 +260,19 @@ pub(crate) fn may_be_enabled(level: Level) -> bool {
 
 /// As [`say`]. Here is what would else be compiled for each line.
 #[cold]
-pub(crate) fn say_at(site: &'static Site, level: Level, text: fmt::Arguments<'_>) {
+pub(crate) fn say_at(
+    site: &'static Site,
+    level: Level,
+    pairs: Vec<Pair>,
+    text: fmt::Arguments<'_>,
+) {
     say(Line {
         level,
         target: site.module,
         module: Some(site.module),
         file: Some(site.file.into()),
         number: Some(site.number),
+        pairs,
         text: text.to_string(),
     });
 }
@@ -283,12 +364,53 @@ mod tests {
             module: None,
             file: None,
             number: None,
+            pairs: Vec::new(),
             text: text.to_string(),
         }
     }
 
     fn written(queue: &mut Queue) -> Vec<String> {
         std::iter::from_fn(|| queue.pop().map(|line| line.text)).collect()
+    }
+
+    /// What a logger finds in a record.
+    struct Found(Vec<String>);
+
+    impl<'a> kv::VisitSource<'a> for Found {
+        fn visit_pair(&mut self, key: kv::Key<'a>, value: kv::Value<'a>) -> Result<(), kv::Error> {
+            let number = value.to_u64().map(|it| it.to_string());
+            let text = value.to_borrowed_str().map(|it| format!("{it:?}"));
+            let found = number.or(text).unwrap_or_else(|| value.to_string());
+            self.0.push(format!("{key}={found}"));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_has_keys_keeps_its_kind() {
+        let pairs = vec![
+            ("exit_code", Value::from(5_u8)),
+            ("phase", Value::from("lame duck")),
+            ("signal", Value::from(-1_i32)),
+            ("ready", Value::from(true)),
+            ("age", Value::from(1.5)),
+        ];
+        let line = Line {
+            pairs,
+            ..line("text")
+        };
+        let mut found = Found(Vec::new());
+        kv::Source::visit(&line, &mut found).unwrap();
+        assert_eq!(
+            found.0,
+            [
+                "exit_code=5",
+                "phase=\"lame duck\"",
+                "signal=-1",
+                "ready=true",
+                "age=1.5"
+            ]
+        );
     }
 
     #[test]

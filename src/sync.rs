@@ -60,7 +60,7 @@ pub(crate) mod atomic {
 }
 
 pub(crate) mod thread {
-    pub(crate) use std::thread::{Builder, JoinHandle};
+    pub(crate) use std::thread::{current, Builder, JoinHandle, ThreadId};
 }
 
 /// Wakes the one thread that sleeps on the other end. Ringing never blocks, and what is rung while

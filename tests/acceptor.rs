@@ -19,12 +19,12 @@ use touchdown::{Listen, Upgrade};
 const LONG: Duration = Duration::from_secs(60);
 
 fn plan() -> Plan {
-    Plan::new().grace_period(LONG).force_period(LONG)
+    Plan::new().with_grace_period(LONG).with_force_period(LONG)
 }
 
 fn serving(plan: Plan) -> Lifecycle {
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle
 }
 
@@ -138,7 +138,7 @@ fn a_connection_is_waited_for_until_it_is_dropped() {
 
 #[test]
 fn when_the_grace_period_is_over_the_input_ends_and_the_output_does_not() {
-    let lifecycle = serving(plan().grace_period(Duration::from_millis(10)));
+    let lifecycle = serving(plan().with_grace_period(Duration::from_millis(10)));
     let acceptor = anywhere(&lifecycle);
     let mut idle = connect(&acceptor);
     let mut connection = acceptor.accept().unwrap();
@@ -159,7 +159,7 @@ fn when_the_grace_period_is_over_the_input_ends_and_the_output_does_not() {
 
 #[test]
 fn a_program_that_accepts_no_more_is_not_waited_for_beyond_the_grace_period() {
-    let lifecycle = serving(plan().grace_period(Duration::from_millis(10)));
+    let lifecycle = serving(plan().with_grace_period(Duration::from_millis(10)));
     let acceptor = anywhere(&lifecycle);
     let mut client = connect(&acceptor);
     lifecycle.shutdown("test");
@@ -210,7 +210,7 @@ fn a_unix_socket_has_its_mode_and_credentials_and_goes_with_the_program() {
     let lifecycle = lifecycle.build().unwrap();
     let listen = Listen::new(format!("unix:{}", path.display())).mode(0o600);
     let acceptor = listen.bind(&lifecycle).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     assert_eq!(*acceptor.address(), Address::Unix(path.clone()));
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);

@@ -84,14 +84,14 @@ fn play(story: Story, address: &str) -> Report {
     let long = Duration::from_secs(60);
     let plan = match story {
         Story::Patience => quick_plan()
-            .grace_period(Duration::from_millis(20))
-            .force_period(Duration::from_millis(20)),
+            .with_grace_period(Duration::from_millis(20))
+            .with_force_period(Duration::from_millis(20)),
         Story::Stuck => Plan::new()
-            .grace_period(Duration::ZERO)
-            .force_period(Duration::ZERO)
-            .closing(Duration::ZERO)
-            .hard_deadline(Duration::from_millis(50)),
-        _ => quick_plan().grace_period(long).force_period(long),
+            .with_grace_period(Duration::ZERO)
+            .with_force_period(Duration::ZERO)
+            .with_closing(Duration::ZERO)
+            .with_hard_deadline(Duration::from_millis(50)),
+        _ => quick_plan().with_grace_period(long).with_force_period(long),
     };
     let mut builder = Server::builder()
         .address(address)

@@ -227,7 +227,7 @@ fn serve_at(address: &str) -> ! {
     let reply = address.to_owned();
     let server = builder(unary(move |_, _| Ok(text(reply.clone()))))
         .address(address)
-        .plan(quick_plan().lame_duck(Duration::from_millis(500)))
+        .plan(quick_plan().with_lame_duck(Duration::from_millis(500)))
         .signals(Signals::process())
         .start()
         .expect("it starts");

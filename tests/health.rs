@@ -191,7 +191,7 @@ fn a_program_that_is_starting_is_not_serving_yet() {
     assert_eq!(check(&client, ECHO), Ok(Told::NOT_SERVING));
     let mut watcher = watch(&client, "");
     assert_eq!(watcher.next(), Some(Ok(Told::NOT_SERVING)));
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     assert_eq!(check(&client, ECHO), Ok(Told::SERVING));
     assert_eq!(watcher.next(), Some(Ok(Told::SERVING)));
 }
@@ -252,7 +252,7 @@ fn a_service_that_is_unknown_is_watched_until_it_is_known() {
 #[test]
 fn from_the_first_moment_of_a_stop_nothing_is_serving_any_more() {
     let server = builder(echo())
-        .plan(quick_plan().lame_duck(LONG))
+        .plan(quick_plan().with_lame_duck(LONG))
         .start()
         .unwrap();
     let client = client(&server);
@@ -288,7 +288,7 @@ fn from_the_first_moment_of_a_stop_nothing_is_serving_any_more() {
 fn watchers_are_told_and_let_go_by_a_drain_that_does_not_wait_for_them() {
     for _ in 0..20 {
         // A drain that waited for one would take as long, and say so.
-        let plan = quick_plan().grace_period(LONG);
+        let plan = quick_plan().with_grace_period(LONG);
         let server = builder(echo()).workers(1).plan(plan).start().unwrap();
         let client = client(&server);
         let mut watchers: Vec<_> = (0..20).map(|_| watch(&client, ECHO)).collect();

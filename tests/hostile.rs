@@ -198,7 +198,7 @@ fn health_call(method: &str, stream: u8) -> Vec<u8> {
 #[test]
 fn a_watcher_that_takes_nothing_costs_little_and_holds_no_drain() {
     // A drain that waited for it would take this long, and be forced in the end.
-    let plan = quick_plan().grace_period(LONG);
+    let plan = quick_plan().with_grace_period(LONG);
     let server = builder(echo()).plan(plan).start().unwrap();
     let mut watcher = client_without_window(&server);
     for stream in [1, 3, 5] {

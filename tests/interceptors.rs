@@ -281,7 +281,7 @@ fn the_tokens_of_a_call_fire_for_all_who_hold_them() {
         assert!(late.wait_timeout(LONG));
         Ok(request)
     });
-    let plan = quick_plan().grace_period(Duration::from_millis(50));
+    let plan = quick_plan().with_grace_period(Duration::from_millis(50));
     let server = builder(service).plan(plan).start().unwrap();
     let client = client(&server);
     let call = std::thread::spawn(move || say(&client, "x"));

@@ -76,7 +76,7 @@ fn every_reload_observer_is_told_though_another_panics() {
         let sender = sender.clone();
         lifecycle.observe_reloads(move |event| sender.send(event.clone()).unwrap());
     }
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.reload();
     for _ in 0..2 {
         assert_eq!(events.recv(), Ok(ReloadEvent::Began));
@@ -106,7 +106,7 @@ fn an_announcer_hears_every_phase_in_order_and_the_walk_waits_for_it() {
         }
     });
     lifecycle.announce(announcer.patience(LONG)).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     let phases = [
         Phase::Serving,
@@ -300,7 +300,7 @@ fn who_does_not_answer_a_check_is_named() {
 #[test]
 fn participants_that_close_are_not_asked_for_a_check() {
     let _bound = bound();
-    let plan = Plan::new().closing(LONG);
+    let plan = Plan::new().with_closing(LONG);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     let (release, released) = bounded::<()>(0);
     let hook = touchdown::lifecycle::Hook::new("waits", move || {
@@ -308,7 +308,7 @@ fn participants_that_close_are_not_asked_for_a_check() {
         Ok(())
     });
     lifecycle.hook(hook).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     Part::enlist(&lifecycle, "silent", false);
     lifecycle.shutdown("test");
     eventually("it closes", || lifecycle.phase() == Phase::Closing);

@@ -9,11 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lifecycle_support::{bound, eventually, rounds};
-use touchdown::lifecycle::{Closed, InFlight, OwnedGuard};
+use touchdown::lifecycle::{Closed, Gate, OwnedGuard};
 
 #[test]
 fn it_counts_who_is_inside() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     assert_eq!(gate.count(), 0);
     let one = gate.enter().unwrap();
     let other = gate.clone().enter_owned().unwrap();
@@ -25,7 +25,7 @@ fn it_counts_who_is_inside() {
 
 #[test]
 fn once_closed_nobody_enters() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let inside = gate.enter().unwrap();
     gate.close();
     gate.close();
@@ -39,7 +39,7 @@ fn once_closed_nobody_enters() {
 
 #[test]
 fn a_guard_splits_even_when_the_gate_is_closed() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let (one, owned) = (gate.enter().unwrap(), gate.enter_owned().unwrap());
     gate.close();
     let (part, owned_part) = (one.split(), owned.split());
@@ -52,14 +52,14 @@ fn a_guard_splits_even_when_the_gate_is_closed() {
 #[test]
 fn an_owned_guard_outlives_the_gate_on_any_thread() {
     fn is_free<T: Send + Sync + 'static>(_: &T) {}
-    let guard = InFlight::new().enter_owned().unwrap();
+    let guard = Gate::new().enter_owned().unwrap();
     is_free::<OwnedGuard>(&guard);
     thread::spawn(move || drop(guard)).join().unwrap();
 }
 
 #[test]
 fn waiting_for_an_empty_gate_returns_at_once() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     gate.wait_idle();
     assert!(gate.wait_idle_timeout(Duration::ZERO));
     assert!(gate.wait_idle_deadline(Instant::now()));
@@ -67,7 +67,7 @@ fn waiting_for_an_empty_gate_returns_at_once() {
 
 #[test]
 fn a_wait_ends_with_its_time_while_somebody_is_inside() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let guard = gate.enter().unwrap();
     assert!(!gate.wait_idle_timeout(Duration::from_millis(5)));
     assert!(!gate.wait_idle_deadline(Instant::now()));
@@ -78,7 +78,7 @@ fn a_wait_ends_with_its_time_while_somebody_is_inside() {
 #[test]
 fn a_panic_leaves_the_gate() {
     let _bound = bound();
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let panicked = thread::scope(|scope| {
         scope
             .spawn(|| {
@@ -94,7 +94,7 @@ fn a_panic_leaves_the_gate() {
 #[test]
 fn the_wait_is_over_when_the_last_leaves_and_not_before() {
     let _bound = bound();
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let (first, last) = (gate.enter().unwrap(), gate.enter().unwrap());
     gate.close();
     let idle = AtomicBool::new(false);
@@ -114,7 +114,7 @@ fn the_wait_is_over_when_the_last_leaves_and_not_before() {
 #[test]
 fn an_open_gate_that_was_empty_for_a_moment_lets_its_waiters_go() {
     let _bound = bound();
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let worker = scope.spawn(|| {
@@ -140,7 +140,7 @@ fn idle_is_final_under_stress() {
     const WAITERS: usize = 3;
     let _bound = bound();
     for round in 0..rounds(300) {
-        let gate = InFlight::new();
+        let gate = Gate::new();
         let inside = AtomicUsize::new(0);
         let start = Barrier::new(WORKERS + WAITERS + 1);
         thread::scope(|scope| {
@@ -185,7 +185,7 @@ fn guards_dropped_in_panics_under_stress_all_leave() {
     let _bound = bound();
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
-    let gate = InFlight::new();
+    let gate = Gate::new();
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {

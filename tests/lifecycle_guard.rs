@@ -12,10 +12,10 @@ use lifecycle_support::{bound, is_child, say, End, Part, Process};
 use touchdown::lifecycle::{exit_code, Builder, Hook, Lifecycle, Participant, Phase, Plan};
 
 const SHORT: Plan = Plan::new()
-    .grace_period(Duration::from_millis(20))
-    .force_period(Duration::from_millis(20))
-    .closing(Duration::from_millis(60))
-    .hard_deadline(Duration::from_millis(200));
+    .with_grace_period(Duration::from_millis(20))
+    .with_force_period(Duration::from_millis(20))
+    .with_closing(Duration::from_millis(60))
+    .with_hard_deadline(Duration::from_millis(200));
 
 fn hang() -> ! {
     loop {
@@ -46,7 +46,7 @@ fn a_stuck_walk_ends_at_the_deadline_and_names_what_ran() {
             "two\nlines".to_owned(),
         ];
         lifecycle.enlist(part).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         let _work = lifecycle.in_flight().enter_owned().unwrap();
         lifecycle.shutdown("test");
         lifecycle.wait();
@@ -91,7 +91,7 @@ fn a_thread_that_holds_rusts_standard_error_does_not_hold_up_the_exit_or_the_wor
     if is_child() {
         let lifecycle = stuck_in(Phase::LameDuck).build().unwrap();
         let _held = std::io::stderr().lock();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         lifecycle.wait();
         process::exit(0);
@@ -106,7 +106,7 @@ fn a_thread_that_holds_rusts_standard_error_does_not_hold_up_the_exit_or_the_wor
 fn a_standard_error_that_nobody_reads_does_not_hold_up_the_exit() {
     if is_child() {
         let lifecycle = stuck_in(Phase::LameDuck).build().unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         // More than any pipe holds: this thread stays in here, and the pipe is full.
         let _ = std::io::stderr().write_all(&vec![b'x'; 1 << 24]);
@@ -130,7 +130,7 @@ fn a_participant_that_does_not_answer_does_not_hold_up_the_exit() {
     if is_child() {
         let lifecycle = stuck_in(Phase::LameDuck).build().unwrap();
         lifecycle.enlist(Arc::new(Mute)).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         lifecycle.wait();
         process::exit(0);
@@ -174,7 +174,7 @@ fn stacks_come_last_and_do_not_hold_up_the_exit() {
         let lifecycle = stuck_in(Phase::LameDuck).build().unwrap();
         lifecycle.enlist(Arc::new(Deep)).unwrap();
         lifecycle.enlist(Arc::new(Stuck)).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         lifecycle.wait();
         process::exit(0);
@@ -234,10 +234,10 @@ fn the_deadline_fires_once() {
 fn a_stop_within_its_time_is_left_alone() {
     if is_child() {
         let plan = Plan::new()
-            .grace_period(Duration::from_secs(20))
-            .hard_deadline(Duration::from_secs(40));
+            .with_grace_period(Duration::from_secs(20))
+            .with_hard_deadline(Duration::from_secs(40));
         let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         let report = lifecycle.wait();
         say("stopped");

@@ -14,7 +14,7 @@ use touchdown::lifecycle::{
 
 fn stop(builder: Builder) -> Report {
     let lifecycle = builder.build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     lifecycle.wait()
 }
@@ -152,7 +152,7 @@ fn a_hook_added_later_follows_the_same_rules() {
         .build()
         .unwrap();
     lifecycle.hook(log.hook("second").after("first")).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.hook(log.hook("third").after("second")).unwrap();
     assert_eq!(
         lifecycle.hook(nothing("third")),
@@ -204,7 +204,7 @@ fn one_that_fails_panics_or_overruns_is_reported_and_stops_no_other() {
 #[test]
 fn the_end_of_the_phase_ends_every_hook_and_the_rest_is_not_run() {
     let _bound = bound();
-    let plan = Plan::new().closing(Duration::from_millis(200));
+    let plan = Plan::new().with_closing(Duration::from_millis(200));
     let report = stop(
         Lifecycle::builder()
             .plan(plan)
@@ -254,12 +254,12 @@ fn a_participant_that_hangs_as_it_closes_leaves_half_of_the_time_to_the_hooks() 
     let closing = Duration::from_secs(1);
     let log = Log::default();
     let lifecycle = Lifecycle::builder()
-        .plan(Plan::new().closing(closing))
+        .plan(Plan::new().with_closing(closing))
         .hook(log.hook("journal"))
         .build()
         .unwrap();
     lifecycle.enlist(Arc::new(Hangs(sender))).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let transitions = lifecycle.subscribe();
     lifecycle.shutdown("test");
     let report = lifecycle.wait();
@@ -289,7 +289,7 @@ fn hooks_run_where_no_thread_can_be_started() {
             .hook(Hook::new("fails", fails).after("first"))
             .hook(log.hook("first"));
         let lifecycle = builder.build().unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         allow_threads(false);
         assert!(thread::Builder::new().spawn(|| ()).is_err());
         lifecycle.shutdown("test");
@@ -336,9 +336,9 @@ fn a_hook_that_is_not_run_may_panic_as_it_is_dropped() {
         std::mem::forget(owned);
         Ok(())
     });
-    let plan = Plan::new().closing(Duration::ZERO);
+    let plan = Plan::new().with_closing(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).hook(hook).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     let report = lifecycle.wait_timeout(Duration::from_secs(5));
     let report = report.expect("the walk goes on");

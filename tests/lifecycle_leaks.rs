@@ -69,7 +69,7 @@ fn live(number: usize, witness: &Arc<()>) {
     lifecycle.workers("workers").spawn(worker).unwrap();
     let transitions = lifecycle.subscribe();
     if number % 2 == 0 {
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
     }
     lifecycle.reload();
     match sender {

@@ -137,8 +137,8 @@ fn everything_of_the_program_may_ask_the_lifecycle_to_its_end() {
         Ok(())
     });
     let plan = Plan::new()
-        .grace_period(Duration::from_millis(10))
-        .force_period(Duration::from_millis(10));
+        .with_grace_period(Duration::from_millis(10))
+        .with_force_period(Duration::from_millis(10));
     let lifecycle = Lifecycle::builder()
         .plan(plan)
         .startup(start)
@@ -180,7 +180,7 @@ fn everything_of_the_program_may_ask_the_lifecycle_to_its_end() {
         let _ = &worker;
     });
     lifecycle.workers("group").spawn(worker).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.reload();
     lifecycle.shutdown("test");
     let report = lifecycle.wait();

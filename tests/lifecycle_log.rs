@@ -34,7 +34,7 @@ fn a_signal_is_obeyed_though_nobody_reads_the_log() {
                 .unwrap();
         }
         workers.join();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         let work = lifecycle.in_flight().enter_owned().unwrap();
         thread::spawn({
             let lifecycle = lifecycle.clone();
@@ -65,7 +65,7 @@ fn who_reads_the_log_finds_the_report_at_the_end_and_every_line_in_its_order() {
     if role().is_some() {
         log_to_standard_error();
         let lifecycle = Lifecycle::builder().build().unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         process::exit(lifecycle.wait().exit_code().into());
     }
@@ -85,7 +85,7 @@ fn who_reads_the_log_finds_the_report_at_the_end_and_every_line_in_its_order() {
         assert!(places.iter().all(Option::is_some), "{end:?}");
         assert!(places.is_sorted(), "{end:?}");
         assert!(
-            end.stderr.contains(" INFO  touchdown::lifecycle::walk] "),
+            end.stderr.contains(" INFO  touchdown::lifecycle::words] "),
             "{end:?}"
         );
     }
@@ -107,7 +107,8 @@ fn a_start_that_failed_says_why_to_who_reads_and_waits_for_nobody_else() {
     }
     let test = "a_start_that_failed_says_why_to_who_reads_and_waits_for_nobody_else";
     let end = Process::start(test).end();
-    assert!(end.stderr.contains("Error: no such device"), "{end:?}");
+    let said = end.stderr.matches("no such device").count();
+    assert!(end.stderr.contains("ERROR") && said == 1, "{end:?}");
     let end = Process::start_in_shell(CLOGGED, Stdio::null(), "1", test).end_unread();
     assert_eq!(end.code, Some(exit_code::FAILED_START.into()), "{end:?}");
 }

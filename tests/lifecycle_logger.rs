@@ -74,7 +74,7 @@ fn walk_with(logger: &'static dyn Log) -> ! {
         .signals(Signals::process())
         .build()
         .unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     say("serving");
     let code = lifecycle.wait().exit_code();
     for line in LINES.lock().unwrap().iter() {

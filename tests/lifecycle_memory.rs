@@ -41,10 +41,10 @@ unsafe impl GlobalAlloc for Allocator {
 static ALLOCATOR: Allocator = Allocator;
 
 const SHORT: Plan = Plan::new()
-    .grace_period(Duration::from_millis(20))
-    .force_period(Duration::from_millis(20))
-    .closing(Duration::from_millis(60))
-    .hard_deadline(Duration::from_millis(200));
+    .with_grace_period(Duration::from_millis(20))
+    .with_force_period(Duration::from_millis(20))
+    .with_closing(Duration::from_millis(60))
+    .with_hard_deadline(Duration::from_millis(200));
 
 /// Ends the child that does not end, since it may be that of a test that has failed.
 fn end_by_alarm() {
@@ -82,7 +82,7 @@ fn a_signal_leads_to_the_exit_though_no_thread_gets_memory() {
             .on_reload("config", || Ok(()))
             .build()
             .unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         // A thread takes memory as it starts.
         lifecycle.check(Duration::from_secs(50)).unwrap();
         hang_and_say_so();
@@ -112,7 +112,7 @@ fn memory_that_runs_dry_in_a_stop_does_not_hold_up_the_exit() {
                 HANGS.store(true, Ordering::Relaxed);
             }
         });
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.check(Duration::from_secs(50)).unwrap();
         lifecycle.shutdown("test");
         wait_for_ever();
@@ -128,10 +128,10 @@ fn a_third_signal_exits_though_no_thread_gets_memory() {
     let _bound = bound();
     if is_child() {
         end_by_alarm();
-        let plan = SHORT.hard_deadline(Duration::from_secs(50));
+        let plan = SHORT.with_hard_deadline(Duration::from_secs(50));
         let builder = Lifecycle::builder().plan(plan);
         let lifecycle = builder.signals(Signals::process()).build().unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         // A thread takes memory as it starts.
         lifecycle.check(Duration::from_secs(50)).unwrap();
         hang_and_say_so();

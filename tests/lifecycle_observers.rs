@@ -33,8 +33,8 @@ fn callbacks_see_every_transition_in_order_once() {
         .build()
         .unwrap();
     lifecycle.observe(record(&second));
-    lifecycle.serving().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     lifecycle.wait();
     assert_eq!(*first.lock().unwrap(), CLEAN);
@@ -46,7 +46,7 @@ fn receivers_see_every_transition_in_order_once_and_then_the_end() {
     let _bound = bound();
     let lifecycle = Lifecycle::builder().build().unwrap();
     let transitions = lifecycle.subscribe();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     let mut seen = Vec::new();
     let mut times = Vec::new();
@@ -70,11 +70,11 @@ fn receivers_see_every_transition_in_order_once_and_then_the_end() {
 fn a_forced_stop_shows_cancelling() {
     let _bound = bound();
     let plan = Plan::new()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::ZERO);
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     let transitions = lifecycle.subscribe();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let _work = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("test");
     let seen: Vec<_> = transitions.iter().map(|transition| transition.to).collect();
@@ -133,7 +133,7 @@ fn an_observer_that_panics_is_called_again_and_hurts_nobody() {
         .observe(record(&after))
         .build()
         .unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     lifecycle.wait();
     assert_eq!(*before.lock().unwrap(), CLEAN);
@@ -153,11 +153,11 @@ fn an_observer_may_use_the_lifecycle() {
                 Phase::Serving => lifecycle.shutdown("from an observer"),
                 Phase::LameDuck => drop(lifecycle.subscribe()),
                 Phase::Draining => lifecycle.hurry(),
-                _ => assert!(lifecycle.serving().is_err()),
+                _ => assert!(lifecycle.ready().is_err()),
             }
         }
     });
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.wait();
     assert_eq!(*seen.lock().unwrap(), CLEAN);
 }
@@ -186,7 +186,7 @@ fn tokens_are_cancelled_and_the_gate_closed_by_the_time_that_their_phase_is_told
             }
         }
     });
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     lifecycle.wait();
     assert_eq!(

@@ -22,12 +22,12 @@ fn work() {
 
 fn plan(role: &str) -> Plan {
     let plan = Plan::new()
-        .grace_period(TIME)
-        .force_period(TIME)
-        .closing(TIME)
-        .hard_deadline(3 * TIME);
+        .with_grace_period(TIME)
+        .with_force_period(TIME)
+        .with_closing(TIME)
+        .with_hard_deadline(3 * TIME);
     match role {
-        "lame duck" => plan.lame_duck(TIME).hard_deadline(4 * TIME),
+        "lame duck" => plan.with_lame_duck(TIME).with_hard_deadline(4 * TIME),
         _ => plan,
     }
 }
@@ -47,7 +47,7 @@ fn play(role: &str) -> ! {
         _ => {}
     }
     let lifecycle = builder.build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let guard = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("test");
     match role {

@@ -19,7 +19,7 @@ const SIGTERM: i32 = 15;
 fn served(builder: Builder) -> (Lifecycle, SignalSender) {
     let (signals, sender) = Signals::injected();
     let lifecycle = builder.signals(signals).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     (lifecycle, sender)
 }
 
@@ -124,7 +124,7 @@ fn during_start_up_it_is_put_off() {
     hang_up.send(SIGHUP);
     lifecycle.reload();
     assert!(calls.recv_timeout(Duration::from_millis(50)).is_err());
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     calls.recv().unwrap();
 }
 
@@ -134,7 +134,7 @@ fn during_a_stop_it_does_nothing() {
     let runs = Arc::new(AtomicUsize::new(0));
     let (lifecycle, signals) = served(
         Lifecycle::builder()
-            .plan(Plan::new().grace_period(Duration::MAX))
+            .plan(Plan::new().with_grace_period(Duration::MAX))
             .on_reload("config", {
                 let runs = Arc::clone(&runs);
                 move || {
@@ -200,7 +200,7 @@ fn callbacks_are_dropped_with_the_stop_even_if_one_ran() {
 #[test]
 fn without_callbacks_it_begins_the_stop_and_is_not_counted() {
     let _bound = bound();
-    let builder = Lifecycle::builder().plan(Plan::new().grace_period(Duration::MAX));
+    let builder = Lifecycle::builder().plan(Plan::new().with_grace_period(Duration::MAX));
     let (lifecycle, signals) = served(builder);
     let work = lifecycle.in_flight().enter_owned().unwrap();
     for _ in 0..5 {
@@ -232,7 +232,7 @@ fn a_process_whose_terminal_goes_away_finishes_its_work() {
             .signals(Signals::process())
             .build()
             .unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         say("ready");
         let report = lifecycle.wait();
         say(&report.reason.to_string());
@@ -268,7 +268,7 @@ fn a_process_that_was_started_with_hang_ups_ignored_does_not_stop_for_one() {
             .signals(Signals::process())
             .build()
             .unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         let pid = process::id().to_string();
         let kill = |signal: &str| {
             let mut kill = process::Command::new("sh");
@@ -303,7 +303,7 @@ fn a_process_reloads_and_goes_on() {
             })
             .build()
             .unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         say("ready");
         process::exit(lifecycle.wait().exit_code().into());
     }
@@ -323,10 +323,10 @@ fn a_reload_that_hangs_is_in_the_last_words() {
     if is_child() {
         let (began, begun) = bounded(1);
         let plan = Plan::new()
-            .grace_period(Duration::ZERO)
-            .force_period(Duration::ZERO)
-            .closing(Duration::ZERO)
-            .hard_deadline(Duration::from_millis(200));
+            .with_grace_period(Duration::ZERO)
+            .with_force_period(Duration::ZERO)
+            .with_closing(Duration::ZERO)
+            .with_hard_deadline(Duration::from_millis(200));
         let lifecycle = Lifecycle::builder()
             .plan(plan)
             .on_reload("config", move || {
@@ -341,7 +341,7 @@ fn a_reload_that_hangs_is_in_the_last_words() {
             })
             .build()
             .unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.reload();
         begun.recv().unwrap();
         lifecycle.shutdown("test");

@@ -12,8 +12,8 @@ use touchdown::lifecycle::{Calls, Hook, Lifecycle, Plan, Report};
 /// A report with something in every place, and with text that needs escaping.
 fn report() -> Report {
     let plan = Plan::new()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::ZERO);
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::ZERO);
     let lifecycle = Lifecycle::builder()
         .plan(plan)
         .hook(Hook::new("a \"hook\"", || {
@@ -34,7 +34,7 @@ fn report() -> Report {
     };
     *part.connections_cut.lock().unwrap() = 7;
     lifecycle.enlist(part).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let _work = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("Überholung 🛬\u{0}");
     lifecycle.wait()

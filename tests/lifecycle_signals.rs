@@ -16,8 +16,8 @@ use touchdown::lifecycle::{exit_code, Lifecycle, Phase, Plan, Reason, Report, Si
 
 /// Never stops by itself while something is in flight.
 const PATIENT: Plan = Plan::new()
-    .grace_period(Duration::MAX)
-    .force_period(Duration::MAX);
+    .with_grace_period(Duration::MAX)
+    .with_force_period(Duration::MAX);
 
 fn listening() -> Lifecycle {
     Lifecycle::builder()
@@ -36,7 +36,7 @@ fn the_first_injected_signal_begins_the_stop() {
     let _bound = bound();
     let (signals, sender) = Signals::injected();
     let lifecycle = Lifecycle::builder().signals(signals).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     sender.send(SIGINT);
     let report = lifecycle.wait();
     assert_eq!(report.reason, Reason::Signal(SIGINT));
@@ -52,7 +52,7 @@ fn a_signal_during_start_up_ends_it_cleanly() {
     sender.send(SIGTERM);
     let lifecycle = Lifecycle::builder().signals(signals).build().unwrap();
     lifecycle.stopping().wait();
-    assert!(lifecycle.serving().is_err());
+    assert!(lifecycle.ready().is_err());
     let report = lifecycle.wait();
     assert_eq!(phases(&report), [Phase::Starting, Phase::Closing]);
     assert_eq!(report.exit_code(), exit_code::CLEAN);
@@ -67,7 +67,7 @@ fn the_second_skips_to_cancelling() {
         .signals(signals)
         .build()
         .unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let work = lifecycle.in_flight().enter_owned().unwrap();
     sender.send(SIGTERM);
     lifecycle.draining().wait();
@@ -93,7 +93,7 @@ fn the_third_exits_at_once() {
         .exit_with(move |code| exits.send(code).unwrap())
         .build()
         .unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let work = lifecycle.in_flight().enter_owned().unwrap();
     for signal in [SIGTERM, SIGTERM, SIGINT] {
         sender.send(signal);
@@ -112,7 +112,7 @@ fn after_a_requested_stop_the_first_signal_changes_nothing() {
         .signals(signals)
         .build()
         .unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let work = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("test");
     sender.send(SIGTERM);
@@ -141,7 +141,7 @@ fn a_process_that_gets_sigterm_finishes_its_work_and_exits_cleanly() {
                 drop(work);
             }
         });
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         say("ready");
         leave(lifecycle.wait());
     }
@@ -168,7 +168,7 @@ fn a_process_that_gets_sigint_twice_is_forced() {
                 drop(work);
             }
         });
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         say("ready");
         leave(lifecycle.wait());
     }
@@ -186,7 +186,7 @@ fn a_process_that_gets_sigint_twice_is_forced() {
 fn a_process_that_gets_three_signals_exits_with_the_third() {
     if is_child() {
         let lifecycle = listening();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         let work = lifecycle.in_flight().enter_owned().unwrap();
         say("ready");
         lifecycle.draining().wait();
@@ -223,7 +223,7 @@ fn a_wish_that_is_heard_twice_within_a_moment_cuts_nothing() {
     ];
     if is_child() {
         let lifecycle = listening();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         let work = lifecycle.in_flight().enter_owned().unwrap();
         say("ready");
         lifecycle.draining().wait();
@@ -268,7 +268,7 @@ fn signals_that_were_blocked_by_who_started_the_process_are_heard() {
         }
         let lifecycle = listening();
         if role == "late" {
-            lifecycle.serving().unwrap();
+            lifecycle.ready().unwrap();
             say("ready");
         }
         let report = lifecycle.wait();
@@ -300,8 +300,8 @@ fn signals_that_were_blocked_by_who_started_the_process_are_heard() {
 fn two_lifecycles_in_one_process_both_hear() {
     if is_child() {
         let (one, other) = (listening(), listening());
-        one.serving().unwrap();
-        other.serving().unwrap();
+        one.ready().unwrap();
+        other.ready().unwrap();
         raise(SIGTERM).unwrap();
         assert_eq!(one.wait().reason, Reason::Signal(SIGTERM));
         leave(other.wait());
@@ -316,7 +316,7 @@ fn one_that_has_stopped_leaves_the_signals_to_the_other() {
         let (one, other) = (listening(), listening());
         one.shutdown("test");
         one.wait();
-        other.serving().unwrap();
+        other.ready().unwrap();
         raise(SIGTERM).unwrap();
         let report = other.wait();
         assert_eq!(report.reason, Reason::Signal(SIGTERM));
@@ -330,7 +330,7 @@ fn one_that_has_stopped_leaves_the_signals_to_the_other() {
 fn a_program_that_hangs_after_the_stop_is_ended_by_the_next_signal() {
     if is_child() {
         let lifecycle = listening();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         raise(SIGTERM).unwrap();
         lifecycle.wait();
         say("hangs");
@@ -348,7 +348,7 @@ fn a_lifecycle_after_another_hears_again() {
     if is_child() {
         for _ in 0..100 {
             let lifecycle = listening();
-            lifecycle.serving().unwrap();
+            lifecycle.ready().unwrap();
             raise(SIGTERM).unwrap();
             assert_eq!(lifecycle.wait().reason, Reason::Signal(SIGTERM));
         }
@@ -364,7 +364,7 @@ fn waiting_for_signals_takes_no_processor_time() {
     let _bound = bound();
     let (signals, _sender) = Signals::injected();
     let lifecycle = Lifecycle::builder().signals(signals).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let switches = || -> u64 {
         let mut sum = 0;
         for task in std::fs::read_dir("/proc/self/task").unwrap() {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use lifecycle_support::{bound, eventually, is_child, phases, say, Process};
 use touchdown::lifecycle::{
-    exit_code, BuildError, Builder, Hook, HookError, Lifecycle, Outcome, Phase, Reason, Report,
-    Signals, StartupHook, Token,
+    exit_code, BuildError, Builder, Canceller, Hook, HookError, Lifecycle, Outcome, Phase, Reason,
+    Report, Signals, StartupHook, Token,
 };
 
 const SIGTERM: i32 = 15;
@@ -57,7 +57,7 @@ fn outcomes(report: &Report) -> Vec<(&str, &Outcome)> {
 /// Starts, and returns how the start that failed ended.
 fn failed(builder: Builder) -> Report {
     let lifecycle = builder.build().unwrap();
-    let refused = lifecycle.serving().unwrap_err();
+    let refused = lifecycle.ready().unwrap_err();
     let report = lifecycle.wait();
     assert_eq!(report.reason, refused.reason);
     assert_eq!(report.exit_code(), exit_code::FAILED_START, "{report}");
@@ -88,7 +88,7 @@ fn they_run_in_their_order_and_are_undone_in_reverse_after_the_closing_hooks() {
         .build()
         .unwrap();
     assert_eq!(log.get(), Vec::<String>::new());
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     assert_eq!(lifecycle.phase(), Phase::Serving);
     lifecycle.shutdown("test");
     let report = lifecycle.wait();
@@ -132,7 +132,7 @@ fn start_runs_them_once_and_serving_does_not_run_them_again() {
         }
     });
     assert_eq!(lifecycle.phase(), Phase::Starting);
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.start().unwrap();
     assert_eq!(log.get(), ["once"]);
 }
@@ -190,7 +190,7 @@ fn an_undo_that_fails_is_reported_and_the_others_run() {
         .startup(bad)
         .build()
         .unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     let report = lifecycle.wait();
     assert_eq!(report.hooks[0].outcome, Outcome::Failed("stuck".to_owned()));
@@ -209,7 +209,7 @@ fn an_undo_that_hangs_is_left_behind_at_its_limit() {
         })
         .undo_time_limit(Duration::from_millis(10));
     let lifecycle = Lifecycle::builder().startup(hook).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     let report = lifecycle.wait();
     assert_eq!(report.abandoned, ["undo hangs"]);
@@ -285,7 +285,7 @@ fn a_failure_tells_those_that_still_run_and_waits_for_them() {
     let _bound = bound();
     let log = Log::default();
     let stopping = Arc::new(Mutex::new(None::<Token>));
-    let began = Token::new();
+    let began = Canceller::new();
     let patient = StartupHook::new("patient", {
         let (stopping, began, log) = (Arc::clone(&stopping), began.clone(), log.clone());
         move || {
@@ -305,7 +305,7 @@ fn a_failure_tells_those_that_still_run_and_waits_for_them() {
         .build()
         .unwrap();
     *stopping.lock().unwrap() = Some(lifecycle.stopping().clone());
-    assert!(lifecycle.serving().is_err());
+    assert!(lifecycle.ready().is_err());
     let report = lifecycle.wait();
     assert_eq!(log.get(), ["patient", "undo patient"]);
     assert_eq!(report.exit_code(), exit_code::FAILED_START);
@@ -334,7 +334,7 @@ fn a_signal_lets_those_that_run_finish_and_starts_no_other() {
         .unwrap();
     *stopping.lock().unwrap() = Some(lifecycle.stopping().clone());
     assert_eq!(
-        lifecycle.serving().unwrap_err().reason,
+        lifecycle.ready().unwrap_err().reason,
         Reason::Signal(SIGTERM)
     );
     let report = lifecycle.wait();
@@ -359,7 +359,7 @@ fn one_that_fails_because_of_a_stop_is_no_failure() {
     });
     let lifecycle = Lifecycle::builder().startup(hook).build().unwrap();
     thread::scope(|scope| {
-        let server = scope.spawn(|| lifecycle.serving());
+        let server = scope.spawn(|| lifecycle.ready());
         begun.recv().unwrap();
         lifecycle.shutdown("changed my mind");
         drop(release);
@@ -385,7 +385,7 @@ fn hurry_does_not_wait_for_them() {
         .build()
         .unwrap();
     thread::scope(|scope| {
-        let server = scope.spawn(|| lifecycle.serving());
+        let server = scope.spawn(|| lifecycle.ready());
         begun.recv().unwrap();
         lifecycle.shutdown("test");
         assert!(lifecycle.wait_timeout(Duration::from_millis(50)).is_none());
@@ -408,7 +408,7 @@ fn after_a_stop_none_is_run_and_that_is_said() {
         .unwrap();
     lifecycle.shutdown("before it began");
     assert!(lifecycle.start().is_err());
-    assert!(lifecycle.serving().is_err());
+    assert!(lifecycle.ready().is_err());
     let report = lifecycle.wait();
     assert_eq!(outcomes(&report), [("never", &Outcome::NotRun)]);
     assert_eq!(report.exit_code(), exit_code::CLEAN);
@@ -464,7 +464,7 @@ fn a_process_whose_start_fails_undoes_and_exits_with_its_code() {
             .startup(StartupHook::new("database", || Err("locked".into())).after("config"))
             .build()
             .unwrap();
-        assert!(lifecycle.serving().is_err());
+        assert!(lifecycle.ready().is_err());
         process::exit(lifecycle.wait().exit_code().into());
     }
     let end = Process::start("a_process_whose_start_fails_undoes_and_exits_with_its_code").end();
@@ -498,7 +498,7 @@ fn a_process_that_gets_sigterm_as_it_starts_undoes_and_exits_cleanly() {
             .build()
             .unwrap();
         STOPPING.set(lifecycle.stopping().clone()).unwrap();
-        assert!(lifecycle.serving().is_err());
+        assert!(lifecycle.ready().is_err());
         process::exit(lifecycle.wait().exit_code().into());
     }
     let mut child =

@@ -62,7 +62,7 @@ fn it_tells_the_phase_the_hooks_the_count_and_each_participant() {
         .unwrap();
     assert_eq!(lifecycle.describe(), "starting\nin flight: 0\n");
     thread::scope(|scope| {
-        let server = scope.spawn(|| lifecycle.serving());
+        let server = scope.spawn(|| lifecycle.ready());
         begun.recv().unwrap();
         assert_eq!(
             lifecycle.describe(),
@@ -86,7 +86,7 @@ fn it_tells_the_phase_the_hooks_the_count_and_each_participant() {
 fn a_process_with_everything_stuck_tells_its_state_and_lives_on() {
     if is_child() {
         let lifecycle = Lifecycle::builder()
-            .plan(Plan::new().hard_deadline(Duration::from_secs(600)))
+            .plan(Plan::new().with_hard_deadline(Duration::from_secs(600)))
             .signals(Signals::process())
             .observe(|transition| {
                 if transition.to == Phase::Draining {
@@ -99,7 +99,7 @@ fn a_process_with_everything_stuck_tells_its_state_and_lives_on() {
         let part = Part::new();
         *part.running.lock().unwrap() = vec!["two\nlines".to_owned()];
         lifecycle.enlist(part).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         let _held = std::io::stderr().lock();
         lifecycle.shutdown("test");
         lifecycle.wait();
@@ -147,7 +147,7 @@ fn who_asks_all_the_time_holds_up_nothing() {
     let _bound = bound();
     let (signals, sender) = Signals::injected();
     let lifecycle = Lifecycle::builder().signals(signals).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     for _ in 0..1000 {
         sender.send(SIGUSR1);
     }
@@ -197,13 +197,13 @@ impl Participant for Named {
 fn a_wait_says_after_a_second_and_then_every_five_what_it_waits_for() {
     let _bound = bound();
     let _ = log::set_logger(&Logger).map(|()| log::set_max_level(log::LevelFilter::Info));
-    let plan = Plan::new().grace_period(Duration::MAX);
+    let plan = Plan::new().with_grace_period(Duration::MAX);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     let running = vec!["the oldest".to_owned(), "another".to_owned()];
     lifecycle
         .enlist(Arc::new(Named("patient", running)))
         .unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let work = [(); 3].map(|()| lifecycle.in_flight().enter_owned().unwrap());
     let began = Instant::now();
     lifecycle.shutdown("test");
@@ -233,12 +233,12 @@ fn what_is_logged_is_cut_short_and_the_report_is_not() {
     let _bound = bound();
     let _ = log::set_logger(&Logger).map(|()| log::set_max_level(log::LevelFilter::Info));
     let plan = Plan::new()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::ZERO);
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     let running = (0..500).map(|it| it.to_string()).collect();
     lifecycle.enlist(Arc::new(Named("crowd", running))).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let _work = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("test");
     let report = lifecycle.wait();

@@ -37,7 +37,7 @@ fn a_stop_during_start_up_goes_straight_to_closing() {
     let _bound = bound();
     let lifecycle = Lifecycle::builder().build().unwrap();
     lifecycle.shutdown("changed my mind");
-    let refused = lifecycle.serving().unwrap_err();
+    let refused = lifecycle.ready().unwrap_err();
     assert_eq!(
         refused.reason,
         Reason::Requested("changed my mind".to_owned())
@@ -142,9 +142,9 @@ fn a_drain_waits_for_what_is_in_flight_and_refuses_the_rest() {
 #[test]
 fn what_outlasts_the_grace_period_is_told_and_that_is_forced() {
     let _bound = bound();
-    let plan = Plan::new().grace_period(Duration::from_millis(10));
+    let plan = Plan::new().with_grace_period(Duration::from_millis(10));
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let work = lifecycle.in_flight().enter_owned().unwrap();
     let worker = thread::spawn({
         let token = lifecycle.cancelling().child();
@@ -166,10 +166,10 @@ fn what_outlasts_the_grace_period_is_told_and_that_is_forced() {
 fn what_outlasts_the_force_period_is_abandoned_by_name() {
     let _bound = bound();
     let plan = Plan::new()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::from_millis(10));
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::from_millis(10));
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let part = Part::new();
     *part.running.lock().unwrap() = vec!["call 7".to_owned()];
     lifecycle.enlist(part).unwrap();
@@ -184,10 +184,10 @@ fn what_outlasts_the_force_period_is_abandoned_by_name() {
 fn what_nobody_names_is_counted() {
     let _bound = bound();
     let plan = Plan::new()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::ZERO);
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let _work = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("test");
     assert_eq!(lifecycle.wait().abandoned, ["1 in flight, not named"]);
@@ -197,10 +197,10 @@ fn what_nobody_names_is_counted() {
 fn hurry_ends_a_lame_duck_and_a_drain_without_end() {
     let _bound = bound();
     let plan = Plan::new()
-        .lame_duck(Duration::MAX)
-        .grace_period(Duration::MAX);
+        .with_lame_duck(Duration::MAX)
+        .with_grace_period(Duration::MAX);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let transitions = lifecycle.subscribe();
     let work = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("test");
@@ -218,9 +218,9 @@ fn hurry_ends_a_lame_duck_and_a_drain_without_end() {
 #[test]
 fn hurry_reaches_a_drain_that_is_under_way() {
     let _bound = bound();
-    let plan = Plan::new().grace_period(Duration::MAX);
+    let plan = Plan::new().with_grace_period(Duration::MAX);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let work = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("test");
     lifecycle.draining().wait();
@@ -234,9 +234,9 @@ fn hurry_reaches_a_drain_that_is_under_way() {
 #[test]
 fn hurry_with_nothing_in_flight_is_clean() {
     let _bound = bound();
-    let plan = Plan::new().lame_duck(Duration::MAX);
+    let plan = Plan::new().with_lame_duck(Duration::MAX);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.hurry();
     let report = lifecycle.wait();
     assert!(!phases(&report).contains(&Phase::Cancelling));
@@ -247,16 +247,16 @@ fn hurry_with_nothing_in_flight_is_clean() {
 fn a_plan_without_any_end_stops_when_the_work_is_done() {
     let _bound = bound();
     let plan = Plan::new()
-        .grace_period(Duration::MAX)
-        .force_period(Duration::MAX)
-        .closing(Duration::MAX)
-        .hard_deadline(Duration::MAX);
+        .with_grace_period(Duration::MAX)
+        .with_force_period(Duration::MAX)
+        .with_closing(Duration::MAX)
+        .with_hard_deadline(Duration::MAX);
     let lifecycle = Lifecycle::builder()
         .plan(plan)
         .hook(Hook::new("hook", || Ok(())).time_limit(Duration::MAX))
         .build()
         .unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.enlist(Part::new()).unwrap();
     lifecycle.shutdown("test");
     assert_eq!(lifecycle.wait().exit_code(), exit_code::CLEAN);
@@ -264,7 +264,7 @@ fn a_plan_without_any_end_stops_when_the_work_is_done() {
 
 #[test]
 fn a_plan_that_cannot_be_kept_is_refused() {
-    let plan = Plan::new().hard_deadline(Duration::from_secs(1));
+    let plan = Plan::new().with_hard_deadline(Duration::from_secs(1));
     let error = Lifecycle::builder().plan(plan).build().unwrap_err();
     assert!(matches!(error, BuildError::Plan(_)));
     assert_eq!(
@@ -277,7 +277,7 @@ fn a_plan_that_cannot_be_kept_is_refused() {
 #[test]
 fn participants_are_told_before_the_gate_closes_then_to_cancel_then_to_close() {
     let _bound = bound();
-    let plan = Plan::new().grace_period(Duration::ZERO);
+    let plan = Plan::new().with_grace_period(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
     let part = Arc::new(Part {
         leaves_when_told: true,
@@ -286,7 +286,7 @@ fn participants_are_told_before_the_gate_closes_then_to_cancel_then_to_close() {
     *part.work.lock().unwrap() = Some(lifecycle.in_flight().enter_owned().unwrap());
     *part.lifecycle.lock().unwrap() = Some(lifecycle.clone());
     lifecycle.enlist(part.clone()).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     let report = lifecycle.wait();
     assert_eq!(part.log(), ["drain", "cancel", "close"]);
@@ -295,14 +295,18 @@ fn participants_are_told_before_the_gate_closes_then_to_cancel_then_to_close() {
 }
 
 #[test]
-fn a_stop_during_start_up_only_closes_participants() {
+fn a_stop_before_the_program_is_ready_drains_participants_too() {
     let _bound = bound();
     let lifecycle = Lifecycle::builder().build().unwrap();
     let part = Part::new();
     lifecycle.enlist(part.clone()).unwrap();
     lifecycle.shutdown("test");
-    lifecycle.wait();
-    assert_eq!(part.log(), ["close"]);
+    let report = lifecycle.wait();
+    assert_eq!(part.log(), ["drain", "close"]);
+    assert_eq!(
+        phases(&report),
+        [Phase::Starting, Phase::Draining, Phase::Closing]
+    );
 }
 
 #[test]
@@ -330,10 +334,10 @@ fn a_participant_that_panics_does_not_stop_the_stop() {
     }
     let _bound = bound();
     let plan = Plan::new()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::ZERO);
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::ZERO);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.enlist(Arc::new(Panics)).unwrap();
     let other = Part::new();
     lifecycle.enlist(other.clone()).unwrap();
@@ -376,7 +380,7 @@ fn who_comes_after_the_stop_has_begun_is_refused() {
     assert!(lifecycle.enlist(Part::new()).is_err());
     let late = lifecycle.hook(Hook::new("late", || Ok(()))).unwrap_err();
     assert_eq!(late, HookError::Stopping("late".to_owned()));
-    assert!(lifecycle.serving().is_err());
+    assert!(lifecycle.ready().is_err());
     lifecycle.wait();
 }
 

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{select, unbounded};
 use lifecycle_support::{bound, is_child, rounds, Process};
-use touchdown::lifecycle::Token;
+use touchdown::lifecycle::Canceller;
 
 #[test]
 fn cancelling_reaches_the_descendants_and_nobody_else() {
-    let root = Token::new();
+    let root = Canceller::new();
     let (left, right) = (root.child(), root.child());
     let (below_left, below_right) = (left.child(), right.child());
     left.cancel();
@@ -26,7 +26,7 @@ fn cancelling_reaches_the_descendants_and_nobody_else() {
 
 #[test]
 fn a_clone_is_the_same_token() {
-    let token = Token::new();
+    let token = Canceller::new();
     let same = token.clone();
     drop(token.clone());
     assert!(!token.is_cancelled());
@@ -36,7 +36,7 @@ fn a_clone_is_the_same_token() {
 
 #[test]
 fn the_child_of_a_cancelled_token_is_cancelled() {
-    let token = Token::new();
+    let token = Canceller::new();
     token.cancel();
     token.cancel();
     let child = token.child();
@@ -46,7 +46,7 @@ fn the_child_of_a_cancelled_token_is_cancelled() {
 
 #[test]
 fn a_grandchild_is_reached_although_the_handles_between_are_gone() {
-    let root = Token::new();
+    let root = Canceller::new();
     let grandchild = root.child().child();
     assert!(!grandchild.is_cancelled());
     root.cancel();
@@ -55,7 +55,7 @@ fn a_grandchild_is_reached_although_the_handles_between_are_gone() {
 
 #[test]
 fn a_child_lives_on_without_its_parent() {
-    let child = Token::new().child();
+    let child = Canceller::new().child();
     assert!(!child.is_cancelled());
     child.cancel();
     assert!(child.is_cancelled());
@@ -64,7 +64,7 @@ fn a_child_lives_on_without_its_parent() {
 #[test]
 fn all_who_wait_are_woken() {
     let _bound = bound();
-    let root = Token::new();
+    let root = Canceller::new();
     let child = root.child();
     let start = Barrier::new(9);
     thread::scope(|scope| {
@@ -86,7 +86,7 @@ fn all_who_wait_are_woken() {
 
 #[test]
 fn a_wait_ends_with_its_time() {
-    let token = Token::new();
+    let token = Canceller::new();
     assert!(!token.wait_timeout(Duration::from_millis(1)));
     assert!(!token.wait_deadline(Instant::now()));
     token.cancel();
@@ -98,7 +98,7 @@ fn a_wait_ends_with_its_time() {
 fn it_can_be_waited_for_beside_other_channels() {
     let _bound = bound();
     let (sender, jobs) = unbounded();
-    let token = Token::new();
+    let token = Canceller::new();
     sender.send(1).unwrap();
     select! {
         recv(jobs) -> job => assert_eq!(job, Ok(1)),
@@ -117,7 +117,7 @@ fn it_can_be_waited_for_beside_other_channels() {
 fn children_made_while_the_parent_is_cancelled_are_cancelled() {
     let _bound = bound();
     for _ in 0..rounds(300) {
-        let root = Token::new();
+        let root = Canceller::new();
         let start = Barrier::new(4);
         thread::scope(|scope| {
             for _ in 0..3 {
@@ -142,7 +142,7 @@ fn children_made_while_the_parent_is_cancelled_are_cancelled() {
 #[test]
 fn a_chain_deeper_than_the_stack_can_be_cancelled_and_dropped() {
     let chain = || {
-        let root = Token::new();
+        let root = Canceller::new();
         let mut all = vec![root.clone()];
         for depth in 0..rounds(100_000) {
             all.push(all[depth].child());
@@ -151,7 +151,7 @@ fn a_chain_deeper_than_the_stack_can_be_cancelled_and_dropped() {
     };
     let (root, all) = chain();
     root.cancel();
-    assert!(all.iter().all(Token::is_cancelled));
+    assert!(all.iter().all(|leaf| leaf.is_cancelled()));
 
     // The last handle, on the end of the chain, takes all of it along.
     let (root, mut all) = chain();
@@ -177,7 +177,7 @@ fn children_that_come_and_go_take_no_memory() {
             let statm = fs::read_to_string("/proc/self/statm").unwrap();
             statm.split_whitespace().nth(1).unwrap().parse().unwrap()
         };
-        let parent = Token::new();
+        let parent = Canceller::new();
         let come_and_go = || {
             for _ in 0..100_000 {
                 let child = parent.child();

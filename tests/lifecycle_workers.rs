@@ -65,7 +65,7 @@ fn hear<T>(said: &Receiver<T>) -> T {
 fn a_worker_is_told_when_draining_begins_and_the_drain_waits_for_it() {
     let _bound = bound();
     let lifecycle = Lifecycle::builder()
-        .plan(Plan::new().grace_period(LIMIT))
+        .plan(Plan::new().with_grace_period(LIMIT))
         .build()
         .unwrap();
     let (told, is_told) = bounded(1);
@@ -78,7 +78,7 @@ fn a_worker_is_told_when_draining_begins_and_the_drain_waits_for_it() {
         let _ = released.recv();
     });
     group.spawn(poll).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let transitions = lifecycle.subscribe();
     assert_eq!(lifecycle.in_flight().count(), 0, "it serves nothing yet");
     lifecycle.shutdown("test");
@@ -123,7 +123,7 @@ fn a_worker_until_closing_outlives_what_is_in_flight_and_ends_before_the_hooks()
     group
         .spawn(Worker::new("flush", flush).until_closing())
         .unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let call = lifecycle.in_flight().enter_owned().unwrap();
     lifecycle.shutdown("test");
     eventually("the drain has begun", || lifecycle.in_flight().is_closed());
@@ -140,12 +140,16 @@ fn one_that_does_not_look_at_its_token_is_forced_left_behind_and_named_once() {
     let _bound = bound();
     let short = Duration::from_millis(20);
     let lifecycle = Lifecycle::builder()
-        .plan(Plan::new().grace_period(short).force_period(short))
+        .plan(
+            Plan::new()
+                .with_grace_period(short)
+                .with_force_period(short),
+        )
         .build()
         .unwrap();
     let group = lifecycle.workers("pump");
     group.spawn(stuck("poll")).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let report = stop(&lifecycle);
     assert_eq!(entry(&report, "worker pump/poll").outcome, Outcome::Overran);
     assert_eq!(report.abandoned, ["worker pump/poll"]);
@@ -168,7 +172,7 @@ fn a_flusher_that_overruns_is_named_like_a_hook_and_holds_up_no_other() {
     let group = lifecycle.workers("journal");
     group.spawn(stuck("flush").until_closing()).unwrap();
     group.spawn(until_told("rotate").until_closing()).unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let report = stop(&lifecycle);
     let overran = entry(&report, "worker journal/flush");
     assert_eq!(overran.outcome, Outcome::Overran);
@@ -187,14 +191,18 @@ fn the_last_words_name_the_worker_that_the_drain_waits_for() {
     if is_child() {
         let (signals, sender) = Signals::injected();
         let lifecycle = Lifecycle::builder()
-            .plan(Plan::new().grace_period(LIMIT).force_period(LIMIT))
+            .plan(
+                Plan::new()
+                    .with_grace_period(LIMIT)
+                    .with_force_period(LIMIT),
+            )
             .signals(signals)
             .build()
             .unwrap();
         let group = lifecycle.workers("pump");
         group.spawn(stuck("poll\nfast")).unwrap();
         group.spawn(stuck("flush").until_closing()).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         eventually("the drain has begun", || lifecycle.in_flight().is_closed());
         (0..3).for_each(|_| sender.send(15));
@@ -211,7 +219,7 @@ fn the_last_words_name_the_worker_that_the_drain_waits_for() {
     let said: Vec<_> = end.stderr.lines().collect();
     assert!(said.contains(&"touchdown:   in flight: 1"), "{end:?}");
     assert!(
-        said.contains(&"touchdown:   worker pump/poll fast"),
+        said.contains(&"touchdown:   worker pump/poll fast: runs, told to stop"),
         "{end:?}"
     );
     assert!(
@@ -224,10 +232,10 @@ fn the_last_words_name_the_worker_that_the_drain_waits_for() {
 fn the_last_words_name_the_worker_that_closing_waits_for() {
     if is_child() {
         let plan = Plan::new()
-            .grace_period(Duration::ZERO)
-            .force_period(Duration::ZERO)
-            .closing(Duration::from_millis(100))
-            .hard_deadline(Duration::from_millis(200));
+            .with_grace_period(Duration::ZERO)
+            .with_force_period(Duration::ZERO)
+            .with_closing(Duration::from_millis(100))
+            .with_hard_deadline(Duration::from_millis(200));
         // The walk hangs with the worker left behind.
         let lifecycle = Lifecycle::builder()
             .plan(plan)
@@ -261,7 +269,10 @@ fn a_stop_during_start_up_tells_and_joins_workers_too() {
     group.spawn(until_told("poll")).unwrap();
     group.spawn(until_told("flush").until_closing()).unwrap();
     let report = stop(&lifecycle);
-    assert_eq!(phases(&report), [Phase::Starting, Phase::Closing]);
+    assert_eq!(
+        phases(&report),
+        [Phase::Starting, Phase::Draining, Phase::Closing]
+    );
     assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
     assert_eq!((report.hooks.len(), group.running()), (2, 0));
 }
@@ -379,9 +390,12 @@ fn a_failure_in_start_up_may_begin_the_stop() {
         .spawn(fails.stop_on_failure())
         .unwrap();
     let report = lifecycle.wait();
-    assert_eq!(phases(&report), [Phase::Starting, Phase::Closing]);
+    assert_eq!(
+        phases(&report),
+        [Phase::Starting, Phase::Draining, Phase::Closing]
+    );
     assert_eq!(report.exit_code(), exit_code::WORKER_FAILED);
-    assert!(lifecycle.serving().is_err());
+    assert!(lifecycle.ready().is_err());
 }
 
 #[test]
@@ -430,10 +444,10 @@ fn the_failure_after_the_last_restart_is_final() {
 fn the_wait_for_a_restart_ends_with_the_stop() {
     let _bound = bound();
     let lifecycle = Lifecycle::builder()
-        .plan(Plan::new().grace_period(HOUR).closing(HOUR))
+        .plan(Plan::new().with_grace_period(HOUR).with_closing(HOUR))
         .build()
         .unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let group = lifecycle.workers("pump");
     let late = Restart::new().first_delay(HOUR).longest_delay(HOUR);
     let (poll, polls) = panics("poll");

@@ -348,8 +348,8 @@ fn a_call_with_too_little_time_is_told_and_so_is_one_that_comes_too_late() {
 fn a_call_whose_handler_does_not_return_is_told_as_abandoned_once() {
     let (service, begun, release) = gated();
     let plan = quick_plan()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::ZERO);
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::ZERO);
     let (server, recorder) = observed(service, |it| it.plan(plan));
     let call = in_background(&client(&server));
     // It goes with the call's extensions.
@@ -383,8 +383,8 @@ fn a_detached_call_whose_handler_does_not_return_is_abandoned_once() {
     };
     let service = Service::builder("test.News").server_streaming("Read", subscribe);
     let plan = quick_plan()
-        .grace_period(Duration::ZERO)
-        .force_period(Duration::ZERO);
+        .with_grace_period(Duration::ZERO)
+        .with_force_period(Duration::ZERO);
     let (server, recorder) = observed(service.build(), |it| it.plan(plan));
     let client = client(&server);
     let stream = client
@@ -737,8 +737,8 @@ proptest! {
         backlog in 0..8_usize,
     ) {
         let plan = quick_plan()
-            .grace_period(Duration::from_millis(grace_period))
-            .force_period(unhurried(2000));
+            .with_grace_period(Duration::from_millis(grace_period))
+            .with_force_period(unhurried(2000));
         let (server, recorder) = observed(scripted(), |it| {
             it.plan(plan).workers(workers).backlog(backlog).cut_early_after(0.5)
         });

@@ -26,8 +26,8 @@ const EARLY: Duration = Duration::from_millis(400);
 
 fn plan() -> Plan {
     quick_plan()
-        .grace_period(GRACE)
-        .force_period(Duration::from_millis(200))
+        .with_grace_period(GRACE)
+        .with_force_period(Duration::from_millis(200))
 }
 
 /// What a handler does and hears, in the hands of a test.
@@ -173,7 +173,7 @@ fn an_idempotent_call_is_cut_when_its_share_is_over_and_harms_no_other() {
 fn a_cut_call_whose_handler_never_returns_is_named() {
     let (service, gate) = gated();
     let server = builder(service.policy("Say", DrainPolicy::CutEarly))
-        .plan(plan().grace_period(Duration::from_millis(200)))
+        .plan(plan().with_grace_period(Duration::from_millis(200)))
         .start()
         .unwrap();
     let client = client(&server);
@@ -582,7 +582,7 @@ fn settings_that_make_no_sense_are_errors_that_name_them() {
 fn a_grace_period_without_end_cuts_nothing_early() {
     let (service, gate) = gated();
     let server = builder(service.policy("Say", DrainPolicy::CutEarly))
-        .plan(Plan::new().grace_period(Duration::MAX))
+        .plan(Plan::new().with_grace_period(Duration::MAX))
         .start();
     // A plan must have an end.
     let server = match server {
@@ -607,7 +607,7 @@ fn every_call_is_counted_once_while_calls_are_cut() {
         Ok(request)
     });
     let server = builder(service.policy("Say", DrainPolicy::CutEarly))
-        .plan(plan().grace_period(Duration::from_millis(400)))
+        .plan(plan().with_grace_period(Duration::from_millis(400)))
         .workers(4)
         .start()
         .unwrap();
@@ -715,7 +715,7 @@ fn a_cut_stream_whose_caller_takes_nothing_holds_no_drain() {
     let (service, streams) = subscriptions();
     let policy = DrainPolicy::Stream { goodbye: EARLY };
     let server = builder(service.policy("Subscribe", policy))
-        .plan(plan().grace_period(LONG))
+        .plan(plan().with_grace_period(LONG))
         .start()
         .unwrap();
     let socket = raw_call_without_window(&server, "/test.Streams/Subscribe");
@@ -733,7 +733,7 @@ fn a_cut_stream_whose_caller_takes_nothing_holds_no_drain() {
 #[test]
 fn an_answer_that_nobody_takes_is_counted_as_undelivered() {
     let (service, streams) = subscriptions();
-    let plan = plan().grace_period(Duration::from_millis(100));
+    let plan = plan().with_grace_period(Duration::from_millis(100));
     let server = builder(service).plan(plan).start().unwrap();
     let socket = raw_call_without_window(&server, "/test.Streams/Subscribe");
     let stream = streams.recv_timeout(LONG).unwrap();

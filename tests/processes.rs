@@ -23,8 +23,8 @@ use touchdown::{Code, Server, Service, Status};
 /// Runs a server that says where it listens, until it stops; then exits as `main` would.
 fn serve(service: Service) -> ! {
     let plan = quick_plan()
-        .grace_period(unhurried(300))
-        .force_period(unhurried(100));
+        .with_grace_period(unhurried(300))
+        .with_force_period(unhurried(100));
     let server = builder(service)
         .plan(plan)
         .signals(Signals::process())
@@ -191,10 +191,10 @@ fn a_handler_that_loops_is_named_with_its_stack_at_the_hard_deadline() {
             .signals(Signals::process())
             .plan(
                 quick_plan()
-                    .grace_period(Duration::from_millis(50))
-                    .force_period(Duration::from_millis(50))
-                    .closing(Duration::from_millis(50))
-                    .hard_deadline(Duration::from_millis(200)),
+                    .with_grace_period(Duration::from_millis(50))
+                    .with_force_period(Duration::from_millis(50))
+                    .with_closing(Duration::from_millis(50))
+                    .with_hard_deadline(Duration::from_millis(200)),
             )
             .observe(|transition| {
                 if transition.to == Phase::Draining {
@@ -210,7 +210,7 @@ fn a_handler_that_loops_is_named_with_its_stack_at_the_hard_deadline() {
             loops_for_ever()
         });
         let server = builder(service).start_with(&lifecycle).expect("it starts");
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         tell(&format!("listening at {}", server.address()));
         server.wait();
         unreachable!("the process exits first");

@@ -44,12 +44,12 @@ fn any_plan() -> impl Strategy<Value = Plan> {
     (phases, proptest::option::of(any_duration())).prop_map(
         |([duck, grace, force, closing], hard)| {
             let plan = Plan::new()
-                .lame_duck(duck)
-                .grace_period(grace)
-                .force_period(force)
-                .closing(closing);
+                .with_lame_duck(duck)
+                .with_grace_period(grace)
+                .with_force_period(force)
+                .with_closing(closing);
             match hard {
-                Some(hard) => plan.hard_deadline(hard),
+                Some(hard) => plan.with_hard_deadline(hard),
                 None => plan,
             }
         },
@@ -71,10 +71,10 @@ fn sum(times: &[Duration]) -> Duration {
 
 fn phases(plan: &Plan) -> Duration {
     sum(&[
-        plan.get_lame_duck(),
-        plan.get_grace_period(),
-        plan.get_force_period(),
-        plan.get_closing(),
+        plan.lame_duck(),
+        plan.grace_period(),
+        plan.force_period(),
+        plan.closing(),
     ])
 }
 
@@ -82,12 +82,12 @@ proptest! {
     #[test]
     fn a_plan_without_a_hard_deadline_gets_one_behind_its_phases(plan in any_plan()) {
         let plan = Plan::new()
-            .lame_duck(plan.get_lame_duck())
-            .grace_period(plan.get_grace_period())
-            .force_period(plan.get_force_period())
-            .closing(plan.get_closing());
+            .with_lame_duck(plan.lame_duck())
+            .with_grace_period(plan.grace_period())
+            .with_force_period(plan.force_period())
+            .with_closing(plan.closing());
         prop_assert_eq!(
-            plan.get_hard_deadline(),
+            plan.hard_deadline(),
             sum(&[phases(&plan), Duration::from_secs(5)])
         );
         prop_assert_eq!(plan.validate(), Ok(()));
@@ -95,7 +95,7 @@ proptest! {
 
     #[test]
     fn a_plan_is_refused_if_its_deadline_is_within_its_phases_and_only_then(plan in any_plan()) {
-        let (deadline, phases) = (plan.get_hard_deadline(), phases(&plan));
+        let (deadline, phases) = (plan.hard_deadline(), phases(&plan));
         let kept = deadline >= phases && deadline > Duration::ZERO;
         match plan.validate() {
             Ok(()) => prop_assert!(kept),
@@ -112,17 +112,17 @@ proptest! {
     #[test]
     fn a_stop_with_nothing_to_wait_for_is_over_at_once_under_any_plan(plan in any_plan()) {
         let hour = Duration::from_secs(3600);
-        let plan = plan.lame_duck(Duration::ZERO).closing(plan.get_closing().max(hour));
-        let plan = plan.hard_deadline(plan.get_hard_deadline().max(phases(&plan)));
+        let plan = plan.with_lame_duck(Duration::ZERO).with_closing(plan.closing().max(hour));
+        let plan = plan.with_hard_deadline(plan.hard_deadline().max(phases(&plan)));
         let _bound = bound();
         let lifecycle = Lifecycle::builder()
             .plan(plan)
-            .hook(Hook::new("hook", || Ok(())).time_limit(plan.get_grace_period().max(hour)))
+            .hook(Hook::new("hook", || Ok(())).time_limit(plan.grace_period().max(hour)))
             .build()
             .unwrap();
         let closes = Arc::new(Closes::default());
         lifecycle.enlist(Arc::clone(&closes) as Arc<dyn Participant>).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         let report = lifecycle.wait();
         prop_assert_eq!(report.exit_code(), exit_code::CLEAN, "{}", report);
@@ -289,7 +289,7 @@ fn run(plot: &Plot, deeds: &[Deed], plan: Plan) -> (Report, Vec<Event>) {
         builder = builder.hook(hook.time_limit(Duration::from_millis(limit)));
     }
     let lifecycle = builder.build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle.shutdown("test");
     let report = lifecycle.wait();
     let log = log.lock().unwrap().clone();
@@ -304,7 +304,7 @@ proptest! {
     ) {
         let _bound = bound();
         let deeds = &deeds[..plot.names.len()];
-        let plan = Plan::new().closing(Duration::from_secs(3600));
+        let plan = Plan::new().with_closing(Duration::from_secs(3600));
         let (report, log) = run(&plot, deeds, plan);
 
         let told: Vec<_> = report.hooks.iter().map(|it| (&it.name, it.outcome.clone())).collect();
@@ -344,7 +344,7 @@ proptest! {
         deeds in vec(any_deed(), 8),
     ) {
         let _bound = bound();
-        let plan = Plan::new().closing(Duration::ZERO);
+        let plan = Plan::new().with_closing(Duration::ZERO);
         let (report, log) = run(&plot, &deeds[..plot.names.len()], plan);
         prop_assert_eq!(log, []);
         let told: Vec<_> = report.hooks.iter().map(|it| &it.name).collect();

@@ -224,8 +224,8 @@ fn a_process_with_every_worker_stuck_tells_its_state_and_exits_at_the_third_sign
             .workers(1)
             .plan(
                 Plan::new()
-                    .grace_period(Duration::MAX)
-                    .force_period(Duration::MAX),
+                    .with_grace_period(Duration::MAX)
+                    .with_force_period(Duration::MAX),
             )
             .signals(Signals::process())
             .start()
@@ -290,7 +290,7 @@ fn a_detached_stream_is_named_as_such() {
 fn a_side_door_that_was_closed_does_not_keep_the_program_from_being_replaced() {
     let upgrade = Upgrade::new().program("/bin/true").under_any_supervisor();
     let program = Lifecycle::builder().upgrade(upgrade).build().unwrap();
-    program.serving().unwrap();
+    program.ready().unwrap();
     let side_door = Server::builder()
         .address("127.0.0.1:0")
         .service(echo())

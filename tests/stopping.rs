@@ -122,7 +122,7 @@ fn nothing_is_accepted_while_calls_in_flight_go_on() {
 #[test]
 fn a_lame_duck_serves() {
     let server = builder(echo())
-        .plan(quick_plan().lame_duck(Duration::from_millis(300)))
+        .plan(quick_plan().with_lame_duck(Duration::from_millis(300)))
         .start()
         .unwrap();
     let phases = server.lifecycle().subscribe();
@@ -177,8 +177,8 @@ fn a_silent_client_is_sent_away_after_the_handshake_timeout() {
 fn a_handler_that_never_returns_is_named_at_the_planned_time() {
     let (service, begun, _release) = gated();
     let plan = quick_plan()
-        .grace_period(Duration::from_millis(100))
-        .force_period(Duration::from_millis(100));
+        .with_grace_period(Duration::from_millis(100))
+        .with_force_period(Duration::from_millis(100));
     let server = builder(service).plan(plan).start().unwrap();
     let client = client(&server);
     let call = in_background(&client);
@@ -219,7 +219,7 @@ fn handlers_that_ask_are_told_to_stop() {
             },
         )
         .build();
-    let plan = quick_plan().grace_period(Duration::from_millis(100));
+    let plan = quick_plan().with_grace_period(Duration::from_millis(100));
     let server = builder(service).plan(plan).start().unwrap();
     let client = client(&server);
     let ask = thread::spawn({
@@ -269,8 +269,8 @@ fn detached_streams_end_with_unavailable_when_time_is_up() {
         })
         .build();
     let plan = quick_plan()
-        .grace_period(Duration::from_millis(100))
-        .force_period(Duration::from_millis(100));
+        .with_grace_period(Duration::from_millis(100))
+        .with_force_period(Duration::from_millis(100));
     let server = builder(service).plan(plan).start().unwrap();
     let client = client(&server);
     let mut replies = client
@@ -300,8 +300,8 @@ fn signals_stop_a_server_and_the_second_one_hurries() {
     let server = builder(service)
         .plan(
             quick_plan()
-                .grace_period(LONG)
-                .force_period(Duration::from_millis(50)),
+                .with_grace_period(LONG)
+                .with_force_period(Duration::from_millis(50)),
         )
         .signals(signals)
         .start()
@@ -326,7 +326,7 @@ fn two_servers_share_a_process_and_a_lifecycle() {
     let first = builder(echo()).start_with(&lifecycle).unwrap();
     let second = builder(echo()).start_with(&lifecycle).unwrap();
     let alone = start(echo());
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     for server in [&first, &second, &alone] {
         assert_eq!(say(&client(server), "hello").unwrap(), "hello");
     }
@@ -344,7 +344,7 @@ fn a_stop_before_serving_is_clean() {
     let server = builder(echo()).start_with(&lifecycle).unwrap();
     assert_eq!(say(&client(&server), "early").unwrap(), "early");
     lifecycle.shutdown("test");
-    assert!(lifecycle.serving().is_err());
+    assert!(lifecycle.ready().is_err());
     assert_eq!(server.wait().exit_code(), exit_code::CLEAN);
     assert!(matches!(
         builder(echo()).start_with(&lifecycle),
@@ -444,7 +444,7 @@ fn bad_settings_are_errors_that_name_them() {
         Server::builder().start(),
         Err(StartError::NoAddress)
     ));
-    let plan = Plan::default().hard_deadline(Duration::ZERO);
+    let plan = Plan::default().with_hard_deadline(Duration::ZERO);
     assert!(matches!(
         builder(echo()).plan(plan).start(),
         Err(StartError::Lifecycle(_))
@@ -557,8 +557,8 @@ fn a_drain_waits_for_calls_in_the_backlog() {
 fn calls_in_the_backlog_are_not_run_when_time_is_up() {
     let (service, begun, _release) = gated();
     let plan = quick_plan()
-        .grace_period(Duration::from_millis(50))
-        .force_period(Duration::from_millis(50));
+        .with_grace_period(Duration::from_millis(50))
+        .with_force_period(Duration::from_millis(50));
     let server = builder(service).workers(1).plan(plan).start().unwrap();
     let client = client(&server);
     let calls: Vec<_> = (0..3).map(|_| in_background(&client)).collect();
@@ -576,7 +576,7 @@ fn calls_in_the_backlog_are_not_run_when_time_is_up() {
 #[test]
 fn an_answer_that_nobody_takes_has_the_grace_period_and_is_counted() {
     let grace = Duration::from_millis(800);
-    let plan = quick_plan().grace_period(grace);
+    let plan = quick_plan().with_grace_period(grace);
     let server = builder(echo()).plan(plan).start().unwrap();
     let mut client = TcpStream::connect(server.address().to_string()).unwrap();
     client.write_all(PREFACE).unwrap();
@@ -766,7 +766,9 @@ fn a_client_that_does_not_acknowledge_goaway_and_goes_on_to_call_is_told_the_las
 #[test]
 fn a_client_that_is_silent_has_its_time_and_is_told_the_last_call() {
     let silence = Duration::from_millis(1500);
-    let plan = quick_plan().grace_period(LONG).peer_silence(silence);
+    let plan = quick_plan()
+        .with_grace_period(LONG)
+        .with_peer_silence(silence);
     let server = builder(echo()).plan(plan).start().unwrap();
     let mut client = TcpStream::connect(server.address().to_string()).unwrap();
     client.write_all(PREFACE).unwrap();
@@ -809,7 +811,7 @@ fn half_a_request_is_waited_for() {
 
 #[test]
 fn a_part_of_a_frame_from_who_never_made_a_call_delays_nobody() {
-    let plan = quick_plan().grace_period(LONG);
+    let plan = quick_plan().with_grace_period(LONG);
     let server = builder(echo()).plan(plan).start().unwrap();
     let mut client = TcpStream::connect(server.address().to_string()).unwrap();
     client.write_all(PREFACE).unwrap();

@@ -25,7 +25,7 @@ fn exit(report: &Report) -> ! {
 
 /// Serves until a signal comes, and exits with the report's code.
 fn serve(lifecycle: &Lifecycle) -> ! {
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     exit(&lifecycle.wait())
 }
 
@@ -163,10 +163,10 @@ fn three_works_and_a_hook(plan: Plan) -> ! {
 #[test]
 fn a_stop_with_progress_tells_it_and_asks_for_more_time() {
     let plan = Plan::new()
-        .grace_period(Duration::from_secs(50))
-        .hard_deadline(Duration::from_secs(200));
+        .with_grace_period(Duration::from_secs(50))
+        .with_hard_deadline(Duration::from_secs(200));
     if is_child() {
-        three_works_and_a_hook(plan.closing(Duration::from_secs(50)));
+        three_works_and_a_hook(plan.with_closing(Duration::from_secs(50)));
     }
     let _bound = bound();
     let manager = Manager::new();
@@ -208,10 +208,10 @@ fn next_news(manager: &Manager, beginning: &str) -> Option<Duration> {
 #[test]
 fn a_stop_without_progress_asks_for_no_more_time_and_never_for_more_than_the_plan() {
     let plan = Plan::new()
-        .grace_period(Duration::from_secs(6))
-        .force_period(Duration::from_secs(2))
-        .closing(Duration::from_secs(1))
-        .hard_deadline(Duration::from_millis(9500));
+        .with_grace_period(Duration::from_secs(6))
+        .with_force_period(Duration::from_secs(2))
+        .with_closing(Duration::from_secs(1))
+        .with_hard_deadline(Duration::from_millis(9500));
     if is_child() {
         let lifecycle = builder().plan(plan).build().unwrap();
         Notify::attach(&lifecycle).unwrap();
@@ -258,7 +258,7 @@ fn a_stop_without_progress_asks_for_no_more_time_and_never_for_more_than_the_pla
 #[test]
 fn a_lame_duck_is_given_its_whole_time() {
     if is_child() {
-        let plan = Plan::new().lame_duck(Duration::from_secs(40));
+        let plan = Plan::new().with_lame_duck(Duration::from_secs(40));
         let lifecycle = builder().plan(plan).build().unwrap();
         Notify::attach(&lifecycle).unwrap();
         serve(&lifecycle);
@@ -285,7 +285,7 @@ fn without_a_notify_socket_there_is_no_thread() {
     if let Some(role) = role() {
         let lifecycle = builder().build().unwrap();
         Notify::attach(&lifecycle).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         let is_there = || threads().iter().any(|it| it == "td-systemd");
         match role.as_str() {
             // So that the other half can fail.
@@ -327,7 +327,7 @@ fn a_manager_that_does_not_read_holds_up_nothing() {
     if is_child() {
         let lifecycle = builder().build().unwrap();
         Notify::attach(&lifecycle).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         lifecycle.shutdown("test");
         exit(&lifecycle.wait());
     }
@@ -370,7 +370,7 @@ fn the_watchdog_of_another_process_is_not_fed() {
     if is_child() {
         let lifecycle = builder().build().unwrap();
         Notify::attach(&lifecycle).unwrap();
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         // Can but fail to see an error.
         assert!(lifecycle.wait_timeout(Duration::from_millis(200)).is_none());
         lifecycle.shutdown("test");
@@ -458,7 +458,7 @@ fn what_a_program_without_a_server_listens_at_is_stored_too() {
         let notify = Notify::attach(&lifecycle).unwrap();
         let acceptor = Listen::new(address).bind(&lifecycle).unwrap();
         notify.store_listeners(&acceptor).unwrap();
-        let _ = lifecycle.serving();
+        let _ = lifecycle.ready();
         assert!(acceptor.accept().is_none());
         exit(&lifecycle.wait());
     }

@@ -63,7 +63,7 @@ fn a_drain_is_told_with_the_number_of_calls() {
             order();
             Ok(request)
         });
-        let plan = Plan::new().grace_period(Duration::from_secs(50));
+        let plan = Plan::new().with_grace_period(Duration::from_secs(50));
         serve(builder(service).plan(plan).start().unwrap());
     }
     let _bound = bound();

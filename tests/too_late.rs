@@ -28,9 +28,9 @@ fn server_at(address: &str) -> ServerBuilder {
 
 /// The lifecycle of a program that says goodbye for a long time.
 fn lifecycle() -> Lifecycle {
-    let plan = quick_plan().lame_duck(LONG);
+    let plan = quick_plan().with_lame_duck(LONG);
     let lifecycle = Lifecycle::builder().plan(plan).build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle
 }
 

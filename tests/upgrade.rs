@@ -499,7 +499,7 @@ fn a_pid_file_that_cannot_be_written_is_a_failed_start() {
         .pid_file("/does/not/exist/pid")
         .build()
         .unwrap();
-    let error = lifecycle.serving().unwrap_err();
+    let error = lifecycle.ready().unwrap_err();
     assert!(
         error
             .to_string()
@@ -533,7 +533,7 @@ fn who_reads_the_pid_file_may_ask_for_an_upgrade() {
                 Upgrade::begin(&lifecycle)
             }
         });
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         let error = reader.join().unwrap().unwrap_err();
         assert!(matches!(error, UpgradeError::Failed(_)), "{error}");
         lifecycle.shutdown("the test is over");

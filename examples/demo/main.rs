@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     // Ctrl-C ends the demo early, with the verdict on what there is.
     let lifecycle = Lifecycle::builder().signals(Signals::process()).build()?;
-    lifecycle.serving()?;
+    lifecycle.ready()?;
 
     let terminal = Terminal::new();
     println!(

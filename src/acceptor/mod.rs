@@ -17,7 +17,7 @@
 //!     let signals = Signals::process();
 //!     let lifecycle = Lifecycle::builder().signals(signals).upgrade(Upgrade::new()).build()?;
 //!     let acceptor = Listen::new("127.0.0.1:8080").bind(&lifecycle)?;
-//!     lifecycle.serving()?;
+//!     lifecycle.ready()?;
 //!     while let Some(mut connection) = acceptor.accept() {
 //!         thread::spawn(move || connection.write_all(b"Hello\n"));
 //!     }
@@ -85,7 +85,7 @@ impl Listen {
     /// Listens at this address, as a part of this lifecycle: see [`acceptor`](crate::acceptor). A process that replaces
     /// another gets that one's socket, and accepts nothing before it may serve.
     ///
-    /// To be called before [`Lifecycle::serving`], for every address: what a process before this one has handed over, and
+    /// To be called before [`Lifecycle::ready`], for every address: what a process before this one has handed over, and
     /// is not asked for by then, is closed.
     ///
     /// # Errors

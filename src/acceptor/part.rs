@@ -289,7 +289,12 @@ mod tests {
     fn a_check_that_no_thread_has_come_to_is_answered_at_the_end() {
         let listeners = bind_all(&[ListenOptions::new("127.0.0.1:0".to_owned())]).unwrap();
         let listeners = Listeners::new(listeners, true);
-        let doors = Doors::new(Vec::new(), listeners, InFlight::new()).unwrap();
+        let doors = Doors::new(
+            Vec::new(),
+            listeners,
+            crate::lifecycle::Gate::new().in_flight(),
+        )
+        .unwrap();
         let (sender, answered) = bounded(2);
         let check = || {
             let sender = sender.clone();

@@ -119,6 +119,7 @@ unsafe extern "C" fn forward(args: *mut gpr_log_func_args) {
             module: None,
             file: Some(file.to_string_lossy().into_owned().into()),
             number: u32::try_from(args.line).ok(),
+            pairs: Vec::new(),
             text: message.to_string_lossy().into_owned(),
         });
     });

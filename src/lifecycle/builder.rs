@@ -15,20 +15,23 @@ use super::errands::Errands;
 use super::handle::Lifecycle;
 use super::hook::{Failure, Hook, HookError};
 use super::hooks::Hooks;
-use super::in_flight::InFlight;
+use super::in_flight::Gate;
 use super::observers::Observer;
 use super::one_at_a_time::OneAtATime;
+use super::own_threads::OwnThreads;
 use super::phase::{PhaseCell, Transition};
 use super::pid_file::PidFile;
 use super::plan::{Plan, PlanError};
 use super::reload::{Reload, Reloads};
 use super::sentry::Sentry;
-use super::shutdown::Token;
+use super::shutdown::Canceller;
 use super::signals::Signals;
 use super::startup::{Started, Startup, StartupHook};
 use super::state::{Control, Exit, Shared};
 use super::succession::Succession;
 use super::walk::Walk;
+use super::watch::Watch;
+use super::worker::Worker;
 use crate::running_time::RunningClock;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{bell, standard_error, thread, Arc, Condvar, Instant, Mutex, OnceLock, Sleeper};
@@ -46,6 +49,8 @@ pub struct Builder {
     exit: Exit,
     pid_file: Option<PidFile>,
     succession: Option<MakeSuccession>,
+    workers: Vec<Worker>,
+    name: Option<String>,
 }
 
 /// What a lifecycle is succeeded by, and the same by its type.
@@ -73,7 +78,16 @@ impl Builder {
             exit: Box::new(|code| low_level::exit(code)),
             pid_file: None,
             succession: None,
+            workers: Vec::new(),
+            name: None,
         }
+    }
+
+    /// Gives the lifecycle a name, which stands before each of its lines in the log. For one that is a part of a
+    /// program, which has a lifecycle itself. Default: none.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
     }
 
     /// Sets how long each phase of the stop may take. Default: [`Plan::default`].
@@ -87,6 +101,11 @@ impl Builder {
     pub fn signals(mut self, signals: Signals) -> Self {
         self.signals = signals;
         self
+    }
+
+    /// Whether [signals](Self::signals) were set, other than [`Signals::none`].
+    pub fn has_signals(&self) -> bool {
+        !self.signals.are_none()
     }
 
     /// Adds a closing hook. Hooks may be added in any order, whatever runs after what.
@@ -153,6 +172,31 @@ impl Builder {
         self
     }
 
+    /// Adds a worker, which is started as soon as the program is [ready](Lifecycle::ready), in a group called
+    /// `workers`. One that cannot be started begins a stop, with
+    /// [`exit_code::FAILED_START`](super::exit_code::FAILED_START). If the program stops before it is ready, the worker is
+    /// dropped without having run.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use touchdown::lifecycle::{exit_code, Lifecycle, Worker};
+    ///
+    /// let poll = Worker::new("poll", |token| {
+    ///     while !token.wait_timeout(Duration::from_millis(10)) {
+    ///         // Ask the pump for its state.
+    ///     }
+    /// });
+    /// let report = Lifecycle::builder().worker(poll).run(|lifecycle| {
+    ///     lifecycle.shutdown("the example is over");
+    ///     Ok(())
+    /// });
+    /// assert_eq!(report.exit_code(), exit_code::CLEAN);
+    /// ```
+    pub fn worker(mut self, worker: Worker) -> Self {
+        self.workers.push(worker);
+        self
+    }
+
     /// Sets how another process takes the place of this one, when SIGUSR2 arrives, and this one the place of the one
     /// that has started it so. Default: neither, and SIGUSR2 is left as it is.
     ///
@@ -176,7 +220,7 @@ impl Builder {
 
     /// Adds an observer; see [`Lifecycle::observe`].
     pub fn observe(mut self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
-        self.observers.push(Observer::Callback(Arc::new(observer)));
+        self.observers.push(Observer::callback(observer));
         self
     }
 
@@ -196,6 +240,7 @@ impl Builder {
             ("on_reload", self.reloads.is_empty()),
             ("pid_file", self.pid_file.is_none()),
             ("succession", self.succession.is_none()),
+            ("worker", self.workers.is_empty()),
         ];
         let set = all.into_iter().find(|(_, is_empty)| !is_empty);
         set.map(|(name, _)| name)
@@ -215,7 +260,7 @@ impl Builder {
         let startup = self.startup.into_iter();
         let startup = startup.map(|hook| hook.into_hook(&started)).collect();
         let startup = Hooks::new(startup).map_err(BuildError::StartupHook)?;
-        let startup_is_over = Token::new();
+        let startup_is_over = Canceller::new();
         if startup.is_empty() {
             startup_is_over.cancel();
         }
@@ -228,22 +273,24 @@ impl Builder {
         let succession = self.succession.map(|make| make());
         let (succession, attached) = succession.unzip();
         let shared = Arc::new(Shared {
+            name: self.name,
             hears_process,
             succession,
-            in_charge: Token::new(),
+            in_charge: Canceller::new(),
             pid_file: self.pid_file,
             plan: self.plan,
             phase: PhaseCell::new(),
-            gate: InFlight::new(),
-            stopping: Token::new(),
-            draining: Token::new(),
-            cancelling: Token::new(),
-            hurried: Token::new(),
+            gate: Gate::new(),
+            stopping: Canceller::new(),
+            draining: Canceller::new(),
+            cancelling: Canceller::new(),
+            hurried: Canceller::new(),
+            hurried_closing: Canceller::new(),
             startup_is_over,
             started,
             reloads: Reloads::new(&self.reloads),
             describing: OneAtATime::default(),
-            stopped: Token::new(),
+            stopped: Canceller::new(),
             report: OnceLock::new(),
             control: Mutex::new(Control {
                 reason: None,
@@ -255,6 +302,7 @@ impl Builder {
                 dismissed: Calls::default(),
                 hooks,
                 workers: Vec::new(),
+                workers_to_start: self.workers,
                 startup: Startup {
                     hooks: startup,
                     ..Startup::default()
@@ -270,6 +318,9 @@ impl Builder {
             asked: Mutex::default(),
             is_asked: AtomicBool::new(false),
             errands: Errands::new(),
+            watch: Watch::default(),
+            own_threads: OwnThreads::default(),
+            walker: OnceLock::new(),
             attachments: Attachments::new(attached),
             bell,
             // Without a standard error there are no last words.
@@ -316,6 +367,7 @@ fn start_threads(
         start,
         guard,
         startup: Vec::new(),
+        left_behind: None,
     };
     let spawned = thread::Builder::new()
         .name("td-lifecycle".to_owned())

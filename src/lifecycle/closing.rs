@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use super::hook::Hook;
-use super::hook_run::run;
+use super::hook_run::Run;
 use super::hooks::Hooks;
 use super::phase::Phase;
 use super::plan;
 use super::report::{HookReport, Outcome};
+use super::seat::Seat;
+use super::state::Shared;
 use super::walk::Walk;
 use crate::caught::caught;
 use crate::logging;
-use crate::sync::Instant;
-use crate::text::one_line;
+use crate::sync::{Arc, Instant};
 
 /// How far away "never" is for an [`Instant`] that has to be passed on: 30 years.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
@@ -28,24 +29,34 @@ impl Walk {
         shared.draining.cancel();
         shared.cancelling.cancel();
         self.tell();
-        let time = shared.plan.get_closing();
+        let time = shared.plan.closing();
         let hooks = std::mem::take(&mut shared.control.lock().hooks);
         // A participant that hangs as it closes must not take the time of the hooks as well.
         let is_all = hooks.is_empty() && shared.started.is_empty();
         let time_to_close = if is_all { time } else { time / 2 };
         let left = || self.left_of(began, time);
+        let seats = shared.seats();
         let mut reports = self.close_participants(self.left_of(began, time_to_close));
-        reports.extend(run(hooks, left(), &shared.running_hooks));
+        reports.extend(self.run_hooks(hooks, left()));
         while let Some(undo) = shared.started.next() {
             let undo = Hooks::unordered(vec![undo]);
-            reports.extend(run(undo, left(), &shared.running_hooks));
+            reports.extend(self.run_hooks(undo, left()));
         }
         for report in &reports {
             if report.outcome != Outcome::Done {
-                logging::warn!(
-                    "{}",
-                    one_line(&format!("{}: {}", report.name, report.outcome))
-                );
+                let line = shared.titled(&format!("{}: {}", report.name, report.outcome));
+                let outcome = report.outcome.as_str();
+                logging::warn!(hook = &*report.name, outcome = outcome; "{line}");
+                // Workers may share a name.
+                let is_it = |it: &&Arc<Seat>| it.name == report.name && !it.has_ended();
+                let deaf = seats.iter().filter(is_it);
+                for seat in deaf.filter(|_| report.outcome == Outcome::Overran) {
+                    logging::warn!("{}", shared.titled(&seat.describe()));
+                    seat.at
+                        .get()
+                        .into_iter()
+                        .for_each(|it| shared.log_stack(it));
+                }
             }
         }
         reports
@@ -72,6 +83,18 @@ impl Walk {
         });
         let closing = closing.chain(self.shared.close_workers());
         let closing = Hooks::unordered(closing.collect());
-        run(closing, time, &self.shared.running_hooks)
+        self.run_hooks(closing, time)
+    }
+
+    fn run_hooks(&self, hooks: Hooks, time: Duration) -> Vec<HookReport> {
+        let Shared {
+            running_hooks,
+            hurried_closing,
+            own_threads,
+            ..
+        } = &*self.shared;
+        Run::new(hooks, time, running_hooks, hurried_closing)
+            .on(own_threads)
+            .run()
     }
 }

@@ -9,6 +9,7 @@ use super::errands::{Errand, Said, Why};
 use super::reloading;
 use super::remote::Remote;
 use super::report::Reason;
+use super::seat::Seat;
 use super::signals::signal_name;
 use super::state::Shared;
 use crate::caught::caught;
@@ -37,6 +38,8 @@ pub(super) fn run(shared: &Arc<Shared>) {
                 let asked = std::mem::take(&mut *shared.asked.lock());
                 asked.into_iter().for_each(Check::passed);
             }
+            Errand::Blocked => shared.log_blocked(),
+            Errand::Unready => shared.log_unready(),
             Errand::LastWords(why, code) => say_last_words(shared, why, code),
         }
     }
@@ -50,14 +53,14 @@ fn say_last_words(shared: &Shared, why: Why, code: u8) {
     };
     let why = match why {
         Why::HardDeadline => {
-            let time = shared.plan.get_hard_deadline();
+            let time = shared.plan.hard_deadline();
             format!("hard deadline of {time:?} passed")
         }
         Why::ThirdSignal(signal) => format!("third signal ({})", signal_name(signal)),
     };
     let phase = shared.phase.get();
     let headline = format!("touchdown: {why} while {phase}; exiting with {code}");
-    say_what_runs(shared, stderr, &headline);
+    say_what_runs(shared, stderr, &headline, Seat::is_in_flight);
     shared.errands.say_so(Said::Words);
     shared.bell.ring();
     say_where_it_is(shared, stderr);
@@ -88,7 +91,7 @@ fn write_state(shared: &Arc<Shared>) {
             if let Some(stderr) = &shared.stderr {
                 let phase = shared.phase.get();
                 let headline = format!("touchdown: state, asked for by SIGUSR1: {phase}");
-                say_what_runs(&shared, stderr, &headline);
+                say_what_runs(&shared, stderr, &headline, |_| true);
             }
             if !shared.describing.over() {
                 break;
@@ -102,13 +105,16 @@ fn write_state(shared: &Arc<Shared>) {
 }
 
 /// Writes line by line, so that what is known is out before something blocks.
-fn say_what_runs(shared: &Shared, stderr: &File, headline: &str) {
+fn say_what_runs(shared: &Shared, stderr: &File, headline: &str, of: fn(&Seat) -> bool) {
     say(stderr, headline);
-    describe(shared, |line| say(stderr, &format!("touchdown:   {line}")));
+    describe(shared, of, |line| {
+        say(stderr, &format!("touchdown:   {line}"))
+    });
 }
 
-/// Says in lines what is in flight and what runs; what the program has to be asked for comes last.
-pub(super) fn describe(shared: &Shared, mut say: impl FnMut(&str)) {
+/// Says in lines what is in flight and what runs, these workers among it; what the program has to be asked for comes
+/// last.
+pub(super) fn describe(shared: &Shared, of: fn(&Seat) -> bool, mut say: impl FnMut(&str)) {
     let hooks = shared.running_hooks.lock().clone();
     for hook in hooks {
         say(&format!("hook: {hook}"));
@@ -116,8 +122,11 @@ pub(super) fn describe(shared: &Shared, mut say: impl FnMut(&str)) {
     if let Some(name) = shared.reloads.running() {
         say(&format!("reload: {name}"));
     }
-    for worker in shared.workers_in_flight() {
-        say(&worker);
+    if let Some((what, time)) = shared.watch.blocked() {
+        say(&format!("{what} for {time:.1?}"));
+    }
+    for worker in shared.seats().iter().filter(|it| of(it)) {
+        say(&worker.describe());
     }
     say(&format!("in flight: {}", shared.in_flight()));
     for participant in shared.participants() {
@@ -137,6 +146,19 @@ pub(super) fn describe(shared: &Shared, mut say: impl FnMut(&str)) {
 
 fn say_where_it_is(shared: &Shared, stderr: &File) {
     let deadline = Instant::now() + STACKS_SEARCH_TIME;
+    let of_walk = shared.watch.blocked().and(shared.walker.get().cloned());
+    let of_walk = of_walk.map(|thread| ("thread td-lifecycle".to_owned(), thread));
+    let workers = shared.seats().into_iter().filter(|it| it.is_in_flight());
+    let of_workers = workers.filter_map(|it| Some((it.name.clone(), it.at.get()?.clone())));
+    for (name, thread) in of_walk.into_iter().chain(of_workers) {
+        // No longer than half of what is left, so that all come to it.
+        let half = deadline.saturating_duration_since(Instant::now()) / 2;
+        let stack = thread.stack(std::time::Instant::now() + half);
+        let name = (!stack.is_empty()).then_some(name);
+        for line in name.into_iter().chain(stack) {
+            say(stderr, &format!("touchdown:     {line}"));
+        }
+    }
     for participant in shared.participants() {
         // One that hangs must not keep what the others have said from being written.
         caught("participant, asked for its stacks,", move || {

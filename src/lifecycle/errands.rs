@@ -24,6 +24,10 @@ pub(super) enum Errand {
     State,
     /// Have another process take over.
     Replace,
+    /// Say what holds up the walk.
+    Blocked,
+    /// Say that the program serves and is not ready, if it does.
+    Unready,
     /// Tell those who asked that the guard thread works.
     Answer,
     /// Say what was running: the process is about to exit with this code.

@@ -19,7 +19,7 @@ use super::report::{Reason, Report};
 use super::shutdown::Token;
 use super::state::{Shared, Stopping};
 use super::workers::WorkerGroup;
-use crate::sync::{unbounded, Arc, Receiver};
+use crate::sync::{unbounded, Arc, Instant, Receiver};
 
 /// A handle on the life of the program. Clones are the same lifecycle.
 ///
@@ -105,7 +105,8 @@ impl Lifecycle {
     /// A phase begins, then its tokens are cancelled and participants told, then observers are
     /// called. While an observer runs, the walk does not go on: an observer that blocks delays
     /// the stop, up to the hard deadline. One that panics is logged, and called again next time.
-    /// [`wait`](Self::wait) must not be called from an observer; it would wait for itself.
+    /// [`wait`](Self::wait) panics in an observer, since it would wait for itself. An observer that has not returned after a
+    /// second is named in the log, by its type, and where stacks can be had with its stack.
     pub fn observe(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
         self.handle.remote.observe(observer);
     }
@@ -168,6 +169,11 @@ impl Lifecycle {
         let mut control = self.shared().control.lock();
         control.refuse_if_stopping()?;
         control.participants.push(participant);
+        drop(control);
+        if self.phase() == Phase::Starting {
+            self.shared().watch.may_serve(Instant::now());
+            self.shared().bell.ring();
+        }
         Ok(())
     }
 
@@ -219,7 +225,12 @@ impl Lifecycle {
     }
 
     /// The gate of the whole program: closed when Draining begins (or, on a stop during start-up,
-    /// when Closing does), and waited for until all have left.
+    /// when Closing does), and waited for until all have left. Nobody can close it but the lifecycle.
+    ///
+    /// ```compile_fail,E0599
+    /// let lifecycle = touchdown::lifecycle::Lifecycle::builder().build().unwrap();
+    /// lifecycle.in_flight().close();
+    /// ```
     pub fn in_flight(&self) -> &InFlight {
         &self.shared().gate
     }
@@ -234,6 +245,13 @@ impl Lifecycle {
 
     /// Cancelled as soon as the stop begins, before the program leaves Starting or Serving. For
     /// those who must say "not ready", or give up starting.
+    ///
+    /// Nobody can cancel it but the lifecycle; what begins a stop is [`shutdown`](Self::shutdown).
+    ///
+    /// ```compile_fail,E0599
+    /// let lifecycle = touchdown::lifecycle::Lifecycle::builder().build().unwrap();
+    /// lifecycle.stopping().cancel();
+    /// ```
     pub fn stopping(&self) -> &Token {
         &self.shared().stopping
     }
@@ -333,7 +351,18 @@ impl Lifecycle {
     ///
     /// The threads of the lifecycle have then done their work, and signals have their default
     /// action again unless another lifecycle listens.
+    ///
+    /// # Panics
+    ///
+    /// On a thread for whose end the stop waits, or would have to wait: in an observer, a hook, a reload callback or a
+    /// worker of this lifecycle. It would wait for itself.
     pub fn wait(&self) -> Report {
+        if let Some(what) = self.shared().own_threads.inside() {
+            panic!(
+                "Lifecycle::wait was called in {what} of the same lifecycle, which the stop waits for: it would wait for \
+                 itself. Wait on a thread of the program's own; to begin a stop here, call Lifecycle::shutdown"
+            );
+        }
         self.shared().stopped.wait();
         self.report()
             .expect("the report is there before `stopped` is cancelled")

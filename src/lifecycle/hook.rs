@@ -9,10 +9,12 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-/// What the work of a hook may fail with.
-pub(super) type Failure = Box<dyn Error + Send + Sync>;
+use super::shutdown::Token;
 
-pub(super) type Work = Box<dyn FnOnce() -> Result<(), Failure> + Send>;
+/// What the work of a hook may fail with.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+pub(super) type Work = Box<dyn FnOnce(&Token) -> Result<(), Failure> + Send>;
 
 /// A named piece of work for [`Phase::Closing`](super::Phase::Closing).
 ///
@@ -46,6 +48,30 @@ impl Hook {
     pub fn new(
         name: impl Into<String>,
         work: impl FnOnce() -> Result<(), Failure> + Send + 'static,
+    ) -> Self {
+        Self::with_token(name, |_| work())
+    }
+
+    /// As [`new`](Self::new), for work that can be given up: its token is cancelled when its time is over, and when a
+    /// signal hurries the stop while the hook runs.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use touchdown::lifecycle::Hook;
+    ///
+    /// # fn has_arrived() -> bool { true }
+    /// let spool = Hook::with_token("spool", |token| {
+    ///     while !has_arrived() {
+    ///         if token.wait_timeout(Duration::from_millis(100)) {
+    ///             return Err("given up; it is sent after the next start".into());
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn with_token(
+        name: impl Into<String>,
+        work: impl FnOnce(&Token) -> Result<(), Failure> + Send + 'static,
     ) -> Self {
         Self {
             name: name.into(),

@@ -9,17 +9,14 @@ use std::time::Duration;
 use super::hook::{Failure, Work};
 use super::hooks::Hooks;
 use super::names::thread_name;
+use super::own_threads::OwnThreads;
 use super::report::{HookReport, Outcome};
+use super::shutdown::{Canceller, Token};
 use crate::caught::caught;
 use crate::running_time::{RunningTime, SLICE};
 use crate::sync::{thread, unbounded, Arc, Instant, Mutex, Receiver, RecvTimeoutError, Sender};
+use crate::text::{with_causes, ROOM_FOR_THREADS};
 use crate::thrown::message_of;
-
-/// Runs all, for `time` at the most, and says how each ended. `running` always holds the names of those that run,
-/// including those left behind.
-pub(super) fn run(hooks: Hooks, time: Duration, running: &Mutex<Vec<String>>) -> Vec<HookReport> {
-    Run::new(hooks, time, running).run()
-}
 
 /// One run of a set of hooks.
 pub(super) struct Run<'a> {
@@ -30,28 +27,50 @@ pub(super) struct Run<'a> {
     end: Duration,
     time: RunningTime,
     running: &'a Mutex<Vec<String>>,
-    needs_threads: bool,
-    may_start: &'a dyn Fn() -> bool,
-    ended: &'a dyn Fn(&str, &Outcome),
+    token: &'a Token,
+    own_threads: OwnThreads,
+    supervisor: Option<&'a dyn Supervisor>,
+}
+
+/// Who has a say in a run, and is told of it at once.
+pub(super) trait Supervisor {
+    /// Whether another hook may start.
+    fn may_start(&self) -> bool;
+    /// A hook that was started has ended, or was left behind.
+    fn ended(&self, name: &str, outcome: &Outcome);
+    /// A stop has begun, and waits for these.
+    fn is_waited_for(&self, running: &[&str]);
 }
 
 /// What a run waits for.
 pub(super) enum News {
     /// The hook at this place has ended.
     Ended(usize, Outcome),
+    /// A stop has begun.
+    Stopping,
     /// What runs is not to be waited for any longer.
     Hurry,
 }
 
 enum State {
     Waiting(Duration, Work),
-    Running { since: Instant, until: Duration },
+    Running {
+        since: Instant,
+        until: Duration,
+        token: Canceller,
+    },
     Finished(Outcome, Duration),
 }
 
 impl<'a> Run<'a> {
-    /// [`Duration::MAX`] is a time without an end.
-    pub(super) fn new(hooks: Hooks, time: Duration, running: &'a Mutex<Vec<String>>) -> Self {
+    /// To run all, for `time` at the most; [`Duration::MAX`] is a time without an end. `running` always holds the names
+    /// of those that run, including those left behind. The token of each is a child of `token`.
+    pub(super) fn new(
+        hooks: Hooks,
+        time: Duration,
+        running: &'a Mutex<Vec<String>>,
+        token: &'a Token,
+    ) -> Self {
         let hooks = hooks.into_list();
         let place = |name: &String| hooks.iter().position(|hook| hook.name == *name);
         let order = hooks
@@ -70,30 +89,31 @@ impl<'a> Run<'a> {
             end: time,
             time: RunningTime::begin(Instant::now()),
             running,
-            needs_threads: false,
-            may_start: &|| true,
-            ended: &|_, _| {},
+            token,
+            own_threads: OwnThreads::default(),
+            supervisor: None,
         }
     }
 
-    /// Asks before each hook whether it may start, and tells how each that did has ended, at once. One for which
-    /// there can be no thread has failed.
-    pub(super) fn supervised(
-        mut self,
-        may_start: &'a dyn Fn() -> bool,
-        ended: &'a dyn Fn(&str, &Outcome),
-    ) -> Self {
-        self.needs_threads = true;
-        (self.may_start, self.ended) = (may_start, ended);
+    /// Lets those know who have to that the threads of hooks are the lifecycle's.
+    pub(super) fn on(mut self, own_threads: &OwnThreads) -> Self {
+        self.own_threads = own_threads.clone();
         self
     }
 
-    fn run(self) -> Vec<HookReport> {
+    /// Lets `supervisor` have a say. A hook for which there can be no thread has failed then.
+    pub(super) fn supervised(mut self, supervisor: &'a dyn Supervisor) -> Self {
+        self.supervisor = Some(supervisor);
+        self
+    }
+
+    pub(super) fn run(self) -> Vec<HookReport> {
         let (sender, news) = unbounded();
         self.run_with(sender, &news)
     }
 
-    /// As `run`, on a channel on which others may have sent [`News::Hurry`], or still do.
+    /// As `run`, on a channel on which others may have sent [`News::Hurry`] and [`News::Stopping`], or still do. A hook
+    /// that was left behind says there how it has ended after all.
     pub(super) fn run_with(
         mut self,
         sender: Sender<News>,
@@ -110,6 +130,7 @@ impl<'a> Run<'a> {
             };
             match result {
                 Ok(News::Ended(place, outcome)) => self.finish(place, outcome),
+                Ok(News::Stopping) => self.say_what_is_waited_for(),
                 Ok(News::Hurry) => self.leave_behind(news, true),
                 Err(_) => self.leave_behind(news, false),
             }
@@ -131,29 +152,35 @@ impl<'a> Run<'a> {
             else {
                 unreachable!("only a waiting hook is ready");
             };
-            if now >= self.end || !(self.may_start)() {
+            if now >= self.end || !self.supervisor.is_none_or(|it| it.may_start()) {
                 caught("dropping a hook", || drop(work));
                 continue;
             }
             self.running.lock().push(self.names[place].clone());
+            let token = self.token.child();
             self.states[place] = State::Running {
                 since: Instant::now(),
                 until: limit_of(now, limit, self.end),
+                token: token.clone(),
             };
             let sender = sender.clone();
             let work = Arc::new(Mutex::new(Some(work)));
             let handed_over = Arc::clone(&work);
+            let (look, own_threads) = (token.token(), self.own_threads.clone());
             let spawned = thread::Builder::new()
                 .name(thread_name(&format!("td-{}", self.names[place])))
                 .spawn(move || {
-                    let outcome = run_once(&handed_over);
+                    let _inside = own_threads.enter("a hook");
+                    let outcome = run_once(&handed_over, &look);
                     // Nobody listens any more if the hook overran.
                     let _ = sender.send(News::Ended(place, outcome));
                 });
             if let Err(error) = spawned {
-                let outcome = match self.needs_threads {
-                    true => Outcome::Failed(format!("no thread to run on: {error}")),
-                    false => run_once(&work),
+                let outcome = match self.supervisor {
+                    Some(_) => {
+                        Outcome::Failed(format!("no thread to run on: {error}; {ROOM_FOR_THREADS}"))
+                    }
+                    None => run_once(&work, &token),
                 };
                 // That took as long as it took: nobody looked at the time meanwhile.
                 self.time.pass(Instant::now(), Duration::MAX);
@@ -179,17 +206,29 @@ impl<'a> Run<'a> {
     }
 
     fn finish(&mut self, place: usize, outcome: Outcome) {
-        let overran = matches!(outcome, Outcome::Overran);
-        if let State::Running { since, .. } = self.states[place] {
-            (self.ended)(&self.names[place], &outcome);
-            let took = Instant::now().saturating_duration_since(since);
+        let goes_on = matches!(outcome, Outcome::Overran | Outcome::LeftBehind);
+        if let State::Running { since, token, .. } = &self.states[place] {
+            token.cancel();
+            if let Some(supervisor) = self.supervisor {
+                supervisor.ended(&self.names[place], &outcome);
+            }
+            let took = Instant::now().saturating_duration_since(*since);
             self.states[place] = State::Finished(outcome, took);
         }
-        if !overran {
+        if !goes_on {
             let mut running = self.running.lock();
             if let Some(entry) = running.iter().position(|name| *name == self.names[place]) {
                 running.remove(entry);
             }
+        }
+    }
+
+    fn say_what_is_waited_for(&self) {
+        let all = self.names.iter().zip(&self.states);
+        let running = all.filter(|(_, state)| matches!(state, State::Running { .. }));
+        let running: Vec<&str> = running.map(|(name, _)| name.as_str()).collect();
+        if let (Some(supervisor), false) = (self.supervisor, running.is_empty()) {
+            supervisor.is_waited_for(&running);
         }
     }
 
@@ -200,6 +239,7 @@ impl<'a> Run<'a> {
         for news in news.try_iter() {
             match news {
                 News::Ended(place, outcome) => self.finish(place, outcome),
+                News::Stopping => self.say_what_is_waited_for(),
                 News::Hurry => hurry = true,
             }
         }
@@ -208,7 +248,13 @@ impl<'a> Run<'a> {
                 continue;
             };
             if hurry || now >= until {
-                self.finish(place, Outcome::Overran);
+                self.finish(
+                    place,
+                    match now >= until {
+                        true => Outcome::Overran,
+                        false => Outcome::LeftBehind,
+                    },
+                );
             }
         }
     }
@@ -239,15 +285,15 @@ fn limit_of(now: Duration, limit: Duration, end: Duration) -> Duration {
     now.saturating_add(limit).min(end)
 }
 
-fn run_once(work: &Mutex<Option<Work>>) -> Outcome {
+fn run_once(work: &Mutex<Option<Work>>, token: &Token) -> Outcome {
     let work = work.lock().take();
-    work.map_or(Outcome::NotRun, run_caught)
+    work.map_or(Outcome::NotRun, |work| run_caught(|| work(token)))
 }
 
 /// Does a piece of work of the program, and says how it ended.
 pub(super) fn run_caught(work: impl FnOnce() -> Result<(), Failure>) -> Outcome {
     // What it fails with is the program's as well, which may panic as it says what it is.
-    let work = || work().map_err(|error| error.to_string());
+    let work = || work().map_err(|error| with_causes(&*error));
     match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => Outcome::Done,
         Ok(Err(error)) => Outcome::Failed(error),
@@ -278,12 +324,14 @@ mod tests {
         let hooks = names.map(|name| Hook::new(name, || Ok(())));
         let running = Mutex::new(names.map(str::to_owned).to_vec());
         let hooks = Hooks::unordered(hooks.into());
-        let mut run = Run::new(hooks, Duration::MAX, &running);
-        let (since, until) = (Instant::now(), Duration::ZERO);
-        run.states = vec![
-            State::Running { since, until },
-            State::Running { since, until },
-        ];
+        let never = Canceller::new();
+        let mut run = Run::new(hooks, Duration::MAX, &running, &never);
+        let state = || State::Running {
+            since: Instant::now(),
+            until: Duration::ZERO,
+            token: never.child(),
+        };
+        run.states = vec![state(), state()];
         let (sender, news) = unbounded();
         sender.send(News::Ended(1, Outcome::Done)).unwrap();
         run.leave_behind(&news, false);
@@ -310,7 +358,9 @@ mod tests {
             hook("first", || Ok(())),
         ];
         let running = Mutex::default();
-        let reports = run(Hooks::new(hooks).unwrap(), Duration::MAX, &running);
+        let never = Canceller::new();
+        let hooks = Hooks::new(hooks).unwrap();
+        let reports = Run::new(hooks, Duration::MAX, &running, &never).run();
         let told: Vec<_> = reports
             .iter()
             .map(|it| (it.name.as_str(), it.outcome.clone()))
@@ -333,7 +383,8 @@ mod tests {
     fn nothing_runs_once_the_phase_is_over() {
         let hooks = Hooks::new(vec![Hook::new("late", || panic!("must not run"))]).unwrap();
         let running = Mutex::default();
-        let reports = run(hooks, Duration::ZERO, &running);
+        let never = Canceller::new();
+        let reports = Run::new(hooks, Duration::ZERO, &running, &never).run();
         assert_eq!(reports[0].outcome, Outcome::NotRun);
         assert!(running.lock().is_empty());
     }

@@ -12,6 +12,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::ops::Deref;
 use std::time::Duration;
 
 use crate::sync::{
@@ -26,12 +27,30 @@ const AWAITED: usize = 1 << (usize::BITS - 2);
 /// The bits of the count: as many as fit beside the flags.
 const COUNT: usize = AWAITED - 1;
 
-/// A handle on a gate. Clones are the same gate.
+/// What is in flight behind a [`Gate`]: enter, count, wait. Clones are of the same gate. It cannot close the gate.
 ///
 /// ```
-/// use touchdown::lifecycle::InFlight;
+/// use touchdown::lifecycle::Lifecycle;
 ///
-/// let gate = InFlight::new();
+/// let lifecycle = Lifecycle::builder().build()?;
+/// let guard = lifecycle.in_flight().enter()?;
+/// assert_eq!(lifecycle.in_flight().count(), 1);
+/// drop(guard);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct InFlight {
+    gate: Arc<State>,
+}
+
+/// A gate, with the right to close it. It can be used as an `&InFlight`. Clones are the same gate.
+///
+/// The gate of a program is closed by its lifecycle. This is for parts of it that have a gate of their own.
+///
+/// ```
+/// use touchdown::lifecycle::Gate;
+///
+/// let gate = Gate::new();
 /// let guard = gate.enter()?;
 /// gate.close();
 /// assert!(gate.enter().is_err());
@@ -41,11 +60,11 @@ const COUNT: usize = AWAITED - 1;
 /// # Ok::<(), touchdown::lifecycle::Closed>(())
 /// ```
 #[derive(Clone)]
-pub struct InFlight {
-    gate: Arc<Gate>,
+pub struct Gate {
+    inside: InFlight,
 }
 
-struct Gate {
+struct State {
     word: AtomicUsize,
     /// How often the count became zero while somebody waited. Taken by waiters, and by a leaver
     /// that found `AWAITED`.
@@ -54,18 +73,42 @@ struct Gate {
     changed: Condvar,
 }
 
-impl InFlight {
+impl Gate {
     /// A new gate, open and empty.
     pub fn new() -> Self {
+        let gate = State {
+            word: AtomicUsize::new(0),
+            emptied: Mutex::new(0),
+            changed: Condvar::new(),
+        };
         Self {
-            gate: Arc::new(Gate {
-                word: AtomicUsize::new(0),
-                emptied: Mutex::new(0),
-                changed: Condvar::new(),
-            }),
+            inside: InFlight {
+                gate: Arc::new(gate),
+            },
         }
     }
 
+    /// What is behind the gate, for those who are not to close it.
+    pub fn in_flight(&self) -> InFlight {
+        self.inside.clone()
+    }
+
+    /// Closes the gate for good: nobody enters any more. Those inside go on.
+    pub fn close(&self) {
+        // AcqRel: a refused `enter` (Acquire) sees what was done before the close.
+        self.inside.gate.word.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+}
+
+impl Deref for Gate {
+    type Target = InFlight;
+
+    fn deref(&self) -> &InFlight {
+        &self.inside
+    }
+}
+
+impl InFlight {
     /// Enters, until the guard is dropped.
     ///
     /// # Errors
@@ -97,12 +140,6 @@ impl InFlight {
         Ok(OwnedGuard {
             gate: Arc::clone(&self.gate),
         })
-    }
-
-    /// Closes the gate for good: nobody enters any more. Those inside go on.
-    pub fn close(&self) {
-        // AcqRel: a refused `enter` (Acquire) sees what was done before the close.
-        self.gate.word.fetch_or(CLOSED, Ordering::AcqRel);
     }
 
     /// Whether the gate was closed.
@@ -155,9 +192,15 @@ impl InFlight {
     }
 }
 
-impl Default for InFlight {
+impl Default for Gate {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gate").field(&self.inside).finish()
     }
 }
 
@@ -170,7 +213,7 @@ impl fmt::Debug for InFlight {
     }
 }
 
-impl Gate {
+impl State {
     #[inline]
     fn enter(&self) -> Result<(), Closed> {
         // Compare and exchange rather than add and take back: a refused newcomer must never be
@@ -280,7 +323,7 @@ fn assert_not_full(word: usize) {
 /// Being inside a gate, borrowed from it. Dropping it leaves, in a panic too.
 #[must_use = "dropping the guard leaves the gate"]
 pub struct Guard<'a> {
-    gate: &'a Gate,
+    gate: &'a State,
 }
 
 impl Guard<'_> {
@@ -312,7 +355,7 @@ impl fmt::Debug for Guard<'_> {
 /// Being inside a gate, on any thread and for any time. Dropping it leaves, in a panic too.
 #[must_use = "dropping the guard leaves the gate"]
 pub struct OwnedGuard {
-    gate: Arc<Gate>,
+    gate: Arc<State>,
 }
 
 impl OwnedGuard {
@@ -361,8 +404,8 @@ mod tests {
 
     #[test]
     fn a_full_gate_panics_rather_than_count_into_its_flags() {
-        let gate = InFlight::new();
-        gate.gate.word.store(COUNT - 1, Ordering::Relaxed);
+        let gate = Gate::new();
+        gate.inside.gate.word.store(COUNT - 1, Ordering::Relaxed);
         let last = gate.enter().unwrap();
         let refused =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| gate.enter().is_ok()));
@@ -375,29 +418,29 @@ mod tests {
 
     #[test]
     fn a_waiter_of_an_open_gate_does_not_miss_a_moment_of_emptiness() {
-        let gate = InFlight::new();
+        let gate = Gate::new();
         let first = gate.enter().unwrap();
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| gate.wait_idle_timeout(Duration::from_secs(60)));
-            while gate.gate.word.load(Ordering::SeqCst) & AWAITED == 0 {
+            while gate.inside.gate.word.load(Ordering::SeqCst) & AWAITED == 0 {
                 std::thread::yield_now();
             }
             // What `leave` does, with the lock held until the next has entered: the waiter, which
             // sleeps once this lock can be had, cannot see the zero itself.
-            let mut emptied = gate.gate.emptied.lock();
+            let mut emptied = gate.inside.gate.emptied.lock();
             std::mem::forget(first);
-            gate.gate.word.fetch_sub(1, Ordering::Release);
+            gate.inside.gate.word.fetch_sub(1, Ordering::Release);
             let _next = gate.enter().unwrap();
             *emptied += 1;
             drop(emptied);
-            gate.gate.changed.notify_all();
+            gate.inside.gate.changed.notify_all();
             assert!(waiter.join().unwrap());
         });
     }
 
     #[test]
     fn a_wait_can_be_interrupted() {
-        let gate = InFlight::new();
+        let gate = Gate::new();
         let _guard = gate.enter().unwrap();
         let (told, give_up) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {

@@ -10,7 +10,7 @@
 //!
 //! | phase | what holds | ends when |
 //! |---|---|---|
-//! | [`Starting`](Phase::Starting) | not ready; a stop asked for here goes straight to Closing | [`Lifecycle::serving`] is called, and the start-up hooks are done |
+//! | [`Starting`](Phase::Starting) | not ready; a stop asked for here goes straight to Closing | [`Lifecycle::ready`] is called, and the start-up hooks are done |
 //! | [`Serving`](Phase::Serving) | ready | a signal, or [`Lifecycle::shutdown`] |
 //! | [`LameDuck`](Phase::LameDuck) | serves everything, but says "not ready" | its time is over |
 //! | [`Draining`](Phase::Draining) | takes in nothing new; what is in flight goes on | the last has left, or the grace period is over |
@@ -30,7 +30,7 @@
 //! # Start-up
 //!
 //! A [`StartupHook`] is a named piece of work to do before the program is ready, and may have an
-//! [`undo`](StartupHook::undo). [`Lifecycle::serving`] runs all of them, in the order of their
+//! [`undo`](StartupHook::undo). [`Lifecycle::ready`] runs all of them, in the order of their
 //! dependencies and each within its time limit. [`Lifecycle::start`] runs them earlier, for programs that have
 //! something to do in between. If one fails, panics or overruns, the start has failed: nothing more
 //! is started, what had started is undone, the last first, and the exit code is
@@ -67,9 +67,10 @@
 //! # Anatomy
 //!
 //! * [`Lifecycle`] walks the phases, on a thread of its own. Observers see every transition.
-//! * [`Token`] is the broadcast: is it time to stop? Threads look at it or wait for it.
-//! * [`InFlight`] is the gate: a thread that does work enters it, and the drain waits until all
-//!   have left.
+//! * [`Builder::run`] is the whole life of a program in one call.
+//! * [`Token`] is the broadcast: is it time to stop? Threads look at it or wait for it. Its [`Canceller`] says so.
+//! * [`InFlight`] is what is behind the gate: a thread that does work enters it, and the drain waits until all
+//!   have left. A [`Gate`] of your own is for a part of a program.
 //! * [`Participant`] is a part of the program with work of its own, such as a server.
 //! * [`WorkerGroup`] spawns threads that are not calls, tells them to stop and joins them; see
 //!   [`Worker`].
@@ -107,7 +108,7 @@
 //!         done
 //!     }
 //! });
-//! lifecycle.serving()?;
+//! lifecycle.ready()?;
 //! lifecycle.shutdown("the example is over");
 //! let report = lifecycle.wait();
 //! assert_eq!(report.exit_code(), exit_code::CLEAN);
@@ -132,6 +133,7 @@ mod json;
 mod names;
 mod observers;
 mod one_at_a_time;
+mod own_threads;
 mod participant;
 mod phase;
 mod pid_file;
@@ -140,6 +142,7 @@ mod reload;
 mod reloading;
 mod remote;
 mod report;
+mod run;
 mod seat;
 mod seats;
 mod sentry;
@@ -147,9 +150,12 @@ mod serving;
 mod shutdown;
 mod signals;
 mod startup;
+mod startup_run;
 mod state;
 mod succession;
 mod walk;
+mod watch;
+mod words;
 mod worker;
 mod worker_restart;
 mod workers;
@@ -160,7 +166,7 @@ pub use self::calls::Calls;
 pub use self::check::{Check, CheckError, Checking};
 pub use self::handle::Lifecycle;
 pub use self::hook::{Hook, HookError};
-pub use self::in_flight::{Closed, Guard, InFlight, OwnedGuard};
+pub use self::in_flight::{Closed, Gate, Guard, InFlight, OwnedGuard};
 pub use self::observers::{Announcement, PATIENCE};
 pub use self::participant::Participant;
 pub use self::phase::{Phase, Transition};
@@ -168,7 +174,7 @@ pub use self::plan::{Plan, PlanError};
 pub use self::reload::ReloadEvent;
 pub use self::remote::{Progress, Remote};
 pub use self::report::{exit_code, HookReport, Outcome, PhaseReport, Reason, Report};
-pub use self::shutdown::{Never, Token};
+pub use self::shutdown::{Canceller, Never, Token};
 pub use self::signals::{SignalSender, Signals};
 pub use self::startup::StartupHook;
 pub use self::state::Stopping;

@@ -18,9 +18,15 @@ pub const PATIENCE: Duration = Duration::from_millis(500);
 /// What is told of each transition.
 #[derive(Clone)]
 pub(super) enum Observer {
-    /// On the thread that walks.
-    Callback(Arc<dyn Fn(&Transition) + Send + Sync>),
+    /// On the thread that walks. It has no name but that of its type, which says where it was written.
+    Callback(Arc<dyn Fn(&Transition) + Send + Sync>, &'static str),
     Outlet(Arc<Outlet>),
+}
+
+impl Observer {
+    pub(super) fn callback<F: Fn(&Transition) + Send + Sync + 'static>(call: F) -> Observer {
+        Observer::Callback(Arc::new(call), std::any::type_name::<F>())
+    }
 }
 
 /// A transition that the walk waits to be announced: until this is dropped, or until it is out of patience.

@@ -24,7 +24,7 @@ use crate::sync::Instant;
 pub enum Phase {
     /// Not ready yet: the start-up hooks run. A stop asked for here waits for those that run, and
     /// goes straight to [`Phase::Closing`], since nothing has been served. Ends when
-    /// [`Lifecycle::serving`](super::Lifecycle::serving) is called and all hooks have done their work.
+    /// [`Lifecycle::ready`](super::Lifecycle::ready) is called and all hooks have done their work.
     Starting,
     /// Ready. Ends when a stop is asked for: a signal, a call to
     /// [`Lifecycle::shutdown`](super::Lifecycle::shutdown), or the last handle dropped.

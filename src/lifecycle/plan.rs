@@ -20,12 +20,12 @@ const MARGIN: Duration = Duration::from_secs(5);
 ///
 /// | phase | setter | default | why |
 /// |---|---|---|---|
-/// | LameDuck | [`lame_duck`](Self::lame_duck) | 0 s | with no load balancer, nobody has to be told |
-/// | Draining | [`grace_period`](Self::grace_period) | 30 s | what Kubernetes grants a pod; a third of what systemd grants a unit (90 s) |
-/// | Cancelling | [`force_period`](Self::force_period) | 5 s | time for a handler to notice that it was told |
-/// | Closing | [`closing`](Self::closing) | 10 s | two hooks at their default limit of 5 s, one after the other |
-/// | in Draining | [`peer_silence`](Self::peer_silence) | 25 s | longer than a link or a machine commonly pauses, shorter than the grace period |
-/// | all | [`hard_deadline`](Self::hard_deadline) | their sum and 5 s | so that it fires only if a phase did not end when it had to |
+/// | LameDuck | [`with_lame_duck`](Self::with_lame_duck) | 0 s | with no load balancer, nobody has to be told |
+/// | Draining | [`with_grace_period`](Self::with_grace_period) | 30 s | what Kubernetes grants a pod; a third of what systemd grants a unit (90 s) |
+/// | Cancelling | [`with_force_period`](Self::with_force_period) | 5 s | time for a handler to notice that it was told |
+/// | Closing | [`with_closing`](Self::with_closing) | 10 s | two hooks at their default limit of 5 s, one after the other |
+/// | in Draining | [`with_peer_silence`](Self::with_peer_silence) | 25 s | longer than a link or a machine commonly pauses, shorter than the grace period |
+/// | all | [`with_hard_deadline`](Self::with_hard_deadline) | their sum and 5 s | so that it fires only if a phase did not end when it had to |
 ///
 /// If a supervisor kills the program some time after SIGTERM, let the hard deadline end before
 /// that: `TimeoutStopSec` in systemd, `terminationGracePeriodSeconds` in Kubernetes.
@@ -34,8 +34,8 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// use std::time::Duration;
 /// use touchdown::lifecycle::Plan;
 ///
-/// let plan = Plan::new().grace_period(Duration::from_secs(8)).closing(Duration::from_secs(2));
-/// assert_eq!(plan.get_hard_deadline(), Duration::from_secs(8 + 5 + 2 + 5));
+/// let plan = Plan::new().with_grace_period(Duration::from_secs(8)).with_closing(Duration::from_secs(2));
+/// assert_eq!(plan.hard_deadline(), Duration::from_secs(8 + 5 + 2 + 5));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -65,28 +65,28 @@ impl Plan {
     /// Take a little more than the time in which the load balancer, or whatever looks at the health
     /// of the program, looks again.
     #[must_use]
-    pub const fn lame_duck(mut self, time: Duration) -> Self {
+    pub const fn with_lame_duck(mut self, time: Duration) -> Self {
         self.lame_duck = time;
         self
     }
 
     /// Sets how long what is in flight may go on after the program takes in nothing new.
     #[must_use]
-    pub const fn grace_period(mut self, time: Duration) -> Self {
+    pub const fn with_grace_period(mut self, time: Duration) -> Self {
         self.grace_period = time;
         self
     }
 
     /// Sets how long what is still in flight after the grace period has to leave once told.
     #[must_use]
-    pub const fn force_period(mut self, time: Duration) -> Self {
+    pub const fn with_force_period(mut self, time: Duration) -> Self {
         self.force_period = time;
         self
     }
 
     /// Sets how long participants, workers and hooks have, all together, to close.
     #[must_use]
-    pub const fn closing(mut self, time: Duration) -> Self {
+    pub const fn with_closing(mut self, time: Duration) -> Self {
         self.closing = time;
         self
     }
@@ -106,7 +106,7 @@ impl Plan {
     /// those that never made a call. Beside a successor, to which new calls go, nobody is in a hurry, and the grace period
     /// takes this one's place.
     #[must_use]
-    pub const fn peer_silence(mut self, time: Duration) -> Self {
+    pub const fn with_peer_silence(mut self, time: Duration) -> Self {
         self.peer_silence = time;
         self
     }
@@ -114,38 +114,38 @@ impl Plan {
     /// Sets the time after which the process exits whatever happens, counted from the moment when
     /// the stop was asked for. [`Duration::MAX`] means never.
     #[must_use]
-    pub const fn hard_deadline(mut self, time: Duration) -> Self {
+    pub const fn with_hard_deadline(mut self, time: Duration) -> Self {
         self.hard_deadline = Some(time);
         self
     }
 
     /// The time of the lame duck phase.
-    pub const fn get_lame_duck(&self) -> Duration {
+    pub const fn lame_duck(&self) -> Duration {
         self.lame_duck
     }
 
     /// The grace period: the longest time of the draining phase.
-    pub const fn get_grace_period(&self) -> Duration {
+    pub const fn grace_period(&self) -> Duration {
         self.grace_period
     }
 
     /// The force period: the longest time of the cancelling phase.
-    pub const fn get_force_period(&self) -> Duration {
+    pub const fn force_period(&self) -> Duration {
         self.force_period
     }
 
     /// The longest time of the closing phase.
-    pub const fn get_closing(&self) -> Duration {
+    pub const fn closing(&self) -> Duration {
         self.closing
     }
 
     /// How long Draining waits for a silent peer.
-    pub const fn get_peer_silence(&self) -> Duration {
+    pub const fn peer_silence(&self) -> Duration {
         self.peer_silence
     }
 
     /// The hard deadline: as set, or the sum of the phases and 5 s.
-    pub const fn get_hard_deadline(&self) -> Duration {
+    pub const fn hard_deadline(&self) -> Duration {
         match self.hard_deadline {
             Some(time) => time,
             None => self.phases().saturating_add(MARGIN),
@@ -159,7 +159,7 @@ impl Plan {
     /// [`PlanError`] if the hard deadline was set and is shorter than the phases under it: the
     /// process would exit in the middle of a phase that still had time.
     pub const fn validate(&self) -> Result<(), PlanError> {
-        let (hard_deadline, phases) = (self.get_hard_deadline(), self.phases());
+        let (hard_deadline, phases) = (self.hard_deadline(), self.phases());
         if hard_deadline.as_nanos() < phases.as_nanos() || hard_deadline.is_zero() {
             return Err(PlanError {
                 hard_deadline,
@@ -186,7 +186,7 @@ impl Default for Plan {
 
 /// A [`Plan`] whose hard deadline is zero, or ends before the phases that it stands over.
 ///
-/// Lengthen [`Plan::hard_deadline`], leave it out so that it follows from the phases, or shorten
+/// Lengthen [`Plan::with_hard_deadline`], leave it out so that it follows from the phases, or shorten
 /// the phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -226,18 +226,18 @@ mod tests {
 
     #[test]
     fn the_default_hard_deadline_follows_from_the_phases() {
-        assert_eq!(Plan::default().get_hard_deadline(), Duration::from_secs(50));
+        assert_eq!(Plan::default().hard_deadline(), Duration::from_secs(50));
         assert_eq!(Plan::default().validate(), Ok(()));
     }
 
     #[test]
     fn the_longest_durations_saturate() {
         let plan = Plan::new()
-            .lame_duck(Duration::MAX)
-            .grace_period(Duration::MAX)
-            .force_period(Duration::MAX)
-            .closing(Duration::MAX);
-        assert_eq!(plan.get_hard_deadline(), Duration::MAX);
+            .with_lame_duck(Duration::MAX)
+            .with_grace_period(Duration::MAX)
+            .with_force_period(Duration::MAX)
+            .with_closing(Duration::MAX);
+        assert_eq!(plan.hard_deadline(), Duration::MAX);
         assert_eq!(plan.validate(), Ok(()));
         assert_eq!(after(Instant::now(), Duration::MAX), None);
     }
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn a_hard_deadline_inside_the_phases_is_refused_and_says_both_times() {
         let error = Plan::new()
-            .hard_deadline(Duration::from_secs(44))
+            .with_hard_deadline(Duration::from_secs(44))
             .validate()
             .unwrap_err();
         assert_eq!(
@@ -253,7 +253,7 @@ mod tests {
             "the hard deadline of 44s is shorter than the phases under it, which may take 45s"
         );
         assert!(Plan::new()
-            .hard_deadline(Duration::from_secs(45))
+            .with_hard_deadline(Duration::from_secs(45))
             .validate()
             .is_ok());
     }
@@ -261,10 +261,10 @@ mod tests {
     #[test]
     fn a_hard_deadline_of_zero_is_refused_even_over_empty_phases() {
         let empty = Plan::new()
-            .grace_period(Duration::ZERO)
-            .force_period(Duration::ZERO)
-            .closing(Duration::ZERO);
+            .with_grace_period(Duration::ZERO)
+            .with_force_period(Duration::ZERO)
+            .with_closing(Duration::ZERO);
         assert!(empty.validate().is_ok());
-        assert!(empty.hard_deadline(Duration::ZERO).validate().is_err());
+        assert!(empty.with_hard_deadline(Duration::ZERO).validate().is_err());
     }
 }

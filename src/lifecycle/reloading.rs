@@ -42,6 +42,7 @@ pub(super) fn ask(shared: &Arc<Shared>) {
 }
 
 fn reload(shared: &Shared) {
+    let _inside = shared.own_threads.enter("a reload");
     // Out of the lock while they run. Only the thread that has the turn takes them.
     let mut callbacks = std::mem::take(&mut shared.control.lock().reloads);
     shared.reloads.tell(&ReloadEvent::Began);
@@ -61,7 +62,8 @@ fn reload(shared: &Shared) {
     }
     drop(control);
     drop_each("reload callback, as it was dropped,", callbacks);
-    logging::info!("no reload any more: the program is stopping");
+    let line = shared.titled("no reload any more: the program is stopping");
+    logging::info!("{line}");
 }
 
 fn is_stopping(shared: &Shared) -> bool {
@@ -78,15 +80,14 @@ fn run(shared: &Shared, reload: &mut Reload) -> Option<String> {
     *shared.reloads.running.lock() = None;
     match outcome {
         Outcome::Done => {
-            logging::info!(
-                "{}",
-                one_line(&format!("reload {name}: done in {took:.1?}"))
-            );
+            let line = shared.titled(&format!("reload {name}: done in {took:.1?}"));
+            logging::info!(reload = &**name, took_ms = took; "{line}");
             None
         }
         outcome => {
             let failure = one_line(&format!("{name}: {outcome}; kept the old state"));
-            logging::error!("reload {failure}");
+            let line = shared.titled(&format!("reload {failure}"));
+            logging::error!(reload = &**name, took_ms = took; "{line}");
             Some(failure)
         }
     }

@@ -139,9 +139,13 @@ impl Remote {
     /// See [`Lifecycle::describe`](super::Lifecycle::describe).
     pub fn describe(&self) -> String {
         let mut text = format!("{}\n", self.phase());
-        errand_run::describe(&self.0, |line| {
-            let _ = writeln!(text, "{}", one_line(line));
-        });
+        errand_run::describe(
+            &self.0,
+            |_| true,
+            |line| {
+                let _ = writeln!(text, "{}", one_line(line));
+            },
+        );
         text
     }
 
@@ -188,7 +192,7 @@ impl Remote {
 
     /// See [`Lifecycle::observe`](super::Lifecycle::observe).
     pub fn observe(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
-        self.add_observer(Observer::Callback(Arc::new(observer)));
+        self.add_observer(Observer::callback(observer));
     }
 
     pub(super) fn add_observer(&self, observer: Observer) {

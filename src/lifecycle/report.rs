@@ -70,6 +70,25 @@ pub enum Reason {
     Dropped,
 }
 
+impl Reason {
+    /// The reason as one word, as the JSON of a report and the keys of the log have it.
+    pub(super) const fn as_word(&self) -> &'static str {
+        match self {
+            Self::Signal(_) => "signal",
+            Self::Requested(_) => "requested",
+            Self::StartFailed(_) => "start_failed",
+            Self::WorkerFailed(_) => "worker_failed",
+            Self::Replaced(_) => "replaced",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// Whether the log has it as an error.
+    pub(super) const fn is_failure(&self) -> bool {
+        matches!(self, Self::StartFailed(_) | Self::WorkerFailed(_))
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -95,6 +114,8 @@ pub enum Outcome {
     Panicked(String),
     /// It was still running at the end of its time, and was left behind.
     Overran,
+    /// It was still running when a signal hurried the stop, and was left behind before its time was over.
+    LeftBehind,
     /// Its phase was over before its turn came.
     NotRun,
 }
@@ -107,8 +128,14 @@ impl Outcome {
             Self::Failed(_) => "failed",
             Self::Panicked(_) => "panicked",
             Self::Overran => "overran",
+            Self::LeftBehind => "left_behind",
             Self::NotRun => "not_run",
         }
+    }
+
+    /// Whether it was left behind, and had not ended when the report was made.
+    pub(super) const fn goes_on(&self) -> bool {
+        matches!(self, Self::Overran | Self::LeftBehind)
     }
 
     /// What it failed or panicked with.
@@ -126,6 +153,7 @@ impl fmt::Display for Outcome {
             Self::Failed(message) => write!(f, "failed ({message})"),
             Self::Panicked(message) => write!(f, "panicked ({message})"),
             Self::NotRun => f.write_str("not run"),
+            Self::LeftBehind => f.write_str("left behind"),
             Self::Done | Self::Overran => f.write_str(self.as_str()),
         }
     }
@@ -199,10 +227,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// The report of a program that failed before it had a lifecycle to tell.
+    /// The report of a program that failed before it had a lifecycle to tell. Says why in the log, as a lifecycle does.
     pub fn failed_start(error: impl fmt::Display) -> Self {
+        let reason = Reason::StartFailed(error.to_string());
+        let line = one_line(&reason.to_string());
+        logging::error!(reason = reason.as_word(), exit_code = exit_code::FAILED_START; "{line}");
+        // The program may end by other ways than to return the report.
+        logging::flush(logging::AT_THE_END);
         Self {
-            reason: Reason::StartFailed(error.to_string()),
+            reason,
             took: Duration::ZERO,
             phases: Vec::new(),
             calls: Calls::default(),
@@ -223,7 +256,7 @@ impl Report {
         } else if self.forced {
             exit_code::FORCED
         } else if self.hooks.iter().any(|hook| hook.outcome != Outcome::Done)
-            || self.startup.iter().any(|it| it.outcome == Outcome::Overran)
+            || self.startup.iter().any(|it| it.outcome.goes_on())
         {
             exit_code::CLOSING_FAILED
         } else {
@@ -235,15 +268,15 @@ impl Report {
     /// behind the point.
     pub fn to_json(&self) -> String {
         let mut out = String::from("{\"reason\":");
-        let (kind, detail) = match &self.reason {
-            Reason::Signal(signal) => ("signal", Some(signal_name(*signal))),
-            Reason::Requested(why) => ("requested", Some(why.clone())),
-            Reason::StartFailed(why) => ("start_failed", Some(why.clone())),
-            Reason::WorkerFailed(how) => ("worker_failed", Some(how.clone())),
-            Reason::Replaced(id) => ("replaced", Some(id.to_string())),
-            Reason::Dropped => ("dropped", None),
+        let detail = match &self.reason {
+            Reason::Signal(signal) => Some(signal_name(*signal)),
+            Reason::Requested(why) | Reason::StartFailed(why) | Reason::WorkerFailed(why) => {
+                Some(why.clone())
+            }
+            Reason::Replaced(id) => Some(id.to_string()),
+            Reason::Dropped => None,
         };
-        push_string(&mut out, kind);
+        push_string(&mut out, self.reason.as_word());
         out.push_str(",\"detail\":");
         push_optional(&mut out, detail.as_deref());
         let _ = write!(out, ",\"exit_code\":{},\"took_ms\":", self.exit_code());
@@ -287,8 +320,9 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Report {
+    /// The report on one line. Without `why`, it does not say again what has failed and was logged as that.
+    pub(super) fn line(&self, why: bool) -> String {
         let code = self.exit_code();
         let verdict = match code {
             exit_code::FAILED_START => "failed to start",
@@ -297,10 +331,10 @@ impl fmt::Display for Report {
             exit_code::CLOSING_FAILED => "stopped, closing failed",
             _ => "stopped cleanly",
         };
-        let mut line = format!(
-            "{verdict} in {:.1?} (exit {code}): {}",
-            self.took, self.reason
-        );
+        let mut line = format!("{verdict} in {:.1?} (exit {code})", self.took);
+        if why || !self.reason.is_failure() {
+            let _ = write!(line, ": {}", self.reason);
+        }
         for (place, phase) in self.phases.iter().enumerate() {
             let between = if place == 0 { "; " } else { ", " };
             let _ = write!(line, "{between}{} {:.1?}", phase.phase, phase.took);
@@ -328,26 +362,38 @@ impl fmt::Display for Report {
                 } else {
                     String::new()
                 };
+                let outcome = match why {
+                    true => hook.outcome.to_string(),
+                    false => hook.outcome.as_str().replace('_', " "),
+                };
                 let _ = write!(
                     line,
-                    "{between}{kind}{} {} in {:.1?}",
-                    hook.name, hook.outcome, hook.took
+                    "{between}{kind}{} {outcome} in {:.1?}",
+                    hook.name, hook.took
                 );
             }
         }
         if !self.abandoned.is_empty() {
             let _ = write!(line, "; abandoned: {}", some_of(&self.abandoned));
         }
-        f.write_str(&one_line(&line))
+        one_line(&line)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line(true))
     }
 }
 
 impl Termination for Report {
-    /// Writes to standard error why a start, or a worker, failed, as `main` does with an `Err`: who
-    /// has no logger would not learn it.
+    /// Writes to standard error why a start, or a worker, failed, as `main` does with an `Err`, if there is no logger
+    /// that takes errors. If there is, it has it already.
     fn report(self) -> ExitCode {
         if let Reason::StartFailed(why) | Reason::WorkerFailed(why) = &self.reason {
-            write_error(format!("Error: {why}\n"));
+            if !logging::may_be_enabled(log::Level::Error) {
+                write_error(format!("Error: {why}\n"));
+            }
         }
         self.into()
     }

@@ -1,15 +1,17 @@
 //! The seat of a worker: what the lifecycle knows of it while it runs, and how it has ended.
 
-use std::fmt::{self, Display};
+use std::fmt::{self, Display, Write as _};
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use super::hook;
 use super::in_flight::{InFlight, OwnedGuard};
-use super::shutdown::Token;
+use super::shutdown::Canceller;
 use super::worker::Worker;
-use crate::sync::{thread, Mutex};
+use crate::sync::{thread, Mutex, OnceLock};
 use crate::thrown::message_of;
+use crate::whereabouts::Thread;
 
 /// What the lifecycle knows of a worker. It keeps the seats of those that run, and from the beginning of
 /// the stop on, when no new ones come, also of those that end.
@@ -18,10 +20,12 @@ pub(super) struct Seat {
     pub(super) name: String,
     pub(super) until_closing: bool,
     pub(super) time_limit: Duration,
-    pub(super) token: Token,
+    pub(super) token: Canceller,
+    /// Where its thread can be asked for its stack.
+    pub(super) at: OnceLock<Thread>,
     state: Mutex<State>,
     /// Cancelled once it is known in `state` how the worker ended.
-    over: Token,
+    over: Canceller,
     /// None until it is started. Never taken by the worker itself.
     pub(super) thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
@@ -30,20 +34,25 @@ pub(super) struct Seat {
 #[derive(Default)]
 struct State {
     ended: Option<Result<(), Failure>>,
+    restarts: u32,
+    /// Whether it waits to be started again.
+    waits: bool,
+    last_failure: Option<String>,
     /// What the drain waits for.
     in_flight: Option<OwnedGuard>,
 }
 
 impl Seat {
     /// `token` tells the worker to stop.
-    pub(super) fn new(group: &str, worker: &Worker, token: Token) -> Self {
+    pub(super) fn new(group: &str, worker: &Worker, token: Canceller) -> Self {
         Self {
             name: format!("worker {group}/{}", worker.name),
             until_closing: worker.until_closing,
             time_limit: worker.time_limit,
             token,
+            at: OnceLock::new(),
             state: Mutex::default(),
-            over: Token::new(),
+            over: Canceller::new(),
             thread: Mutex::new(None),
         }
     }
@@ -57,9 +66,52 @@ impl Seat {
         }
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        self.state.lock().ended.is_some()
+    }
+
     /// Whether the drain waits for it.
     pub(super) fn is_in_flight(&self) -> bool {
         self.state.lock().in_flight.is_some()
+    }
+
+    /// It has failed so, and waits to be started again.
+    pub(super) fn failed(&self, failure: &Failure) {
+        let failure = Some(failure.to_string());
+        let mut state = self.state.lock();
+        state.waits = true;
+        let before = mem::replace(&mut state.last_failure, failure);
+        drop(state);
+        drop(before);
+    }
+
+    /// It is started again.
+    pub(super) fn restarted(&self) {
+        let mut state = self.state.lock();
+        state.waits = false;
+        state.restarts = state.restarts.saturating_add(1);
+    }
+
+    /// What it is at, in one line: `worker pump/poll: runs, told to stop; started again 3 times, last failed: no pump`.
+    pub(super) fn describe(&self) -> String {
+        let state = self.state.lock();
+        let at = match (&state.ended, state.waits) {
+            (Some(_), _) => "has ended",
+            (None, true) => "waits to be started again",
+            (None, false) => "runs",
+        };
+        let mut line = format!("{}: {at}", self.name);
+        if self.token.is_cancelled() && state.ended.is_none() {
+            line.push_str(", told to stop");
+        }
+        if state.restarts > 0 {
+            let _ = write!(line, "; started again {} times", state.restarts);
+        }
+        if let Some(failure) = &state.last_failure {
+            let between = if state.restarts > 0 { "," } else { ";" };
+            let _ = write!(line, "{between} last {failure}");
+        }
+        line
     }
 
     /// The worker has ended so.

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::hook::Hook;
 use super::seat::Seat;
-use super::shutdown::Token;
+use super::shutdown::Canceller;
 use super::state::{Shared, Stopping};
 use super::worker::Worker;
 use crate::sync::Arc;
@@ -13,7 +13,7 @@ impl Shared {
     /// Takes up a worker that is going to be spawned.
     pub(super) fn seat(&self, group: &str, worker: &Worker) -> Result<Arc<Seat>, Stopping> {
         let token = match worker.until_closing {
-            true => Token::new(),
+            true => Canceller::new(),
             false => self.draining.child(),
         };
         let seat = Arc::new(Seat::new(group, worker, token));
@@ -49,11 +49,11 @@ impl Shared {
         }
     }
 
-    /// The workers that the drain waits for, by name.
-    pub(super) fn workers_in_flight(&self) -> Vec<String> {
-        let seats = self.seats();
-        let in_flight = seats.iter().filter(|seat| seat.is_in_flight());
-        in_flight.map(|seat| seat.name.clone()).collect()
+    /// The workers that the drain waits for.
+    pub(super) fn workers_in_flight(&self) -> Vec<Arc<Seat>> {
+        let mut seats = self.seats();
+        seats.retain(|seat| seat.is_in_flight());
+        seats
     }
 
     /// Tells all workers to stop. What waits for them are hooks.

@@ -56,6 +56,13 @@ impl Sentry {
             if self.shared.is_asked.swap(false, Ordering::Acquire) {
                 self.shared.errands.give(Errand::Answer);
             }
+            let due = self.shared.watch.due(Instant::now());
+            if due.blocked {
+                self.shared.errands.give(Errand::Blocked);
+            }
+            if due.unready {
+                self.shared.errands.give(Errand::Unready);
+            }
             let left = self.shared.time_left().filter(|_| !enforced);
             if left == Some(Duration::ZERO) {
                 self.exit(Why::HardDeadline, exit_code::HARD_DEADLINE);
@@ -63,8 +70,9 @@ impl Sentry {
                 enforced = true;
                 continue;
             }
-            // As long as there is no stop, nothing but the bell wakes it.
-            self.sleeper.sleep(left.map(|left| left.min(SLICE)));
+            // As long as there is no stop and nothing to look after, nothing but the bell wakes it.
+            let times = [left.map(|left| left.min(SLICE)), due.again];
+            self.sleeper.sleep(times.into_iter().flatten().min());
         }
     }
 

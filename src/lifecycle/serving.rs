@@ -6,11 +6,13 @@ use super::reloading;
 use super::report::Reason;
 use super::state::Stopping;
 use super::succession::Standing;
+use super::worker::Worker;
+use super::workers::SpawnError;
 use crate::caught::caught;
 
 impl Lifecycle {
     /// Runs the start-up hooks, and waits until all have done their work. For a program that has
-    /// something to do between them and [`serving`](Self::serving), such as to listen; `serving`
+    /// something to do between them and [`ready`](Self::ready), such as to listen; `ready`
     /// runs those that have not run. The second time it does nothing, and so does it without hooks.
     ///
     /// A hook that fails, panics or overruns begins a stop with
@@ -20,7 +22,7 @@ impl Lifecycle {
     /// failure; a second signal ends the wait for those that run. So does the plan's hard deadline,
     /// which counts from the moment when the stop begins.
     ///
-    /// A start-up hook must not call it, nor `serving`: it would wait for itself until its time is
+    /// A start-up hook must not call it, nor `ready`: it would wait for itself until its time is
     /// over. Nor must an observer.
     ///
     /// # Errors
@@ -43,7 +45,8 @@ impl Lifecycle {
     /// # Errors
     ///
     /// As [`start`](Self::start).
-    pub fn serving(&self) -> Result<(), Stopping> {
+    pub fn ready(&self) -> Result<(), Stopping> {
+        self.shared().watch.is_ready();
         self.start()?;
         let shared = self.shared();
         let standing = self.prove_ready();
@@ -59,8 +62,10 @@ impl Lifecycle {
         if may_serve && shared.phase.get() == Phase::Starting {
             let reload_wanted = control.reload_wanted;
             shared.step(&mut control, Phase::Serving);
+            let workers = std::mem::take(&mut control.workers_to_start);
             drop(control);
             shared.news.notify_one();
+            self.start_workers(workers);
             if reload_wanted {
                 reloading::ask(shared);
             }
@@ -72,6 +77,18 @@ impl Lifecycle {
             }
         }
         Ok(())
+    }
+
+    /// Starts the workers that were given to the builder.
+    fn start_workers(&self, workers: Vec<Worker>) {
+        let group = self.workers("workers");
+        for worker in workers {
+            match group.spawn(worker) {
+                // A stop that came first is no failure.
+                Ok(()) | Err(SpawnError::Stopping(_)) => {}
+                Err(error) => self.fail(error),
+            }
+        }
     }
 
     /// The last thing before Serving: nothing stands before this process any more, or the one that it

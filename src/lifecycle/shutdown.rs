@@ -1,8 +1,9 @@
 //! The broadcast: a tree of tokens, each of which can be cancelled once.
 //!
-//! A token tells any number of threads that something is over. Cancelling it cancels its
-//! descendants and nobody else, so a program hands the root to the part that ends the program, a child
-//! to each part, and a grandchild to each call.
+//! A [`Token`] tells any number of threads that something is over. Who looks at it cannot cancel it: that is
+//! the right of its [`Canceller`], which stays with whoever decides. Cancelling reaches the descendants and nobody
+//! else, so the part that ends a program keeps the canceller of the root, each part has a child, and each call a
+//! grandchild.
 //!
 //! # Tokens vs flags vs channels
 //!
@@ -14,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
+use std::ops::Deref;
 use std::time::Duration;
 
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -25,24 +27,53 @@ use crate::sync::{
 #[derive(Clone, Copy, Debug)]
 pub enum Never {}
 
-/// A handle on one node of the tree. Clones are the same token.
+/// A look at one node of the tree: whether it was cancelled. Clones are the same token.
 ///
 /// A token lives as long as a handle on it, or on any of its descendants. Dropping handles cancels
 /// nothing.
 ///
 /// ```
-/// use touchdown::lifecycle::Token;
+/// use std::thread;
+/// use std::time::Duration;
+/// use touchdown::lifecycle::{Canceller, Token};
 ///
-/// let server = Token::new();
-/// let (one, other) = (server.child(), server.child());
+/// /// Works until it is told to stop. It may look and wait, but not cancel.
+/// fn poll(token: &Token) -> u32 {
+///     let mut rounds = 0;
+///     while !token.wait_timeout(Duration::from_millis(1)) {
+///         rounds += 1;
+///     }
+///     rounds
+/// }
+///
+/// let canceller = Canceller::new();
+/// let token = canceller.token();
+/// let poller = thread::spawn(move || poll(&token));
+/// canceller.cancel();
+/// poller.join().unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Token {
+    node: Arc<Node>,
+}
+
+/// The right to cancel a [`Token`], and to look at it: a canceller can be used as a `&Token`. Clones are of the
+/// same token. Dropping them cancels nothing.
+///
+/// ```
+/// use touchdown::lifecycle::Canceller;
+///
+/// let server = Canceller::new();
+/// // Whoever holds the token of a server may make children of it, and cancel those.
+/// let (one, other) = (server.token().child(), server.token().child());
 /// one.cancel();
 /// assert!(one.is_cancelled() && !other.is_cancelled() && !server.is_cancelled());
 /// server.cancel();
 /// assert!(other.is_cancelled());
 /// ```
 #[derive(Clone)]
-pub struct Token {
-    node: Arc<Node>,
+pub struct Canceller {
+    token: Token,
 }
 
 struct Node {
@@ -69,50 +100,24 @@ struct Links {
 }
 
 impl Token {
-    /// A new tree of one token, not cancelled.
-    pub fn new() -> Self {
-        Self {
-            node: Arc::new(Node::new(false, None)),
-        }
-    }
-
-    /// A new child, cancelled when this token is. The child of a cancelled token is cancelled.
+    /// A new child, cancelled when this token is, or by the returned canceller. The child of a cancelled token is
+    /// cancelled.
     ///
     /// A child that is dropped leaves nothing behind in its parent, so a token may have children
     /// by the million, one after another.
     #[must_use]
-    pub fn child(&self) -> Token {
+    pub fn child(&self) -> Canceller {
         // `cancel` sets the flag under this lock, so a child is either in the map when `cancel`
         // takes it, or sees the flag here.
         let mut links = self.node.links.lock();
         if self.is_cancelled() {
-            return Self {
-                node: Arc::new(Node::new(true, None)),
-            };
+            return Canceller::of(Arc::new(Node::new(true, None)));
         }
         let key = links.next_key;
         links.next_key += 1;
         let node = Arc::new(Node::new(false, Some((Arc::clone(&self.node), key))));
         links.children.insert(key, Arc::downgrade(&node));
-        Self { node }
-    }
-
-    /// Cancels this token and its descendants, and wakes all who wait for them. The second time it
-    /// does nothing.
-    ///
-    /// Does not block, apart from short internal locks that are never held while waking. When the
-    /// first call returns, all descendants are cancelled; a call that came second may return
-    /// earlier.
-    pub fn cancel(&self) {
-        // A list instead of recursion: a chain may be deeper than the stack.
-        let mut pending = vec![Arc::clone(&self.node)];
-        while let Some(node) = pending.pop() {
-            pending.extend(
-                node.cancel()
-                    .into_values()
-                    .filter_map(|child| child.upgrade()),
-            );
-        }
+        Canceller::of(node)
     }
 
     /// Whether the token was cancelled. One atomic load.
@@ -153,10 +158,11 @@ impl Token {
     ///
     /// ```
     /// use crossbeam_channel::{select, unbounded};
-    /// use touchdown::lifecycle::Token;
+    /// use touchdown::lifecycle::Canceller;
     ///
-    /// let (token, (_sender, jobs)) = (Token::new(), unbounded::<u32>());
-    /// token.cancel();
+    /// let (canceller, (_sender, jobs)) = (Canceller::new(), unbounded::<u32>());
+    /// let token = canceller.token();
+    /// canceller.cancel();
     /// select! {
     ///     recv(jobs) -> job => unreachable!("got {job:?}"),
     ///     recv(token.receiver()) -> _ => println!("no more jobs"),
@@ -176,15 +182,67 @@ impl Token {
     }
 }
 
-impl Default for Token {
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("cancelled", &self.is_cancelled())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Canceller {
+    /// A new tree of one token, not cancelled.
+    pub fn new() -> Self {
+        Self::of(Arc::new(Node::new(false, None)))
+    }
+
+    fn of(node: Arc<Node>) -> Self {
+        Self {
+            token: Token { node },
+        }
+    }
+
+    /// The token, for those who only look.
+    pub fn token(&self) -> Token {
+        self.token.clone()
+    }
+
+    /// Cancels the token and its descendants, and wakes all who wait for them. The second time it
+    /// does nothing.
+    ///
+    /// Does not block, apart from short internal locks that are never held while waking. When the
+    /// first call returns, all descendants are cancelled; a call that came second may return
+    /// earlier.
+    pub fn cancel(&self) {
+        // A list instead of recursion: a chain may be deeper than the stack.
+        let mut pending = vec![Arc::clone(&self.token.node)];
+        while let Some(node) = pending.pop() {
+            pending.extend(
+                node.cancel()
+                    .into_values()
+                    .filter_map(|child| child.upgrade()),
+            );
+        }
+    }
+}
+
+impl Deref for Canceller {
+    type Target = Token;
+
+    fn deref(&self) -> &Token {
+        &self.token
+    }
+}
+
+impl Default for Canceller {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for Canceller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token")
+        f.debug_struct("Canceller")
             .field("cancelled", &self.is_cancelled())
             .finish_non_exhaustive()
     }
@@ -233,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_dropped_child_leaves_nothing_in_its_parent() {
-        let parent = Token::new();
+        let parent = Canceller::new();
         let kept = parent.child();
         for _ in 0..100 {
             let child = parent.child();
@@ -246,7 +304,7 @@ mod tests {
 
     #[test]
     fn there_is_no_channel_until_somebody_waits() {
-        let token = Token::new();
+        let token = Canceller::new();
         token.child().cancel();
         assert!(!token.is_cancelled());
         assert!(token.node.receiver.get().is_none());
@@ -256,7 +314,7 @@ mod tests {
 
     #[test]
     fn waiting_for_a_cancelled_token_makes_no_channel() {
-        let token = Token::new();
+        let token = Canceller::new();
         token.cancel();
         token.wait();
         assert!(token.wait_timeout(Duration::ZERO) && token.wait_deadline(Instant::now()));

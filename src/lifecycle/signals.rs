@@ -120,6 +120,10 @@ impl Signals {
         LISTENERS.lock().hang_up_was_ignored == Some(true)
     }
 
+    pub(super) fn are_none(&self) -> bool {
+        matches!(self.0, Source::None)
+    }
+
     pub(super) fn are_of_process(&self) -> bool {
         matches!(self.0, Source::Process)
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::hook::{Failure, Hook};
 use super::hook_run::{run_caught, News};
 use super::hooks::Hooks;
+use super::shutdown::{Canceller, Token};
 use crate::logging;
 use crate::sync::{Arc, Mutex, Sender};
 use crate::text::one_line;
@@ -32,7 +33,7 @@ use crate::text::one_line;
 ///             .undo(|| Ok(())),
 ///     )
 ///     .build()?;
-/// lifecycle.serving()?; // Runs both, and is then ready.
+/// lifecycle.ready()?; // Runs both, and is then ready.
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "a start-up hook does nothing until it is given to a builder"]
@@ -55,8 +56,32 @@ impl StartupHook {
         name: impl Into<String>,
         work: impl FnOnce() -> Result<(), Failure> + Send + 'static,
     ) -> Self {
+        Self::with_token(name, |_| work())
+    }
+
+    /// As [`new`](Self::new), for work that can be given up: its token is cancelled when its time is over, and as soon as
+    /// a stop begins. What it fails with then is no failure of the start.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use touchdown::lifecycle::StartupHook;
+    ///
+    /// # fn find_meter() -> Option<()> { Some(()) }
+    /// let meter = StartupHook::with_token("meter", |token| {
+    ///     while find_meter().is_none() {
+    ///         if token.wait_timeout(Duration::from_secs(1)) {
+    ///             return Err("no meter on the bus".into());
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn with_token(
+        name: impl Into<String>,
+        work: impl FnOnce(&Token) -> Result<(), Failure> + Send + 'static,
+    ) -> Self {
         Self {
-            hook: Hook::new(name, work).time_limit(Self::DEFAULT_TIME_LIMIT),
+            hook: Hook::with_token(name, work).time_limit(Self::DEFAULT_TIME_LIMIT),
             undo: None,
             undo_time_limit: Hook::DEFAULT_TIME_LIMIT,
         }
@@ -100,8 +125,8 @@ impl StartupHook {
             return self.hook;
         };
         let (work, started) = (self.hook.work, started.clone());
-        let work = move || {
-            work()?;
+        let work = move |token: &Token| {
+            work(token)?;
             started.add(undo);
             Ok(())
         };
@@ -155,7 +180,8 @@ impl Started {
             }
         };
         if let Some(Hook { name, work, .. }) = late {
-            let outcome = run_caught(work);
+            let late = Canceller::new();
+            let outcome = run_caught(|| work(&late));
             logging::warn!(
                 "{}",
                 one_line(&format!("{name}, of a start that came too late: {outcome}"))

@@ -16,9 +16,10 @@ use super::check::Check;
 use super::errands::Errands;
 use super::hook_run::News;
 use super::hooks::Hooks;
-use super::in_flight::InFlight;
+use super::in_flight::Gate;
 use super::observers::Observer;
 use super::one_at_a_time::OneAtATime;
+use super::own_threads::OwnThreads;
 use super::participant::Participant;
 use super::phase::{Phase, PhaseCell, Transition};
 use super::pid_file::PidFile;
@@ -26,19 +27,23 @@ use super::plan::Plan;
 use super::reload::{Reload, Reloads};
 use super::report::{Reason, Report};
 use super::seat::Seat;
-use super::shutdown::Token;
+use super::shutdown::Canceller;
 use super::startup::{Started, Startup};
 use super::succession::Succession;
-
+use super::watch::Watch;
+use super::worker::Worker;
 use crate::caught::caught;
 use crate::running_time::RunningClock;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Bell, Condvar, Instant, Mutex, OnceLock, Sender};
+use crate::whereabouts::Thread;
 
 /// Ends the process with this code. Returns only in tests.
 pub(super) type Exit = Box<dyn Fn(i32) + Send + Sync>;
 
 pub(super) struct Shared {
+    /// Stands before its lines in the log.
+    pub(super) name: Option<String>,
     pub(super) plan: Plan,
     /// Whether it is the process's signals that stop it, so that its end is the process's.
     pub(super) hears_process: bool,
@@ -46,24 +51,26 @@ pub(super) struct Shared {
     pub(super) succession: Option<Arc<dyn Succession>>,
     /// Cancelled when this process has no other before it: as Serving begins, or once the one that it
     /// replaces stops.
-    pub(super) in_charge: Token,
+    pub(super) in_charge: Canceller,
     pub(super) pid_file: Option<PidFile>,
     /// Written with `control` held, read without.
     pub(super) phase: PhaseCell,
-    pub(super) gate: InFlight,
-    pub(super) stopping: Token,
-    pub(super) draining: Token,
-    pub(super) cancelling: Token,
+    pub(super) gate: Gate,
+    pub(super) stopping: Canceller,
+    pub(super) draining: Canceller,
+    pub(super) cancelling: Canceller,
     /// Cancelled when what is in flight must not be waited for.
-    pub(super) hurried: Token,
+    pub(super) hurried: Canceller,
+    /// Cancelled when this is said once more in Closing.
+    pub(super) hurried_closing: Canceller,
     /// Cancelled when no start-up hook runs or will run any more.
-    pub(super) startup_is_over: Token,
+    pub(super) startup_is_over: Canceller,
     pub(super) started: Started,
     pub(super) reloads: Reloads,
     /// The thread that has it writes the state of the program.
     pub(super) describing: OneAtATime,
     /// Cancelled when `report` is there.
-    pub(super) stopped: Token,
+    pub(super) stopped: Canceller,
     pub(super) report: OnceLock<Report>,
     pub(super) control: Mutex<Control>,
     /// Goes with `control`: there is a start-up or a stop to begin, or a transition to tell.
@@ -80,6 +87,10 @@ pub(super) struct Shared {
     pub(super) asked: Mutex<Vec<Check>>,
     pub(super) is_asked: AtomicBool,
     pub(super) errands: Errands,
+    pub(super) watch: Watch,
+    pub(super) own_threads: OwnThreads,
+    /// Where the walking thread can be asked for its stack.
+    pub(super) walker: OnceLock<Thread>,
     pub(super) attachments: Attachments,
     /// Wakes the guard thread.
     pub(super) bell: Bell,
@@ -101,6 +112,8 @@ pub(super) struct Control {
     pub(super) dismissed: Calls,
     pub(super) hooks: Hooks,
     pub(super) workers: Vec<Arc<Seat>>,
+    /// Until the program is ready.
+    pub(super) workers_to_start: Vec<Worker>,
     pub(super) startup: Startup,
     /// Taken out while they run.
     pub(super) reloads: Vec<Reload>,
@@ -133,6 +146,12 @@ impl Shared {
             if control.reason.is_some() {
                 return false;
             }
+            // At once, whatever the walking thread is at, and before the transitions that follow.
+            self.log_reason(&reason);
+            if let Some(startup) = &control.startup.news {
+                // The channel is unbounded, and its other end lives as long as this one is here.
+                let _ = startup.send(News::Stopping);
+            }
             control.reason = Some(reason);
             self.began.get_or_init(Instant::now);
             self.clock.begin();
@@ -143,12 +162,24 @@ impl Shared {
         true
     }
 
+    /// Whether anything may be in flight: there are participants, workers that take in work, or guards.
+    pub(super) fn may_have_work(&self) -> bool {
+        let has_takers = {
+            let control = self.control.lock();
+            !control.participants.is_empty() || control.workers.iter().any(|it| !it.until_closing)
+        };
+        has_takers || self.gate.count() > 0
+    }
+
     pub(super) fn is_replaced(&self) -> bool {
         matches!(self.control.lock().reason, Some(Reason::Replaced(_)))
     }
 
-    /// Ends the wait for what is in flight, and for start-up hooks.
+    /// Ends the wait for what is in flight, and for start-up hooks. Closing hooks that run may give up.
     pub(super) fn hurry(&self) {
+        if self.phase.get() == Phase::Closing {
+            self.hurried_closing.cancel();
+        }
         self.hurried.cancel();
         self.gate.interrupt();
         if let Some(startup) = &self.control.lock().startup.news {
@@ -171,6 +202,7 @@ impl Shared {
             at: Instant::now(),
         };
         self.phase.set(to);
+        self.log_transition(&transition);
         control.history.push(transition);
         control
             .untold
@@ -186,7 +218,7 @@ impl Shared {
     /// [`Duration::MAX`] means for ever.
     pub(super) fn time_left(&self) -> Option<Duration> {
         let passed = self.clock.passed()?;
-        Some(match self.plan.get_hard_deadline() {
+        Some(match self.plan.hard_deadline() {
             Duration::MAX => Duration::MAX,
             time => time.saturating_sub(passed),
         })
@@ -233,14 +265,14 @@ impl Shared {
         told.into_iter().fold(dismissed, Calls::add)
     }
 
-    /// What is in flight, by name as far as participants name it.
-    pub(super) fn in_flight_names(&self) -> Vec<String> {
+    /// What is in flight, by name as far as participants name it. Workers are said so.
+    pub(super) fn in_flight_names(&self, say: impl Fn(&Seat) -> String) -> Vec<String> {
         let told = self.ask_participants("asked what runs", |it| (it.name(), it.running()));
         let mut names = Vec::new();
         for (name, running) in told {
             names.extend(running.into_iter().map(|work| format!("{name}: {work}")));
         }
-        names.extend(self.workers_in_flight());
+        names.extend(self.workers_in_flight().iter().map(|it| say(it)));
         let count = self.gate.count();
         if names.is_empty() && count > 0 {
             names.push(format!("{count} in flight, not named"));

@@ -40,14 +40,14 @@ const PID_FILE_AGAIN: Duration = Duration::from_secs(1);
 /// }
 ///
 /// let lifecycle = Lifecycle::builder().succession(|| Arc::new(OneAtATime)).build()?;
-/// lifecycle.serving()?;
+/// lifecycle.ready()?;
 /// assert!(lifecycle.attached::<OneAtATime>().is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Succession: Send + Sync + 'static {
     /// The last thing before [`Phase::Serving`](super::Phase::Serving), when the start-up hooks are done: shows that
     /// this process works, and waits until it may serve. It may block, and gives up once the program is
-    /// [stopping](Remote::stopping). [`Lifecycle::serving`](super::Lifecycle::serving) calls it each time.
+    /// [stopping](Remote::stopping). [`Lifecycle::ready`](super::Lifecycle::ready) calls it each time.
     ///
     /// # Errors
     ///

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use super::hook_run::Run;
+use super::hook_run::{News, Run};
 use super::observers::{Made, Observer};
 use super::phase::{Phase, Transition};
 use super::plan;
 use super::report::{some_of, HookReport, Outcome, PhaseReport, Reason, Report};
+use super::seat::Seat;
 use super::state::Shared;
 use crate::caught::{caught, drop_each};
 use crate::logging;
-use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant};
-use crate::text::one_line;
+use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant, Receiver};
+use crate::whereabouts::Thread;
 
 /// When the log first says what is still in flight: what takes longer than calls commonly do, and
 /// longer than somebody who looks on cares to wait without a word.
@@ -31,6 +32,8 @@ pub(super) struct Walk {
     pub(super) guard: JoinHandle<()>,
     /// What became of the start-up hooks.
     pub(super) startup: Vec<HookReport>,
+    /// Where those that were left behind say how they have ended.
+    pub(super) left_behind: Option<Receiver<News>>,
 }
 
 /// What became of the work in flight.
@@ -43,18 +46,18 @@ struct Drained {
 impl Walk {
     /// The whole walk, from the start to the report.
     pub(super) fn run(mut self) {
+        self.shared.walker.get_or_init(Thread::current);
         let reason = self.await_stop();
         self.skip_startup();
         // The thread that began the stop does so too, but may not have come to it yet.
         self.shared.stopping.cancel();
-        logging::info!("stopping: {}", one_line(&reason.to_string()));
         let drained = if self.shared.phase.get() == Phase::Starting {
             if let Some(succession) = &self.shared.succession {
                 caught("succession", || {
                     succession.start_failed(&reason.to_string())
                 });
             }
-            self.skip_drain()
+            self.drain_unready()
         } else {
             self.lame_duck();
             self.drain()
@@ -92,21 +95,27 @@ impl Walk {
             control.startup.news = Some(sender.clone());
             std::mem::take(&mut control.startup.hooks)
         };
-        let may_start = || shared.control.lock().reason.is_none();
-        let ended = |name: &str, outcome: &Outcome| {
-            let line = one_line(&format!("start-up hook {name:?} {outcome}"));
-            if *outcome == Outcome::Done {
-                logging::info!("{line}");
-            } else {
-                logging::error!("{line}");
-                shared.begin_stop(Reason::StartFailed(line));
-            }
-        };
-        self.startup = Run::new(hooks, Duration::MAX, &shared.running_hooks)
-            .supervised(&may_start, &ended)
+        let stopping = &shared.stopping;
+        self.startup = Run::new(hooks, Duration::MAX, &shared.running_hooks, stopping)
+            .on(&shared.own_threads)
+            .supervised(&**shared)
             .run_with(sender, &news);
         shared.control.lock().startup.news = None;
         shared.startup_is_over.cancel();
+        self.left_behind = Some(news);
+    }
+
+    /// What has become of start-up hooks that were left behind in a hurry and have ended since.
+    fn look_after_startup(&mut self) {
+        let ended = self.left_behind.take();
+        for news in ended.iter().flat_map(|it| it.try_iter()) {
+            if let News::Ended(place, outcome) = news {
+                let hook = &mut self.startup[place];
+                if hook.outcome == Outcome::LeftBehind {
+                    hook.outcome = outcome;
+                }
+            }
+        }
     }
 
     /// A stop has begun: start-up hooks that nobody has asked for are not run.
@@ -119,7 +128,7 @@ impl Walk {
     fn lame_duck(&self) {
         let began = self.enter(Phase::LameDuck);
         self.tell();
-        let time = self.shared.plan.get_lame_duck();
+        let time = self.shared.plan.lame_duck();
         // The process that takes over serves at the same address: there is nobody to be told.
         if time.is_zero() || self.shared.is_replaced() {
             return;
@@ -149,18 +158,20 @@ impl Walk {
         shared.draining.cancel();
         // Before the gate closes: a participant goes on serving what is already on the wire, under
         // a guard that it holds.
-        shared.ask_participants("told to drain", |it| it.drain());
+        let what = "the participants, told to drain,".to_owned();
+        self.watched(what, || {
+            shared.ask_participants("told to drain", |it| it.drain())
+        });
         shared.hold_workers();
         shared.gate.close();
         self.tell();
-        let end = began.checked_add(shared.plan.get_grace_period());
+        let end = began.checked_add(shared.plan.grace_period());
         if self.await_idle(began, end, || shared.hurried.is_cancelled()) {
             return Drained::default();
         }
-        logging::warn!(
-            "told to stop: {}",
-            one_line(&some_of(&shared.in_flight_names()))
-        );
+        let names = shared.in_flight_names(Seat::describe);
+        let line = shared.titled(&format!("told to stop: {}", some_of(&names)));
+        logging::warn!(in_flight = names.len(); "{line}");
         Drained {
             forced: true,
             abandoned: self.cancel(),
@@ -172,15 +183,19 @@ impl Walk {
         let shared = &self.shared;
         let began = self.enter(Phase::Cancelling);
         shared.cancelling.cancel();
-        shared.ask_participants("told to cancel", |it| it.cancel());
+        let what = "the participants, told to cancel,".to_owned();
+        self.watched(what, || {
+            shared.ask_participants("told to cancel", |it| it.cancel())
+        });
         self.tell();
-        let end = began.checked_add(shared.plan.get_force_period());
+        let end = began.checked_add(shared.plan.force_period());
         if self.await_idle(began, end, || false) {
             return Vec::new();
         }
-        let abandoned = shared.in_flight_names();
-        logging::warn!("abandoned: {}", one_line(&some_of(&abandoned)));
-        abandoned
+        let names = shared.in_flight_names(Seat::describe);
+        let line = shared.titled(&format!("abandoned: {}", some_of(&names)));
+        logging::warn!(abandoned = names.len(); "{line}");
+        shared.in_flight_names(|it| it.name.clone())
     }
 
     /// Waits until nothing is in flight, and meanwhile says now and then what is. Returns false when the clock of
@@ -217,10 +232,14 @@ impl Walk {
         let oldest = self
             .shared
             .ask_participants("asked what runs", |it| (it.name(), it.running()));
-        let oldest: Vec<String> = oldest
+        let oldest = oldest
             .into_iter()
             .filter_map(|(name, running)| Some((name, running.into_iter().next()?)))
-            .map(|(name, work)| format!("{name}: {work}").chars().take(NAME_SHOWN).collect())
+            .map(|(name, work)| format!("{name}: {work}"));
+        let workers = self.shared.workers_in_flight();
+        let all = oldest.chain(workers.iter().map(|it| it.describe()));
+        let oldest: Vec<String> = all
+            .map(|it| it.chars().take(NAME_SHOWN).collect())
             .collect();
         let oldest = match oldest.is_empty() {
             true => "not named".to_owned(),
@@ -228,17 +247,36 @@ impl Walk {
         };
         let phase = self.shared.phase.get();
         let line = format!("{phase} for {waited:.0?}: {count} in flight, oldest: {oldest}");
-        logging::info!("{}", one_line(&line));
+        let line = self.shared.titled(&line);
+        logging::info!(phase = phase.as_word(), in_flight = count, waited_ms = waited; "{line}");
     }
 
-    /// A stop during start-up: nothing was served, so nothing is waited for.
-    fn skip_drain(&self) -> Drained {
-        self.shared.gate.close();
-        Drained::default()
+    /// A stop before the program was ready. If it has parts that may have taken in work, they are drained as at any other
+    /// stop: a program may have served without having said that it is ready.
+    fn drain_unready(&self) -> Drained {
+        let shared = &self.shared;
+        if shared.may_have_work() {
+            let count = shared.in_flight();
+            if count > 0 {
+                let line = shared.titled(&format!(
+                    "{count} in flight, though the program was never ready: it served without Lifecycle::ready, which \
+                     says that it does (Lifecycle::run calls it); they are waited for"
+                ));
+                logging::warn!(in_flight = count; "{line}");
+            }
+            return self.drain();
+        }
+        shared.gate.close();
+        // Who entered in between is waited for.
+        match shared.gate.count() {
+            0 => Drained::default(),
+            _ => self.drain(),
+        }
     }
 
     /// Enters the last phase, tells of it, and then lets everything go.
-    fn finish(self, reason: Reason, drained: Drained, hooks: Vec<HookReport>) {
+    fn finish(mut self, reason: Reason, drained: Drained, hooks: Vec<HookReport>) {
+        self.look_after_startup();
         let shared = &self.shared;
         if let Some(succession) = &shared.succession {
             caught("succession", || succession.settle());
@@ -247,7 +285,7 @@ impl Walk {
         let reason = shared.control.lock().reason.clone().unwrap_or(reason);
         let mut abandoned = drained.abandoned;
         let all_hooks = self.startup.iter().chain(&hooks);
-        let overran = all_hooks.filter(|hook| hook.outcome == Outcome::Overran);
+        let overran = all_hooks.filter(|hook| hook.outcome.goes_on());
         for hook in overran {
             // A worker may be known as one that did not leave.
             if !abandoned.contains(&hook.name) {
@@ -275,7 +313,7 @@ impl Walk {
         if let (Some(file), false) = (&shared.pid_file, shared.is_replaced()) {
             file.remove();
         }
-        logging::info!("{report}");
+        shared.log_end(&report);
 
         // What is let go may hold handles on this lifecycle, and must be dropped with no lock held.
         let released = {
@@ -300,7 +338,7 @@ impl Walk {
 
         shared.dismiss_guard();
         if self.guard.join().is_err() {
-            logging::error!("the guard thread panicked");
+            logging::error!("{}", shared.titled("the guard thread panicked"));
         }
         shared.errands.close();
         // A thread that waits for the end may exit at once.
@@ -316,6 +354,15 @@ impl Walk {
         cut.into_iter().fold(0, u64::saturating_add)
     }
 
+    /// Runs code of the program, which should not block. The guard thread sees to it that it is named if it does.
+    fn watched<T>(&self, what: String, run: impl FnOnce() -> T) -> T {
+        let shared = &self.shared;
+        shared.watch.run(what, || {
+            shared.bell.ring();
+            run()
+        })
+    }
+
     /// Calls the observers for every transition that they have not been told of.
     pub(super) fn tell(&self) {
         loop {
@@ -326,15 +373,17 @@ impl Walk {
                 };
                 (transition, control.observers[..count].to_vec())
             };
-            logging::info!("{transition}");
             let outlets = observers.iter().filter_map(|it| match it {
-                Observer::Callback(_) => None,
+                Observer::Callback(..) => None,
                 Observer::Outlet(outlet) => outlet.announce(transition),
             });
             let made: Vec<Made> = outlets.collect();
             for observer in &observers {
-                if let Observer::Callback(call) = observer {
-                    caught("observer", || call(&transition));
+                if let Observer::Callback(call, name) = observer {
+                    let _inside = self.shared.own_threads.enter("an observer");
+                    self.watched(format!("observer {name}, told of {transition},"), || {
+                        caught("observer", || call(&transition))
+                    });
                 }
             }
             Made::wait_for_all(&made, &transition, &self.shared.hurried);

@@ -26,7 +26,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use super::in_flight::{InFlight, OwnedGuard};
+use super::in_flight::{Gate, OwnedGuard};
 use super::names::thread_name;
 use super::report::Reason;
 use super::seat::{attempt, Failure, Seat};
@@ -37,7 +37,7 @@ use crate::caught::caught;
 use crate::logging;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{thread, Arc, Instant, Mutex};
-use crate::text::one_line;
+use crate::whereabouts::Thread;
 
 /// Spawns workers and counts them. Made by [`Lifecycle::workers`](super::Lifecycle::workers); clones
 /// are the same group.
@@ -65,7 +65,7 @@ use crate::text::one_line;
 ///     // Write the rest.
 /// });
 /// workers.spawn(flush.until_closing().time_limit(Duration::from_secs(2)))?;
-/// lifecycle.serving()?;
+/// lifecycle.ready()?;
 ///
 /// lifecycle.shutdown("the example is over");
 /// let report = lifecycle.wait();
@@ -83,7 +83,7 @@ struct Group {
     name: String,
     shared: Arc<Shared>,
     /// Each worker is inside while it lives. Never closed.
-    running: InFlight,
+    running: Gate,
     restarts: AtomicUsize,
     errors: AtomicUsize,
     panics: AtomicUsize,
@@ -95,7 +95,7 @@ impl WorkerGroup {
             group: Arc::new(Group {
                 name,
                 shared,
-                running: InFlight::new(),
+                running: Gate::new(),
                 restarts: AtomicUsize::new(0),
                 errors: AtomicUsize::new(0),
                 panics: AtomicUsize::new(0),
@@ -264,6 +264,8 @@ impl Post {
     }
 
     fn run(mut self, worker: Worker) {
+        self.seat.at.get_or_init(Thread::current);
+        let _inside = self.group.shared.own_threads.enter("a worker");
         // Stays if something panics that must not, such as the program's logger.
         self.ended = Err(Failure::Panic("as it ended".to_owned()));
         let Worker {
@@ -301,24 +303,31 @@ impl Post {
             let Some(delay) = delay else {
                 return Err(failure);
             };
+            self.seat.failed(&failure);
             self.log(&format!("{failure}; it is started again in {delay:?}"));
             if token.wait_timeout(delay) && !self.seat.until_closing {
                 return Ok(());
             }
             self.group.restarts.fetch_add(1, Ordering::Relaxed);
+            self.seat.restarted();
         }
     }
 
     fn give_up(&self, failure: &Failure) {
         if self.stop_on_failure {
             let why = format!("{} {failure}", self.seat.name);
-            self.group.shared.begin_stop(Reason::WorkerFailed(why));
+            if self.group.shared.try_begin_stop(Reason::WorkerFailed(why)) {
+                // Which has said it.
+                return;
+            }
         }
         self.log(&failure.to_string());
     }
 
     fn log(&self, what: &str) {
-        logging::error!("{}", one_line(&format!("{} {what}", self.seat.name)));
+        let Seat { name, .. } = &*self.seat;
+        let line = self.group.shared.titled(&format!("{name} {what}"));
+        logging::error!(worker = &**name; "{line}");
     }
 }
 

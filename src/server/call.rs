@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::calls;
-use crate::lifecycle::Token;
+use crate::lifecycle::{Canceller, Token};
 use crate::sockets::peer::PeerCredentials;
 
 use super::context;
@@ -156,9 +156,9 @@ impl Call {
     /// on, to use in `select!`, or to make children of. It is the same each time.
     pub fn token(&self) -> Token {
         let token = context::of(&self.core).token.get_or_init(|| {
-            let token = Token::new();
-            let cancelled = token.clone();
-            self.core.on_cancel(move || cancelled.cancel());
+            let canceller = Canceller::new();
+            let token = canceller.token();
+            self.core.on_cancel(move || canceller.cancel());
             token
         });
         token.clone()
@@ -185,9 +185,9 @@ impl Call {
     /// A token that is cancelled when [`is_draining`](Self::is_draining) becomes true. It is the same each time.
     pub fn draining(&self) -> Token {
         let token = context::of(&self.core).draining.get_or_init(|| {
-            let token = Token::new();
-            let draining = token.clone();
-            self.core.on_drain(move || draining.cancel());
+            let canceller = Canceller::new();
+            let token = canceller.token();
+            self.core.on_drain(move || canceller.cancel());
             token
         });
         token.clone()

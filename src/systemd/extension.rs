@@ -15,8 +15,8 @@ pub const MARGIN: Duration = Duration::from_secs(1);
 /// How long a phase of the stop is sure to take without anything that would show progress.
 pub(super) fn at_the_beginning_of(phase: Phase, plan: &Plan) -> Duration {
     let sure = match phase {
-        Phase::LameDuck => plan.get_lame_duck(),
-        Phase::Cancelling => plan.get_force_period(),
+        Phase::LameDuck => plan.lame_duck(),
+        Phase::Cancelling => plan.force_period(),
         _ => Duration::ZERO,
     };
     sure.saturating_add(EXTENSION)
@@ -102,7 +102,9 @@ mod tests {
 
     #[test]
     fn a_phase_that_shows_no_progress_by_its_nature_is_given_its_time() {
-        let plan = Plan::new().lame_duck(7 * SECOND).force_period(3 * SECOND);
+        let plan = Plan::new()
+            .with_lame_duck(7 * SECOND)
+            .with_force_period(3 * SECOND);
         let time = |phase| at_the_beginning_of(phase, &plan);
         assert_eq!(time(Phase::LameDuck), 7 * SECOND + EXTENSION);
         assert_eq!(time(Phase::Draining), EXTENSION);

@@ -151,7 +151,7 @@ impl Messenger {
             return;
         }
         self.begin_stop();
-        if transition.to == Phase::LameDuck && self.view.plan().get_lame_duck().is_zero() {
+        if transition.to == Phase::LameDuck && self.view.plan().lame_duck().is_zero() {
             return;
         }
         let (progress, now) = (self.view.progress(), Instant::now());
@@ -336,10 +336,10 @@ impl Messenger {
 fn status_of(transition: &Transition, left: &Progress, plan: &Plan, now: Instant) -> String {
     let phase = transition.to;
     let time = match phase {
-        Phase::LameDuck => plan.get_lame_duck(),
-        Phase::Draining => plan.get_grace_period(),
-        Phase::Cancelling => plan.get_force_period(),
-        _ => plan.get_closing(),
+        Phase::LameDuck => plan.lame_duck(),
+        Phase::Draining => plan.grace_period(),
+        Phase::Cancelling => plan.force_period(),
+        _ => plan.closing(),
     };
     let passed = now.saturating_duration_since(transition.at).as_secs();
     let time = match time {
@@ -381,7 +381,7 @@ mod tests {
         let transitions = lifecycle.subscribe();
         let mut messenger = messenger(&lifecycle);
         assert_eq!(messenger.next(), None);
-        lifecycle.serving().unwrap();
+        lifecycle.ready().unwrap();
         messenger.enter(transitions.recv().unwrap());
         assert_eq!(
             (messenger.next(), messenger.status.as_str()),

@@ -15,7 +15,7 @@
 //!
 //! let lifecycle = Lifecycle::builder().build()?;
 //! Notify::attach(&lifecycle)?;
-//! lifecycle.serving()?; // READY=1
+//! lifecycle.ready()?; // READY=1
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -103,7 +103,7 @@ pub struct Notify {
 
 impl Notify {
     /// Has systemd told of this lifecycle, from now until it has stopped. To be called before
-    /// [`Lifecycle::serving`]. The second time for a lifecycle it returns the first again.
+    /// [`Lifecycle::ready`]. The second time for a lifecycle it returns the first again.
     ///
     /// # Errors
     ///

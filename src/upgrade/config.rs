@@ -111,7 +111,7 @@ impl Upgrade {
     /// use touchdown::Upgrade;
     ///
     /// let lifecycle = Lifecycle::builder().upgrade(Upgrade::new()).build()?;
-    /// lifecycle.serving()?;
+    /// lifecycle.ready()?;
     /// let id = Upgrade::begin(&lifecycle)?;
     /// println!("replaced by process {id}");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -174,7 +174,7 @@ impl Builder {
     /// SIGUSR2 is left as it is.
     ///
     /// One lifecycle of a process may have it, the one with the servers. Servers that start with it
-    /// accept no connection before [`Lifecycle::serving`](crate::lifecycle::Lifecycle::serving) while they are to
+    /// accept no connection before [`Lifecycle::ready`](crate::lifecycle::Lifecycle::ready) while they are to
     /// replace others.
     pub fn upgrade(self, upgrade: Upgrade) -> Self {
         self.succession(move || Arc::new(Upgrades::new(upgrade)))

@@ -90,7 +90,7 @@ fn the_new_process_is_ready_before_it_serves_and_owns_its_paths_before_it_is_in_
     *upgrades.candidate.lock() = Some(Ok(new.candidate));
     upgrades.add(Arc::clone(&new.part));
     new.old.say(&Message::Serve).unwrap();
-    new.lifecycle.serving().unwrap();
+    new.lifecycle.ready().unwrap();
     let answers = true;
     assert_eq!(new.old.heard().recv(), Ok(Message::Ready { answers }));
     let (ready, in_charge) = (true, false);
@@ -132,7 +132,7 @@ fn a_program_may_ask_what_it_is_while_it_shows_that_it_works() {
     old.say(&Message::Serve).unwrap();
     // It hangs if it fails.
     let program = lifecycle.clone();
-    let serves = std::thread::spawn(move || program.serving());
+    let serves = std::thread::spawn(move || program.ready());
     let answer = is_candidate.recv_timeout(Duration::from_secs(20));
     assert_eq!(answer, Ok(false), "it has begun");
     serves.join().unwrap().unwrap();
@@ -205,7 +205,7 @@ fn who_cannot_speak_to_the_old_process_does_not_start() {
     } = New::start();
     let upgrades = lifecycle.attached::<Upgrades>().unwrap();
     *upgrades.candidate.lock() = Some(Err("no descriptor".to_owned()));
-    lifecycle.serving().unwrap_err();
+    lifecycle.ready().unwrap_err();
     let reason = Reason::StartFailed("no descriptor".to_owned());
     assert_eq!(lifecycle.wait().reason, reason);
     assert!(told.is_empty());
@@ -220,7 +220,7 @@ fn who_is_told_to_leave_before_it_is_ready_has_failed_to_start() {
     new.old.say(&Message::Leave).unwrap();
     // As its end is, by now.
     drop(new.old);
-    new.lifecycle.serving().unwrap_err();
+    new.lifecycle.ready().unwrap_err();
     let report = new.lifecycle.wait();
     let why = "not to take over: the old process stops, or goes on without this one";
     assert_eq!(report.reason, Reason::StartFailed(why.to_owned()));
@@ -236,7 +236,7 @@ fn the_new_process_says_that_it_is_well_once_every_part_of_it_works() {
             told: unbounded().0,
             works,
             is_ready: Box::new(|| true),
-            in_charge: Token::new(),
+            in_charge: crate::lifecycle::Canceller::new().token(),
         });
         let parts = [Arc::clone(&new.part), other];
         let (remote, candidate) = (new.lifecycle.remote(), new.candidate);

@@ -38,9 +38,9 @@ pub fn number(value: u32) -> UInt32Value {
 /// A plan under which a test that goes wrong ends soon.
 pub fn quick_plan() -> Plan {
     Plan::default()
-        .grace_period(unhurried(5000))
-        .force_period(unhurried(1000))
-        .closing(unhurried(5000))
+        .with_grace_period(unhurried(5000))
+        .with_force_period(unhurried(1000))
+        .with_closing(unhurried(5000))
 }
 
 pub fn builder(service: Service) -> ServerBuilder {

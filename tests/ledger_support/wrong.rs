@@ -53,7 +53,7 @@ impl WrongLedger {
         let report = Server::builder()
             .address("127.0.0.1:0")
             .service(ledger_service(ledger))
-            .plan(Plan::new().grace_period(grace))
+            .plan(Plan::new().with_grace_period(grace))
             .serve();
         std::process::exit(report.exit_code().into())
     }

@@ -60,7 +60,7 @@ pub fn eventually(what: &str, happened: impl Fn() -> bool) {
 /// A lifecycle in Serving.
 pub fn serving() -> Lifecycle {
     let lifecycle = Lifecycle::builder().build().unwrap();
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     lifecycle
 }
 
@@ -160,6 +160,7 @@ pub struct Process {
     child: Child,
     stdout: BufReader<ChildStdout>,
     stderr: Option<BufReader<ChildStderr>>,
+    last_error: String,
 }
 
 /// How a child ended.
@@ -260,6 +261,7 @@ impl Process {
             child,
             stdout,
             stderr,
+            last_error: String::new(),
         }
     }
 
@@ -305,6 +307,22 @@ impl Process {
             let count = stderr.read_line(&mut heard).unwrap();
             assert!(count > 0, "the child ended without {line:?}: {heard}");
         }
+    }
+
+    /// Reads until the child writes a line to its standard error that contains this.
+    pub fn hear_error_with(&mut self, text: &str) {
+        let stderr = self.stderr.as_mut().unwrap();
+        let mut heard = String::new();
+        while !heard.lines().last().is_some_and(|it| it.contains(text)) {
+            let count = stderr.read_line(&mut heard).unwrap();
+            assert!(count > 0, "the child ended without {text:?}: {heard}");
+        }
+        self.last_error = heard.lines().last().unwrap_or_default().to_owned();
+    }
+
+    /// What [`hear_error_with`](Self::hear_error_with) has read last.
+    pub fn heard_last(&self) -> &str {
+        &self.last_error
     }
 
     pub fn id(&self) -> u32 {

@@ -140,7 +140,8 @@ pub const MODELS: &[Model] = &[
         name: "hooks",
         folder: "lifecycle",
         modules: &[
-            "calls", "hook", "hooks", "json", "names", "phase", "plan", "report", "hook_run", "signals",
+            "calls", "hook", "hooks", "json", "names", "phase", "plan", "report", "hook_run", "own_threads", "shutdown",
+            "signals",
         ],
         seam: None,
         bugs: &[
@@ -236,8 +237,8 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "a_stop_does_not_keep_hooks_from_starting",
-                file: "walk.rs",
-                edits: &[("|| shared.control.lock().reason.is_none()", "|| true")],
+                file: "startup_run.rs",
+                edits: &[("self.control.lock().reason.is_none()", "true")],
             },
             Bug {
                 name: "who_comes_too_late_is_not_undone",
@@ -258,8 +259,8 @@ pub const MODELS: &[Model] = &[
                 name: "a_step_is_not_taken_under_the_lock",
                 file: "serving.rs",
                 edits: &[(
-                    "shared.step(&mut control, Phase::Serving);\n            drop(control);",
-                    "drop(control);\n            shared.enter(Phase::Serving);",
+                    "shared.step(&mut control, Phase::Serving);\n            let workers = std::mem::take(&mut control.workers_to_start);\n            drop(control);",
+                    "let workers = std::mem::take(&mut control.workers_to_start);\n            drop(control);\n            shared.enter(Phase::Serving);",
                 )],
             },
         ],
@@ -296,7 +297,7 @@ pub const MODELS: &[Model] = &[
             Bug {
                 name: "the_wait_for_a_restart_hears_nothing",
                 file: "workers.rs",
-                edits: &[("token.wait_timeout(delay)", "super::Token::new().wait_timeout(delay)")],
+                edits: &[("token.wait_timeout(delay)", "super::Canceller::new().wait_timeout(delay)")],
             },
         ],
     },

@@ -139,7 +139,7 @@ fn start(lifecycle: &Lifecycle, folder: &Path) -> Result<Server, Box<dyn Error>>
     workers.spawn(poll)?;
     workers.spawn(flush)?;
     let server = server(folder).start_with(lifecycle)?;
-    lifecycle.serving()?;
+    lifecycle.ready()?;
     Ok(server)
 }
 
@@ -149,11 +149,11 @@ fn plan(script: &Script) -> Plan {
         false => (GRACE, Duration::from_millis(20)),
     };
     Plan::new()
-        .lame_duck(Duration::from_millis(10))
-        .grace_period(grace)
-        .force_period(force)
-        .closing(Duration::from_millis(200))
-        .hard_deadline(hard_deadline(script))
+        .with_lame_duck(Duration::from_millis(10))
+        .with_grace_period(grace)
+        .with_force_period(force)
+        .with_closing(Duration::from_millis(200))
+        .with_hard_deadline(hard_deadline(script))
 }
 
 fn startup_hooks(script: &Script) -> [StartupHook; 2] {

@@ -136,7 +136,7 @@ pub fn play(folder: &Path) -> ! {
         }
         _ => {}
     });
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     let report = server.wait();
     std::process::exit(report.exit_code().into())
 }

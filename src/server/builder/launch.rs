@@ -109,7 +109,7 @@ impl ServerBuilder {
         })?;
         let server = Server::new(server, lifecycle, true);
         // A signal meanwhile has begun the stop, and `wait` will tell.
-        let _ = server.lifecycle().serving();
+        let _ = server.lifecycle().ready();
         Ok(server)
     }
 
@@ -129,7 +129,7 @@ impl ServerBuilder {
     }
 
     /// Starts the server as a part of a lifecycle that it may share with others. The program calls
-    /// [`Lifecycle::serving`] once everything is started. If it has start-up hooks that the server
+    /// [`Lifecycle::ready`] once everything is started. If it has start-up hooks that the server
     /// needs, the program calls [`Lifecycle::start`] first. Plan and signals are the lifecycle's;
     /// those set here are ignored. Hooks and reload callbacks belong there, too, and are refused
     /// here.
@@ -182,8 +182,8 @@ impl ServerBuilder {
         let (methods, called) = methods(services, &self.interceptors)?;
         let limits = DrainLimits {
             policies: methods.iter().map(|it| it.policy).collect(),
-            grace_period: lifecycle.plan().get_grace_period(),
-            peer_silence: lifecycle.plan().get_peer_silence(),
+            grace_period: lifecycle.plan().grace_period(),
+            peer_silence: lifecycle.plan().peer_silence(),
             cut_early_after: self.cut_early_after,
         };
         let listeners = listeners(std::mem::take(&mut self.listens), sizes.connections)?;

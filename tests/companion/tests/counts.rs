@@ -86,7 +86,11 @@ impl Stage {
         let (release, released) = channel();
         let builder = Server::builder()
             .address("127.0.0.1:0")
-            .plan(Plan::default().grace_period(LONG).force_period(LONG))
+            .plan(
+                Plan::default()
+                    .with_grace_period(LONG)
+                    .with_force_period(LONG),
+            )
             .cut_early_after(0.0)
             .service(service(began, released));
         let server = log_calls(set(builder), written.clone()).start().unwrap();

@@ -74,7 +74,7 @@ fn publish(crowd: Crowd) {
         .workers(WORKERS)
         .keepalive(crowd.keepalive, crowd.keepalive)
         // For a test that goes wrong with all the streams open.
-        .plan(Plan::new().grace_period(Duration::from_secs(1)))
+        .plan(Plan::new().with_grace_period(Duration::from_secs(1)))
         .service(publisher.service())
         .start()
         .expect("the server starts");

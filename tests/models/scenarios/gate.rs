@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::in_flight::{InFlight, OwnedGuard};
+use super::in_flight::{Gate, OwnedGuard};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use crate::sync::{thread, time, Arc, Instant};
 
@@ -15,7 +15,7 @@ fn spawn<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> thread:
 /// Nobody enters once `close` has returned, and a wait on the closed gate returns, and then nobody is
 /// inside, ever.
 pub fn a_closed_gate_empties_for_good() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let (closed, empty) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let entrants: Vec<_> = (0..3)
         .map(|_| {
@@ -43,7 +43,7 @@ pub fn a_closed_gate_empties_for_good() {
 
 /// Two wait; work that was split is waited for on whatever thread its last part ends.
 pub fn all_who_wait_see_the_end_of_split_work() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let work = gate.enter_owned().unwrap();
     let done = Arc::new(AtomicUsize::new(0));
     let part = |guard: OwnedGuard| {
@@ -75,7 +75,7 @@ pub fn all_who_wait_see_the_end_of_split_work() {
 
 /// A wait with a deadline ends in time or with the gate empty, and says which.
 pub fn a_wait_with_a_deadline_says_how_it_ended() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let guard = gate.enter_owned().unwrap();
     gate.close();
     let left = Arc::new(AtomicBool::new(false));
@@ -100,7 +100,7 @@ pub fn a_wait_with_a_deadline_says_how_it_ended() {
 /// Who stays inside for ever does not keep a wait from ending at its deadline.
 pub fn a_deadline_ends_the_wait_for_one_who_stays() {
     time::be_patient();
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let guard = gate.enter().unwrap();
     let other = gate.enter_owned().unwrap();
     // Leaves, but is not the last.
@@ -114,7 +114,7 @@ pub fn a_deadline_ends_the_wait_for_one_who_stays() {
 
 /// An interrupted wait looks at its reason to give up.
 pub fn an_interrupt_is_not_missed() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let guard = gate.enter().unwrap();
     let give_up = Arc::new(AtomicBool::new(false));
     let waiters = [0, 1].map(|_| {
@@ -132,7 +132,7 @@ pub fn an_interrupt_is_not_missed() {
 /// Who waits for an open gate learns of a moment in which it was empty, even if somebody enters right
 /// after it.
 pub fn a_moment_of_emptiness_is_not_missed() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let first = gate.enter_owned().unwrap();
     let (waiting, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let waiter = spawn({

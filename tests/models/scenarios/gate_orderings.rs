@@ -4,7 +4,7 @@
 use loom::cell::UnsafeCell;
 use loom::thread;
 
-use super::in_flight::InFlight;
+use super::in_flight::Gate;
 use crate::loom_sync::Arc;
 
 type Cell = Arc<UnsafeCell<u32>>;
@@ -25,7 +25,7 @@ fn cell() -> Cell {
 
 /// Who waited for the closed gate sees what was done inside.
 pub fn who_waited_sees_what_was_done_inside() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let entrants = [0, 1].map(|_| {
         let (gate, cell) = (gate.clone(), cell());
         let seen = cell.clone();
@@ -48,7 +48,7 @@ pub fn who_waited_sees_what_was_done_inside() {
 
 /// Who sees a count of zero sees what was done inside, without a wait.
 pub fn who_counts_none_sees_what_was_done_inside() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let guard = gate.enter_owned().unwrap();
     let cell = cell();
     let holder = thread::spawn({
@@ -66,7 +66,7 @@ pub fn who_counts_none_sees_what_was_done_inside() {
 
 /// Who is refused sees what was done before the gate was closed.
 pub fn who_is_refused_sees_what_was_done_before_the_close() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let cell = cell();
     let entrant = thread::spawn({
         let (gate, cell) = (gate.clone(), cell.clone());
@@ -84,7 +84,7 @@ pub fn who_is_refused_sees_what_was_done_before_the_close() {
 
 /// Two wait for two to leave, and all wakes arrive.
 pub fn no_wake_is_lost() {
-    let gate = InFlight::new();
+    let gate = Gate::new();
     let guard = gate.enter_owned().unwrap();
     let waiter = thread::spawn({
         let gate = gate.clone();

@@ -8,6 +8,7 @@ use super::hook::Hook;
 use super::hooks::Hooks;
 use super::hook_run;
 use super::report::{HookReport, Outcome};
+use super::shutdown::Canceller;
 use crate::sync::{thread, time, Arc, Condvar, Instant, Mutex};
 
 /// No multiple of the slices in which limits are waited for, and some of them long.
@@ -89,7 +90,7 @@ fn run(hooks: Vec<Hook>, log: &Log, phase: Option<Duration>) -> Vec<HookReport> 
     let start = Instant::now();
     let deadline = phase.map(|phase| start + phase);
     let hooks = Hooks::new(hooks).unwrap();
-    let reports = hook_run::run(hooks, phase.unwrap_or(Duration::MAX), &running);
+    let reports = hook_run::Run::new(hooks, phase.unwrap_or(Duration::MAX), &running, &Canceller::new()).run();
     let end = Instant::now();
     let at_end = log.read();
     let still_running: Vec<String> = running.lock().clone();
@@ -217,7 +218,7 @@ pub fn failures_and_panics_hold_nobody_up() {
         Hook::new("fails", || Err("no".into())),
     ];
     let running = Mutex::default();
-    let outcomes: Vec<_> = hook_run::run(Hooks::new(hooks).unwrap(), LIMIT, &running)
+    let outcomes: Vec<_> = hook_run::Run::new(Hooks::new(hooks).unwrap(), LIMIT, &running, &Canceller::new()).run()
         .into_iter()
         .map(|report| report.outcome)
         .collect();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::lifecycle::{
     exit_code, Builder, Hook, Lifecycle, Outcome, OwnedGuard, Participant, Phase, Plan, Reason,
-    Report, SignalSender, Signals, StartupHook, Token, Transition,
+    Report, SignalSender, Signals, StartupHook, Canceller, Transition,
 };
 use crate::sync::{thread, time, Arc, Instant, Mutex};
 use shuttle::rand::{self, Rng};
@@ -30,10 +30,10 @@ fn join<T>(threads: impl IntoIterator<Item = thread::JoinHandle<T>>) {
 /// A plan whose phases take a second each.
 fn short() -> Plan {
     Plan::new()
-        .lame_duck(SECOND)
-        .grace_period(SECOND)
-        .force_period(SECOND)
-        .closing(SECOND)
+        .with_lame_duck(SECOND)
+        .with_grace_period(SECOND)
+        .with_force_period(SECOND)
+        .with_closing(SECOND)
 }
 
 /// A lifecycle under observation.
@@ -45,7 +45,7 @@ struct Observed {
     /// The codes with which the process would have exited, and when.
     exits: Arc<Mutex<Vec<(i32, Instant)>>>,
     /// Cancelled at the first of these.
-    exited: Token,
+    exited: Canceller,
 }
 
 impl Observed {
@@ -56,7 +56,7 @@ impl Observed {
     fn build(builder: Builder) -> Self {
         let (source, signals) = Signals::injected();
         let (seen, exits) = (Arc::new(Mutex::new(vec![])), Arc::new(Mutex::new(vec![])));
-        let exited = Token::new();
+        let exited = Canceller::new();
         let lifecycle = builder
             .signals(source)
             .observe({
@@ -113,7 +113,7 @@ impl Observed {
             assert!(token.is_cancelled(), "somebody may wait for it");
         }
         assert!(lifecycle.in_flight().is_closed());
-        assert!(lifecycle.serving().is_err());
+        assert!(lifecycle.ready().is_err());
         report
     }
 
@@ -144,7 +144,7 @@ struct Server {
     leaves: Leaves,
     told: Mutex<Vec<&'static str>>,
     hangs_in: &'static str,
-    released: Token,
+    released: Canceller,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -214,7 +214,7 @@ pub fn the_stop_may_begin_at_any_time() {
     let signal = observed.send(&[TERM]);
     let caller = observed.with(|lifecycle| lifecycle.shutdown("asked"));
     let server = Server::enlist(&observed, Leaves::WhenDrained, "");
-    let served = observed.lifecycle.serving().is_ok();
+    let served = observed.lifecycle.ready().is_ok();
     let report = observed.wait();
     assert_eq!(report.phases.len(), if served { 5 } else { 2 } + usize::from(report.forced));
     match &report.reason {
@@ -236,10 +236,10 @@ pub fn the_stop_may_begin_at_any_time() {
 /// With nothing late, what leaves when it is told to is not forced, and nothing exits.
 pub fn a_stop_takes_no_longer_than_it_must() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(Duration::ZERO));
+    let observed = Observed::new(short().with_lame_duck(Duration::ZERO));
     let server = Server::enlist(&observed, Leaves::WhenDrained, "");
     let signal = observed.send(&[TERM]);
-    let _ = observed.lifecycle.serving();
+    let _ = observed.lifecycle.ready();
     let report = observed.wait_in_time();
     assert_eq!(report.took, Duration::ZERO);
     assert!(!report.forced);
@@ -252,9 +252,9 @@ pub fn a_stop_takes_no_longer_than_it_must() {
 /// The second signal ends the wait for what is in flight.
 pub fn a_second_signal_leads_to_cancelling() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(Duration::ZERO).grace_period(LONG));
+    let observed = Observed::new(short().with_lame_duck(Duration::ZERO).with_grace_period(LONG));
     let _server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let signals = observed.send(&[TERM, INT]);
     let report = observed.wait_in_time();
     assert_eq!(report.reason, Reason::Signal(TERM));
@@ -267,9 +267,9 @@ pub fn a_second_signal_leads_to_cancelling() {
 /// `hurry` does what a second signal does, whoever has begun the stop, and when.
 pub fn hurry_is_not_lost() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(Duration::ZERO).grace_period(LONG));
+    let observed = Observed::new(short().with_lame_duck(Duration::ZERO).with_grace_period(LONG));
     let _server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let callers = [
         observed.with(|lifecycle| lifecycle.shutdown("asked")),
         observed.with(|lifecycle| lifecycle.hurry()),
@@ -282,9 +282,9 @@ pub fn hurry_is_not_lost() {
 /// The third signal exits, with its own code, whatever hangs.
 pub fn a_third_signal_exits() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(LONG).grace_period(LONG));
+    let observed = Observed::new(short().with_lame_duck(LONG).with_grace_period(LONG));
     let server = Server::enlist(&observed, Leaves::WhenCancelled, "cancel").unwrap();
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let signals = observed.send(&[TERM, TERM, INT]);
     let report = observed.wait();
     let exits: Vec<i32> = observed.exits.lock().iter().map(|exit| exit.0).collect();
@@ -297,15 +297,15 @@ pub fn a_third_signal_exits() {
 /// The hard deadline is kept, to the moment, whoever hangs, and whoever has begun the stop.
 pub fn the_hard_deadline_is_kept() {
     time::be_patient();
-    let plan = short().lame_duck(Duration::ZERO);
+    let plan = short().with_lame_duck(Duration::ZERO);
     let observed = Observed::new(plan);
     let _server = Server::enlist(&observed, Leaves::WhenDrained, "drain").unwrap();
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let began = Instant::now();
     let caller = observed.with(|lifecycle| lifecycle.shutdown("asked"));
     observed.wait();
     let exits = observed.exits.lock().clone();
-    let at = began + plan.get_hard_deadline();
+    let at = began + plan.hard_deadline();
     assert_eq!(exits, [(i32::from(exit_code::HARD_DEADLINE), at)]);
     join([caller]);
 }
@@ -313,15 +313,15 @@ pub fn the_hard_deadline_is_kept() {
 /// A participant that does not say what runs holds up the exit for half a second, no longer.
 pub fn last_words_do_not_hold_up_the_exit() {
     time::be_patient();
-    let plan = short().lame_duck(Duration::ZERO);
+    let plan = short().with_lame_duck(Duration::ZERO);
     let observed = Observed::new(plan);
     let _server = Server::enlist(&observed, Leaves::WhenDrained, "drain and running").unwrap();
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let began = Instant::now();
     let signal = observed.send(&[TERM]);
     observed.wait();
     let exits = observed.exits.lock().clone();
-    let at = began + plan.get_hard_deadline() + SECOND / 2;
+    let at = began + plan.hard_deadline() + SECOND / 2;
     assert_eq!(exits, [(i32::from(exit_code::HARD_DEADLINE), at)]);
     join([signal]);
 }
@@ -329,7 +329,7 @@ pub fn last_words_do_not_hold_up_the_exit() {
 /// A participant and a hook that hang as they close are left behind, and the walk ends.
 pub fn what_hangs_in_closing_is_left_behind() {
     time::be_patient();
-    let released = Token::new();
+    let released = Canceller::new();
     let hook = Hook::new("hangs", {
         let released = released.clone();
         move || {
@@ -344,7 +344,7 @@ pub fn what_hangs_in_closing_is_left_behind() {
             .hook(Hook::new("waits", || Ok(())).after("hangs")),
     );
     let server = Server::enlist(&observed, Leaves::WhenDrained, "close").unwrap();
-    let _ = observed.lifecycle.serving();
+    let _ = observed.lifecycle.ready();
     let signal = observed.send(&[TERM]);
     let report = observed.wait_in_time();
     let outcomes: Vec<_> = report.hooks.iter().map(|hook| &hook.outcome).collect();
@@ -385,7 +385,7 @@ pub fn a_process_that_stands_still_goes_on_where_it_was() {
         time::sleep(part);
         drop(work);
     });
-    let served = observed.lifecycle.serving();
+    let served = observed.lifecycle.ready();
     assert!(served.is_ok(), "the start failed because of a pause");
     let signal = observed.send(&[TERM]);
     let report = observed.wait();
@@ -399,9 +399,9 @@ pub fn a_process_that_stands_still_goes_on_where_it_was() {
 /// And what takes more than its time does not have more of it than a slice for each pause.
 pub fn a_process_that_stands_still_keeps_its_limits() {
     time::be_patient();
-    let observed = Observed::new(short().lame_duck(Duration::ZERO));
+    let observed = Observed::new(short().with_lame_duck(Duration::ZERO));
     let server = Server::enlist(&observed, Leaves::WhenCancelled, "").unwrap();
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let pauses = stand_still(1);
     let signal = observed.send(&[TERM]);
     let report = observed.wait_in_time();
@@ -436,7 +436,7 @@ pub fn a_stop_during_start_up_undoes_what_has_started() {
             .startup(startup("first", &log)),
     );
     let signal = observed.send(&[TERM]);
-    let served = observed.with(|lifecycle| lifecycle.serving().is_ok());
+    let served = observed.with(|lifecycle| lifecycle.ready().is_ok());
     let report = observed.wait();
     join([signal]);
     let log = log.lock().clone();
@@ -454,7 +454,7 @@ pub fn a_stop_during_start_up_undoes_what_has_started() {
 /// Once a stop has begun, no start-up hook begins to run.
 pub fn nothing_is_started_during_a_stop() {
     time::be_patient();
-    let (began, go_on) = (Token::new(), Token::new());
+    let (began, go_on) = (Canceller::new(), Canceller::new());
     let first = StartupHook::new("first", {
         let (began, go_on) = (began.clone(), go_on.clone());
         move || {
@@ -466,7 +466,7 @@ pub fn nothing_is_started_during_a_stop() {
     let second = StartupHook::new("second", || Ok(())).after("first");
     let builder = Lifecycle::builder().plan(short()).startup(first);
     let observed = Observed::build(builder.startup(second));
-    let server = observed.with(|lifecycle| lifecycle.serving());
+    let server = observed.with(|lifecycle| lifecycle.ready());
     began.wait();
     let stopper = observed.with(move |lifecycle| {
         lifecycle.shutdown("asked");
@@ -483,7 +483,7 @@ pub fn nothing_is_started_during_a_stop() {
 /// The second signal leaves behind a start-up hook that hangs; the work it does after all is undone.
 pub fn a_second_signal_leaves_a_hanging_start_behind() {
     time::be_patient();
-    let (began, released, undone) = (Token::new(), Token::new(), Token::new());
+    let (began, released, undone) = (Canceller::new(), Canceller::new(), Canceller::new());
     let hook = StartupHook::new("hangs", {
         let (began, released) = (began.clone(), released.clone());
         move || {
@@ -499,10 +499,10 @@ pub fn a_second_signal_leaves_a_hanging_start_behind() {
             Ok(())
         }
     };
-    let plan = short().hard_deadline(LONG);
+    let plan = short().with_hard_deadline(LONG);
     let builder = Lifecycle::builder().plan(plan);
     let observed = Observed::build(builder.startup(hook.time_limit(LONG / 2).undo(undo)));
-    let server = observed.with(|lifecycle| lifecycle.serving());
+    let server = observed.with(|lifecycle| lifecycle.ready());
     began.wait();
     let signals = observed.send(&[TERM, INT]);
     let report = observed.wait_in_time();
@@ -518,7 +518,7 @@ pub fn a_second_signal_leaves_a_hanging_start_behind() {
 
 /// After the last that asked for a reload, one begins.
 pub fn no_reload_is_lost() {
-    let (versions, read) = (Arc::new(Mutex::new(0)), Token::new());
+    let (versions, read) = (Arc::new(Mutex::new(0)), Canceller::new());
     let observed = Observed::build(Lifecycle::builder().plan(short()).on_reload("config", {
         let (versions, read) = (versions.clone(), read.clone());
         move || {
@@ -535,7 +535,7 @@ pub fn no_reload_is_lost() {
             signals.send(HUP);
         })
     });
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     read.wait();
     observed.lifecycle.shutdown("read");
     observed.wait();
@@ -556,7 +556,7 @@ pub fn all_are_told_of_all_transitions() {
         move |lifecycle| lifecycle.observe(move |transition| late.lock().push(*transition))
     });
     let stopper = observed.with(|lifecycle| lifecycle.shutdown("asked"));
-    let _ = observed.lifecycle.serving();
+    let _ = observed.lifecycle.ready();
     observed.wait();
     let all = observed.seen.lock().clone();
     let received = subscriber.join().unwrap();
@@ -568,7 +568,7 @@ pub fn all_are_told_of_all_transitions() {
 
 /// Observers are told of Serving when it begins, not when something else happens.
 pub fn observers_are_told_at_once() {
-    let told = Token::new();
+    let told = Canceller::new();
     let observed = Observed::build(Lifecycle::builder().plan(short()).observe({
         let told = told.clone();
         move |transition| {
@@ -578,7 +578,7 @@ pub fn observers_are_told_at_once() {
         }
     }));
     let lifecycle = &observed.lifecycle;
-    let server = observed.with(|lifecycle| lifecycle.serving().unwrap());
+    let server = observed.with(|lifecycle| lifecycle.ready().unwrap());
     told.wait();
     lifecycle.shutdown("told");
     observed.wait();
@@ -600,7 +600,7 @@ pub fn the_last_handle_begins_the_stop() {
 /// Participants and hooks that come while the stop begins are either refused, or get all that was promised.
 pub fn who_is_let_in_is_not_forgotten() {
     let observed = Observed::new(short());
-    observed.lifecycle.serving().unwrap();
+    observed.lifecycle.ready().unwrap();
     let hooked = observed.with(|lifecycle| {
         let ran = Arc::new(Mutex::new(false));
         let hook = Hook::new("late", {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::shutdown::Token;
+use super::shutdown::Canceller;
 use crate::sync::{thread, time, Instant};
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -13,7 +13,7 @@ fn spawn<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> thread:
 
 /// A child made while its parent is cancelled is cancelled in the end, and so are its own.
 pub fn a_child_made_meanwhile_is_cancelled() {
-    let root = Token::new();
+    let root = Canceller::new();
     let makers = [0, 1].map(|_| {
         let root = root.clone();
         spawn(move || {
@@ -32,7 +32,7 @@ pub fn a_child_made_meanwhile_is_cancelled() {
 
 /// When the first `cancel` returns, what descended from the token when it was called is cancelled.
 pub fn the_first_cancel_reaches_all_descendants() {
-    let root = Token::new();
+    let root = Canceller::new();
     let child = root.child();
     let leaves = [child.child(), child.child(), root.child()];
     let others = [root.clone(), child.clone()].map(|token| spawn(move || token.cancel()));
@@ -41,13 +41,13 @@ pub fn the_first_cancel_reaches_all_descendants() {
     for other in others {
         other.join().unwrap();
     }
-    assert!(leaves.iter().all(Token::is_cancelled), "a leaf is left");
+    assert!(leaves.iter().all(|leaf| leaf.is_cancelled()), "a leaf is left");
     dropper.join().unwrap();
 }
 
 /// A thread that waits is woken, whether the wait began before the cancellation or after it.
 pub fn who_waits_is_woken() {
-    let root = Token::new();
+    let root = Canceller::new();
     let child = root.child();
     let waiters = [child.clone(), child, root.clone()].map(|token| {
         spawn(move || {
@@ -63,7 +63,7 @@ pub fn who_waits_is_woken() {
 
 /// The channel of a token ends when the token is cancelled.
 pub fn a_receiver_ends() {
-    let token = Token::new();
+    let token = Canceller::new();
     let waiters = [token.clone(), token.child()].map(|token| {
         spawn(move || {
             let receiver = token.receiver().clone();
@@ -79,7 +79,7 @@ pub fn a_receiver_ends() {
 
 /// A grandchild is reached although the handles on its parent are dropped meanwhile.
 pub fn a_grandchild_is_reached_through_dropped_parents() {
-    let root = Token::new();
+    let root = Canceller::new();
     let parent = root.child();
     let (leaf, sibling) = (parent.child(), parent.child());
     let waiter = spawn(move || leaf.wait());
@@ -97,7 +97,7 @@ pub fn a_grandchild_is_reached_through_dropped_parents() {
 /// Chains that share an ancestor are dropped from their ends at once, while the ancestor is cancelled and
 /// gets another child. What is left works.
 pub fn nodes_are_dropped_meanwhile() {
-    let root = Token::new();
+    let root = Canceller::new();
     let parent = root.child();
     let chains = [parent.child().child(), parent.child().child(), parent];
     let droppers = chains.map(|end| spawn(move || drop(end)));
@@ -115,7 +115,7 @@ pub fn nodes_are_dropped_meanwhile() {
 
 /// A wait with a limit ends in time, or cancelled, and says which.
 pub fn a_timed_wait_says_how_it_ended() {
-    let root = Token::new();
+    let root = Canceller::new();
     let child = root.child();
     let waiters = [false, true].map(|by_deadline| {
         let child = child.clone();
@@ -144,7 +144,7 @@ pub fn a_timed_wait_says_how_it_ended() {
 /// A cancellation in time ends a timed wait at once.
 pub fn a_timed_wait_ends_with_the_cancellation() {
     time::be_patient();
-    let token = Token::new();
+    let token = Canceller::new();
     let waiters = [token.child(), token.clone()].map(|token| {
         spawn(move || {
             let start = Instant::now();

@@ -4,7 +4,7 @@ use std::panic;
 use std::time::Duration;
 
 use super::lifecycle::{
-    exit_code, Hook, Lifecycle, Outcome, Plan, Reason, Report, Restart, Token, Worker,
+    exit_code, Hook, Lifecycle, Outcome, Plan, Reason, Report, Restart, Canceller, Worker,
 };
 use crate::sync::{thread, time, Arc, Mutex};
 
@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// Nothing here is to take time, so whatever does takes an hour.
 fn lifecycle(hook: Hook) -> Lifecycle {
-    let plan = Plan::new().grace_period(LONG).closing(LONG);
+    let plan = Plan::new().with_grace_period(LONG).with_closing(LONG);
     Lifecycle::builder().plan(plan).hook(hook).build().unwrap()
 }
 
@@ -74,7 +74,7 @@ pub fn who_is_spawned_is_joined_or_refused() {
             group.spawn(if name == "flush" { worker.until_closing() } else { worker }).is_ok()
         })
     });
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     let report = lifecycle.wait();
     assert_eq!(report.took, Duration::ZERO);
     let let_in = spawners.map(|spawner| spawner.join().unwrap());
@@ -92,9 +92,9 @@ pub fn who_is_spawned_is_joined_or_refused() {
 pub fn who_ends_does_not_hold_up_the_drain() {
     time::be_patient();
     let lifecycle = lifecycle(nothing());
-    lifecycle.serving().unwrap();
+    lifecycle.ready().unwrap();
     let group = lifecycle.workers("pump");
-    let over = Token::new();
+    let over = Canceller::new();
     let poll = Worker::new("poll", {
         let over = over.clone();
         move |token| {
@@ -122,7 +122,7 @@ pub fn a_failure_in_the_stop_is_seen() {
     let fails = Worker::new::<()>("fails", |_| panic::resume_unwind(Box::new("ouch")));
     group.spawn(fails.stop_on_failure()).unwrap();
     let stopper = stopper(&lifecycle);
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     let report = lifecycle.wait();
     let code = match &report.reason {
         Reason::Requested(_) => exit_code::CLOSING_FAILED,
@@ -148,7 +148,7 @@ pub fn the_wait_for_a_restart_ends_with_the_stop() {
     group.spawn(fails("poll")).unwrap();
     group.spawn(fails("flush").until_closing()).unwrap();
     let stopper = stopper(&lifecycle);
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     let report = lifecycle.wait();
     assert_eq!(report.took, Duration::ZERO, "it waited for a restart");
     // Who is told before it waits does not wait.
@@ -163,7 +163,7 @@ pub fn the_wait_for_a_restart_ends_with_the_stop() {
 /// However late whoever is, the stop ends, and what it says of workers is true.
 pub fn what_is_said_of_workers_is_true() {
     let second = Duration::from_secs(1);
-    let plan = Plan::new().grace_period(second).force_period(second).closing(2 * second);
+    let plan = Plan::new().with_grace_period(second).with_force_period(second).with_closing(2 * second);
     let lifecycle = Lifecycle::builder().plan(plan).exit_with(|_| {}).build().unwrap();
     let group = lifecycle.workers("pump");
     let slow = Worker::new("slow", move |token| {
@@ -171,7 +171,7 @@ pub fn what_is_said_of_workers_is_true() {
         time::sleep(second);
     });
     group.spawn(slow.time_limit(second)).unwrap();
-    let _ = lifecycle.serving();
+    let _ = lifecycle.ready();
     let stopper = stopper(&lifecycle);
     let report = lifecycle.wait();
     match outcome(&report, "slow") {

@@ -83,7 +83,11 @@ fn main() -> Report {
         .address(address)
         .service(service)
         .workers(workers.parse().expect("a number"))
-        .plan(Plan::new().grace_period(grace).force_period(grace / 4))
+        .plan(
+            Plan::new()
+                .with_grace_period(grace)
+                .with_force_period(grace / 4),
+        )
         .signals(Signals::process())
         .start()
         .expect("it starts");
