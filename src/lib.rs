@@ -61,7 +61,7 @@
 //! - A handler that never returns cannot be ended, in Rust as in any language with threads. Its
 //!   caller gets an answer, the report names it, and the process exits at the planned time.
 //! - While a handler reads from or writes to a stream it has a worker for itself; see
-//!   [`Replies::detach`] for streams that live long.
+//!   [`Broadcast`] and [`Replies::detach`] for streams that live long.
 //! - Replies are not compressed. Requests may be, with gzip or deflate.
 //! - The library keeps C-core's global state: `fork` without `exec` is not possible once a server
 //!   was started.
@@ -136,6 +136,11 @@ pub use self::{
 #[cfg(all(doctest, feature = "server"))]
 #[doc = include_str!("../docs/doors.md")]
 struct Doors;
+
+/// Its examples are tests.
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../docs/streams.md")]
+struct Streams;
 
 /// Brings in what `touchdown_build` has generated in build.rs: a module for each .proto file.
 ///

@@ -11,7 +11,10 @@ use std::thread;
 use common::*;
 use touchdown::client::{CallOptions, Client};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
-use touchdown::{Call, Replies, Requests, Server, Service, ServingStatus, Status};
+use touchdown::{
+    Broadcast, Call, Received, Replies, Requests, Server, Service, ServingStatus, SlowSubscriber,
+    Status,
+};
 
 const SERVERS: usize = 1000;
 
@@ -43,7 +46,8 @@ fn usage() -> Usage {
 }
 
 /// Calls of all kinds, with metadata.
-fn service() -> Service {
+fn service(news: &Broadcast<UInt32Value>) -> Service {
+    let news = news.clone();
     Service::builder("test.Echo")
         .unary("Say", |call: &Call, request: StringValue| {
             let _ = call.set_header("x-header", "h");
@@ -67,18 +71,24 @@ fn service() -> Service {
         )
         .bidirectional(
             "Chat",
-            |_: &Call, requests: Requests<StringValue>, replies: Replies<StringValue>| {
-                for request in requests {
-                    replies.send(&request?)?;
+            |call: &Call, mut requests: Requests<StringValue>, replies: Replies<StringValue>| {
+                let draining = call.draining();
+                while let Received::Request(request) = requests.recv_until(&[&draining])? {
+                    replies.send(&request)?;
                 }
                 Ok(())
             },
+        )
+        .server_streaming(
+            "Subscribe",
+            move |_: &Call, _: UInt32Value, replies: Replies<UInt32Value>| news.subscribe(replies),
         )
         .build()
 }
 
 fn start_load_stop() {
-    let server: Server = start(service());
+    let news = Broadcast::new(4, SlowSubscriber::DropOldest);
+    let server: Server = start(service(&news));
     let channel = channel(&server);
     let client = Client::new(&channel);
     let options = || CallOptions::default().timeout(LONG);
@@ -116,11 +126,24 @@ fn start_load_stop() {
     let mut watcher = watch();
     server.health().set("", ServingStatus::NotServing);
     assert_eq!(watcher.next().unwrap().unwrap(), number(2));
+    let subscribe = || {
+        let path = "/test.Echo/Subscribe";
+        client
+            .server_streaming::<_, UInt32Value>(path, &number(0), options())
+            .unwrap()
+    };
+    let (leaves, mut stays) = (subscribe(), subscribe());
+    eventually("both have subscribed", || news.subscribers() == 2);
+    news.publish(&number(9)).unwrap();
+    drop(leaves);
+    eventually("one has left", || news.subscribers() == 1);
+    assert_eq!(stays.next().unwrap().unwrap(), number(9));
     let report = server.shutdown();
-    assert!(watcher.next().is_none());
+    assert!(watcher.next().is_none() && stays.next().is_none());
+    let calls = report.calls;
     assert_eq!(
-        (report.exit_code(), report.calls.completed),
-        (0, 4 * u64::from(CALLS)),
+        (report.exit_code(), calls.completed, calls.caller_left),
+        (0, 4 * u64::from(CALLS) + 1, 1),
         "{report}"
     );
 }

@@ -6,13 +6,14 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::panic;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::*;
 use crossbeam_channel::{unbounded, Receiver, Sender};
 use touchdown::client::{CallOptions, Client};
-use touchdown::lifecycle::{exit_code, Calls, Lifecycle, Plan};
+use touchdown::lifecycle::{exit_code, Calls, Lifecycle, Plan, Report};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{
     Call, Code, DetachedReplies, DrainPolicy, Interceptor, Replies, Requests, Server, Service,
@@ -361,6 +362,222 @@ fn an_upload_that_goes_on_for_ever_is_cut() {
     assert_eq!(upload.finish().unwrap_err().code(), Code::Unavailable);
     assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
     assert_eq!(report.calls, calls(|it| it.cut = 1), "{report}");
+}
+
+/// `/test.Streams/Upload` adds up, and then answers as `answer` says, which gets the error that broke it off, if one did.
+fn adding_up(
+    answer: impl Fn(u32, Option<Status>) -> Result<u32, Status> + Send + Sync + 'static,
+) -> (Service, Receiver<u32>) {
+    let (tells, told) = unbounded();
+    let upload = move |_: &Call, requests: Requests<UInt32Value>| {
+        let mut sum = 0;
+        let mut broke_off = None;
+        for request in requests {
+            match request {
+                Ok(request) => sum += request.value,
+                Err(status) => broke_off = Some(status),
+            }
+            tells.send(sum).unwrap();
+        }
+        answer(sum, broke_off).map(number)
+    };
+    let service = Service::builder("test.Streams")
+        .client_streaming("Upload", upload)
+        .build();
+    (service, told)
+}
+
+fn upload(client: &Client) -> touchdown::client::Upload<UInt32Value, UInt32Value> {
+    let options = CallOptions::default().timeout(LONG);
+    client
+        .client_streaming("/test.Streams/Upload", options)
+        .unwrap()
+}
+
+fn start_with_grace(service: Service, grace_period: Duration) -> Server {
+    let plan = plan().grace_period(grace_period);
+    builder(service).plan(plan).start().unwrap()
+}
+
+/// An upload that has been begun and goes no further, and the report of a stop with it.
+fn stop_with_an_idle_upload(
+    service: Service,
+    sums: &Receiver<u32>,
+    grace_period: Duration,
+) -> (Report, Result<UInt32Value, Status>) {
+    let server = start_with_grace(service, grace_period);
+    let client = client(&server);
+    let mut upload = upload(&client);
+    upload.send(number(3)).unwrap();
+    assert_eq!(sums.recv_timeout(LONG), Ok(3));
+    let report = server.shutdown();
+    (report, upload.finish())
+}
+
+#[test]
+fn an_idle_upload_is_told_to_stop_and_holds_no_drain() {
+    let (service, sums) = adding_up(|sum, broke_off| broke_off.map_or(Ok(sum), Err));
+    // Whatever its policy says: less than all of the grace period.
+    let (report, answer) = stop_with_an_idle_upload(service, &sums, unhurried(3000));
+    assert!(report.took < unhurried(3000), "{report}");
+    let status = answer.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert_eq!(status.message(), "the server is shutting down");
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.told_to_stop = 1), "{report}");
+}
+
+#[test]
+fn what_the_handler_of_an_idle_upload_says_then_is_the_answer() {
+    let (service, sums) = adding_up(|sum, broke_off| {
+        assert_eq!(broke_off.map(|it| it.code()), Some(Code::Unavailable));
+        Ok(sum)
+    });
+    let idle = DrainPolicy::FinishUnlessIdle { idle: EARLY };
+    let service = service.policy("Upload", idle);
+    let (report, answer) = stop_with_an_idle_upload(service, &sums, LONG);
+    assert!(report.took < LONG / 2, "{report}");
+    assert_eq!(answer.unwrap().value, 3);
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.told_to_stop = 1), "{report}");
+}
+
+#[test]
+fn an_idle_upload_that_is_to_finish_has_all_of_the_grace_period() {
+    let (service, sums) = adding_up(|sum, broke_off| broke_off.map_or(Ok(sum), Err));
+    let service = service.policy("Upload", DrainPolicy::Finish);
+    let (report, answer) = stop_with_an_idle_upload(service, &sums, EARLY);
+    assert!(report.took >= EARLY, "{report}");
+    assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(report.exit_code(), exit_code::FORCED, "{report}");
+    assert_eq!(report.calls, calls(|it| it.told_to_stop = 1), "{report}");
+}
+
+#[test]
+fn an_upload_whose_handler_is_at_work_is_not_idle() {
+    let (began, begun) = unbounded();
+    let (release, released) = unbounded::<()>();
+    let service = Service::builder("test.Streams")
+        .client_streaming(
+            "Upload",
+            move |_: &Call, mut requests: Requests<UInt32Value>| {
+                let first = requests.recv()?.unwrap_or_default();
+                began.send(()).unwrap();
+                let _ = released.recv_timeout(LONG);
+                requests
+                    .try_fold(first.value, |sum, it| Ok(sum + it?.value))
+                    .map(number)
+            },
+        )
+        .build()
+        .policy("Upload", DrainPolicy::FinishUnlessIdle { idle: EARLY });
+    let server = start_with_grace(service, LONG);
+    let client = client(&server);
+    let mut upload = upload(&client);
+    upload.send(number(3)).unwrap();
+    begun.recv_timeout(LONG).unwrap();
+    server.lifecycle().shutdown("test");
+    let cancelling = server.lifecycle().cancelling().clone();
+    assert!(!cancelling.wait_timeout(EARLY * 3));
+    // While it was at work, its caller has gone on.
+    upload.send(number(4)).unwrap();
+    release.send(()).unwrap();
+    assert_eq!(upload.finish().unwrap().value, 7);
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.completed = 1), "{report}");
+}
+
+#[test]
+fn an_upload_that_goes_on_in_the_drain_lands() {
+    let (service, sums) = adding_up(|sum, broke_off| broke_off.map_or(Ok(sum), Err));
+    let idle = unhurried(1500);
+    let service = service.policy("Upload", DrainPolicy::FinishUnlessIdle { idle });
+    let server = start_with_grace(service, LONG);
+    let client = client(&server);
+    let mut upload = upload(&client);
+    upload.send(number(1)).unwrap();
+    assert_eq!(sums.recv_timeout(LONG), Ok(1));
+    server.lifecycle().shutdown("test");
+    let (began, mut sent) = (Instant::now(), 1);
+    // Twice the time after which one would be told that says nothing.
+    while began.elapsed() < idle * 2 {
+        upload.send(number(1)).unwrap();
+        sent += 1;
+        assert_eq!(sums.recv_timeout(LONG), Ok(sent));
+        let stopped = server.lifecycle().cancelling();
+        assert!(!stopped.wait_timeout(Duration::from_millis(20)));
+    }
+    assert_eq!(upload.finish().unwrap().value, sent);
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(report.calls, calls(|it| it.completed = 1), "{report}");
+}
+
+#[test]
+fn an_idle_chat_is_told_to_stop_and_one_that_sends_is_not() {
+    let (began, begun) = unbounded();
+    let (release, released) = unbounded::<()>();
+    let service = Service::builder("test.Streams")
+        .bidirectional(
+            "Chat",
+            move |_: &Call, mut requests: Requests<UInt32Value>, replies: Replies<UInt32Value>| {
+                let first = requests.recv()?.unwrap_or_default();
+                let replies = Arc::new(replies);
+                let until_released = {
+                    let (replies, released) = (Arc::clone(&replies), released.clone());
+                    move || {
+                        while released.recv_timeout(Duration::from_millis(20)).is_err() {
+                            replies.send(&number(1)).unwrap();
+                        }
+                    }
+                };
+                let sends = (first.value == 1).then(|| thread::spawn(until_released));
+                began.send(()).unwrap();
+                let rest = requests.try_for_each(|it| it.map(drop));
+                sends.map_or(Ok(()), |it| {
+                    it.join().map_err(|_| Status::internal("it panicked"))
+                })?;
+                rest
+            },
+        )
+        .build()
+        .policy(
+            "Chat",
+            DrainPolicy::FinishUnlessIdle {
+                idle: unhurried(1500),
+            },
+        );
+    let server = start_with_grace(service, LONG);
+    let client = client(&server);
+    let chat = |first: u32| {
+        let options = CallOptions::default().timeout(LONG);
+        let (mut requests, replies) = client
+            .bidirectional::<UInt32Value, UInt32Value>("/test.Streams/Chat", options)
+            .unwrap();
+        requests.send(number(first)).unwrap();
+        begun.recv_timeout(LONG).unwrap();
+        (requests, replies)
+    };
+    let (idle, busy) = (chat(0), chat(1));
+    server.lifecycle().shutdown("test");
+    // The one that sends is on the same connection, which so is never silent: it is for its end to let the other go.
+    let (requests, replies) = busy;
+    let seen = replies.take(100).filter(|it| it.is_ok()).count();
+    assert_eq!(seen, 100);
+    release.send(()).unwrap();
+    drop(requests);
+    let (requests, mut replies) = idle;
+    let status = replies.next().unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    drop(requests);
+    let report = server.wait();
+    assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+    assert_eq!(
+        (report.calls.told_to_stop, report.calls.abandoned),
+        (1, 0),
+        "{report}"
+    );
 }
 
 /// A client that can leave whenever it is to: it breaks the connection.

@@ -279,7 +279,7 @@ fn a_detached_stream_is_named_as_such() {
             .collect();
         news.len() == 1
             && news[0].starts_with("news: /test.News/Read of ipv4:127.0.0.1:")
-            && news[0].ends_with("s detached")
+            && news[0].ends_with("s detached, not finished")
     });
     replies.finish(Ok(()));
     drop(stream);

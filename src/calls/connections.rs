@@ -13,6 +13,7 @@ use super::drain::{Stage, Watch};
 use super::link::Link;
 use super::observer::{Connection, Observer};
 use super::peer::address;
+use super::quiet::Line;
 use crate::os::wake::Wake;
 use crate::sockets::accepted::Accepted;
 #[cfg(feature = "tls")]
@@ -219,6 +220,18 @@ impl Connections {
                 connections: Arc::clone(self),
             },
         }
+    }
+
+    /// What is seen of a connection in a drain by who asks whether a stream on it is idle; `None` if it is gone.
+    pub(super) fn line(&self, number: u64, now: Duration) -> Option<Line> {
+        let link = self.open.lock().sockets.get(&number)?.link.clone()?;
+        let view = link.look();
+        let mut open = self.open.lock();
+        let socket = open.sockets.get_mut(&number)?;
+        Some(Line {
+            alive: socket.watch.look(&view, now),
+            is_clear: view.acknowledged && !view.mid_frame && view.unread == 0 && !view.gone,
+        })
     }
 
     /// The longest round trip that the kernel has measured among the open

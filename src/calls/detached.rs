@@ -48,7 +48,7 @@ impl Detached {
         };
         let running = calls.values();
         running
-            .map(|(call, since)| Running::new(call, *since, "detached"))
+            .map(|(call, since)| Running::new(call, *since, "detached, not finished"))
             .collect()
     }
 }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | has no HTTP/2 on it yet, or never had a call and its peer's kernel has acknowledged everything | [`Patience::strangers`] |
 //! | has a call on it, or a part of one, or an answer that the peer's kernel has not acknowledged | until [`Patience::end`] |
+//! | has a stream of requests on it that is [idle](super::quiet), and whose policy says so | as any call; but its handler is told to end it |
 //! | has only calls on it that are not waited for, such as health checks and those that the server has ended because their time was over, and the peer takes nothing | [`NOT_TAKEN`] |
 //! | had calls, and its peer has not acknowledged GOAWAY | [`Patience::silence`] since the last sign of life, but not beyond [`Patience::end`] |
 //! | had calls, and goes on to begin some for [`HEEDLESS`] after GOAWAY has reached its peer's kernel | no longer |

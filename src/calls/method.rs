@@ -29,6 +29,8 @@ pub(crate) struct Limit {
     /// Whether calls that have not ended by then are ended with UNAVAILABLE. If not, it is for
     /// others to say when they have to go.
     pub(crate) cut: bool,
+    /// How long a stream of requests may be idle before it is told to stop; `None` for as long as it likes.
+    pub(crate) idle: Option<Duration>,
 }
 
 impl Limit {

@@ -15,8 +15,10 @@
 //! | deadlines | `timers` |
 //! | the threads | `poll`, `threads`, `hiring`, `seats`, `renewal/`, `pace` |
 //! | connections: accepted, counted, looked after, taken down | `connections`, `attend`, `link`, `housekeeper/`, `drain` (the rules) |
+//! | which streams a drain does not wait for, since they are idle | `quiet` |
 //! | the thread that keeps the time of it all | `housekeeper` |
 
+mod abandoned;
 mod admission;
 mod attend;
 mod call;
@@ -40,6 +42,7 @@ mod pace;
 mod peer;
 mod poll;
 mod pushback;
+mod quiet;
 mod record;
 mod refusals;
 mod renewal;

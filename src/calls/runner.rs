@@ -1,5 +1,6 @@
 //! A server, as far as its calls go: started, drained, told to stop, and stopped.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::call::ending::{Ending, Retry, SHUTTING_DOWN};
+use super::abandoned::{Abandoned, HOW_TO_FINISH};
 use super::call::ground::Ground;
 use super::decision::{Backlog, Beginning, Load};
 use super::drain::Times;
@@ -22,6 +23,7 @@ use super::shared::{Limits, Shared};
 use super::threads::Threads;
 use super::transport::Transport;
 use super::{housekeeper, poll};
+use crate::logging;
 use crate::os::memory::bound_arenas;
 use crate::os::wake::Wake;
 use crate::sockets::address::Address;
@@ -203,23 +205,22 @@ impl Runner {
         self.shared.ground.wake.wake();
         let dropped = self.shared.refuse_waiting();
         let calls = self.shared.open_calls();
-        dropped + calls.iter().filter(|call| call.tell_to_stop()).count()
+        let told = calls.iter().filter(|call| call.tell_to_stop()).count();
+        let unfinished = calls.iter().filter(|call| call.is_left_detached());
+        let unfinished: BTreeSet<&str> = unfinished.map(|call| call.path()).collect();
+        for path in unfinished {
+            logging::warn!("{path}: a detached stream is not finished yet; {HOW_TO_FINISH}");
+        }
+        dropped + told
     }
 
     /// Ends every call that is left with UNAVAILABLE, whatever its handler does.
-    /// Returns their methods.
-    pub(crate) fn abandon_calls(&self) -> Vec<String> {
+    /// Returns those that somebody is at work on still.
+    pub(crate) fn abandon_calls(&self) -> Vec<Abandoned> {
         self.shared.ground.stopping.tell();
         self.shared.refuse_waiting();
         let calls = self.shared.open_calls();
-        let abandoned = calls.iter().filter(|call| {
-            call.abandon(Ending {
-                message: "the server is shutting down and could not wait for the call's end",
-                retry: Retry::Never,
-                ..SHUTTING_DOWN
-            })
-        });
-        abandoned.map(|call| call.path().to_owned()).collect()
+        calls.iter().filter_map(Abandoned::try_from_call).collect()
     }
 
     #[cfg(test)]

@@ -249,6 +249,7 @@ fn unlimited() -> Limit {
     Limit {
         at: None,
         cut: false,
+        idle: None,
     }
 }
 
@@ -506,6 +507,49 @@ fn a_handler_that_waits_for_a_request_hears_that_its_deadline_has_passed() {
 }
 
 #[test]
+fn a_handler_waits_for_a_request_and_for_something_else_in_one_place() {
+    let (heard, hears) = unbounded();
+    let (others, other) = unbounded::<Receiver<()>>();
+    let server = Setup::new(1, 1)
+        .method("/t/Chat", (true, true), move |call, _| {
+            for other in other.iter() {
+                let what = match call.receive_or(&[&other]) {
+                    Ok(Received::Message(message)) => format!("{:?}", bytes_of(&message)),
+                    Ok(Received::End) => "the end".to_owned(),
+                    Ok(Received::Ended) => "it is over".to_owned(),
+                    Ok(Received::TimedOut) => "nothing".to_owned(),
+                    Err(index) => format!("the other {index}"),
+                };
+                heard.send(what).unwrap();
+            }
+            call.finish(None, ok(), Handled::Yes);
+        })
+        .start();
+    let line = server.client.call("/t/Chat", &[]);
+    let wait_for = |receiver: &Receiver<()>| others.send(receiver.clone()).unwrap();
+    let hears = || hears.recv_timeout(LONG).unwrap();
+    let (never, is_never) = bounded::<()>(0);
+    wait_for(&is_never);
+    line.send(b"a");
+    assert_eq!(hears(), "[97]");
+    let (once, is_once) = bounded::<()>(0);
+    wait_for(&is_once);
+    drop(once);
+    assert_eq!(hears(), "the other 0");
+    line.send(b"b");
+    // It comes first, and what has come stays.
+    wait_for(&is_once);
+    assert_eq!(hears(), "the other 0");
+    wait_for(&is_never);
+    assert_eq!(hears(), "[98]");
+    line.say_all();
+    wait_for(&is_never);
+    assert_eq!(hears(), "the end");
+    drop((others, never));
+    assert_eq!(line.status().0, OK);
+}
+
+#[test]
 fn a_drain_says_goaway_and_waits_for_the_last_call_and_the_last_connection() {
     let (handler, runs, go) = gate();
     let server = Setup::new(1, 1).unary("/t/Gate", handler).start();
@@ -552,6 +596,7 @@ fn a_policy_cuts_what_runs_and_refuses_what_waits_and_leaves_the_rest() {
     let now = Limit {
         at: Some(Instant::now()),
         cut: true,
+        idle: None,
     };
     server.drain([now, unlimited()]);
     is_told.recv_timeout(LONG).expect("the handler is told");
@@ -575,6 +620,49 @@ fn a_policy_cuts_what_runs_and_refuses_what_waits_and_leaves_the_rest() {
         Landed::Refused,
     ];
     assert_eq!(landed, expected);
+}
+
+#[test]
+fn an_idle_stream_is_told_to_stop_once_its_client_has_answered_goaway() {
+    let (waits, is_waiting) = unbounded();
+    let server = Setup::new(2, 0)
+        .method("/t/Sum", (true, false), move |call, _| {
+            waits.send(()).unwrap();
+            assert!(matches!(call.receive(Wait::Forever), Received::Ended));
+            assert!(call.told_to_stop());
+            call.finish(None, Ending::new(UNAVAILABLE, "idle"), Handled::Yes);
+        })
+        .start();
+    let other = server.transport.connect(server.runner.shared());
+    let of_first = server.client.call("/t/Sum", &[]);
+    let of_other = other.call("/t/Sum", &[]);
+    for _ in 0..2 {
+        is_waiting.recv_timeout(LONG).unwrap();
+    }
+    let view = View {
+        calls: 1,
+        open: 1,
+        ..View::default()
+    };
+    other.shows(view);
+    server.client.shows(View {
+        acknowledged: true,
+        ..view
+    });
+    let at_once = Limit {
+        idle: Some(Duration::ZERO),
+        ..unlimited()
+    };
+    server.drain([at_once]);
+    assert_eq!(of_first.status(), (UNAVAILABLE, "idle".to_owned()));
+    assert_eq!(server.landed(), Landed::ToldToStop);
+    assert!(of_other.has_got_nothing(), "its client may stand still");
+    other.shows(View {
+        acknowledged: true,
+        ..view
+    });
+    assert_eq!(of_other.status().0, UNAVAILABLE);
+    assert_eq!(server.landed(), Landed::ToldToStop);
 }
 
 #[test]
@@ -602,7 +690,15 @@ fn a_handler_that_does_not_return_is_abandoned_and_its_caller_answered() {
     let server = Setup::new(1, 1).unary("/t/Gate", handler).start();
     let line = server.client.call("/t/Gate", &[b"1"]);
     let call = runs.recv_timeout(LONG).unwrap();
-    assert_eq!(server.runner.abandon_calls(), ["/t/Gate"]);
+    let abandoned = server.runner.abandon_calls();
+    let said = "/t/Gate does not return; its caller got UNAVAILABLE";
+    assert_eq!(
+        abandoned
+            .iter()
+            .map(|it| it.to_string())
+            .collect::<Vec<_>>(),
+        [said]
+    );
     assert_eq!(line.status().0, UNAVAILABLE);
     assert_eq!(line.pushback(), Some(-1), "half of it may be done");
     let running = server.runner.running();

@@ -12,6 +12,7 @@ use crate::lifecycle::{Calls, OwnedGuard};
 use crate::logging;
 use crate::thrown::message_of;
 
+use super::broadcast;
 use super::call::Call;
 use super::context;
 use super::health;
@@ -256,7 +257,9 @@ impl Host for Dispatch {
     }
 
     fn sent(&self, call: &Arc<calls::Call>) {
-        self.health.sent(health::key_of(call));
+        if !broadcast::sent(call) {
+            self.health.sent(health::key_of(call));
+        }
     }
 
     fn in_flight(&self) -> usize {

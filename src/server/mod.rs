@@ -1,5 +1,6 @@
 //! What a user writes against: services, calls, streams, and the server itself.
 
+mod broadcast;
 mod builder;
 mod call;
 mod codec;
@@ -23,9 +24,11 @@ mod service;
 mod smoke_test;
 mod status;
 mod stream;
+mod stream_error;
 #[cfg(feature = "tls")]
 mod tls;
 
+pub use self::broadcast::{Broadcast, SlowSubscriber};
 pub use self::builder::ServerBuilder;
 pub use self::call::{Call, Peer};
 pub use self::companion::Companion;
@@ -44,6 +47,7 @@ pub use self::peer_certificate::PeerCertificate;
 pub use self::running::Server;
 pub use self::service::{DrainPolicy, Service, ServiceBuilder};
 pub use self::status::{Code, Status};
-pub use self::stream::{DetachedReplies, ReceiveTimeout, Replies, Requests, SendError};
+pub use self::stream::{DetachedReplies, Received, Replies, Requests};
+pub use self::stream_error::{RecvTimeoutError, SendTimeoutError, TrySendError};
 #[cfg(feature = "tls")]
 pub use self::tls::{Tls, TlsError, TlsFiles};

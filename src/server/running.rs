@@ -64,10 +64,17 @@ impl DrainLimits {
                 DrainPolicy::Finish => (self.grace_period, false),
                 DrainPolicy::CutEarly => (self.cut_early_time(), true),
                 DrainPolicy::Stream { goodbye } => (goodbye.min(self.grace_period), true),
+                DrainPolicy::FinishUnlessIdle { .. } => (self.grace_period, false),
+            };
+            let idle = match *policy {
+                // However short the grace period is, none holds all of it.
+                DrainPolicy::FinishUnlessIdle { idle } => Some(idle.min(self.grace_period / 2)),
+                _ => None,
             };
             Limit {
                 at: now.checked_add(time),
                 cut,
+                idle,
             }
         })
     }
@@ -254,11 +261,8 @@ impl Participant for Running {
     fn close(&self, deadline: Instant) {
         self.dispatch.health.cut();
         let abandoned = self.engine.abandon_calls();
-        for method in &abandoned {
-            logging::error!(
-                "{}: {method} does not return; its caller got UNAVAILABLE",
-                self.name
-            );
+        for call in &abandoned {
+            logging::error!("{}: {call}", self.name);
         }
         self.dispatch.add_abandoned(abandoned.len());
         self.dispatch.release();

@@ -42,7 +42,8 @@ pub(super) struct Method {
 #[non_exhaustive]
 pub enum DrainPolicy {
     /// It has all of the grace period, and the force period after it has been told to stop. For
-    /// calls that may have had an effect and must not be made twice, as far as anybody knows.
+    /// calls that may have had an effect and must not be made twice, as far as anybody knows. This is what methods
+    /// have that take one request, unless they have an `idempotency_level`.
     #[default]
     Finish,
     /// It is cut when a share of the grace period is over
@@ -56,6 +57,25 @@ pub enum DrainPolicy {
         /// The time to say goodbye.
         goodbye: Duration,
     },
+    /// As `Finish`, unless it is idle: its handler has waited for a request for this long (or for half of the grace
+    /// period, if that is shorter) since the drain began, and no message has come or gone meanwhile. Then it is told to
+    /// stop: what the handler receives is the status UNAVAILABLE, and what the handler returns is the call's answer, as
+    /// it is at the end of the grace period. For streams whose callers may have nothing to say for hours. This is what
+    /// methods have that take a stream of requests, with [`DrainPolicy::IDLE`].
+    ///
+    /// A large message that comes slowly is no silence, nor is a peer that has not acknowledged that the server goes
+    /// away. A method whose other threads work on replies for longer than that while its handler waits for the next request is better off
+    /// with `Finish`.
+    FinishUnlessIdle {
+        /// How long the stream may be idle.
+        idle: Duration,
+    },
+}
+
+impl DrainPolicy {
+    /// How long a stream of requests may be idle in a drain if nothing else was set: 5 s, which is longer than what
+    /// a radio link or a caller that thinks is silent for, and a sixth of the default grace period.
+    pub const IDLE: Duration = Duration::from_secs(5);
 }
 
 /// A service to be served: what [`ServerBuilder::service`](super::ServerBuilder::service) takes.
@@ -231,7 +251,12 @@ impl ServiceBuilder {
             streaming_request,
             streaming_response,
             prompt: false,
-            policy: DrainPolicy::default(),
+            policy: match streaming_request {
+                true => DrainPolicy::FinishUnlessIdle {
+                    idle: DrainPolicy::IDLE,
+                },
+                false => DrainPolicy::Finish,
+            },
             minimum: Duration::ZERO,
             interceptors: Arc::default(),
             run: Box::new(run),

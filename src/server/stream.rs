@@ -1,6 +1,5 @@
 //! Streams of messages, both ways, for threads that block.
 
-use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -8,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use protobuf::Message as Protobuf;
 
-use crate::calls::{self, Ending, Handled, Received, Retry, SendError as CoreError, Wait};
+use crate::calls::log_limit::LogLimit;
+use crate::calls::{self, Ending, Handled, Retry, SendError, Wait};
+use crate::lifecycle::Token;
 use crate::logging;
 
 use super::call::Call;
 use super::codec::{decode_seen, encode};
 use super::interceptor::failure;
 use super::status::Status;
+use super::stream_error::{RecvTimeoutError, SendTimeoutError, TrySendError};
 
 /// The requests of a call, as they come: an iterator that blocks.
 ///
@@ -41,19 +43,77 @@ impl<Q: Protobuf> Requests<Q> {
         }
     }
 
-    /// The next request, waited for no longer than `time`.
+    /// The next request; `None` when the caller has sent its last. Blocks until either comes.
     ///
     /// # Errors
     ///
-    /// [`ReceiveTimeout`] if it has not come by then. Nothing is lost by that.
-    pub fn next_timeout(
-        &mut self,
-        time: Duration,
-    ) -> Result<Option<Result<Q, Status>>, ReceiveTimeout> {
-        let wait = Instant::now()
-            .checked_add(time)
-            .map_or(Wait::Forever, Wait::Until);
-        self.receive(wait).ok_or(ReceiveTimeout(()))
+    /// A [`Status`] for the handler to return: the call is over or has to be, or the request could not be read.
+    pub fn recv(&mut self) -> Result<Option<Q>, Status> {
+        self.next().transpose()
+    }
+
+    /// The next request, waited for no longer than `time`; `None` when the caller has sent its last. With
+    /// [`Duration::ZERO`] it does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvTimeoutError::Timeout`] if none has come by then, by which nothing is lost;
+    /// [`RecvTimeoutError::Ended`] with a status for the handler to return.
+    pub fn recv_timeout(&mut self, time: Duration) -> Result<Option<Q>, RecvTimeoutError> {
+        match self.receive(until(time)) {
+            None => Err(RecvTimeoutError::Timeout),
+            Some(None) => Ok(None),
+            Some(Some(request)) => request.map(Some).map_err(RecvTimeoutError::Ended),
+        }
+    }
+
+    /// Waits for the next request, or until one of `tokens` is cancelled, whatever comes first.
+    ///
+    /// A token that is cancelled comes before a request that is there; the request stays, and can be received next. So
+    /// a caller that sends without a pause does not hide that the server drains. The tokens of the call itself need no
+    /// place in the list: if the caller leaves, the deadline passes or the server is cancelling, this returns an error
+    /// anyway.
+    ///
+    /// ```
+    /// # use protobuf::well_known_types::wrappers::StringValue;
+    /// use touchdown::{Call, Received, Replies, Requests, Status};
+    ///
+    /// fn chat(
+    ///     call: &Call,
+    ///     mut requests: Requests<StringValue>,
+    ///     replies: Replies<StringValue>,
+    /// ) -> Result<(), Status> {
+    ///     let draining = call.draining();
+    ///     loop {
+    ///         match requests.recv_until(&[&draining])? {
+    ///             Received::Request(request) => replies.send(&request)?,
+    ///             Received::End => return Ok(()),
+    ///             Received::Cancelled(_) => {
+    ///                 return replies.send(&StringValue { value: "goodbye".into(), ..Default::default() });
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A [`Status`] for the handler to return: the call is over or has to be, or the request could not be read.
+    pub fn recv_until(&mut self, tokens: &[&Token]) -> Result<Received<Q>, Status> {
+        if let Some(index) = tokens.iter().position(|it| it.is_cancelled()) {
+            return Ok(Received::Cancelled(index));
+        }
+        if self.ended {
+            return Ok(Received::End);
+        }
+        let tokens: Vec<_> = tokens.iter().map(|it| it.receiver()).collect();
+        match self.core.receive_or(&tokens) {
+            Ok(received) => {
+                let request = self.decoded(received).flatten().transpose()?;
+                Ok(request.map_or(Received::End, Received::Request))
+            }
+            Err(index) => Ok(Received::Cancelled(index)),
+        }
     }
 
     /// The call that this belongs to.
@@ -65,14 +125,20 @@ impl<Q: Protobuf> Requests<Q> {
         if self.ended {
             return Some(None);
         }
-        let message = match self.core.receive(wait) {
-            Received::TimedOut => return None,
-            Received::Message(message) => message,
-            Received::End => {
+        let received = self.core.receive(wait);
+        self.decoded(received)
+    }
+
+    /// What has come, as the handler gets it; `None` if nothing has.
+    fn decoded(&mut self, received: calls::Received) -> Option<Option<Result<Q, Status>>> {
+        let message = match received {
+            calls::Received::TimedOut => return None,
+            calls::Received::Message(message) => message,
+            calls::Received::End => {
                 self.ended = true;
                 return Some(None);
             }
-            Received::Ended => {
+            calls::Received::Ended => {
                 self.ended = true;
                 return Some(Some(Err(why_ended(&self.core))));
             }
@@ -102,17 +168,16 @@ impl<Q> fmt::Debug for Requests<Q> {
     }
 }
 
-/// No request has come in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReceiveTimeout(());
-
-impl fmt::Display for ReceiveTimeout {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("no request has come in time")
-    }
+/// What a handler that waits for a request and for tokens gets first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received<Q> {
+    /// A request.
+    Request(Q),
+    /// The caller has sent its last request.
+    End,
+    /// The token at this place in the list is cancelled. If several are, it is the first of them.
+    Cancelled(usize),
 }
-
-impl Error for ReceiveTimeout {}
 
 /// The replies of a call: what is sent here goes to the caller at its pace.
 ///
@@ -139,7 +204,27 @@ impl<R: Protobuf> Replies<R> {
     /// A [`Status`] for the handler to return: the call is over, or has to be, or the reply cannot
     /// be encoded.
     pub fn send(&self, reply: &R) -> Result<(), Status> {
-        send(&self.core, reply, Wait::Forever).map_err(|error| error.into_status(&self.core))
+        send(&self.core, reply)
+    }
+
+    /// Sends a reply if the one before it has been taken by the network. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError::Full`] if the caller is slow. Nothing is lost by that: the reply is the program's still, to be
+    /// sent again or left out. [`TrySendError::Ended`] with a status for the handler to return.
+    pub fn try_send(&self, reply: &R) -> Result<(), TrySendError> {
+        try_send(&self.core, reply)
+    }
+
+    /// Sends a reply, waiting for the one before it no longer than `time`.
+    ///
+    /// # Errors
+    ///
+    /// [`SendTimeoutError::Timeout`] if the caller is slow. Nothing is lost by that: the reply is the program's still,
+    /// to be sent again or left out. [`SendTimeoutError::Ended`] with a status for the handler to return.
+    pub fn send_timeout(&self, reply: &R, time: Duration) -> Result<(), SendTimeoutError> {
+        send_timeout(&self.core, reply, time)
     }
 
     /// Lets the call outlive its handler: a thousand subscribers then need no thousand threads.
@@ -147,7 +232,8 @@ impl<R: Protobuf> Replies<R> {
     /// When the handler has returned `Ok`, the call goes on until [`DetachedReplies::finish`] is
     /// called, from any thread. It is in flight as long, and a drain waits for it: end such streams
     /// when [`Lifecycle::draining`](crate::lifecycle::Lifecycle::draining) is cancelled. An error from
-    /// the handler, or a panic, ends the call there and then.
+    /// the handler, or a panic, ends the call there and then. For many callers that get the same messages, there is
+    /// [`Broadcast`](super::Broadcast), which does all of that.
     pub fn detach(self) -> DetachedReplies<R> {
         self.core.detach();
         DetachedReplies {
@@ -160,6 +246,15 @@ impl<R: Protobuf> Replies<R> {
     /// The call that this belongs to.
     pub fn call(&self) -> Call {
         Call::new(Arc::clone(&self.core))
+    }
+
+    pub(super) fn core(&self) -> &Arc<calls::Call> {
+        &self.core
+    }
+
+    /// Blocks until the network has taken what was sent last.
+    pub(super) fn until_taken(&self) -> Result<(), Status> {
+        self.core.until_taken().map_err(|_| why_ended(&self.core))
     }
 }
 
@@ -186,28 +281,25 @@ impl<R: Protobuf> DetachedReplies<R> {
     ///
     /// A [`Status`]: the call is over, or has to be, or the reply cannot be encoded.
     pub fn send(&self, reply: &R) -> Result<(), Status> {
-        send(&self.core, reply, Wait::Forever).map_err(|error| error.into_status(&self.core))
+        send(&self.core, reply)
     }
 
-    /// Sends a reply if the one before it has been taken by the network. Does not block.
+    /// Sends a reply if the one before it has been taken by the network, as [`Replies::try_send`] does.
     ///
     /// # Errors
     ///
-    /// [`SendError::Full`] if the caller is slow, [`SendError::Ended`] if it left.
-    pub fn try_send(&self, reply: &R) -> Result<(), SendError> {
-        send(&self.core, reply, Wait::Never)
+    /// [`TrySendError::Full`] if the caller is slow, [`TrySendError::Ended`] if the call is over.
+    pub fn try_send(&self, reply: &R) -> Result<(), TrySendError> {
+        try_send(&self.core, reply)
     }
 
-    /// Sends a reply, waiting for the one before it no longer than `time`.
+    /// Sends a reply, waiting for the one before it no longer than `time`, as [`Replies::send_timeout`] does.
     ///
     /// # Errors
     ///
-    /// [`SendError::Full`] if the caller is slow, [`SendError::Ended`] if it left.
-    pub fn send_timeout(&self, reply: &R, time: Duration) -> Result<(), SendError> {
-        let wait = Instant::now()
-            .checked_add(time)
-            .map_or(Wait::Forever, Wait::Until);
-        send(&self.core, reply, wait)
+    /// [`SendTimeoutError::Timeout`] if the caller is slow, [`SendTimeoutError::Ended`] if the call is over.
+    pub fn send_timeout(&self, reply: &R, time: Duration) -> Result<(), SendTimeoutError> {
+        send_timeout(&self.core, reply, time)
     }
 
     /// Ends the call. An error whose code is [`Ok`](super::Code::Ok) is taken for `INTERNAL`, and logged.
@@ -226,13 +318,37 @@ impl<R> DetachedReplies<R> {
     pub fn call(&self) -> Call {
         Call::new(Arc::clone(&self.core))
     }
+
+    pub(super) fn core(&self) -> &Arc<calls::Call> {
+        &self.core
+    }
+
+    /// The status for a call that is over.
+    pub(super) fn why_ended(&self) -> Status {
+        why_ended(&self.core)
+    }
 }
 
 impl<R> Drop for DetachedReplies<R> {
     fn drop(&mut self) {
-        if !self.finished {
-            end(&self.core, &Status::internal("the stream broke off"));
+        if self.finished {
+            return;
         }
+        static LIMIT: LogLimit = LogLimit::new();
+        // Of one whose caller has left, nobody expects more.
+        let is_expected = !self.core.has_ended() && !self.core.has_to_end();
+        if let Some(skipped) = is_expected.then(|| LIMIT.admits()).flatten() {
+            let more = match skipped {
+                0 => String::new(),
+                _ => format!(" ({skipped} more were not logged)"),
+            };
+            logging::warn!(
+                "{}: a detached stream was dropped without DetachedReplies::finish; its caller got INTERNAL{more}",
+                self.core.path()
+            );
+        }
+        let status = Status::internal("the server has dropped this stream without finishing it");
+        end(&self.core, &status);
     }
 }
 
@@ -244,44 +360,38 @@ impl<R> fmt::Debug for DetachedReplies<R> {
     }
 }
 
-/// Why a reply was not sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SendError {
-    /// The caller has not yet taken what was sent before.
-    Full,
-    /// The call is over, or has to be.
-    Ended(Status),
-    /// The reply cannot be encoded.
-    Encode(Status),
+fn send<R: Protobuf>(core: &Arc<calls::Call>, reply: &R) -> Result<(), Status> {
+    // Who waits for as long as it takes hears of nothing but the end.
+    core.send(encode(reply)?, Wait::Forever)
+        .map_err(|_| why_ended(core))
 }
 
-impl SendError {
-    fn into_status(self, core: &calls::Call) -> Status {
-        match self {
-            SendError::Full => why_ended(core),
-            SendError::Ended(status) | SendError::Encode(status) => status,
-        }
-    }
+fn try_send<R: Protobuf>(core: &Arc<calls::Call>, reply: &R) -> Result<(), TrySendError> {
+    let message = encode(reply).map_err(TrySendError::Ended)?;
+    core.send(message, Wait::Never)
+        .map_err(|error| match error {
+            SendError::Full => TrySendError::Full,
+            SendError::Ended => TrySendError::Ended(why_ended(core)),
+        })
 }
 
-impl fmt::Display for SendError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SendError::Full => formatter.write_str("the caller has not yet taken the last reply"),
-            SendError::Ended(status) | SendError::Encode(status) => status.fmt(formatter),
-        }
-    }
+fn send_timeout<R: Protobuf>(
+    core: &Arc<calls::Call>,
+    reply: &R,
+    time: Duration,
+) -> Result<(), SendTimeoutError> {
+    let message = encode(reply).map_err(SendTimeoutError::Ended)?;
+    core.send(message, until(time))
+        .map_err(|error| match error {
+            SendError::Full => SendTimeoutError::Timeout,
+            SendError::Ended => SendTimeoutError::Ended(why_ended(core)),
+        })
 }
 
-impl Error for SendError {}
-
-fn send<R: Protobuf>(core: &Arc<calls::Call>, reply: &R, wait: Wait) -> Result<(), SendError> {
-    let message = encode(reply).map_err(SendError::Encode)?;
-    core.send(message, wait).map_err(|error| match error {
-        CoreError::Full => SendError::Full,
-        CoreError::Ended => SendError::Ended(why_ended(core)),
-    })
+fn until(time: Duration) -> Wait {
+    Instant::now()
+        .checked_add(time)
+        .map_or(Wait::Forever, Wait::Until)
 }
 
 /// The status for a handler whose call is over.

@@ -19,6 +19,11 @@ impl Call {
         self.flag(TOLD)
     }
 
+    /// Whether the caller is known to have left, the deadline has passed, or the server wants the call to end.
+    pub(crate) fn has_to_end(&self) -> bool {
+        self.flag(CALLER_LEFT | TOLD | EXPIRED)
+    }
+
     /// Runs `callback` when the caller leaves, the deadline passes or the server
     /// wants the call to end; at once if that has happened.
     pub(crate) fn on_cancel(self: &Arc<Self>, callback: impl FnOnce() + Send + 'static) {

@@ -285,6 +285,12 @@ impl Call {
         self.flag(DETACHED)
     }
 
+    /// Whether the handler has returned, and nobody has finished what was detached from the call.
+    pub(in crate::calls) fn is_left_detached(&self) -> bool {
+        let flags = self.flags.load(Ordering::Acquire);
+        flags & (DETACHED | RETURNED | HANDLED) == DETACHED | RETURNED
+    }
+
     /// Lets the call go on after its handler has returned, until it is finished.
     pub(crate) fn detach(self: &Arc<Self>) {
         self.ground.detached.add(self);

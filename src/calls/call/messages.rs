@@ -44,20 +44,29 @@ pub(crate) enum Wait {
 impl Call {
     /// Begins to send a message, once the one before it is on its way.
     pub(crate) fn send(self: &Arc<Self>, message: Outgoing, wait: Wait) -> Result<(), SendError> {
-        let mut stream = loop {
+        let mut stream = self.free_to_send(wait)?;
+        self.begin_to_send(&mut stream, message, Told::Directly)
+    }
+
+    /// Waits until the message that was sent last is on its way.
+    pub(crate) fn until_taken(self: &Arc<Self>) -> Result<(), SendError> {
+        self.free_to_send(Wait::Forever).map(drop)
+    }
+
+    fn free_to_send(self: &Arc<Self>, wait: Wait) -> Result<MutexGuard<'_, Stream>, SendError> {
+        loop {
             let changes = self.changes();
             let stream = self.stream.lock();
             if self.flag(SEND_FAILED) || self.is_over() {
                 return Err(SendError::Ended);
             }
             if !self.flag(SENDING) {
-                break stream;
+                return Ok(stream);
             }
             if !self.wait(stream, changes, wait) {
                 return Err(SendError::Full);
             }
-        };
-        self.begin_to_send(&mut stream, message, Told::Directly)
+        }
     }
 
     /// As `send`, but never waits, and the host is told ([`Host::sent`](crate::calls::Host::sent)) once the
@@ -122,7 +131,7 @@ impl Call {
     /// [`Call`]'s module for what may be done here.
     pub(crate) fn received(&self, message: Option<Message>, failed: bool) {
         let how = if failed { RECEIVE_FAILED } else { 0 };
-        *self.inbox.lock() = message;
+        self.inbox.lock().message = message;
         self.flags.fetch_or(RECEIVED | how, Ordering::AcqRel);
         self.notify();
     }
@@ -141,7 +150,7 @@ impl Call {
                 let flags = self
                     .flags
                     .fetch_and(!(RECEIVED | RECEIVING), Ordering::AcqRel);
-                let message = self.inbox.lock().take();
+                let message = self.inbox.lock().message.take();
                 if let Some(message) = message {
                     if let Some(record) = self.record() {
                         record.received(message.len());
@@ -174,8 +183,16 @@ impl Call {
         self.flag(FINISHED | CALLER_LEFT | TOLD | EXPIRED) || self.deadline_passed()
     }
 
+    /// Whether a thread waits for the caller's next message, and none is on its way to the caller.
+    pub(in crate::calls) fn waits_for_request(&self) -> bool {
+        let flags = self.flags.load(Ordering::Acquire);
+        let at_work = RECEIVED | SENDING | FINISHED | CALLER_LEFT | TOLD | EXPIRED;
+        // With nothing on its way, who waits waits to receive.
+        flags & (RECEIVING | at_work) == RECEIVING && self.waiting.load(Ordering::SeqCst) > 0
+    }
+
     /// To be asked before a look at what `wait` is to wait for.
-    fn changes(&self) -> u32 {
+    pub(in crate::calls) fn changes(&self) -> u32 {
         self.changes.load(Ordering::SeqCst)
     }
 
@@ -187,9 +204,7 @@ impl Call {
             Wait::Until(deadline) => Some(deadline),
             Wait::Forever => None,
         };
-        if let Some(remaining) = self.time_to_deadline() {
-            self.set_timer(&mut stream, remaining);
-        }
+        self.keep_deadline(&mut stream);
         drop(stream);
         // Pairs with the load in `notify`: either that sees this, or the load below sees the change.
         self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -208,12 +223,24 @@ impl Call {
         in_time
     }
 
+    /// Who waits for the call is woken when its deadline passes.
+    pub(super) fn keep_deadline(self: &Arc<Self>, stream: &mut Stream) {
+        if let Some(remaining) = self.time_to_deadline() {
+            self.set_timer(stream, remaining);
+        }
+    }
+
     /// Wakes all who wait.
     pub(super) fn notify(&self) {
         self.changes.fetch_add(1, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             // A thread that has looked at `changes` before sleeps by now.
-            drop(self.inbox.lock());
+            let inbox = self.inbox.lock();
+            if let Some(bell) = &inbox.bell {
+                // One that is full was rung already.
+                let _ = bell.try_send(());
+            }
+            drop(inbox);
             self.changed.notify_all();
         }
     }

@@ -21,6 +21,7 @@ pub(super) mod ending;
 pub(super) mod ground;
 mod messages;
 mod metadata;
+mod select;
 pub(super) mod wire;
 
 use std::any::Any;
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 
 pub(crate) use self::ending::{Ending, Handled, Landed, Retry};
@@ -112,11 +114,18 @@ pub(crate) struct Call<W: ?Sized = dyn Wire> {
     changes: AtomicU32,
     /// How many threads wait, or are about to.
     waiting: AtomicU32,
-    /// The message that was received last, until it is taken. Held also while looking at `changes` before sleeping, and
-    /// for a moment before waking.
-    inbox: Mutex<Option<Message>>,
+    /// Held also while looking at `changes` before sleeping, and for a moment before waking.
+    inbox: Mutex<Inbox>,
     changed: Condvar,
     wire: W,
+}
+
+#[derive(Default)]
+struct Inbox {
+    /// The message that was received last, until it is taken.
+    message: Option<Message>,
+    /// Rung at each change, while a thread waits for others than this call, too.
+    bell: Option<Sender<()>>,
 }
 
 #[derive(Default)]
@@ -292,6 +301,12 @@ impl Call {
     fn flag(&self, flag: u32) -> bool {
         // Pairs with the `fetch_or` of the thread that set it.
         self.flags.load(Ordering::Acquire) & flag != 0
+    }
+
+    /// The number of its connection, also once that is gone, if it was noted before.
+    pub(super) fn noted_connection(&self) -> Option<u64> {
+        self.note_connection();
+        self.connection.get().copied()
     }
 
     /// Notes which connection the call is on: the transport may forget it when the connection ends.

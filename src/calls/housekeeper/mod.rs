@@ -2,12 +2,14 @@
 //! limit, and takes the connections down.
 
 mod accept;
+mod idle_streams;
 mod take_down;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::accept::{Door, ACCEPTED_AT_ONCE};
+use self::idle_streams::IdleStreams;
 use self::take_down::Drain;
 use super::decision::{Beginning, Watched};
 use super::renewal::{Due, Keeper, Usage};
@@ -29,6 +31,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
         // Now, while there are descriptors.
         door: Door::new(),
         drain: Drain::NotBegun,
+        idle_streams: IdleStreams::default(),
         next_sweep: None,
         clients_know_at: None,
         usage: Usage::default(),
@@ -55,6 +58,7 @@ struct Housekeeper<'a> {
     meant: Duration,
     door: Door,
     drain: Drain,
+    idle_streams: IdleStreams,
     /// In running time.
     next_sweep: Option<Duration>,
     /// In a drain.
@@ -98,6 +102,7 @@ impl Housekeeper<'_> {
                 .cut_late_calls()
                 .map(|left| now + left.min(SLICE)));
             at(self.go_on_draining(now));
+            at(self.tell_idle_streams(now));
             at(self.tell_when_clients_know(now));
         }
         self.wait(until);

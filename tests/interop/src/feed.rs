@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use touchdown::{Call, DetachedReplies, Replies, SendError, Service, Status};
+use touchdown::{Call, DetachedReplies, Replies, Service, Status, TrySendError};
 
 use crate::protos::feed::{feed_service, Feed, Item, Subscription};
 
@@ -58,7 +58,7 @@ impl Publisher {
                     published.sent += 1;
                     true
                 }
-                Err(SendError::Full) => {
+                Err(TrySendError::Full) => {
                     published.missed += 1;
                     it.missed += 1;
                     true
