@@ -5,11 +5,10 @@
 //!     cargo run --features admin --example admin -- /run/greeter/admin.sock upgrade
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use touchdown::admin::messages::{DrainRequest, StatusRequest, UpgradeRequest};
 use touchdown::admin::AdminClient;
-use touchdown::client::{ChannelBuilder, Environment};
+use touchdown::client::Channel;
 use touchdown::Status;
 
 const USAGE: &str = "usage: admin PATH status | drain [REASON] | upgrade";
@@ -28,8 +27,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let channel = ChannelBuilder::new(Arc::new(Environment::new(1)));
-    let client = AdminClient::new(&channel.connect(&format!("unix:{path}")));
+    let client = match Channel::connect(format!("unix:{path}")) {
+        Ok(channel) => AdminClient::new(&channel),
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
     let result = match (order, rest) {
         ("status", []) => status(&client),
         ("drain", []) => drain(&client, ""),

@@ -4,12 +4,10 @@
 
 touchdown::include_protos!();
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use greeter::{GreeterClient, HelloRequest, ManyHellosRequest};
-use touchdown::client::{deadline, ChannelBuilder, Environment};
-use touchdown::Status;
+use touchdown::client::{CallOptions, Channel};
 
 const USAGE: &str = "usage: greeter_client [ADDRESS [NAME...]]
 
@@ -25,7 +23,7 @@ fn usage(arguments: &[String]) -> ! {
     std::process::exit(2);
 }
 
-fn main() -> Result<(), Status> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut names: Vec<String> = std::env::args().skip(1).collect();
     if names.iter().any(|it| it.starts_with('-')) {
         usage(&names);
@@ -37,11 +35,12 @@ fn main() -> Result<(), Status> {
     if names.is_empty() {
         names = vec!["Ada".to_owned(), "Grace".to_owned()];
     }
-    let channel = ChannelBuilder::new(Arc::new(Environment::new(1))).connect(&address);
+    let channel = Channel::connect(address)?;
     let greeter = GreeterClient::new(&channel);
 
     println!("one request, one reply:");
-    let reply = greeter.say_hello_with(&request(&names[0]), deadline(Duration::from_secs(5)))?;
+    let options = CallOptions::new().timeout(Duration::from_secs(5));
+    let reply = greeter.say_hello_with(&request(&names[0]), options)?;
     println!("  {}", reply.text);
 
     println!("one request, many replies:");
@@ -70,7 +69,7 @@ fn main() -> Result<(), Status> {
         }
     }
     drop(requests);
-    replies.try_for_each(|reply| reply.map(drop))
+    Ok(replies.try_for_each(|reply| reply.map(drop))?)
 }
 
 fn request(name: &str) -> HelloRequest {

@@ -117,6 +117,8 @@ mod sync;
 pub mod systemd;
 mod text;
 mod thrown;
+#[cfg(feature = "server")]
+pub mod unversioned;
 #[cfg(feature = "upgrade")]
 mod upgrade;
 mod whereabouts;
@@ -128,7 +130,7 @@ pub use protobuf;
 pub use self::server::*;
 #[cfg(feature = "upgrade")]
 pub use self::{
-    sockets::{Address, Listen, PeerCredentials},
+    sockets::{Address, AddressError, Listen, PeerCredentials},
     upgrade::{Upgrade, UpgradeError},
 };
 

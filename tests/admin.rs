@@ -6,10 +6,8 @@ mod lifecycle_support;
 use std::env;
 use std::fs;
 use std::io;
-use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +15,7 @@ use common::*;
 use lifecycle_support::{bound, role, say as tell, Process};
 use touchdown::admin::messages::{DrainRequest, StatusRequest, UpgradeRequest};
 use touchdown::admin::{Admin, AdminClient};
-use touchdown::client::{Channel, ChannelBuilder, Environment};
+use touchdown::client::Channel;
 use touchdown::lifecycle::{exit_code, Signals, StartupHook};
 use touchdown::{Code, Server, Upgrade};
 
@@ -172,11 +170,7 @@ fn connect_as(user: u32, path: &Path) -> io::Result<Channel> {
         assert_eq!(result, 0);
         UnixStream::connect(path)
     });
-    let socket = socket.join().unwrap()?;
-    socket.set_nonblocking(true)?;
-    let builder = ChannelBuilder::new(Arc::new(Environment::new(1)));
-    // SAFETY: it is connected, and nobody else has it.
-    Ok(unsafe { builder.connect_from_fd("admin", socket.into_raw_fd()) })
+    Channel::over(socket.join().unwrap()?)
 }
 
 /// Runs a server with an admin socket in this folder until it ends.

@@ -14,7 +14,8 @@ use touchdown::lifecycle::exit_code;
 use touchdown::protobuf::well_known_types::wrappers::{BytesValue, UInt32Value};
 use touchdown::protobuf::Message;
 use touchdown::{
-    Broadcast, Call, Code, DrainPolicy, Replies, ServerBuilder, Service, SlowSubscriber, Status,
+    Broadcast, Call, Code, DrainPolicy, MethodName, Replies, ServerBuilder, Service,
+    SlowSubscriber, Status,
 };
 
 /// `/test.News/Subscribe` subscribes, once `first` has sent what is to come before.
@@ -40,7 +41,7 @@ fn service<R: Message>(news: &Broadcast<R>) -> Service {
 
 /// A server that waits long for what is in flight.
 fn patient(service: Service) -> ServerBuilder {
-    builder(service).plan(quick_plan().grace_period(LONG))
+    builder(service).plan(quick_plan().with_grace_period(LONG))
 }
 
 fn subscribe<R: Message>(client: &Client) -> touchdown::client::Replies<R> {
@@ -308,7 +309,7 @@ fn a_subscriber_that_takes_nothing_holds_no_drain_longer_than_its_policy_says() 
     let policy = DrainPolicy::Stream {
         goodbye: Duration::from_millis(100),
     };
-    let service = service(&news).policy("Subscribe", policy);
+    let service = service(&news).policy(MethodName::new("test.News", "Subscribe"), policy);
     let server = patient(service).start().unwrap();
     let mut socket = TcpStream::connect(server.address().to_string()).unwrap();
     socket.write_all(PREFACE).unwrap();

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use touchdown::client::{CallOptions, Client, MetadataBuilder};
+use touchdown::client::{CallOptions, Client, Metadata};
 use touchdown::protobuf::well_known_types::wrappers::{BytesValue, StringValue, UInt32Value};
 use touchdown::{Call, Code, Interceptor, MetadataError, Peer, Replies, Requests, Service, Status};
 
@@ -172,19 +172,18 @@ fn metadata_goes_both_ways() {
         );
         Ok(text(""))
     }));
-    let channel = channel(&server);
-    let mut headers = MetadataBuilder::new();
+    let mut headers = grpcio::MetadataBuilder::new();
     headers
         .add_str("x-text", "one")
         .unwrap()
         .add_str("x-text", "two")
         .unwrap();
     headers.add_bytes("x-raw-bin", &[0, 255, 7]).unwrap();
-    let options = CallOptions::default()
+    let options = grpcio::CallOption::default()
         .headers(headers.build())
         .timeout(LONG);
     let method = unary_method("/test.Echo/Say");
-    let client = grpcio::Client::new(channel);
+    let client = grpcio_client(&server);
     let mut receiver = client
         .unary_call_async(&method, &text(""), options)
         .unwrap();
@@ -275,11 +274,8 @@ fn a_message_above_the_limit_is_refused_and_the_connection_lives() {
 fn metadata_above_the_limit_is_refused() {
     let server = builder(echo()).max_metadata_size(1000).start().unwrap();
     let client = client(&server);
-    let mut headers = MetadataBuilder::new();
-    headers.add_str("x-long", &"x".repeat(2000)).unwrap();
-    let options = CallOptions::default()
-        .headers(headers.build())
-        .timeout(LONG);
+    let headers = Metadata::new().with("x-long", "x".repeat(2000)).unwrap();
+    let options = CallOptions::new().metadata(headers).timeout(LONG);
     let status = say_with(&client, "", options).unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     assert_eq!(say(&client, "still there").unwrap(), "still there");
@@ -474,11 +470,10 @@ fn a_handler_that_asks_sees_its_caller_leave() {
         .build();
     let server = start(service);
     for path in ["/test.Echo/Poll", "/test.Echo/Wait"] {
-        let channel = channel(&server);
         let method = unary_method(path);
-        let client = grpcio::Client::new(channel);
+        let client = grpcio_client(&server);
         let mut call = client
-            .unary_call_async(&method, &text(""), CallOptions::default())
+            .unary_call_async(&method, &text(""), grpcio::CallOption::default())
             .unwrap();
         begun.recv_timeout(LONG).unwrap();
         let left = Instant::now();
@@ -596,8 +591,8 @@ fn headers_can_be_sent_before_the_first_message() {
         ty: grpcio::MethodType::ServerStreaming,
         ..unary_method("/test.Slow/Start")
     };
-    let client = grpcio::Client::new(channel(&server));
-    let options = CallOptions::default().timeout(LONG);
+    let client = grpcio_client(&server);
+    let options = grpcio::CallOption::default().timeout(LONG);
     let mut replies = client
         .server_streaming(&method, &text("later"), options)
         .unwrap();
@@ -645,11 +640,8 @@ fn interceptors_run_in_order_and_may_refuse() {
     say(&client, "").unwrap();
     let expected = ["a before", "b before", "b after OK", "a after OK"];
     assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
-    let mut headers = MetadataBuilder::new();
-    headers.add_str("refused-by", "b").unwrap();
-    let options = CallOptions::default()
-        .headers(headers.build())
-        .timeout(LONG);
+    let headers = Metadata::new().with("refused-by", "b").unwrap();
+    let options = CallOptions::new().metadata(headers).timeout(LONG);
     let status = say_with(&client, "", options).unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     let expected = ["a before", "b before", "a after PERMISSION_DENIED"];

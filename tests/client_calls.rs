@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::*;
-use touchdown::client::{CallOptions, Client, Kind, MetadataBuilder, Next, Outgoing};
+use touchdown::client::{CallOptions, Client, Kind, Metadata, Next, Outgoing};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::{Call, Code, Replies, Requests, Service, Status};
 
@@ -192,11 +192,9 @@ fn what_stands_around_is_nested_and_changes_options() {
     let server = start(service);
     let named = |name: &'static str| {
         move |call: &Outgoing<'_>, next: &mut Next<'_>| {
-            let before = call.options().get_headers().and_then(|it| it.iter().next());
-            let before = before.map_or("", |it| std::str::from_utf8(it.1).unwrap());
-            let mut headers = MetadataBuilder::new();
-            headers.add_str("by", &format!("{before}{name}")).unwrap();
-            next.run(&call.options().clone().headers(headers.build()))
+            let before = call.metadata().get("by").unwrap_or_default();
+            let all = Metadata::new().with("by", format!("{before}{name}"));
+            next.run(&call.options().clone().metadata(all.unwrap()))
         }
     };
     let plain = client(&server);

@@ -8,13 +8,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
 use lifecycle_support::{bound, is_child, role, say as tell, Process};
-use touchdown::client::{CallOptions, ChannelBuilder, Client, Environment};
+use touchdown::client::{CallOptions, Channel, Client};
 use touchdown::lifecycle::{exit_code, Signals};
 use touchdown::Server;
 
@@ -156,9 +155,9 @@ fn a_program_with_both_never_wakes() {
     let _bound = bound();
     if is_child() {
         // Before the process's first server.
-        let environment = Arc::new(Environment::new(1));
+        let _first = Channel::connect("127.0.0.1:1").unwrap();
         let server = server();
-        let channel = ChannelBuilder::new(environment).connect(&server.address().to_string());
+        let channel = Channel::connect(server.address().to_string()).unwrap();
         let client = Client::new(&channel);
         let reply = say_with(&client, "hello", CallOptions::default());
         assert_eq!(reply.unwrap(), "hello");

@@ -91,11 +91,9 @@ fn each_wraps_what_comes_after_it_and_those_of_a_service_are_inside() {
     ];
     assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
 
-    let mut headers = touchdown::client::MetadataBuilder::new();
-    headers.add_str("skip", "service").unwrap();
-    let options = CallOptions::default()
-        .headers(headers.build())
-        .timeout(LONG);
+    let headers = touchdown::client::Metadata::new();
+    let headers = headers.with("skip", "service").unwrap();
+    let options = CallOptions::new().metadata(headers).timeout(LONG);
     let status = say_with(&client, "x", options).unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     let seen = seen.lock().unwrap();

@@ -20,8 +20,8 @@ use touchdown::lifecycle::{Calls, Report};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{
     Call, CallEnd, CallKind, CallObserver, CallOutcome, CallRefusal, Code, ConnectionEvent,
-    ConnectionRefusal, DetachedReplies, DrainPolicy, Peer, RefusalReason, Replies, Requests,
-    Server, Service, Status,
+    ConnectionRefusal, DetachedReplies, DrainPolicy, MethodName, Peer, RefusalReason, Replies,
+    Requests, Server, Service, Status,
 };
 
 #[derive(Clone, Debug)]
@@ -310,7 +310,7 @@ fn what_does_not_fit_into_the_backlog_is_told_and_what_expires_there_too() {
 #[test]
 fn a_call_with_too_little_time_is_told_and_so_is_one_that_comes_too_late() {
     let (service, begun, release) = gated();
-    let service = service.minimum_time("Say", LONG * 10);
+    let service = service.minimum_time(MethodName::new("test.Echo", "Say"), LONG * 10);
     let (server, recorder) = observed(service, |it| it);
     let status = say(&client(&server), "x").unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
@@ -319,7 +319,7 @@ fn a_call_with_too_little_time_is_told_and_so_is_one_that_comes_too_late() {
     drop((begun, release));
 
     let (service, begun, release) = gated();
-    let service = service.policy("Say", DrainPolicy::CutEarly);
+    let service = service.policy(MethodName::new("test.Echo", "Say"), DrainPolicy::CutEarly);
     let (server, recorder) = observed(service, |it| it.workers(1).cut_early_after(0.0));
     let client = client(&server);
     let calls = [in_background(&client), in_background(&client)];
@@ -626,7 +626,7 @@ fn scripted() -> Service {
         .server_streaming("Count", count)
         .server_streaming("Detach", detach)
         .build()
-        .policy("Count", DrainPolicy::CutEarly)
+        .policy(MethodName::new("test.Echo", "Count"), DrainPolicy::CutEarly)
 }
 
 fn play(client: &Client, script: Script) {

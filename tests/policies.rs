@@ -16,11 +16,14 @@ use touchdown::client::{CallOptions, Client};
 use touchdown::lifecycle::{exit_code, Calls, Lifecycle, Plan, Report};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{
-    Call, Code, DetachedReplies, DrainPolicy, Interceptor, Replies, Requests, Server, Service,
-    StartError, Status,
+    Call, Code, DetachedReplies, DrainPolicy, Interceptor, MethodName, Replies, Requests, Server,
+    Service, StartError, Status,
 };
 
 const SAY: &str = "/test.Echo/Say";
+const SAY_TO_ECHO: MethodName = MethodName::new("test.Echo", "Say");
+const SUBSCRIBE: MethodName = MethodName::new("test.Streams", "Subscribe");
+const UPLOAD: MethodName = MethodName::new("test.Streams", "Upload");
 const GRACE: Duration = Duration::from_secs(4);
 /// A fraction of the grace period; nothing here depends on how long it is.
 const EARLY: Duration = Duration::from_millis(400);
@@ -132,7 +135,7 @@ fn an_idempotent_call_is_cut_when_its_share_is_over_and_harms_no_other() {
             Ok(request)
         })
         .build();
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .service(other)
         .plan(plan())
         .cut_early_after(0.1)
@@ -173,7 +176,7 @@ fn an_idempotent_call_is_cut_when_its_share_is_over_and_harms_no_other() {
 #[test]
 fn a_cut_call_whose_handler_never_returns_is_named() {
     let (service, gate) = gated();
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .plan(plan().with_grace_period(Duration::from_millis(200)))
         .start()
         .unwrap();
@@ -212,7 +215,7 @@ fn what_waits_in_the_backlog_is_run_if_it_must_not_be_cut() {
 #[test]
 fn what_waits_in_the_backlog_is_refused_unrun_when_it_would_be_cut() {
     let (service, gate) = gated();
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .plan(plan())
         .workers(1)
         .cut_early_after(0.1)
@@ -241,7 +244,7 @@ fn what_waits_in_the_backlog_is_refused_unrun_when_it_would_be_cut() {
 fn an_idle_stream_is_told_and_after_its_goodbye_not_waited_for() {
     let (service, streams) = subscriptions();
     let policy = DrainPolicy::Stream { goodbye: EARLY };
-    let server = builder(service.policy("Subscribe", policy))
+    let server = builder(service.policy(SUBSCRIBE, policy))
         .plan(plan())
         .start()
         .unwrap();
@@ -286,7 +289,7 @@ fn counting(looks: bool, goodbye: Duration) -> Service {
             },
         )
         .build()
-        .policy("Subscribe", DrainPolicy::Stream { goodbye })
+        .policy(SUBSCRIBE, DrainPolicy::Stream { goodbye })
 }
 
 #[test]
@@ -347,7 +350,7 @@ fn an_upload_that_goes_on_for_ever_is_cut() {
             },
         )
         .build()
-        .policy("Upload", DrainPolicy::Stream { goodbye: EARLY });
+        .policy(UPLOAD, DrainPolicy::Stream { goodbye: EARLY });
     let server = builder(service).plan(plan()).start().unwrap();
     let client = client(&server);
     let mut upload = client
@@ -664,7 +667,7 @@ fn a_call_whose_deadline_passes_in_the_backlog_of_a_drain_is_not_run() {
 #[test]
 fn the_time_remaining_is_the_nearer_of_the_deadline_and_the_drains_end() {
     let (service, gate) = gated();
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .plan(plan())
         .start()
         .unwrap();
@@ -695,7 +698,7 @@ fn the_time_remaining_is_the_nearer_of_the_deadline_and_the_drains_end() {
 #[test]
 fn a_call_that_cannot_end_in_time_is_refused_at_once() {
     let (service, gate) = gated();
-    let server = builder(service.minimum_time("Say", GRACE / 2))
+    let server = builder(service.minimum_time(SAY_TO_ECHO, GRACE / 2))
         .plan(plan())
         .workers(1)
         .start()
@@ -741,7 +744,7 @@ fn a_call_that_cannot_end_in_time_is_refused_at_once() {
 #[test]
 fn a_cut_call_ends_with_trailers_alone() {
     let (service, gate) = gated();
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .plan(plan())
         .cut_early_after(0.0)
         .start()
@@ -778,17 +781,41 @@ fn a_cut_call_ends_with_trailers_alone() {
     server.wait();
 }
 
+/// A policy or a time for a method that the service does not have: the sentence with which the server does not start.
+fn unknown(service: Service) -> String {
+    let error = builder(service).start().map(drop).unwrap_err();
+    assert!(matches!(error, StartError::UnknownMethod(_)), "{error:?}");
+    error.to_string()
+}
+
+#[test]
+fn a_policy_for_a_method_that_is_not_there_says_which_is() {
+    let named = |service, name| MethodName::new(service, name);
+    let set = |method| echo().policy(method, DrainPolicy::CutEarly);
+    assert_eq!(
+        unknown(set(named("test.Echo", "say"))),
+        "a policy or a minimum time for /test.Echo/say is set on the service test.Echo, which has no such method: \
+         did you mean Say?"
+    );
+    assert_eq!(
+        unknown(echo().minimum_time(named("test.Echo", "Shout"), GRACE)),
+        "a policy or a minimum time for /test.Echo/Shout is set on the service test.Echo, which has no such method: \
+         it has Say"
+    );
+    assert_eq!(
+        unknown(set(named("test.Eco", "Say"))),
+        "a policy or a minimum time for /test.Eco/Say is set on the service test.Echo, which is another one: set it on \
+         the service of the method, or did you mean /test.Echo/Say?"
+    );
+    assert_eq!(
+        unknown(set(SUBSCRIBE)),
+        "a policy or a minimum time for /test.Streams/Subscribe is set on the service test.Echo, which is another \
+         one: set it on the service of the method"
+    );
+}
+
 #[test]
 fn settings_that_make_no_sense_are_errors_that_name_them() {
-    let start = |service: Service| builder(service).start().map(drop);
-    let unknown = echo().policy("Shout", DrainPolicy::CutEarly);
-    let error = start(unknown).unwrap_err();
-    assert!(
-        matches!(&error, StartError::UnknownMethod(path) if path == "/test.Echo/Shout"),
-        "{error}"
-    );
-    assert!(error.to_string().contains("/test.Echo/Shout"), "{error}");
-    assert!(start(echo().minimum_time("say", GRACE)).is_err());
     for share in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
         let error = builder(echo()).cut_early_after(share).start().unwrap_err();
         assert!(error.to_string().contains("cut_early_after"), "{error}");
@@ -798,7 +825,7 @@ fn settings_that_make_no_sense_are_errors_that_name_them() {
 #[test]
 fn a_grace_period_without_end_cuts_nothing_early() {
     let (service, gate) = gated();
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .plan(Plan::new().with_grace_period(Duration::MAX))
         .start();
     // A plan must have an end.
@@ -823,7 +850,7 @@ fn every_call_is_counted_once_while_calls_are_cut() {
         call.token().wait_timeout(Duration::from_millis(3));
         Ok(request)
     });
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
         .plan(plan().with_grace_period(Duration::from_millis(400)))
         .workers(4)
         .start()
@@ -931,7 +958,7 @@ fn raw_call_without_window(server: &Server, path: &str) -> TcpStream {
 fn a_cut_stream_whose_caller_takes_nothing_holds_no_drain() {
     let (service, streams) = subscriptions();
     let policy = DrainPolicy::Stream { goodbye: EARLY };
-    let server = builder(service.policy("Subscribe", policy))
+    let server = builder(service.policy(SUBSCRIBE, policy))
         .plan(plan().with_grace_period(LONG))
         .start()
         .unwrap();
@@ -977,8 +1004,8 @@ fn interceptors_hear_of_a_cut_what_the_callers_hear() {
     let (streaming, streams) = subscriptions();
     let (listens, heard) = unbounded();
     let policy = DrainPolicy::Stream { goodbye: EARLY };
-    let server = builder(service.policy("Say", DrainPolicy::CutEarly))
-        .service(streaming.policy("Subscribe", policy))
+    let server = builder(service.policy(SAY_TO_ECHO, DrainPolicy::CutEarly))
+        .service(streaming.policy(SUBSCRIBE, policy))
         .interceptor(Listens(listens))
         .plan(plan())
         .cut_early_after(0.1)

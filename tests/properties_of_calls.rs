@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use common::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use touchdown::client::{CallOptions, Client, MetadataBuilder};
+use touchdown::client::{CallOptions, Client};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{Call, Code, Interceptor, MetadataError, Replies, Service, Status};
 
@@ -143,7 +143,7 @@ fn metadata_is_refused_or_arrives() {
             Ok(request)
         }
     }));
-    let client = grpcio::Client::new(channel(&server));
+    let client = grpcio_client(&server);
     let method = unary_method("/test.Echo/Say");
     let legal = |pairs: &[Pair]| -> Vec<Pair> {
         let lower = pairs
@@ -160,14 +160,14 @@ fn metadata_is_refused_or_arrives() {
             ..Case::default()
         };
         let requested = legal(&requested);
-        let mut metadata = MetadataBuilder::new();
+        let mut metadata = grpcio::MetadataBuilder::new();
         for (name, value) in &requested {
             match name.ends_with("-bin") {
                 true => metadata.add_bytes(name, value).unwrap(),
                 false => metadata.add_str(name, std::str::from_utf8(value).unwrap()).unwrap(),
             };
         }
-        let options = CallOptions::default().headers(metadata.build()).timeout(LONG);
+        let options = grpcio::CallOption::default().headers(metadata.build()).timeout(LONG);
         let mut receiver = client.unary_call_async(&method, &text("hello"), options).unwrap();
         let (got_headers, reply, got_trailers) = receiver.receive_sync().unwrap();
         prop_assert_eq!(&reply.value, "hello");

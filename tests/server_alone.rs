@@ -5,22 +5,19 @@
 mod common;
 
 use std::net::TcpStream;
-use std::os::fd::IntoRawFd;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
 use grpcio::{ChannelBuilder, Environment};
-use touchdown::client::{deadline, Client};
+use touchdown::client::{deadline, Channel, Client};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::{Code, Server, Status};
 
 fn connect(server: &Server) -> Client {
     let socket = TcpStream::connect(server.address().to_string()).unwrap();
-    let builder = ChannelBuilder::new(Arc::new(Environment::new(1)));
-    // SAFETY: the descriptor is open, and nobody else's any more.
-    Client::new(&unsafe { builder.connect_from_fd("test", socket.into_raw_fd()) })
+    Client::new(&Channel::over(socket).unwrap())
 }
 
 fn say(client: &Client, what: &str) -> Result<String, Status> {
@@ -59,7 +56,8 @@ fn a_call_ends_at_its_deadline() {
 fn a_channel_to_another_server_is_refused() {
     let server = start(echo());
     let channel = ChannelBuilder::new(Arc::new(Environment::new(1)));
-    let client = Client::new(&channel.connect(&server.address().to_string()));
+    let channel = channel.connect(&server.address().to_string());
+    let client = Client::new(&touchdown::unversioned::channel(channel));
     let error = say(&client, "hello").unwrap_err();
     assert_eq!(error.code(), Code::Unknown, "{error}");
     assert!(error.message().contains("client channel"), "{error}");

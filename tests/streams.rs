@@ -109,7 +109,7 @@ fn says_goodbye() -> Service {
 #[test]
 fn who_waits_for_a_request_or_the_drain_can_say_goodbye_at_once() {
     let server = builder(says_goodbye())
-        .plan(quick_plan().grace_period(LONG))
+        .plan(quick_plan().with_grace_period(LONG))
         .start()
         .unwrap();
     let client = client(&server);

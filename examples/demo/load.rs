@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use greeter::{GreeterClient, HelloReply, HelloRequest, ManyHellosRequest};
-use touchdown::client::{deadline, CallOptions, ChannelBuilder, Environment};
+use touchdown::client::{deadline, CallOptions, Channel};
 use touchdown::{Code, Status};
 
 use crate::options::Options;
@@ -78,16 +78,14 @@ pub struct Load {
 impl Load {
     pub fn start(address: &str, options: &Options, terminal: &Terminal) -> Load {
         let shared = Arc::new(Shared::default());
-        let environment = Arc::new(Environment::new(2));
         let mut callers = Vec::new();
         for _ in 0..options.clients {
-            let channel = ChannelBuilder::new(Arc::clone(&environment))
-                .enable_retry(false)
-                // Channels to one address share a connection otherwise.
-                .use_local_subchannel_pool(true)
-                .initial_reconnect_backoff(RECONNECT)
-                .max_reconnect_backoff(RECONNECT)
-                .connect(address);
+            let channel = Channel::builder()
+                .retries(false)
+                .own_connection()
+                .reconnect(RECONNECT, RECONNECT)
+                .connect(address)
+                .expect("the demo knows its own address");
             for _ in 0..options.callers {
                 let mut caller = Caller {
                     greeter: GreeterClient::new(&channel),

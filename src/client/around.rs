@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Status;
 
-use super::CallOptions;
+use super::{CallOptions, Metadata};
 
 /// How many messages go each way in a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +40,24 @@ impl<'a> Outgoing<'a> {
         self.kind
     }
 
-    /// The options, as whatever stands further out left them: deadline, metadata and so on.
+    /// The options, as whatever stands further out left them: to be handed on, or to be cloned and changed.
     pub fn options(&self) -> &'a CallOptions {
         self.options
+    }
+
+    /// How long the call may take, if that is set.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.options.timeout
+    }
+
+    /// Whether the call waits for a server that cannot be reached at the moment.
+    pub fn waits_for_ready(&self) -> bool {
+        self.options.wait_for_ready
+    }
+
+    /// What is sent before the request.
+    pub fn metadata(&self) -> &'a Metadata {
+        &self.options.metadata
     }
 }
 

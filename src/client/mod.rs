@@ -1,23 +1,32 @@
-//! Clients that block, over the channels of `grpcio`.
+//! Clients that block.
 //!
-//! Generated client stubs are thin: a typed function for each method, and this below. Channels
-//! are made with `ChannelBuilder` and an `Environment`, which brings the threads that do a
-//! client's input and output; one environment serves any number of channels. Both need the
-//! feature `client`: without it there are only the channels on which a server tests itself
-//! ([`ServerBuilder::smoke_test`](crate::ServerBuilder::smoke_test)).
+//! Generated client stubs are thin: a typed function for each method, and [`Client`] below. A stub is made on a
+//! [`Channel`], and takes [`CallOptions`] for a call that needs them:
 //!
-#![cfg_attr(feature = "client", doc = "```")]
+#![cfg_attr(feature = "client", doc = "```no_run")]
 #![cfg_attr(not(feature = "client"), doc = "```ignore")]
-//! use std::sync::Arc;
-//! use touchdown::client::{ChannelBuilder, Environment};
+//! use std::time::Duration;
+//! use touchdown::client::{CallOptions, Channel, Client};
+//! use touchdown::protobuf::well_known_types::wrappers::StringValue;
 //!
-//! let environment = Arc::new(Environment::new(1));
-//! let channel = ChannelBuilder::new(environment).connect("127.0.0.1:50051");
-//! // let greeter = GreeterClient::new(&channel);
-//! # drop(channel);
+//! let channel = Channel::connect("127.0.0.1:50051")?;
+//! // With a stub: GreeterClient::new(&channel).say_hello_with(&request, options)
+//! let options = CallOptions::new().timeout(Duration::from_secs(5));
+//! let request = StringValue::new();
+//! let reply: StringValue = Client::new(&channel).unary("/demo.Echo/Say", &request, options)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! To connect needs the feature `client`. Without it there are only channels over sockets that are connected already
+//! ([`Channel::over`]), such as those on which a server tests itself
+//! ([`ServerBuilder::smoke_test`](crate::ServerBuilder::smoke_test)).
 
 mod around;
+mod channel;
+#[cfg(feature = "client")]
+mod channel_builder;
+mod metadata;
+mod options;
 mod streams;
 mod wait;
 
@@ -29,11 +38,12 @@ use futures_util::{Stream, StreamExt};
 use grpcio::{Marshaller, Method, MethodType};
 use protobuf::Message;
 
-pub use grpcio::{CallOption as CallOptions, Channel, Metadata, MetadataBuilder};
-#[cfg(feature = "client")]
-pub use grpcio::{ChannelBuilder, Environment};
-
 pub use self::around::{Kind, Next, Outgoing};
+pub use self::channel::Channel;
+#[cfg(feature = "client")]
+pub use self::channel_builder::ChannelBuilder;
+pub use self::metadata::Metadata;
+pub use self::options::CallOptions;
 pub use self::streams::{Replies, Requests, Upload};
 
 use self::around::{call, Around};
@@ -54,7 +64,7 @@ impl Client {
         // The channel keeps C-core started.
         crate::engine::end_spare_threads();
         Client {
-            client: grpcio::Client::new(channel.clone()),
+            client: grpcio::Client::new(channel.inner.clone()),
             around: Arc::new([]),
         }
     }
@@ -110,6 +120,7 @@ impl Client {
         // As a stream of replies: grpcio's own receiver of a single reply panics where there is none.
         let method = method(MethodType::ServerStreaming, path);
         call(&self.around, path, Kind::Unary, options, |options| {
+            let options = options.into_grpcio().map_err(status)?;
             let replies = self.client.server_streaming(&method, request, options);
             wait(only_reply(&mut replies.map_err(status)?))
         })
@@ -133,6 +144,7 @@ impl Client {
             Kind::ServerStreaming,
             options,
             |options| {
+                let options = options.into_grpcio().map_err(status)?;
                 let receiver = self.client.server_streaming(&method, request, options);
                 Ok(Replies::new(Receiver::OfMany(receiver.map_err(status)?)))
             },
@@ -156,6 +168,7 @@ impl Client {
             Kind::ClientStreaming,
             options,
             |options| {
+                let options = options.into_grpcio().map_err(status)?;
                 let call = self.client.duplex_streaming(&method, options);
                 let (sender, receiver) = call.map_err(status)?;
                 Ok(Upload { sender, receiver })
@@ -180,6 +193,7 @@ impl Client {
             Kind::Bidirectional,
             options,
             |options| {
+                let options = options.into_grpcio().map_err(status)?;
                 let call = self.client.duplex_streaming(&method, options);
                 let (sender, receiver) = call.map_err(status)?;
                 let replies = Replies::new(Receiver::OfBoth(receiver));
@@ -197,7 +211,7 @@ impl fmt::Debug for Client {
 
 /// Options with a deadline this far from now.
 pub fn deadline(after: Duration) -> CallOptions {
-    CallOptions::default().timeout(after)
+    CallOptions::new().timeout(after)
 }
 
 /// The reply of a call that has one.

@@ -411,8 +411,8 @@ mod tests {
     use super::*;
     use crate::calls::transport::Settings;
     use crate::calls::{Config, Ending, Handled, Host, Landed, Message, Method, Runner};
-    use crate::client::{deadline, Client};
-    use crate::engine::{channel_over, transport};
+    use crate::client::{deadline, Channel, Client};
+    use crate::engine::transport;
 
     const LONG: Duration = Duration::from_secs(20);
 
@@ -476,7 +476,7 @@ mod tests {
         };
         let host = Arc::new(Keeper { calls, dropped_on });
         let runner = Runner::start(transport, config, host).unwrap();
-        let channel = channel_over(runner.connect().unwrap()).unwrap();
+        let channel = Channel::over(runner.connect().unwrap()).unwrap();
         let client = Client::new(&channel);
         let request = StringValue::new();
         let answer = client.unary::<_, StringValue>(path, &request, deadline(LONG));

@@ -37,7 +37,7 @@ use std::sync::Arc;
 use crate::calls::transport::{Settings, Transport};
 use crate::calls::Method;
 
-pub(crate) use self::channel::channel_over;
+pub(crate) use self::channel::{channel_over, shared_environment};
 
 /// A transport for these methods, to be started.
 ///

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use super::method_name::UnknownMethod;
 use crate::lifecycle::BuildError;
 
 /// Why a server did not start.
@@ -32,7 +33,7 @@ pub enum StartError {
     /// Two services have this method.
     DuplicateMethod(String),
     /// Something was set for a method that its service does not have.
-    UnknownMethod(String),
+    UnknownMethod(UnknownMethod),
     /// The plan, the hooks or the signals are at fault.
     Lifecycle(BuildError),
     /// A start-up hook failed, panicked or overran: which, and how.
@@ -72,12 +73,7 @@ impl fmt::Display for StartError {
             StartError::DuplicateMethod(path) => {
                 write!(formatter, "two services have the method {path}")
             }
-            StartError::UnknownMethod(path) => {
-                write!(
-                    formatter,
-                    "a policy or time is set for {path}, which does not exist"
-                )
-            }
+            StartError::UnknownMethod(unknown) => unknown.fmt(formatter),
             StartError::Lifecycle(error) => error.fmt(formatter),
             StartError::Startup(why) => formatter.write_str(why),
             StartError::TooLate => formatter.write_str("the program is stopping already"),

@@ -95,7 +95,14 @@ impl From<Vec<u8>> for Value<'_> {
     }
 }
 
-/// Why a header or trailer could not be set.
+impl Value<'_> {
+    /// The name and the value as they are sent, if they may be.
+    pub(crate) fn checked(self, name: &str) -> Result<(String, Vec<u8>), MetadataError> {
+        checked(name, self)
+    }
+}
+
+/// Why metadata could not be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MetadataError {

@@ -14,6 +14,7 @@ mod interceptor;
 mod kind;
 mod listen;
 mod metadata;
+mod method_name;
 mod observer;
 mod observers;
 mod outcome;
@@ -38,6 +39,7 @@ pub use self::health::{Health, ServingStatus};
 pub use self::interceptor::{Answer, Interceptor, Next};
 pub use self::kind::CallKind;
 pub use self::metadata::{Metadata, MetadataError, Value};
+pub use self::method_name::{MethodName, UnknownMethod};
 pub use self::observer::{
     CallEnd, CallObserver, CallOutcome, CallRefusal, ConnectionEvent, ConnectionRefusal,
     RefusalReason, Traffic,

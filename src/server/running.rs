@@ -324,11 +324,10 @@ impl Participant for Running {
 #[cfg(test)]
 #[cfg(feature = "client")]
 mod tests {
-    use grpcio::{ChannelBuilder, Environment};
     use protobuf::well_known_types::wrappers::StringValue;
 
     use super::*;
-    use crate::client::{CallOptions, Client};
+    use crate::client::{CallOptions, Channel, Client};
     use crate::{Call, Service};
 
     fn start(service: Service) -> Server {
@@ -346,8 +345,8 @@ mod tests {
             Ok(request)
         };
         let other = start(Service::builder("test.Echo").unary("Say", echo).build());
-        let channel = ChannelBuilder::new(Arc::new(Environment::new(1)));
-        let client = Client::new(&channel.connect(&other.address().to_string()));
+        let channel = Channel::connect(other.address().to_string()).unwrap();
+        let client = Client::new(&channel);
         let options = CallOptions::default().timeout(Duration::from_secs(20));
         let reply = client.unary::<_, StringValue>("/test.Echo/Say", &StringValue::new(), options);
         assert_eq!(reply, Ok(StringValue::new()));

@@ -11,6 +11,7 @@ use crate::calls::Message;
 use super::call::Call;
 use super::codec::{decode_seen, encode};
 use super::interceptor::Interceptor;
+use super::method_name::{MethodName, UnknownMethod};
 use super::outcome::Outcome;
 use super::status::Status;
 use super::stream::{Replies, Requests};
@@ -96,7 +97,7 @@ pub struct Service {
     pub(super) methods: Vec<Method>,
     pub(super) interceptors: Vec<Arc<dyn Interceptor>>,
     /// A method that something was set for, and that is not there.
-    pub(super) unknown: Option<String>,
+    pub(super) unknown: Option<UnknownMethod>,
 }
 
 impl Service {
@@ -119,19 +120,25 @@ impl Service {
 
     /// Sets what becomes of calls of `method` when the server drains.
     ///
+    /// Generated code has a constant for each method, such as `greeter_methods::SAY_HELLO`. For a service that is
+    /// written by hand:
+    ///
     /// ```
     /// # use protobuf::well_known_types::wrappers::StringValue;
     /// # use touchdown::{Call, Status};
-    /// use touchdown::{DrainPolicy, Service};
+    /// use touchdown::{DrainPolicy, MethodName, Service};
+    ///
+    /// const SAY: MethodName = MethodName::new("demo.Echo", "Say");
     ///
     /// # let service = Service::builder("demo.Echo")
     /// #     .unary("Say", |_: &Call, request: StringValue| Ok::<_, Status>(request))
     /// #     .build();
-    /// let service = service.policy("Say", DrainPolicy::CutEarly);
+    /// let service = service.policy(SAY, DrainPolicy::CutEarly);
     /// ```
     ///
-    /// A method that the service does not have is an error when the server starts.
-    pub fn policy(self, method: &str, policy: DrainPolicy) -> Service {
+    /// If the service does not have the method, the server does not start, with
+    /// [`StartError::UnknownMethod`](super::StartError::UnknownMethod).
+    pub fn policy(self, method: MethodName, policy: DrainPolicy) -> Service {
         self.set(method, |it| it.policy = policy)
     }
 
@@ -139,8 +146,9 @@ impl Service {
     /// because of its own deadline or because the server drains, is refused at once, and not begun
     /// and then broken off. Default: zero.
     ///
-    /// A method that the service does not have is an error when the server starts.
-    pub fn minimum_time(self, method: &str, time: Duration) -> Service {
+    /// If the service does not have the method, the server does not start, with
+    /// [`StartError::UnknownMethod`](super::StartError::UnknownMethod).
+    pub fn minimum_time(self, method: MethodName, time: Duration) -> Service {
         self.set(method, |it| it.minimum = time)
     }
 
@@ -151,11 +159,15 @@ impl Service {
         self
     }
 
-    fn set(mut self, method: &str, set: impl FnOnce(&mut Method)) -> Service {
-        match self.methods.iter_mut().find(|it| it.name == method) {
-            Some(method) => set(method),
+    fn set(mut self, method: MethodName, set: impl FnOnce(&mut Method)) -> Service {
+        let is_own = method.service() == self.name;
+        let found = self.methods.iter_mut().find(|it| it.name == method.name());
+        match found.filter(|_| is_own) {
+            Some(found) => set(found),
             None => {
-                self.unknown.get_or_insert_with(|| method.to_owned());
+                let names = self.methods.iter().map(|it| it.name);
+                let unknown = UnknownMethod::new(method, self.name, names);
+                self.unknown.get_or_insert(unknown);
             }
         }
         self

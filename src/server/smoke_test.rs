@@ -7,7 +7,6 @@ use protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 
 use crate::calls::Runner;
 use crate::client::{deadline, Channel, Client};
-use crate::engine::channel_over;
 use crate::lifecycle::Token;
 
 use super::health::Health;
@@ -32,7 +31,7 @@ pub(super) fn run(
     of_program: Option<SmokeTest>,
 ) -> Result<(), String> {
     let socket = engine.connect().map_err(|error| error.to_string())?;
-    let channel = channel_over(socket).map_err(|error| error.to_string())?;
+    let channel = Channel::over(socket).map_err(|error| error.to_string())?;
     let client = Client::new(&channel);
     // The messages of grpc.health.v1 look like these on the wire.
     let (server_as_a_whole, options) = (StringValue::new(), deadline(CHECK_TIME));

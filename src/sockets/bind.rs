@@ -5,8 +5,9 @@ use std::io;
 
 use parking_lot::Mutex;
 
-use super::address::{addresses, Address};
-use super::inherited::{inherited, Inherited, SYSTEMD};
+use super::address::{addresses, Address, SYSTEMD};
+use super::bind_error::explained;
+use super::inherited::{inherited, Inherited};
 use super::listener::{ListenOptions, Listener};
 use super::unix_path::SocketPath;
 
@@ -60,10 +61,7 @@ struct Place<'a> {
 impl Wanted<'_> {
     fn of(options: &ListenOptions) -> Result<Wanted<'_>, Failed> {
         let name = &options.address;
-        let addresses = match name.starts_with(SYSTEMD) {
-            true => Vec::new(),
-            false => addresses(name).map_err(|error| (name.clone(), error))?,
-        };
+        let addresses = addresses(name).map_err(|error| (name.clone(), error))?;
         Ok(Wanted { options, addresses })
     }
 }
@@ -108,7 +106,8 @@ impl Place<'_> {
     fn listen(&self) -> Result<Listener, Failed> {
         let listener = match &self.given {
             Some(given) => Listener::inherit(given, self.options),
-            None => Listener::bind_anew(&self.address, self.options),
+            None => Listener::bind_anew(&self.address, self.options)
+                .map_err(|error| explained(&self.address, error)),
         };
         listener.map_err(|error| (self.options.address.clone(), error))
     }
@@ -167,14 +166,14 @@ mod tests {
         let _held = inherited().lock();
         let (sender, result) = mpsc::channel();
         std::thread::spawn(move || {
-            // Without a port it stands for no address, which only the look-up says.
-            let options = ListenOptions::new("localhost".to_owned());
+            // It stands for no address, which only the look-up says, without asking anybody.
+            let options = ListenOptions::new(format!("{}:1", "x".repeat(70)));
             let _ = sender.send(bind_all(&[options]).map(drop));
         });
-        let (name, _) = result
+        let (_, error) = result
             .recv_timeout(Duration::from_secs(20))
             .expect("the look-up does not wait for what was given")
             .unwrap_err();
-        assert_eq!(name, "localhost");
+        assert!(error.to_string().contains("looked up"), "{error}");
     }
 }

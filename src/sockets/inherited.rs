@@ -16,13 +16,10 @@ use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 
-use super::address::Address;
+use super::address::{Address, SYSTEMD};
 use super::options;
 use super::stored;
 use crate::logging;
-
-/// How addresses begin that stand for what systemd has passed.
-pub(crate) const SYSTEMD: &str = "systemd:";
 
 /// The first descriptor that systemd passes: `SD_LISTEN_FDS_START`.
 const FIRST: RawFd = 3;

@@ -2,11 +2,14 @@
 
 #[cfg(feature = "tls")]
 use std::any::Any;
+use std::str::FromStr;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::accepted::TcpKeepalive;
+use super::address::{Address, Written};
+use super::address_error::AddressError;
 #[cfg(feature = "tls")]
 use super::encryption::Encryption;
 use super::listener::ListenOptions;
@@ -53,6 +56,24 @@ pub struct Listen {
     encrypted_by: Option<Arc<dyn Any + Send + Sync>>,
 }
 
+/// Listens at the address that is written, if it is one. Nothing is looked up.
+impl FromStr for Listen {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Listen, AddressError> {
+        match Written::read(text) {
+            Ok(_) => Ok(Listen::new(text)),
+            Err(wrong) => Err(AddressError::new(text, wrong)),
+        }
+    }
+}
+
+impl From<Address> for Listen {
+    fn from(address: Address) -> Listen {
+        Listen::new(address.to_string())
+    }
+}
+
 /// A setting that cannot be kept.
 #[derive(Debug)]
 pub(crate) struct BadSetting {
@@ -62,7 +83,8 @@ pub(crate) struct BadSetting {
 }
 
 impl Listen {
-    /// Listens at this address.
+    /// Listens at this address. If it is none, the error comes when it is bound, or when the server starts. To hear of
+    /// it earlier, [parse](str::parse) it: `"127.0.0.1:50051".parse::<Listen>()?`.
     pub fn new(address: impl Into<String>) -> Listen {
         Listen {
             options: ListenOptions::new(address.into()),

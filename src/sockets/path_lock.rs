@@ -12,6 +12,13 @@ use std::time::{Duration, Instant};
 /// longer has been stopped in the middle.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Where the file is.
+pub(super) fn beside(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".touchdown-lock");
+    PathBuf::from(path)
+}
+
 /// Keeps other processes that use this crate from binding to a path: a file beside it, locked, and removed at the
 /// end.
 pub(super) struct PathLock {
@@ -21,9 +28,7 @@ pub(super) struct PathLock {
 
 impl PathLock {
     pub(super) fn of(socket: &Path) -> io::Result<PathLock> {
-        let mut path = socket.as_os_str().to_owned();
-        path.push(".touchdown-lock");
-        let path = PathBuf::from(path);
+        let path = beside(socket);
         let failed = |error: io::Error| {
             let message = format!("cannot lock {}: {error}", path.display());
             io::Error::new(error.kind(), message)
@@ -44,7 +49,8 @@ impl PathLock {
                     return Ok(PathLock { path, _file: file });
                 }
             } else if Instant::now() >= deadline {
-                let message = "another process has been about to listen here for too long";
+                let message =
+                    "another process has been about to listen here for too long; was it stopped?";
                 return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, message)));
             } else {
                 thread::sleep(Duration::from_millis(1));

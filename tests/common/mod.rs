@@ -160,9 +160,7 @@ pub fn small_call(stream: u8) -> Vec<u8> {
 
 #[cfg(feature = "client")]
 mod clients {
-    use std::sync::Arc;
-
-    use touchdown::client::{CallOptions, Channel, ChannelBuilder, Client, Environment};
+    use touchdown::client::{CallOptions, Channel, Client};
 
     use super::*;
 
@@ -171,9 +169,15 @@ mod clients {
     }
 
     pub fn channel_to(address: &str) -> Channel {
-        ChannelBuilder::new(Arc::new(Environment::new(1)))
-            .raw_cfg_int(c"grpc.use_local_subchannel_pool".into(), 1)
-            .connect(address)
+        let builder = Channel::builder().own_connection().threads(1);
+        builder.connect(address).unwrap()
+    }
+
+    /// For what `touchdown::client` hides.
+    pub fn grpcio_client(server: &Server) -> grpcio::Client {
+        let environment = std::sync::Arc::new(grpcio::Environment::new(1));
+        let builder = grpcio::ChannelBuilder::new(environment).use_local_subchannel_pool(true);
+        grpcio::Client::new(builder.connect(&server.address().to_string()))
     }
 
     pub fn client(server: &Server) -> Client {

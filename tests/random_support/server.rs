@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use touchdown::lifecycle::{Hook, Lifecycle, Plan, Report, Signals, StartupHook, Worker};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
-use touchdown::{Call, DrainPolicy, Replies, Server, ServerBuilder, Service, Status};
+use touchdown::{Call, DrainPolicy, MethodName, Replies, Server, ServerBuilder, Service, Status};
 
 use super::script::{Fault, Reload, Script, Streams};
 use crate::lifecycle_support::LIMIT;
@@ -249,6 +249,8 @@ fn reload(script: &Script) -> impl FnMut() -> Done + Send + 'static {
     }
 }
 
+const SUBSCRIBE: MethodName = MethodName::new("test.Streams", "Subscribe");
+
 fn server(folder: &Path) -> ServerBuilder {
     let calls = Service::builder("test.Echo")
         .unary("Say", |call: &Call, request: StringValue| {
@@ -264,7 +266,7 @@ fn server(folder: &Path) -> ServerBuilder {
             Ok(request)
         })
         .build()
-        .policy("Ask", DrainPolicy::CutEarly);
+        .policy(MethodName::new("test.Echo", "Ask"), DrainPolicy::CutEarly);
     let streams = Service::builder("test.Streams")
         .server_streaming("Subscribe", subscribed())
         .server_streaming("Follow", subscribed())
@@ -273,7 +275,7 @@ fn server(folder: &Path) -> ServerBuilder {
     Server::builder()
         .address(format!("unix:{}", folder.join(SOCKET).display()))
         .service(calls)
-        .service(streams.policy("Subscribe", DrainPolicy::Stream { goodbye }))
+        .service(streams.policy(SUBSCRIBE, DrainPolicy::Stream { goodbye }))
 }
 
 /// Keeps the streams, and does nothing with them.

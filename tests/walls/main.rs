@@ -11,7 +11,7 @@ use source::{names_inside, sources, Source};
 /// The rooms, each with what its code may name beside itself. `public` is what the crate's first page exports: a
 /// room that names only this and public rooms could be another crate.
 #[rustfmt::skip]
-const MAY_NAME: [(&str, &str); 19] = [
+const MAY_NAME: [(&str, &str); 20] = [
     ("caught", "foundation"),
     ("descriptors", "foundation"),
     ("logging", "foundation"),
@@ -32,6 +32,7 @@ const MAY_NAME: [(&str, &str); 19] = [
     // Where all meet, and the other side.
     ("server", "public lifecycle upgrade calls engine os sockets foundation"),
     ("client", "public engine foundation"),
+    ("unversioned", "client"),
     // Companions.
     ("admin", "public lifecycle"),
     ("systemd", "public lifecycle sockets"),
@@ -43,7 +44,7 @@ const COMPANIONS: &str = "admin systemd";
 /// Words that stand in the code of these rooms only.
 const ONLY_IN: [(&str, &str); 3] = [
     ("unsafe", "os sockets engine"),
-    ("grpcio", "engine client"),
+    ("grpcio", "engine client unversioned"),
     ("grpcio_sys", "engine client"),
 ];
 

@@ -62,7 +62,10 @@ impl File {
                 ));
             }
         }
-        let mut taken: BTreeSet<String> = taken.into_keys().collect();
+        let mut taken = Taken {
+            functions: taken.into_keys().collect(),
+            constants: BTreeSet::new(),
+        };
         let methods = (service.method.iter().enumerate())
             .map(|(i, method)| {
                 let path = child(path, path::SERVICE_METHOD, i);
@@ -74,18 +77,18 @@ impl File {
             trait_name: names::service_trait(service.name()),
             client_name: names::service_client(service.name()),
             function_name: names::service_function(service.name()),
+            methods_name: names::service_methods(service.name()),
             docs: self.info.docs(path),
             deprecated: service.options.deprecated(),
             methods,
         })
     }
 
-    /// `taken` are the names of methods of the client.
     fn method(
         &self,
         method: &MethodDescriptorProto,
         path: &[i32],
-        taken: &mut BTreeSet<String>,
+        taken: &mut Taken,
         types: &HashMap<String, Type>,
     ) -> Result<Method, Error> {
         let type_path = |name: &str| match types.get(name) {
@@ -95,13 +98,18 @@ impl File {
         };
         let name = names::method(method.name());
         let mut name_with = format!("{}_with", name.trim_end_matches('_'));
-        while !taken.insert(name_with.clone()) {
+        while !taken.functions.insert(name_with.clone()) {
             name_with.push('_');
+        }
+        let mut constant = names::method_constant(method.name());
+        while !taken.constants.insert(constant.clone()) {
+            constant.push('_');
         }
         Ok(Method {
             proto_name: method.name().to_owned(),
             name,
             name_with,
+            constant,
             docs: self.info.docs(path),
             deprecated: method.options.deprecated(),
             idempotent: method.options.idempotency_level() != IdempotencyLevel::IDEMPOTENCY_UNKNOWN,
@@ -110,6 +118,14 @@ impl File {
             kind: Kind::new(method.client_streaming(), method.server_streaming()),
         })
     }
+}
+
+/// Names that the methods of a service have in Rust.
+struct Taken {
+    /// Methods of the client.
+    functions: BTreeSet<String>,
+    /// Constants with the names of methods.
+    constants: BTreeSet<String>,
 }
 
 /// Where a message is: in which file, and by which path in that file's module.

@@ -100,6 +100,9 @@ pub(crate) fn generate(
         let mut code = HEADER.to_owned() + &messages::finish(messages, &docs);
         let parameter = unused_name(taken);
         for service in services {
+            if options.server || options.client {
+                code += &services::methods(service);
+            }
             if options.server {
                 code += &services::server(service, &parameter);
             }

@@ -56,6 +56,8 @@
 //! - for `service Greeter`, the trait `Greeter` for the server to implement, with a method for each method;
 //!   it is implemented for `Arc<T>` as well, so a shared implementation can be served;
 //! - `greeter_service`, which makes a `touchdown::Service` of an implementation;
+//! - `greeter_methods`, a module of constants: `SERVICE`, the name of the service for `touchdown::Health`, and a
+//!   `touchdown::MethodName` for each method, such as `SAY_HELLO`, for `Service::policy`;
 //! - `GreeterClient`, with two methods for each method: `say_hello`, and `say_hello_with`, which takes
 //!   `CallOptions`.
 //!

@@ -136,6 +136,20 @@ pub(crate) fn method(name: &str) -> String {
     }
 }
 
+/// The module with the names of a service and of its methods.
+pub(crate) fn service_methods(service: &str) -> String {
+    snake_case(service) + "_methods"
+}
+
+/// The constant with the name of a method.
+pub(crate) fn method_constant(name: &str) -> String {
+    match snake_case(name).to_uppercase() {
+        // Not a name in Rust, and the name of the service.
+        name if name == "_" || name == "SERVICE" => name + "_",
+        name => name,
+    }
+}
+
 fn upper_camel_case(name: &str) -> String {
     let mut camel = String::new();
     let mut capitalize = true;
@@ -223,6 +237,21 @@ mod tests {
         assert_eq!(service_trait("my_greeter"), "MyGreeter");
         assert_eq!(service_trait("HTTPGateway"), "HTTPGateway");
         assert_eq!(service_function("HTTPGateway"), "http_gateway_service");
+        assert_eq!(service_methods("HTTPGateway"), "http_gateway_methods");
+    }
+
+    #[test]
+    fn constants_are_in_upper_case_and_none_is_the_service() {
+        for (proto, rust) in [
+            ("SayHello", "SAY_HELLO"),
+            ("say_hello", "SAY_HELLO"),
+            ("GetHTTPStatus", "GET_HTTP_STATUS"),
+            ("type", "TYPE"),
+            ("Service", "SERVICE_"),
+            ("_", "__"),
+        ] {
+            assert_eq!(method_constant(proto), rust);
+        }
     }
 
     #[test]

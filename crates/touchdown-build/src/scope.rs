@@ -40,6 +40,13 @@ impl File {
                     &path,
                 )?;
             }
+            if options.server || options.client {
+                scope.add(
+                    service.methods_name.clone(),
+                    format!("the module for the names of the methods of the service `{name}`"),
+                    &path,
+                )?;
+            }
             if options.client {
                 scope.add(
                     service.client_name.clone(),

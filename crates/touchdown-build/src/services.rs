@@ -1,4 +1,4 @@
-//! Service code: a trait, a function that makes a service of an implementation, and a client.
+//! Service code: the names of methods, a trait, a function that makes a service of an implementation, and a client.
 //!
 //! Paths to anything but the messages are absolute, so that a message may be called `Result` or `Status`.
 
@@ -13,6 +13,8 @@ pub(crate) struct Service {
     pub(crate) trait_name: String,
     pub(crate) client_name: String,
     pub(crate) function_name: String,
+    /// The module with the names of the service and of its methods.
+    pub(crate) methods_name: String,
     pub(crate) docs: Vec<String>,
     pub(crate) deprecated: bool,
     pub(crate) methods: Vec<Method>,
@@ -25,6 +27,8 @@ pub(crate) struct Method {
     pub(crate) name: String,
     /// The name of the client's method that takes options.
     pub(crate) name_with: String,
+    /// The constant with the method's name.
+    pub(crate) constant: String,
     pub(crate) docs: Vec<String>,
     pub(crate) deprecated: bool,
     /// It may be called twice instead of once.
@@ -121,6 +125,41 @@ impl Method {
     }
 }
 
+/// The names of the service and of its methods, for both halves.
+pub(crate) fn methods(service: &Service) -> String {
+    let Service {
+        full_name,
+        methods_name,
+        ..
+    } = service;
+    let mut code = String::from("\n");
+    let doc = format!("The names of the service `{full_name}` and of its methods.");
+    push_doc(&mut code, "", &doc);
+    let _ = writeln!(code, "pub mod {methods_name} {{");
+    let doc = format!("The service `{full_name}`, as health checks name it.");
+    push_doc(&mut code, "    ", &doc);
+    let _ = writeln!(
+        code,
+        "    pub const SERVICE: &::std::primitive::str = {full_name:?};"
+    );
+    for method in &service.methods {
+        let Method {
+            proto_name,
+            constant,
+            ..
+        } = method;
+        code.push('\n');
+        push_doc(&mut code, "    ", &format!("The method `{proto_name}`."));
+        push_deprecated(&mut code, "    ", method.deprecated);
+        let _ = writeln!(
+            code,
+            "    pub const {constant}: ::touchdown::MethodName = ::touchdown::MethodName::new(SERVICE, {proto_name:?});"
+        );
+    }
+    code.push_str("}\n");
+    code
+}
+
 /// The server's half: the trait and the function. `parameter` is a name for a type parameter that no type
 /// of the file has.
 pub(crate) fn server(service: &Service, parameter: &str) -> String {
@@ -129,6 +168,7 @@ pub(crate) fn server(service: &Service, parameter: &str) -> String {
         full_name,
         trait_name,
         function_name,
+        methods_name,
         methods,
         ..
     } = service;
@@ -208,8 +248,8 @@ pub(crate) fn server(service: &Service, parameter: &str) -> String {
     for method in methods.iter().filter(|method| method.idempotent) {
         let _ = writeln!(
             code,
-            "        .policy({:?}, ::touchdown::DrainPolicy::CutEarly)",
-            method.proto_name
+            "        .policy({methods_name}::{}, ::touchdown::DrainPolicy::CutEarly)",
+            method.constant
         );
     }
     code.push_str("}\n");

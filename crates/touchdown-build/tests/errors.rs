@@ -174,6 +174,14 @@ fn names_that_are_one_in_rust_are_refused() {
     assert_error(
         &[(
             "a.proto",
+            "syntax = \"proto3\";\nmessage GreeterMethods { message M {} }\nservice Greeter {}\n",
+        )],
+        "a.proto:3:9: the module for the names of the methods of the service `Greeter` and the module for what is nested \
+         in the message `GreeterMethods` would both be called `greeter_methods` in Rust",
+    );
+    assert_error(
+        &[(
+            "a.proto",
             "syntax = \"proto3\";\nmessage Foo {}\nmessage foo {}\n",
         )],
         "a.proto:3:9: the message `foo` and the message `Foo`",

@@ -12,7 +12,7 @@ fn generated_code_compiles_works_and_is_documented() {
     // The user's own tests, in both editions; examples in comments are not taken for tests.
     let tests = fixture.cargo(&["test", "--workspace"], &[]);
     let stdout = String::from_utf8_lossy(&tests.stdout);
-    assert_eq!(stdout.matches("7 passed; 0 failed").count(), 2, "{stdout}");
+    assert_eq!(stdout.matches("8 passed; 0 failed").count(), 2, "{stdout}");
 
     // The lints of rustdoc are allowed in generated code, as all are, but there must be no need to.
     let docs = fixture.cargo(

@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use board::{BoardClient, GetStateRequest};
-use touchdown::client::{deadline, ChannelBuilder, Environment};
+use touchdown::client::{deadline, Channel};
 use touchdown::Status;
 
 /// What takes longer hangs.
@@ -84,13 +84,11 @@ struct Load {
 
 impl Load {
     fn new(address: &str) -> Load {
-        let environment = Arc::new(Environment::new(1));
         let clients = (0..2).map(|_| {
             // Without a retry policy. What C-core's client repeats by itself, it has not sent yet; without
             // that a call fails that meets the old server's farewell (GOAWAY) inside the client.
-            let channel = ChannelBuilder::new(Arc::clone(&environment))
-                .use_local_subchannel_pool(true)
-                .connect(address);
+            let channel = Channel::builder().own_connection().connect(address);
+            let channel = channel.expect("the tests know the address");
             Arc::new(BoardClient::new(&channel))
         });
         Load {

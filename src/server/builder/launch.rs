@@ -330,9 +330,8 @@ fn methods(
     let mut methods = Vec::new();
     let mut called: Vec<calls::Method> = Vec::new();
     for service in services {
-        if let Some(method) = service.unknown {
-            let path = format!("/{}/{method}", service.name);
-            return Err(StartError::UnknownMethod(path));
+        if let Some(unknown) = service.unknown {
+            return Err(StartError::UnknownMethod(unknown));
         }
         let interceptors = of_server.iter().chain(&service.interceptors);
         let interceptors: Arc<[_]> = interceptors.cloned().collect();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use touchdown::lifecycle::{Plan, Report};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
-use touchdown::{Call, Code, DrainPolicy, Server, ServerBuilder, Service, Status};
+use touchdown::{Call, Code, DrainPolicy, MethodName, Server, ServerBuilder, Service, Status};
 use touchdown_call_log::log_calls;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -69,7 +69,7 @@ fn service(begun: Sender<Call>, released: Receiver<()>) -> Service {
             Ok::<_, Status>(request)
         })
         .build()
-        .policy("Wait", DrainPolicy::CutEarly)
+        .policy(MethodName::new("test.Echo", "Wait"), DrainPolicy::CutEarly)
 }
 
 struct Stage {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use touchdown::lifecycle::{Plan, Report, Signals};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
-use touchdown::{Call, DetachedReplies, DrainPolicy, Replies, Server, Service, Status};
+use touchdown::{Call, DetachedReplies, DrainPolicy, MethodName, Replies, Server, Service, Status};
 
 fn tell(line: &str) {
     let mut out = std::io::stdout().lock();
@@ -63,6 +63,10 @@ fn stream(call: &Call, request: StringValue, replies: Replies<StringValue>) -> R
     Ok(())
 }
 
+const fn method(name: &'static str) -> MethodName {
+    MethodName::new("test.Stops", name)
+}
+
 fn main() -> Report {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -76,9 +80,9 @@ fn main() -> Report {
         .unary("Slow", work)
         .server_streaming("Stream", stream)
         .build()
-        .policy("CutEarly", DrainPolicy::CutEarly)
-        .policy("Stream", DrainPolicy::Stream { goodbye: grace / 4 })
-        .minimum_time("Slow", grace / 2);
+        .policy(method("CutEarly"), DrainPolicy::CutEarly)
+        .policy(method("Stream"), DrainPolicy::Stream { goodbye: grace / 4 })
+        .minimum_time(method("Slow"), grace / 2);
     let server = Server::builder()
         .address(address)
         .service(service)
