@@ -265,6 +265,16 @@ fn the_readme_has_the_times_of_the_default_plan() {
 }
 
 #[test]
+fn the_readme_has_the_version_of_rust_that_is_needed() {
+    let manifest = read("Cargo.toml");
+    let (_, rest) = manifest.split_once("\nrust-version = \"").unwrap();
+    let version = rest.split('"').next().unwrap();
+    assert!(!version.is_empty());
+    let readme = read("README.md");
+    assert!(section(&readme, "Quick start").contains(&format!("Rust {version} or later")));
+}
+
+#[test]
 fn the_readme_and_the_first_page_of_rustdoc_have_every_feature() {
     let manifest = read("Cargo.toml");
     let (_, features) = manifest.split_once("\n[features]\n").unwrap();
