@@ -125,6 +125,37 @@ pub mod unversioned;
 mod upgrade;
 mod whereabouts;
 
+/// Pages for people. Their examples are tests.
+#[cfg(all(doctest, feature = "server"))]
+mod pages {
+    #[cfg(feature = "admin")]
+    #[doc = include_str!("../docs/admin.md")]
+    struct Admin;
+
+    #[doc = include_str!("../docs/calls.md")]
+    struct Calls;
+
+    #[cfg(feature = "client")]
+    #[doc = include_str!("../docs/clients.md")]
+    struct Clients;
+
+    #[doc = include_str!("../docs/health.md")]
+    struct Health;
+
+    #[doc = include_str!("../docs/lifecycle.md")]
+    struct Lifecycle;
+
+    #[doc = include_str!("../docs/settings.md")]
+    struct Settings;
+
+    #[doc = include_str!("../docs/sockets.md")]
+    struct Sockets;
+
+    #[cfg(feature = "tls")]
+    #[doc = include_str!("../docs/tls.md")]
+    struct Tls;
+}
+
 #[cfg(feature = "server")]
 pub use protobuf;
 
