@@ -21,12 +21,13 @@
 //! - [`lifecycle`] walks a program through its phases, from Starting to Stopped. It knows nothing of
 //!   gRPC and is of use alone.
 //! - [`Server`] serves [`Service`]s, and is a part of a lifecycle. Handlers get a [`Call`], take and
-//!   give messages or streams of them ([`Requests`], [`Replies`]), and fail with a [`Status`].
-//!   Its [`Health`] answers those who ask for it.
+//!   give messages or streams of them ([`Requests`], [`Replies`]), and fail with a [`Status`], which
+//!   [`OrStatus`] makes of other errors. Its [`Health`] answers those who ask for it.
 //! - [`Upgrade`] has a new process take over, without refusing a call, once it has shown that it works.
 //! - [`acceptor`] is for programs that speak something else than gRPC: listening sockets that are handed over and
 //!   drained as a server's are.
-//! - [`client`] is the other side, as blocking as this one.
+//! - [`client`] is the other side, as blocking as this one. What of it is public and not promised is in
+//!   [`unversioned`].
 //! - Others hang on a server by its doors: a [`CallObserver`] counts calls and connections, an [`Interceptor`] stands
 //!   around them, [`Call::extensions`] carries what the one has found out to the other, and a [`Companion`] starts and
 //!   ends with the server. The features `admin` and `systemd` are companions.

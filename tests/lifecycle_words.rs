@@ -250,7 +250,13 @@ fn an_observer_that_blocks_is_named_while_it_blocks_and_a_signal_is_heard_meanwh
         child.hear_error_with("blocks_for_ever");
     }
     let end = child.insist_until_the_end("TERM");
-    assert!(end.stderr.contains("third signal (SIGTERM)"), "{end:?}");
+    let said = "third signal (SIGTERM) while serving; exiting with 143";
+    assert_eq!(lines(&end, "ERROR", said), 1, "{end:?}");
+    assert_eq!(
+        end.stderr.matches(&format!("touchdown: {said}\n")).count(),
+        1,
+        "{end:?}"
+    );
     assert!(
         end.stderr
             .contains("touchdown:   observer lifecycle_words::"),

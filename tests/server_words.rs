@@ -192,7 +192,7 @@ fn the_lifecycle_of_the_admin_service_is_named() {
     let name = format!("admin at {}: ", path.display());
     for words in [
         "starting → serving",
-        "stopping: shutdown() was called",
+        "shutdown() was called",
         "stopped cleanly",
     ] {
         hear(Level::Info, &name, words);

@@ -200,7 +200,10 @@ fn main() -> Report {
         health: Health::new(),
     };
     let (port, poller) = (gateway.port.clone(), gateway.clone());
-    let close = Hook::new("serial port", move || Ok(port.close()));
+    let close = Hook::new("serial port", move || {
+        port.close();
+        Ok(())
+    });
     options
         .server
         .health(gateway.health.clone())

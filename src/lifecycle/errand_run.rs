@@ -46,11 +46,6 @@ pub(super) fn run(shared: &Arc<Shared>) {
 }
 
 fn say_last_words(shared: &Shared, why: Why, code: u8) {
-    // What was said before goes first.
-    logging::flush(LOG_TIME);
-    let Some(stderr) = &shared.stderr else {
-        return;
-    };
     let why = match why {
         Why::HardDeadline => {
             let time = shared.plan.hard_deadline();
@@ -59,7 +54,15 @@ fn say_last_words(shared: &Shared, why: Why, code: u8) {
         Why::ThirdSignal(signal) => format!("third signal ({})", signal_name(signal)),
     };
     let phase = shared.phase.get();
-    let headline = format!("touchdown: {why} while {phase}; exiting with {code}");
+    let headline = format!("{why} while {phase}; exiting with {code}");
+    let line = shared.titled(&headline);
+    logging::error!(phase = phase.as_word(), exit_code = code; "{line}");
+    // What was said before goes first.
+    logging::flush(LOG_TIME);
+    let Some(stderr) = &shared.stderr else {
+        return;
+    };
+    let headline = format!("touchdown: {headline}");
     say_what_runs(shared, stderr, &headline, Seat::is_in_flight);
     shared.errands.say_so(Said::Words);
     shared.bell.ring();

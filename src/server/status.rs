@@ -137,9 +137,9 @@ impl Status {
         self
     }
 
-    /// Adds the error that has led to it. It is not sent: it is for interceptors, and for the server's log, which has it
-    /// beside the status: at WARN if the code is UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS, ten lines a second at the
-    /// most, and at DEBUG otherwise.
+    /// Adds the error that has led to it. It is not sent. It is for an interceptor's
+    /// [`around`](super::Interceptor::around), and for the server's log, which has it beside the status: at WARN if the
+    /// code is UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS, ten lines a second at the most, and at DEBUG otherwise.
     pub fn with_cause(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Status {
         self.cause = Some(Arc::from(cause.into()));
         self

@@ -117,8 +117,8 @@ impl From<Box<dyn Error + Send + Sync>> for Status {
 
 /// Something that was begun too late: UNAVAILABLE, for the caller to try elsewhere.
 impl From<Stopping> for Status {
-    fn from(stopping: Stopping) -> Status {
-        Status::unavailable("the server is shutting down").with_cause(stopping)
+    fn from(_: Stopping) -> Status {
+        Status::unavailable("the server is shutting down")
     }
 }
 

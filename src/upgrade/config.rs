@@ -1,4 +1,4 @@
-//! What a user says of a hot restart: its settings, how to begin it, and why it was refused.
+//! What a user says of a hot restart: its settings, and how to begin it.
 
 use std::ffi::{OsStr, OsString};
 use std::io;

@@ -190,6 +190,14 @@ pub const MODELS: &[Model] = &[
                 )],
             },
             Bug {
+                name: "who_was_never_ready_is_not_drained",
+                file: "walk.rs",
+                edits: &[
+                    ("if shared.may_have_work() {", "if false {"),
+                    ("match shared.gate.count() {", "match 0 {"),
+                ],
+            },
+            Bug {
                 name: "the_guard_takes_one_signal_for_each_ring",
                 file: "sentry.rs",
                 edits: &[("while let Some(signal) = self.listener.take()", "if let Some(signal) = self.listener.take()")],

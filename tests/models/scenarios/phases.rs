@@ -216,7 +216,11 @@ pub fn the_stop_may_begin_at_any_time() {
     let server = Server::enlist(&observed, Leaves::WhenDrained, "");
     let served = observed.lifecycle.ready().is_ok();
     let report = observed.wait();
-    assert_eq!(report.phases.len(), if served { 5 } else { 2 } + usize::from(report.forced));
+    let drained = report.phases.iter().any(|it| it.phase == Phase::Draining);
+    // Who did not get in in time may have been seen at the gate.
+    assert!(drained || server.is_none(), "nobody drained the server");
+    let unready = 2 + usize::from(drained);
+    assert_eq!(report.phases.len(), if served { 5 } else { unready } + usize::from(report.forced));
     match &report.reason {
         Reason::Signal(TERM) => {}
         Reason::Requested(why) => assert_eq!(why, "asked"),
@@ -227,7 +231,7 @@ pub fn the_stop_may_begin_at_any_time() {
         if report.hooks[0].outcome == Outcome::Done {
             assert_eq!(told.last(), Some(&"close"), "{told:?}");
         }
-        assert_eq!(told.contains(&"drain"), served, "{told:?}");
+        assert!(told.contains(&"drain"), "{told:?}");
         drop(server.guard.lock().take());
     }
     join([signal, caller]);
@@ -508,7 +512,7 @@ pub fn a_second_signal_leaves_a_hanging_start_behind() {
     let report = observed.wait_in_time();
     assert!(server.join().unwrap().is_err());
     assert_eq!(report.took, Duration::ZERO, "the second signal changed nothing");
-    assert_eq!(report.startup[0].outcome, Outcome::Overran);
+    assert_eq!(report.startup[0].outcome, Outcome::LeftBehind);
     assert_eq!(report.exit_code(), exit_code::CLOSING_FAILED);
     assert!(!undone.is_cancelled());
     released.cancel();

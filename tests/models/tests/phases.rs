@@ -10,6 +10,10 @@ fn the_stop_may_begin_at_any_time() {
         stopped_is_said_before_the_report_is_there::scenarios::the_stop_may_begin_at_any_time,
         "the report is there",
     );
+    fails(
+        who_was_never_ready_is_not_drained::scenarios::the_stop_may_begin_at_any_time,
+        "nobody drained the server",
+    );
 }
 
 #[test]
