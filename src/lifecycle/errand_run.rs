@@ -149,6 +149,14 @@ pub(super) fn describe(shared: &Shared, of: fn(&Seat) -> bool, mut say: impl FnM
 
 fn say_where_it_is(shared: &Shared, stderr: &File) {
     let deadline = Instant::now() + STACKS_SEARCH_TIME;
+    for participant in shared.participants() {
+        // One that hangs must not keep what the others have said from being written.
+        caught("participant, asked for its stacks,", move || {
+            for line in participant.stacks(deadline) {
+                say(stderr, &format!("touchdown:     {line}"));
+            }
+        });
+    }
     let of_walk = shared.watch.blocked().and(shared.walker.get().cloned());
     let of_walk = of_walk.map(|thread| ("thread td-lifecycle".to_owned(), thread));
     let workers = shared.seats().into_iter().filter(|it| it.is_in_flight());
@@ -161,14 +169,6 @@ fn say_where_it_is(shared: &Shared, stderr: &File) {
         for line in name.into_iter().chain(stack) {
             say(stderr, &format!("touchdown:     {line}"));
         }
-    }
-    for participant in shared.participants() {
-        // One that hangs must not keep what the others have said from being written.
-        caught("participant, asked for its stacks,", move || {
-            for line in participant.stacks(deadline) {
-                say(stderr, &format!("touchdown:     {line}"));
-            }
-        });
     }
 }
 

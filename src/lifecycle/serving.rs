@@ -45,7 +45,10 @@ impl Lifecycle {
     ///
     /// As [`start`](Self::start).
     pub fn ready(&self) -> Result<(), Stopping> {
-        self.shared().watch.is_ready();
+        if self.shared().watch.is_ready() {
+            // So that nobody wakes later to look.
+            self.shared().bell.ring();
+        }
         self.start()?;
         let shared = self.shared();
         let standing = self.prove_ready();

@@ -359,10 +359,19 @@ impl Walk {
     /// Runs code of the program, which should not block. The guard thread sees to it that it is named if it does.
     fn watched<T>(&self, what: String, run: impl FnOnce() -> T) -> T {
         let shared = &self.shared;
-        shared.watch.run(what, || {
-            shared.bell.ring();
+        // During a stop the guard thread looks four times a second by itself.
+        let ring = || {
+            if shared.began.get().is_none() {
+                shared.bell.ring();
+            }
+        };
+        let result = shared.watch.run(what, || {
+            ring();
             run()
-        })
+        });
+        // A program with nothing to do wakes no thread, not even to find that there is nothing.
+        ring();
+        result
     }
 
     /// Calls the observers for every transition that they have not been told of.

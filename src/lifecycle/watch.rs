@@ -72,9 +72,9 @@ impl Watch {
         *self.unready.lock() = Some(now);
     }
 
-    /// The program is ready, or about to be.
-    pub(super) fn is_ready(&self) {
-        *self.unready.lock() = None;
+    /// The program is ready, or about to be. Says whether that was looked for.
+    pub(super) fn is_ready(&self) -> bool {
+        self.unready.lock().take().is_some()
     }
 
     /// It may still serve without being ready. Does nothing if somebody has come since who may.
@@ -141,7 +141,7 @@ mod tests {
         watch.look_again_for_ready(now + 2 * UNREADY);
         assert!(watch.due(now + 3 * UNREADY).unready);
         watch.look_again_for_ready(now);
-        watch.is_ready();
+        assert!(watch.is_ready() && !watch.is_ready());
         assert!(!watch.due(now + 9 * UNREADY).unready);
     }
 }
