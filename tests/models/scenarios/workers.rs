@@ -44,6 +44,15 @@ struct Used {
 /// A worker that comes while the stop begins is refused and does not run, or is told, joined before the
 /// hooks run, and reported.
 pub fn who_is_spawned_is_joined_or_refused() {
+    joined_or_refused(["poll", "flush"]);
+}
+
+/// The same for workers for which no drain waits: the stop begins to join them at once.
+pub fn who_is_spawned_until_closing_is_joined_or_refused() {
+    joined_or_refused(["flush", "write"]);
+}
+
+fn joined_or_refused(names: [&'static str; 2]) {
     time::be_patient();
     let used = Arc::new(Mutex::new(Used::default()));
     let close = Hook::new("close", {
@@ -58,7 +67,7 @@ pub fn who_is_spawned_is_joined_or_refused() {
     let lifecycle = lifecycle(close);
     let stopper = stopper(&lifecycle);
     let group = lifecycle.workers("pump");
-    let spawners = ["poll", "flush"].map(|name| {
+    let spawners = names.map(|name| {
         let (group, used) = (group.clone(), used.clone());
         thread::spawn(move || {
             let worker = Worker::new(name, move |token| {
@@ -71,14 +80,14 @@ pub fn who_is_spawned_is_joined_or_refused() {
                 token.wait();
                 used.lock().running.retain(|other| *other != name);
             });
-            group.spawn(if name == "flush" { worker.until_closing() } else { worker }).is_ok()
+            group.spawn(if name == "poll" { worker } else { worker.until_closing() }).is_ok()
         })
     });
     let _ = lifecycle.ready();
     let report = lifecycle.wait();
     assert_eq!(report.took, Duration::ZERO);
     let let_in = spawners.map(|spawner| spawner.join().unwrap());
-    for (name, let_in) in ["poll", "flush"].into_iter().zip(let_in) {
+    for (name, let_in) in names.into_iter().zip(let_in) {
         let expected = let_in.then_some(&Outcome::Done);
         assert_eq!(outcome(&report, name), expected, "{name} is not reported");
         assert_eq!(used.lock().ran.contains(&name), let_in);

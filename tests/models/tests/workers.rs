@@ -10,8 +10,9 @@ fn who_is_spawned_is_joined_or_refused() {
         a_spawn_looks_before_the_stop_and_enters_after_it::scenarios::who_is_spawned_is_joined_or_refused,
         "is not reported",
     );
+    passes(real::scenarios::who_is_spawned_until_closing_is_joined_or_refused);
     fails(
-        who_joins_takes_a_worker_without_a_thread_for_over::scenarios::who_is_spawned_is_joined_or_refused,
+        who_joins_takes_a_worker_without_a_thread_for_over::scenarios::who_is_spawned_until_closing_is_joined_or_refused,
         "closed under a worker",
     );
 }
