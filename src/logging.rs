@@ -35,7 +35,7 @@ const IDLE: Duration = Duration::from_secs(1);
 pub(crate) const AT_THE_END: Duration = Duration::from_secs(1);
 
 /// Says a line. As with the macros of `log`, keys with their values may stand before the text, which goes without them:
-/// `logging::warn!(method = path, age_ms = age; "{path} takes long")`. A value is a number, a bool or text.
+/// `logging::warn!(method = path, age_ms = age; "{path} takes long")`. A value is a whole number, a bool or text.
 macro_rules! line {
     ($level:expr, $($key:ident = $value:expr),+ ; $($text:tt)+) => {
         $crate::logging::line!(@ $level, vec![$((stringify!($key), $crate::logging::Value::from($value))),+], $($text)+)
@@ -105,7 +105,6 @@ pub(crate) struct Line {
 pub(crate) enum Value {
     Unsigned(u64),
     Signed(i64),
-    Float(f64),
     Bool(bool),
     Text(Cow<'static, str>),
 }
@@ -128,7 +127,6 @@ value_from! {
     usize => Unsigned by |value| value as u64,
     i32 => Signed by i64::from,
     i64 => Signed by i64::from,
-    f64 => Float by f64::from,
     bool => Bool by bool::from,
     // In milliseconds: the key says so.
     Duration => Unsigned by |value: Duration| u64::try_from(value.as_millis()).unwrap_or(u64::MAX),
@@ -141,7 +139,6 @@ impl Value {
         match self {
             Self::Unsigned(value) => kv::Value::from(*value),
             Self::Signed(value) => kv::Value::from(*value),
-            Self::Float(value) => kv::Value::from(*value),
             Self::Bool(value) => kv::Value::from(*value),
             Self::Text(value) => kv::Value::from(&**value),
         }
@@ -393,7 +390,7 @@ mod tests {
             ("phase", Value::from("lame duck")),
             ("signal", Value::from(-1_i32)),
             ("ready", Value::from(true)),
-            ("age", Value::from(1.5)),
+            ("age_ms", Value::from(Duration::from_millis(1500))),
         ];
         let line = Line {
             pairs,
@@ -408,7 +405,7 @@ mod tests {
                 "phase=\"lame duck\"",
                 "signal=-1",
                 "ready=true",
-                "age=1.5"
+                "age_ms=1500"
             ]
         );
     }

@@ -246,7 +246,7 @@ impl Runner {
     pub(crate) fn running(&self) -> Vec<Running> {
         let mut running = self.shared.seats.running();
         running.extend(self.shared.ground.detached.running());
-        running.sort_by_key(|it| it.since);
+        running.sort_unstable_by_key(|it| it.since);
         running
     }
 

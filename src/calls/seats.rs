@@ -10,6 +10,7 @@ use super::call::Call;
 use super::peer::for_people;
 use crate::os::stack::Thread;
 use crate::os::symbols;
+use crate::text::Seconds;
 
 /// The seats of all workers.
 #[derive(Default)]
@@ -72,10 +73,10 @@ impl Running {
 impl fmt::Display for Running {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (path, peer) = (self.call.path(), for_people(&self.call.peer()));
-        let seconds = self.since.elapsed().as_secs_f64();
+        let time = Seconds(self.since.elapsed());
         write!(
             formatter,
-            "{path} of {peer} for {seconds:.1}s {}",
+            "{path} of {peer} for {time} {}",
             self.whereabouts
         )
     }

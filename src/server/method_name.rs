@@ -116,7 +116,8 @@ impl fmt::Display for UnknownMethod {
 
 /// The one of `names` that looks like `wanted`: with other case or underscores, or with a third of its letters wrong.
 fn closest(wanted: &str, names: &[&'static str]) -> Option<&'static str> {
-    let letters = |it: &str| it.replace('_', "").to_lowercase();
+    // In .proto files names are ASCII.
+    let letters = |it: &str| it.replace('_', "").to_ascii_lowercase();
     let wanted = letters(wanted);
     let distances = names
         .iter()

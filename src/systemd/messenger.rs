@@ -344,7 +344,10 @@ fn status_of(transition: &Transition, left: &Progress, plan: &Plan, now: Instant
     let passed = now.saturating_duration_since(transition.at).as_secs();
     let time = match time {
         Duration::MAX => format!("{passed} s"),
-        time => format!("{passed} s of {} s", time.as_secs_f32().ceil()),
+        time => {
+            let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+            format!("{passed} s of {seconds} s")
+        }
     };
     let what = match (phase, left.left) {
         (Phase::Closing, _) if left.hooks.is_empty() => String::new(),

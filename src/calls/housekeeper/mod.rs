@@ -19,6 +19,7 @@ use crate::logging;
 use crate::os::memory;
 use crate::os::readable::wait_readable;
 use crate::running_time::{RunningTime, SLICE};
+use crate::text::Seconds;
 
 /// How long to do without a thread that could not be started.
 const HIRING_PAUSE: Duration = Duration::from_millis(100);
@@ -152,11 +153,12 @@ impl Housekeeper<'_> {
             let handler = shared.seats.running().into_iter().min_by_key(|it| it.since);
             let handler = handler.map_or("not seen".to_owned(), |it| it.to_string());
             logging::warn!(
-                "{} of {} handler threads are busy, and {} calls wait for one, the first for {:.1}s: {path}; the oldest handler: {handler};                  ServerBuilder::workers sets how many there may be",
+                "{} of {} handler threads are busy, and {} calls wait for one, the first for {}: {path}; the oldest handler: {handler}; \
+                 ServerBuilder::workers sets how many there may be",
                 load.running,
                 load.workers,
                 load.waiting,
-                waited.as_secs_f64(),
+                Seconds(waited),
             );
         }
         Some(again)
