@@ -107,7 +107,8 @@ fn an_unknown_name_is_refused() {
     let error = refused(Lifecycle::builder().hook(nothing("journal").after("databse")));
     assert_eq!(
         error.to_string(),
-        "hook \"journal\" runs after \"databse\", which is not a hook"
+        "hook \"journal\" runs after \"databse\", which is not a hook: correct that name, or add a hook that has it \
+         before this one"
     );
 }
 
@@ -118,7 +119,10 @@ fn two_hooks_of_one_name_are_refused() {
             .hook(nothing("journal"))
             .hook(nothing("journal")),
     );
-    assert_eq!(error.to_string(), "two hooks are called \"journal\"");
+    assert_eq!(
+        error.to_string(),
+        "two hooks are called \"journal\": give one of them another name, since names are how hooks refer to each other"
+    );
 }
 
 #[test]

@@ -270,7 +270,7 @@ fn a_plan_that_cannot_be_kept_is_refused() {
     assert_eq!(
         error.to_string(),
         "the plan of the stop cannot be kept: the hard deadline of 1s is shorter than the phases \
-         under it, which may take 45s"
+         under it, which may take 45s: lengthen it, leave it out so that it follows from the phases, or shorten them"
     );
 }
 
