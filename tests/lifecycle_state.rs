@@ -210,7 +210,8 @@ fn a_wait_says_after_a_second_and_then_every_five_what_it_waits_for() {
     eventually("two lines of progress", || logged("patient").len() == 2);
     let lines = logged("patient");
     assert!(lines[0].0 - began >= Duration::from_secs(1));
-    assert!(lines[1].0 - lines[0].0 >= Duration::from_secs(5));
+    // The logger may have had the first one a moment late.
+    assert!(lines[1].0 - began >= Duration::from_secs(6));
     let (start, end) = (
         "draining for ",
         "s: 3 in flight, oldest: patient: the oldest",
