@@ -1,8 +1,6 @@
 //! Text for logs, reports and messages to others.
 
 use std::error::Error;
-use std::fmt;
-use std::time::Duration;
 
 /// What to do if a thread cannot be started.
 pub(crate) const ROOM_FOR_THREADS: &str =
@@ -14,16 +12,6 @@ pub(crate) fn one_line(text: &str) -> String {
     text.chars()
         .map(|char| if char.is_control() { ' ' } else { char })
         .collect()
-}
-
-/// A time in seconds with one decimal, cut off: `12.3s`. The standard library writes numbers such as this with 15 KB of code.
-pub(crate) struct Seconds(pub(crate) Duration);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tenths = self.0.subsec_millis() / 100;
-        write!(formatter, "{}.{tenths}s", self.0.as_secs())
-    }
 }
 
 /// What an error says, and then what has caused it, unless the error says that itself.
@@ -43,20 +31,9 @@ pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fmt;
 
-    #[test]
-    fn seconds_have_one_decimal() {
-        for (milliseconds, text) in [
-            (0, "0.0s"),
-            (999, "0.9s"),
-            (12_345, "12.3s"),
-            (60_000, "60.0s"),
-        ] {
-            let time = Duration::from_millis(milliseconds);
-            assert_eq!(Seconds(time).to_string(), text);
-        }
-    }
+    use super::*;
 
     #[derive(Debug)]
     struct Fails(&'static str, Option<Box<Fails>>);

@@ -49,6 +49,7 @@ mod renewal;
 mod roster;
 mod runner;
 mod seats;
+mod seconds;
 mod shared;
 mod stopping;
 #[cfg(test)]

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 
 use super::call::Call;
 use super::peer::for_people;
+use super::seconds::Seconds;
 use crate::os::stack::Thread;
 use crate::os::symbols;
-use crate::text::Seconds;
 
 /// The seats of all workers.
 #[derive(Default)]

@@ -14,12 +14,12 @@ use self::take_down::Drain;
 use super::decision::{Beginning, Watched};
 use super::renewal::{Due, Keeper, Usage};
 use super::roster::TICK;
+use super::seconds::Seconds;
 use super::shared::{Job, Shared};
 use crate::logging;
 use crate::os::memory;
 use crate::os::readable::wait_readable;
 use crate::running_time::{RunningTime, SLICE};
-use crate::text::Seconds;
 
 /// How long to do without a thread that could not be started.
 const HIRING_PAUSE: Duration = Duration::from_millis(100);
