@@ -9,7 +9,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use crossbeam_channel::{bounded, unbounded};
 use messages::health::health_check_response::ServingStatus as Told;
 use messages::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
@@ -82,22 +81,6 @@ fn watch_with(client: &Client, service: &str, options: CallOptions) -> Watch {
     Watch(replies.expect("it begins"), client.clone())
 }
 
-/// A service whose handlers block until `release` is dropped.
-fn blocking() -> (
-    Service,
-    crossbeam_channel::Receiver<()>,
-    crossbeam_channel::Sender<()>,
-) {
-    let (began, begun) = unbounded();
-    let (release, released) = bounded::<()>(0);
-    let service = unary(move |_, request| {
-        began.send(()).unwrap();
-        let _ = released.recv();
-        Ok(request)
-    });
-    (service, begun, release)
-}
-
 #[test]
 fn the_services_of_a_server_are_known_and_serving() {
     let server = start(echo());
@@ -143,7 +126,7 @@ fn a_list_of_more_than_a_hundred_services_is_refused() {
 
 #[test]
 fn health_is_answered_while_every_worker_is_blocked_and_the_backlog_is_full() {
-    let (service, begun, release) = blocking();
+    let (service, begun, release) = gated();
     let server = builder(service).workers(2).backlog(1).start().unwrap();
     let client = client(&server);
     let calls: Vec<_> = (0..3)
@@ -318,7 +301,7 @@ fn watchers_are_told_and_let_go_by_a_drain_that_does_not_wait_for_them() {
 
 #[test]
 fn a_drain_answers_who_asks_on_an_open_connection() {
-    let (service, begun, release) = blocking();
+    let (service, begun, release) = gated();
     let server = start(service);
     let client = client(&server);
     let call = thread::spawn({

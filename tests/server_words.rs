@@ -8,7 +8,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use touchdown::client::CallOptions;
 use touchdown::lifecycle::{exit_code, Lifecycle, Plan};
@@ -53,18 +52,6 @@ fn named(name: &str, service: Service) -> ServerBuilder {
     }
     let builder = Server::builder().address("127.0.0.1:0").name(name);
     builder.service(service)
-}
-
-/// `/test.Echo/Say` that ends when it is let.
-fn gated() -> (Service, Receiver<()>, Sender<()>) {
-    let (began, begun) = unbounded();
-    let (release, released) = bounded(0);
-    let service = unary(move |_, request| {
-        began.send(()).unwrap();
-        let _ = released.recv();
-        Ok(request)
-    });
-    (service, begun, release)
 }
 
 #[test]

@@ -10,24 +10,11 @@ use std::thread;
 use std::time::Duration;
 
 use common::*;
-use crossbeam_channel::{bounded, Receiver, Sender};
 use touchdown::client::{CallOptions, Client};
 use touchdown::lifecycle::{exit_code, Lifecycle, Phase, Plan, Reason, Signals};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::testing::TestServer;
 use touchdown::{Address, Call, Code, Replies, Requests, Server, Service, StartError, Status};
-
-/// A service whose handlers say that they have begun, and end when they are let.
-fn gated() -> (Service, Receiver<()>, Sender<()>) {
-    let (began, begun) = crossbeam_channel::unbounded();
-    let (release, released) = bounded(0);
-    let service = unary(move |_, request| {
-        began.send(()).unwrap();
-        let _ = released.recv();
-        Ok(request)
-    });
-    (service, begun, release)
-}
 
 fn in_background(client: &Client) -> thread::JoinHandle<Result<String, Status>> {
     let client = client.clone();

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use touchdown::lifecycle::{self, Lifecycle, Plan};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{Call, Server, ServerBuilder, ServerHandle, Service, Status};
@@ -72,6 +73,18 @@ pub fn unary(
     handler: impl Fn(&Call, StringValue) -> Result<StringValue, Status> + Send + Sync + 'static,
 ) -> Service {
     Service::builder("test.Echo").unary("Say", handler).build()
+}
+
+/// A service whose handlers say that they have begun, and end when they are let, or when the sender is dropped.
+pub fn gated() -> (Service, Receiver<()>, Sender<()>) {
+    let (began, begun) = unbounded();
+    let (release, released) = bounded(0);
+    let service = unary(move |_, request| {
+        began.send(()).unwrap();
+        let _ = released.recv();
+        Ok(request)
+    });
+    (service, begun, release)
 }
 
 /// For what `touchdown::client` hides: response headers, and cancelling.
