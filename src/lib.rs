@@ -124,7 +124,6 @@ mod thrown;
 pub mod unversioned;
 #[cfg(feature = "upgrade")]
 mod upgrade;
-mod whereabouts;
 
 /// Pages for people. Their examples are tests.
 #[cfg(all(doctest, feature = "server"))]

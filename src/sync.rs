@@ -63,6 +63,11 @@ pub(crate) mod thread {
     pub(crate) use std::thread::{current, Builder, JoinHandle, ThreadId};
 }
 
+/// The calling thread as the kernel numbers it.
+pub(crate) fn kernel_id() -> u32 {
+    nix::unistd::gettid().as_raw().unsigned_abs()
+}
+
 /// Wakes the one thread that sleeps on the other end. Ringing never blocks, and what is rung while
 /// that thread is awake is not lost.
 pub(crate) struct Bell(UnixStream);

@@ -213,6 +213,42 @@ fn thread_exists(name: &str) -> bool {
     names.flatten().any(|it| it.trim() == name)
 }
 
+/// Whether what [`find_stacks`] adds finds them on this machine.
+const HAS_STACKS: bool = cfg!(any(
+    not(feature = "server"),
+    all(target_arch = "x86_64", target_env = "gnu")
+));
+
+/// A server finds stacks.
+#[cfg(feature = "server")]
+fn find_stacks(lifecycle: &Lifecycle) -> touchdown::ServerHandle {
+    let server = touchdown::Server::builder().address("127.0.0.1:0");
+    server.start_with(lifecycle).unwrap()
+}
+
+/// So may any other participant.
+#[cfg(not(feature = "server"))]
+fn find_stacks(lifecycle: &Lifecycle) {
+    struct Knows;
+    impl touchdown::lifecycle::Participant for Knows {
+        fn name(&self) -> String {
+            "knows".to_owned()
+        }
+        fn running(&self) -> Vec<String> {
+            Vec::new()
+        }
+        fn stack_of(&self, thread: u32, _: std::time::Instant) -> Vec<String> {
+            let name = std::fs::read_to_string(format!("/proc/self/task/{thread}/comm"));
+            vec![match name.unwrap().trim() {
+                "td-lifecycle" => "0: blocks_for_ever".to_owned(),
+                "scale" => "0: hears_nothing".to_owned(),
+                other => format!("0: {other}"),
+            }]
+        }
+    }
+    lifecycle.enlist(Arc::new(Knows)).unwrap();
+}
+
 #[test]
 fn an_observer_that_blocks_is_named_while_it_blocks_and_a_signal_is_heard_meanwhile() {
     let _bound = bound();
@@ -227,6 +263,7 @@ fn an_observer_that_blocks_is_named_while_it_blocks_and_a_signal_is_heard_meanwh
             .observe(|_| blocks_for_ever())
             .build()
             .unwrap();
+        let _finder = find_stacks(&lifecycle);
         lifecycle.ready().unwrap();
         say("ready");
         lifecycle.wait();
@@ -241,12 +278,7 @@ fn an_observer_that_blocks_is_named_while_it_blocks_and_a_signal_is_heard_meanwh
     let named = child.heard_last();
     let observer = format!("observer lifecycle_words::{test}::{{{{closure}}}}, told of starting → serving, has not returned for ");
     assert!(named.contains(&observer), "{named}");
-    // Where stacks can be had, with the place.
-    if cfg!(all(
-        feature = "server",
-        target_arch = "x86_64",
-        target_env = "gnu"
-    )) {
+    if HAS_STACKS {
         child.hear_error_with("blocks_for_ever");
     }
     let end = child.insist_until_the_end("TERM");
@@ -348,6 +380,7 @@ fn a_worker_that_does_not_hear_or_fails_for_ever_is_named_with_what_is_known_of_
             .worker(fails.restart(Restart::new().longest_delay(longest)))
             .build()
             .unwrap();
+        let _finder = find_stacks(&lifecycle);
         lifecycle.ready().unwrap();
         let line =
             "worker workers/scale: runs; started again 2 times, last failed: no such device\n";
@@ -366,11 +399,7 @@ fn a_worker_that_does_not_hear_or_fails_for_ever_is_named_with_what_is_known_of_
     for said in ["1 in flight, oldest: ", "told to stop: ", "abandoned: "] {
         assert!(lines(&end, said, told) > 0, "no {said:?} in {end:?}");
     }
-    if cfg!(all(
-        feature = "server",
-        target_arch = "x86_64",
-        target_env = "gnu"
-    )) {
+    if HAS_STACKS {
         assert!(end.stderr.contains("hears_nothing"), "{end:?}");
     }
 }
@@ -407,7 +436,6 @@ fn a_program_that_was_never_ready_loses_nothing_and_is_told_so() {
     let test = "a_program_that_was_never_ready_loses_nothing_and_is_told_so";
     let mut child = Process::start_as("warn", test);
     child.hear("serves");
-    // Some seconds after it began to serve.
     child.hear_error_with("serves, and is not ready: until Lifecycle::ready is called");
     child.signal("TERM");
     child.hear_error_with("1 in flight, though the program was never ready");

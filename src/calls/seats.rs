@@ -9,8 +9,7 @@ use parking_lot::Mutex;
 use super::call::Call;
 use super::peer::for_people;
 use super::seconds::Seconds;
-use crate::os::stack::Thread;
-use crate::os::symbols;
+use crate::os::stack::{self, Thread};
 
 /// The seats of all workers.
 #[derive(Default)]
@@ -166,36 +165,21 @@ fn stacks(seats: &[Arc<Seat>], deadline: Instant) -> Vec<String> {
             found.push((it, stack));
         }
     }
-    let frames = found.iter().filter_map(|(_, stack)| stack.as_ref().ok());
-    let frames: Vec<usize> = frames.flat_map(|it| &it.frames).copied().collect();
-    let mut names = symbols::describe(&frames, deadline).into_iter();
+    let (found, stacks): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let has_frames = stacks.iter().any(|it| it.is_ok());
+    let frames = stack::in_words(&stacks, deadline);
     let mut lines = Vec::new();
-    for (it, stack) in &found {
-        lines.push(format!(
-            "{} from {} for {} ms on {}",
-            it.method,
-            it.peer,
-            now.saturating_duration_since(it.since).as_millis(),
-            it.seat.thread
-        ));
-        match stack {
-            Ok(stack) => {
-                let names = names.by_ref().take(stack.frames.len());
-                lines.extend(
-                    names
-                        .enumerate()
-                        .map(|(index, name)| format!("  {index}: {name}")),
-                );
-                lines.extend(stack.cut.then(|| "  and more".to_owned()));
-            }
-            Err(why) => lines.push(format!("  no stack: {why}")),
-        }
+    for (it, frames) in found.iter().zip(frames) {
+        let time = now.saturating_duration_since(it.since).as_millis();
+        let (method, peer, thread) = (&it.method, &it.peer, &it.seat.thread);
+        lines.push(format!("{method} from {peer} for {time} ms on {thread}"));
+        lines.extend(frames.iter().map(|frame| format!("  {frame}")));
     }
     if stuck.len() > MOST_STACKS {
         lines.push(format!("and {} more", stuck.len() - MOST_STACKS));
     }
-    if !frames.is_empty() {
-        lines.push(symbols::HOW_TO_RESOLVE.to_owned());
+    if has_frames {
+        lines.push(stack::HOW_TO_RESOLVE.to_owned());
     }
     lines
 }

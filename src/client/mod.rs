@@ -249,7 +249,9 @@ fn status(error: grpcio::Error) -> Status {
             let code = Code::from_number(status.code().into());
             Status::new(code, status.message().to_owned()).with_details(status.details())
         }
-        grpcio::Error::Codec(error) => Status::internal(format!("cannot be decoded: {error}")),
+        grpcio::Error::Codec(error) => Status::internal(format!(
+            "the reply cannot be decoded: {error}; compare this client's .proto with the server's"
+        )),
         grpcio::Error::RemoteStopped | grpcio::Error::RpcFinished(None) => {
             Status::unavailable("the server has ended the call")
         }

@@ -52,10 +52,9 @@ impl Walk {
                 let deaf = seats.iter().filter(is_it);
                 for seat in deaf.filter(|_| report.outcome == Outcome::Overran) {
                     logging::warn!("{}", shared.titled(&seat.describe()));
-                    seat.at
-                        .get()
-                        .into_iter()
-                        .for_each(|it| shared.log_stack(it));
+                    if let Some(thread) = seat.at.get() {
+                        shared.log_stack(*thread);
+                    }
                 }
             }
         }

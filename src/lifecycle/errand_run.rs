@@ -157,17 +157,19 @@ fn say_where_it_is(shared: &Shared, stderr: &File) {
             }
         });
     }
-    let of_walk = shared.watch.blocked().and(shared.walker.get().cloned());
+    let of_walk = shared.watch.blocked().and(shared.walker.get().copied());
     let of_walk = of_walk.map(|thread| ("thread td-lifecycle".to_owned(), thread));
     let workers = shared.seats().into_iter().filter(|it| it.is_in_flight());
-    let of_workers = workers.filter_map(|it| Some((it.name.clone(), it.at.get()?.clone())));
+    let of_workers = workers.filter_map(|it| Some((it.name.clone(), *it.at.get()?)));
     for (name, thread) in of_walk.into_iter().chain(of_workers) {
         // No longer than half of what is left, so that all come to it.
         let half = deadline.saturating_duration_since(Instant::now()) / 2;
-        let stack = thread.stack(std::time::Instant::now() + half);
-        let name = (!stack.is_empty()).then_some(name);
-        for line in name.into_iter().chain(stack) {
-            say(stderr, &format!("touchdown:     {line}"));
+        let stack = shared.stack_of(thread, Instant::now() + half);
+        if !stack.is_empty() {
+            say(stderr, &format!("touchdown:     {name}"));
+        }
+        for line in stack {
+            say(stderr, &format!("touchdown:       {line}"));
         }
     }
 }

@@ -43,6 +43,15 @@ pub trait Participant: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Where in the code any thread of this process is, its frames as lines of text, the innermost first; none, the
+    /// default, if this participant cannot find that out. `thread` is the number that the kernel gave it, as gettid(2) says.
+    /// The lifecycle asks for a worker that does not heed its token, and for its own thread while an observer or a hook
+    /// does not return; it takes the first answer that is not empty. What holds for [`stacks`](Self::stacks) holds here.
+    fn stack_of(&self, thread: u32, deadline: Instant) -> Vec<String> {
+        let _ = (thread, deadline);
+        Vec::new()
+    }
+
     /// How it is doing, in one line: how busy it is, and how much more it could take. Written when
     /// the state of the program is asked for. What holds for [`running`](Self::running) holds here.
     fn state(&self) -> Option<String> {

@@ -11,7 +11,6 @@ use super::shutdown::Canceller;
 use super::worker::Worker;
 use crate::sync::{thread, Mutex, OnceLock};
 use crate::thrown::message_of;
-use crate::whereabouts::Thread;
 
 /// What the lifecycle knows of a worker. It keeps the seats of those that run, and from the beginning of
 /// the stop on, when no new ones come, also of those that end.
@@ -21,8 +20,8 @@ pub(super) struct Seat {
     pub(super) until_closing: bool,
     pub(super) time_limit: Duration,
     pub(super) token: Canceller,
-    /// Where its thread can be asked for its stack.
-    pub(super) at: OnceLock<Thread>,
+    /// Its thread, as the kernel numbers it.
+    pub(super) at: OnceLock<u32>,
     state: Mutex<State>,
     /// Cancelled once it is known in `state` how the worker ended.
     over: Canceller,

@@ -36,7 +36,6 @@ use crate::caught::caught;
 use crate::running_time::RunningClock;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Bell, Condvar, Instant, Mutex, OnceLock, Sender};
-use crate::whereabouts::Thread;
 
 /// Ends the process with this code. Returns only in tests.
 pub(super) type Exit = Box<dyn Fn(i32) + Send + Sync>;
@@ -89,8 +88,8 @@ pub(super) struct Shared {
     pub(super) errands: Errands,
     pub(super) watch: Watch,
     pub(super) own_threads: OwnThreads,
-    /// Where the walking thread can be asked for its stack.
-    pub(super) walker: OnceLock<Thread>,
+    /// The walking thread, as the kernel numbers it.
+    pub(super) walker: OnceLock<u32>,
     pub(super) attachments: Attachments,
     /// Wakes the guard thread.
     pub(super) bell: Bell,
@@ -245,6 +244,17 @@ impl Shared {
             })
         });
         answers.collect()
+    }
+
+    /// The stack of a thread, by the first participant that can tell it.
+    pub(super) fn stack_of(&self, thread: u32, deadline: Instant) -> Vec<String> {
+        let participants = self.participants().into_iter();
+        let mut answers = participants.filter_map(|participant| {
+            caught("participant, asked for a stack,", move || {
+                participant.stack_of(thread, deadline)
+            })
+        });
+        answers.find(|it| !it.is_empty()).unwrap_or_default()
     }
 
     /// How many works are in flight, as far as the gate and the participants know.

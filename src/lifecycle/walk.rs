@@ -11,8 +11,7 @@ use super::seat::Seat;
 use super::state::Shared;
 use crate::caught::{caught, drop_each};
 use crate::logging;
-use crate::sync::{thread::JoinHandle, unbounded, Arc, Instant, Receiver};
-use crate::whereabouts::Thread;
+use crate::sync::{kernel_id, thread::JoinHandle, unbounded, Arc, Instant, Receiver};
 
 /// When the log first says what is still in flight: what takes longer than calls commonly do, and
 /// longer than somebody who looks on cares to wait without a word.
@@ -46,7 +45,7 @@ struct Drained {
 impl Walk {
     /// The whole walk, from the start to the report.
     pub(super) fn run(mut self) {
-        self.shared.walker.get_or_init(Thread::current);
+        self.shared.walker.get_or_init(kernel_id);
         let own = self.shared.own_threads.clone();
         let _inside = own.enter("a part of the stop");
         let reason = self.await_stop();

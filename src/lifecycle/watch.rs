@@ -10,8 +10,8 @@ use crate::sync::{BareMutex, Instant};
 /// block.
 const BLOCKED: Duration = Duration::from_secs(1);
 
-/// How long a program may serve without being ready: longer than it takes to start what is local.
-const UNREADY: Duration = Duration::from_secs(5);
+/// How long a program may serve without being ready before the log says so; and when to look again whether it serves.
+const UNREADY: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct Watch {

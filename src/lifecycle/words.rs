@@ -11,7 +11,6 @@ use super::state::Shared;
 use crate::logging;
 use crate::sync::Instant;
 use crate::text::one_line;
-use crate::whereabouts::Thread;
 
 /// How long a stack is looked for. A thread that runs answers within some milliseconds.
 const STACK_TIME: Duration = Duration::from_millis(100);
@@ -64,13 +63,13 @@ impl Shared {
         let line = self.titled(&line);
         logging::warn!(phase = phase.as_word(), blocked_ms = time; "{line}");
         if let Some(walker) = self.walker.get() {
-            self.log_stack(walker);
+            self.log_stack(*walker);
         }
     }
 
-    pub(super) fn log_stack(&self, thread: &Thread) {
-        for line in thread.stack(std::time::Instant::now() + STACK_TIME) {
-            logging::warn!("{}", self.titled(&line));
+    pub(super) fn log_stack(&self, thread: u32) {
+        for line in self.stack_of(thread, Instant::now() + STACK_TIME) {
+            logging::warn!("{}", self.titled(&format!("  {line}")));
         }
     }
 

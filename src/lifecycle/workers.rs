@@ -36,9 +36,8 @@ use super::worker::{Work, Worker};
 use super::worker_restart::{Restart, Restarts};
 use crate::logging;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{thread, Arc, Instant, Mutex};
+use crate::sync::{kernel_id, thread, Arc, Instant, Mutex};
 use crate::text::ROOM_FOR_THREADS;
-use crate::whereabouts::Thread;
 
 /// Spawns workers and counts them. Made by [`Lifecycle::workers`](super::Lifecycle::workers); clones
 /// are the same group.
@@ -295,7 +294,7 @@ impl Post {
     }
 
     fn run(mut self, worker: Worker) {
-        self.seat.at.get_or_init(Thread::current);
+        self.seat.at.get_or_init(kernel_id);
         let _inside = self.group.shared.own_threads.enter("a worker");
         // Stays if something panics that must not, such as the program's logger.
         self.ended = Err(Failure::Panic("as it ended".to_owned()));

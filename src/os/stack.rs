@@ -31,6 +31,9 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::symbols;
+pub(crate) use super::symbols::HOW_TO_RESOLVE;
+
 /// A thread of this process, as the system names it.
 #[derive(Clone, Debug)]
 pub(crate) struct Thread {
@@ -66,6 +69,35 @@ pub(crate) struct Stack {
     pub(crate) frames: Vec<usize>,
     /// There are more.
     pub(crate) cut: bool,
+}
+
+/// The stack of the thread with this number, a line for each frame, and how to resolve them; or why there is none.
+/// Waits until `deadline`.
+pub(crate) fn frames_of(thread: u32, deadline: Instant) -> Vec<String> {
+    let Ok(id) = thread.try_into() else {
+        return Vec::new();
+    };
+    let stack = platform::ask(id, deadline);
+    let how = stack.is_ok().then(|| HOW_TO_RESOLVE.to_owned());
+    let frames = in_words(&[stack], deadline).into_iter().flatten();
+    frames.chain(how).collect()
+}
+
+/// Lines for each of these: its frames, by name as far as that can be found out by `deadline`, or why there are none.
+pub(crate) fn in_words(stacks: &[Result<Stack, NoStack>], deadline: Instant) -> Vec<Vec<String>> {
+    let found = stacks.iter().flatten();
+    let addresses: Vec<usize> = found.flat_map(|it| &it.frames).copied().collect();
+    let mut names = symbols::describe(&addresses, deadline).into_iter();
+    let lines = stacks.iter().map(|stack| match stack {
+        Ok(stack) => {
+            let names = names.by_ref().take(stack.frames.len()).enumerate();
+            let mut lines: Vec<_> = names.map(|(nth, it)| format!("{nth}: {it}")).collect();
+            lines.extend(stack.cut.then(|| "and more".to_owned()));
+            lines
+        }
+        Err(why) => vec![format!("no stack: {why}")],
+    });
+    lines.collect()
 }
 
 /// Why there is no stack.
@@ -223,8 +255,13 @@ mod tests {
     fn an_endless_loop_is_found() {
         let (thread, handle, stop) = spinning();
         let text = text_with(&thread, "touchdown::os::stack::tests::spins_here (");
+        let id = thread.id.unsigned_abs();
+        let lines = frames_of(id, soon());
+        assert!(lines[0].starts_with("0: "), "{lines:?}");
+        assert_eq!(lines.last().map(String::as_str), Some(HOW_TO_RESOLVE));
         stop.store(true, Ordering::Relaxed);
         handle.join().unwrap();
+        assert_eq!(frames_of(id, soon()), ["no stack: the thread has ended"]);
         // What called it is there as well.
         assert!(text.contains("stack::tests::calls_what_spins"), "{text}");
         assert!(thread.to_string().starts_with("asked (thread "));

@@ -26,7 +26,7 @@ pub(super) fn decode_seen<Q: Protobuf>(
 ) -> Result<Q, Status> {
     if look.len > limit {
         return Err(Status::resource_exhausted(format!(
-            "the request has {} bytes, and the limit is {limit}",
+            "the request has {} bytes, and this server takes {limit} at most (max_receive_message_size)",
             look.len
         )));
     }
@@ -52,7 +52,11 @@ pub(super) fn decode_seen<Q: Protobuf>(
             Q::parse_from_bytes(&inflated)
         }
     };
-    parsed.map_err(|error| Status::internal(format!("the request cannot be decoded: {error}")))
+    parsed.map_err(|error| {
+        Status::internal(format!(
+            "the request cannot be decoded: {error}; compare the caller's .proto with the server's"
+        ))
+    })
 }
 
 /// A small message can decompress to a very large one, so the limit is kept here.
@@ -67,7 +71,8 @@ fn inflate(reader: impl Read, limit: usize) -> Result<Vec<u8>, Status> {
         })?;
     if inflated.len() > limit {
         return Err(Status::resource_exhausted(format!(
-            "the request is larger than {limit} bytes once decompressed"
+            "the request is larger than {limit} bytes once decompressed, which is more than this server takes \
+             (max_receive_message_size)"
         )));
     }
     Ok(inflated)

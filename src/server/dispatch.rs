@@ -17,7 +17,6 @@ use crate::thrown::message_of;
 use super::broadcast;
 use super::call::Call;
 use super::context;
-use super::early::EarlyCalls;
 use super::health;
 use super::interceptor::{failure, panicked, run_interceptor, Answer, Interceptor, Next};
 use super::observers::Observers;
@@ -33,7 +32,6 @@ pub(super) struct Dispatch {
     observers: Option<Arc<Observers>>,
     message_limit: usize,
     pub(super) health: Arc<health::Board>,
-    early: EarlyCalls,
     counts: Counts,
     connections_cut: AtomicU64,
     /// Keeps the lifecycle from taking the drain for complete.
@@ -61,7 +59,6 @@ impl Dispatch {
         observers: Option<Arc<Observers>>,
         message_limit: usize,
         health: Arc<health::Board>,
-        early: EarlyCalls,
         in_flight: OwnedGuard,
     ) -> Dispatch {
         Dispatch {
@@ -69,7 +66,6 @@ impl Dispatch {
             observers,
             message_limit,
             health,
-            early,
             counts: Counts::default(),
             connections_cut: AtomicU64::new(0),
             draining: Mutex::new(Some(in_flight)),
@@ -230,7 +226,6 @@ fn run_after(interceptors: &[Arc<dyn Interceptor>], call: &Call, status: &Status
 impl Host for Dispatch {
     fn arrived(&self) {
         self.counts.arrived.fetch_add(1, Ordering::SeqCst);
-        self.early.arrived();
     }
 
     fn run(&self, core: &Arc<calls::Call>, message: Option<Message>) {

@@ -7,7 +7,6 @@ mod codec;
 mod companion;
 mod context;
 mod dispatch;
-mod early;
 mod error;
 mod extensions;
 mod handle;

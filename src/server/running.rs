@@ -14,6 +14,7 @@ use super::health::Health;
 use super::service::DrainPolicy;
 use super::smoke_test::{self, SmokeTest};
 use crate::logging;
+use crate::os::stack;
 use crate::sockets::inherited::Inherited;
 use crate::upgrade::Part;
 
@@ -212,6 +213,10 @@ impl Participant for Running {
 
     fn stacks(&self, deadline: Instant) -> Vec<String> {
         self.engine.stacks(deadline)
+    }
+
+    fn stack_of(&self, thread: u32, deadline: Instant) -> Vec<String> {
+        stack::frames_of(thread, deadline)
     }
 
     fn calls(&self) -> Calls {

@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 
 use super::super::companion::Companion;
 use super::super::dispatch::Dispatch;
-use super::super::early::EarlyCalls;
 use super::super::error::StartError;
 use super::super::handle::ServerHandle;
 use super::super::health;
@@ -80,7 +79,6 @@ impl ServerBuilder {
             Observers::new(self.observers),
             self.max_receive_message_size,
             Arc::clone(&health),
-            EarlyCalls::new(name.clone(), lifecycle.remote()),
             in_flight,
         ));
         let transport = engine::transport(&settings, &called).map_err(StartError::Engine)?;

@@ -57,7 +57,7 @@ impl ServerBuilder {
     /// needs, the program calls [`Lifecycle::start`] first.
     ///
     /// The server accepts connections from now on. Until [`Lifecycle::ready`] its health is NOT_SERVING, and what waits
-    /// for the program to be ready does not begin. So the log says, at WARN, if a call comes when that is 1 s late.
+    /// for the program to be ready does not begin. So the log says, at WARN, if calls have come and that is 1 s late.
     ///
     /// # Errors
     ///

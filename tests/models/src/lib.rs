@@ -40,8 +40,6 @@ pub mod sync;
 pub mod text;
 #[path = "../../../src/thrown.rs"]
 pub mod thrown;
-#[path = "../../../src/whereabouts.rs"]
-pub mod whereabouts;
 
 pub use explore::{fails, fails_loom, passes, passes_loom};
 
