@@ -13,7 +13,7 @@ armv7 := armv7-unknown-linux-gnueabihf
 aarch64 := aarch64-unknown-linux-gnu
 target := $(or $(CARGO_TARGET_DIR),target)
 
-# With ccache, C-core takes 2 minutes instead of 14.
+# With ccache, what was compiled once in any folder is not compiled again.
 ifneq ($(shell command -v ccache 2>/dev/null),)
 export CMAKE_C_COMPILER_LAUNCHER ?= ccache
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
@@ -41,9 +41,9 @@ help:
 	@echo "Parts of make test: format build clippy docs package licences core models quick-start clients pauses-short"
 
 demo: tools
-	@.ci/watch release $(CARGO) build --release --example demo --example greeter_server
+	@.ci/watch release $(CARGO) build --release --package touchdown-demo
 	@echo
-	@$(CARGO) run --quiet --release --example demo -- $(DEMO)
+	@$(CARGO) run --quiet --release --package touchdown-demo --bin demo -- $(DEMO)
 
 # What the rivals need, the command installs by itself; those that cannot be had are left out.
 bench: tools

@@ -1,1 +1,0 @@
-# Found instead of libsystemd, and defines no target: see ../config.toml.
