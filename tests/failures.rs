@@ -4,32 +4,14 @@
 mod common;
 
 use std::fs;
-use std::sync::Mutex;
 
 use common::*;
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::Level;
 use touchdown::{Code, OrStatus};
-
-/// Keeps what is logged.
-struct Kept(Mutex<Vec<(Level, String)>>);
-
-static LOG: Kept = Kept(Mutex::new(Vec::new()));
-
-impl Log for Kept {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-    fn log(&self, record: &Record<'_>) {
-        let line = (record.level(), record.args().to_string());
-        self.0.lock().unwrap().push(line);
-    }
-    fn flush(&self) {}
-}
 
 #[test]
 fn the_caller_is_told_the_status_and_the_log_its_cause_too() {
-    log::set_logger(&LOG).unwrap();
-    log::set_max_level(LevelFilter::Debug);
+    keep_the_log();
     let server = start(unary(|_, request| match &*request.value {
         "io" => Ok(text(fs::read_to_string("/nowhere/secret")?)),
         "io, said better" => {
@@ -51,8 +33,7 @@ fn the_caller_is_told_the_status_and_the_log_its_cause_too() {
     server.shutdown();
 
     let has = |level, text: &str| {
-        let log = LOG.0.lock().unwrap();
-        log.iter().any(|it| it.0 == level && it.1.starts_with(text))
+        !lines_that(|its, line| its == level && line.starts_with(text)).is_empty()
     };
     let cause = "because: No such file or directory";
     for (level, status) in [

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::*;
 use grpcio::{ChannelBuilder, Environment};
-use touchdown::client::{deadline, Channel, Client};
+use touchdown::client::{CallOptions, Channel, Client};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::{Code, Server, Status};
 
@@ -21,7 +21,11 @@ fn connect(server: &Server) -> Client {
 }
 
 fn say(client: &Client, what: &str) -> Result<String, Status> {
-    let reply: StringValue = client.unary("/test.Echo/Say", &text(what), deadline(LONG))?;
+    let reply: StringValue = client.unary(
+        "/test.Echo/Say",
+        &text(what),
+        CallOptions::new().timeout(LONG),
+    )?;
     Ok(reply.value)
 }
 
@@ -45,7 +49,7 @@ fn a_call_ends_at_its_deadline() {
         Ok(request)
     }));
     let client = connect(&server);
-    let options = deadline(Duration::from_millis(100));
+    let options = CallOptions::new().timeout(Duration::from_millis(100));
     let reply = client.unary::<_, StringValue>("/test.Echo/Say", &text("late"), options);
     assert_eq!(reply.unwrap_err().code(), Code::DeadlineExceeded);
     release.send(()).unwrap();

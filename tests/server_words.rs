@@ -3,40 +3,20 @@
 
 mod common;
 
-use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::Level;
 use touchdown::client::CallOptions;
 use touchdown::lifecycle::{exit_code, Lifecycle, Plan};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::{Call, Server, ServerBuilder, Service, Status};
 
-/// Keeps what is said.
-struct Notebook(Mutex<Vec<(Level, String)>>);
-
-static NOTEBOOK: Notebook = Notebook(Mutex::new(Vec::new()));
-
-impl Log for Notebook {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-    fn log(&self, record: &Record<'_>) {
-        let line = (record.level(), record.args().to_string());
-        self.0.lock().unwrap().push(line);
-    }
-    fn flush(&self) {}
-}
-
 /// What was said of the server of this name: the tests of this file share the log.
 fn said(level: Level, name: &str) -> Vec<String> {
-    let lines = NOTEBOOK.0.lock().unwrap();
-    let of_it = lines
-        .iter()
-        .filter(|it| it.0 == level && it.1.starts_with(name));
-    of_it.map(|it| it.1.clone()).collect()
+    let of_it = lines_that(|its, line| its == level && line.starts_with(name));
+    of_it.into_iter().map(|(_, line)| line).collect()
 }
 
 /// Waits for a line, and returns it.
@@ -47,9 +27,7 @@ fn hear(level: Level, name: &str, words: &str) -> String {
 }
 
 fn named(name: &str, service: Service) -> ServerBuilder {
-    if log::set_logger(&NOTEBOOK).is_ok() {
-        log::set_max_level(LevelFilter::Debug);
-    }
+    keep_the_log();
     let builder = Server::builder().address("127.0.0.1:0").name(name);
     builder.service(service)
 }

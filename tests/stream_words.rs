@@ -3,48 +3,19 @@
 
 mod common;
 
-use std::sync::{Mutex, Once};
 use std::time::Duration;
 
 use common::*;
 use crossbeam_channel::{unbounded, Receiver};
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::Level;
 use touchdown::client::CallOptions;
 use touchdown::lifecycle::exit_code;
 use touchdown::protobuf::well_known_types::wrappers::UInt32Value;
 use touchdown::{Broadcast, Call, Code, DetachedReplies, Replies, Server, Service, SlowSubscriber};
 
-/// All that is logged.
-static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
-
-struct Keeps;
-
-impl Log for Keeps {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-    fn log(&self, record: &Record<'_>) {
-        let line = (record.level(), record.args().to_string());
-        LINES.lock().unwrap().push(line);
-    }
-    fn flush(&self) {}
-}
-
-fn keep_the_log() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        log::set_logger(&Keeps).unwrap();
-        log::set_max_level(LevelFilter::Info);
-    });
-}
-
 /// The lines at WARN and above that name this.
 fn complaints(of: &str) -> Vec<(Level, String)> {
-    let lines = LINES.lock().unwrap();
-    let of_it = lines
-        .iter()
-        .filter(|(level, line)| *level <= Level::Warn && line.contains(of));
-    of_it.cloned().collect()
+    lines_that(|level, line| level <= Level::Warn && line.contains(of))
 }
 
 /// A server of which the method of this name hands its stream to the test.

@@ -32,7 +32,6 @@ mod wait;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use grpcio::{Marshaller, Method, MethodType};
@@ -207,11 +206,6 @@ impl fmt::Debug for Client {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Client").finish_non_exhaustive()
     }
-}
-
-/// Options with a deadline this far from now.
-pub fn deadline(after: Duration) -> CallOptions {
-    CallOptions::new().timeout(after)
 }
 
 /// The reply of a call that has one.

@@ -411,7 +411,7 @@ mod tests {
     use super::*;
     use crate::calls::transport::Settings;
     use crate::calls::{Config, Ending, Handled, Host, Landed, Message, Method, Runner};
-    use crate::client::{deadline, Channel, Client};
+    use crate::client::{CallOptions, Channel, Client};
     use crate::engine::transport;
 
     const LONG: Duration = Duration::from_secs(20);
@@ -479,7 +479,8 @@ mod tests {
         let channel = Channel::over(runner.connect().unwrap()).unwrap();
         let client = Client::new(&channel);
         let request = StringValue::new();
-        let answer = client.unary::<_, StringValue>(path, &request, deadline(LONG));
+        let answer =
+            client.unary::<_, StringValue>(path, &request, CallOptions::new().timeout(LONG));
         assert_eq!(answer.unwrap_err().message(), "not here");
         drop((client, channel));
         assert!(runner.stop(Instant::now() + LONG));

@@ -78,7 +78,7 @@ impl Lifecycle {
     }
 
     /// A channel on which every transition from now on arrives once, in order. It is disconnected
-    /// after the last.
+    /// after the last. The channel is one of crossbeam-channel 0.5.
     ///
     /// ```
     /// use touchdown::lifecycle::{Lifecycle, Phase};

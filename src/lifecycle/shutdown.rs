@@ -154,7 +154,8 @@ impl Token {
             )
     }
 
-    /// A channel that disconnects when the token is cancelled, to wait beside other channels.
+    /// A channel that disconnects when the token is cancelled, to wait beside other channels. It is one of
+    /// crossbeam-channel 0.5.
     ///
     /// ```
     /// use crossbeam_channel::{select, unbounded};

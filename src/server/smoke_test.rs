@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 
 use crate::calls::Runner;
-use crate::client::{deadline, Channel, Client};
+use crate::client::{CallOptions, Channel, Client};
 use crate::lifecycle::Token;
 
 use super::health::Health;
@@ -39,7 +39,7 @@ pub(super) fn run(
     let channel = Channel::over(socket).map_err(|error| error.to_string())?;
     let client = Client::new(&channel);
     // The messages of grpc.health.v1 look like these on the wire.
-    let (server_as_a_whole, options) = (StringValue::new(), deadline(CHECK_TIME));
+    let (server_as_a_whole, options) = (StringValue::new(), CallOptions::new().timeout(CHECK_TIME));
     let check = "/grpc.health.v1.Health/Check";
     client
         .unary::<_, UInt32Value>(check, &server_as_a_whole, options)

@@ -1,6 +1,8 @@
 //! What the tests of the server share: services made by hand, and clients for them.
 #![allow(dead_code, unused_imports)]
 
+mod notebook;
+
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
@@ -10,6 +12,7 @@ use touchdown::{Call, Server, ServerBuilder, ServerHandle, Service, Status};
 
 #[cfg(feature = "client")]
 pub use clients::*;
+pub use notebook::{keep_the_log, lines_that};
 
 /// Sanitizers and QEMU take their time.
 pub const SLOW: bool = option_env!("TOUCHDOWN_SLOW_TESTS").is_some();

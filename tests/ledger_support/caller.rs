@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc};
 
-use touchdown::client::deadline;
+use touchdown::client::CallOptions;
 use touchdown::{Code, Status};
 
 use super::check::Known;
@@ -55,7 +55,9 @@ impl Caller {
     }
 
     fn ask(&self, transfer: &TransferRequest) -> Result<(), Status> {
-        let reply = self.client.transfer_with(transfer, deadline(LONG));
+        let reply = self
+            .client
+            .transfer_with(transfer, CallOptions::new().timeout(LONG));
         reply.map(|TransferReply { .. }| ())
     }
 

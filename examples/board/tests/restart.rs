@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use board::{BoardClient, GetStateRequest};
-use touchdown::client::{deadline, Channel};
+use touchdown::client::{CallOptions, Channel};
 use touchdown::Status;
 
 /// What takes longer hangs.
@@ -127,7 +127,7 @@ fn ask(client: &BoardClient, think_ms: u32) -> Result<u32, Status> {
         think_ms,
         ..Default::default()
     };
-    let state = client.get_state_with(&request, deadline(LIMIT))?;
+    let state = client.get_state_with(&request, CallOptions::new().timeout(LIMIT))?;
     assert!(state.uptime_seconds > 0.0);
     Ok(state.process)
 }

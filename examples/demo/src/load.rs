@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use greeter::{GreeterClient, HelloReply, HelloRequest, ManyHellosRequest};
-use touchdown::client::{deadline, CallOptions, Channel};
+use touchdown::client::{CallOptions, Channel};
 use touchdown::{Code, Status};
 
 use crate::options::Options;
@@ -236,7 +236,7 @@ impl Caller {
 }
 
 fn options() -> CallOptions {
-    deadline(DEADLINE)
+    CallOptions::new().timeout(DEADLINE)
 }
 
 /// A reply that belongs to another request is no reply.
