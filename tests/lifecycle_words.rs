@@ -4,14 +4,15 @@ mod lifecycle_support;
 
 use std::process::{self, Termination};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, never};
 use lifecycle_support::{bound, eventually, role, say, End, Part, Process};
 use touchdown::lifecycle::{
-    exit_code, Hook, Lifecycle, Plan, Report, Restart, Signals, StartupHook, Token, Worker,
+    exit_code, Hook, Lifecycle, OwnedGuard, Plan, Report, Restart, Signals, StartupHook, Token,
+    Worker,
 };
 
 /// Logs to the standard error at the level that the role begins with. Returns the rest of the role.
@@ -87,7 +88,8 @@ fn every_exit_code_but_zero_is_a_warning_at_least() {
         }
         let report = builder.run(|lifecycle| {
             if how == "work" {
-                std::mem::forget(lifecycle.in_flight().enter_owned()?);
+                static NEVER_DONE: OnceLock<OwnedGuard> = OnceLock::new();
+                let _ = NEVER_DONE.set(lifecycle.in_flight().enter_owned()?);
                 lifecycle.hurry();
             }
             lifecycle.shutdown("test");

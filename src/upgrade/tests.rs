@@ -12,6 +12,9 @@ enum Told {
     TakeCharge { in_charge: bool },
 }
 
+/// Where answers are that nobody gets.
+static NEVER_GIVEN: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
+
 struct Listens {
     told: Sender<Told>,
     /// Whether it works.
@@ -32,7 +35,7 @@ impl Part for Listens {
         match self.works {
             true => answer(),
             // It never comes to it.
-            false => std::mem::forget(answer),
+            false => NEVER_GIVEN.lock().push(answer),
         }
     }
     fn open(&self) {
