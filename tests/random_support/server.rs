@@ -12,7 +12,8 @@ use std::time::Duration;
 use touchdown::lifecycle::{self, Hook, Lifecycle, Plan, Report, Signals, StartupHook, Worker};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{
-    Call, DrainPolicy, MethodName, Replies, Server, ServerBuilder, ServerHandle, Service, Status,
+    Call, DetachedReplies, DrainPolicy, MethodName, Replies, Server, ServerBuilder, ServerHandle,
+    Service, Status,
 };
 
 use super::script::{Fault, Reload, Script, Streams};
@@ -279,9 +280,10 @@ fn server(folder: &Path) -> ServerBuilder {
 fn subscribed(
 ) -> impl Fn(&Call, UInt32Value, Replies<UInt32Value>) -> Result<(), Status> + Send + Sync + 'static
 {
-    let all = Mutex::new(Vec::new());
-    move |_, _, replies| {
-        all.lock().unwrap().push(replies.detach());
+    // Not in the closure, which the calls keep: who would let go of whom?
+    static ALL: Mutex<Vec<DetachedReplies<UInt32Value>>> = Mutex::new(Vec::new());
+    |_, _, replies| {
+        ALL.lock().unwrap().push(replies.detach());
         Ok(())
     }
 }
