@@ -89,6 +89,23 @@ fn who_is_slow_on_purpose_is_cut() {
     goes_on(server, &folder);
 }
 
+/// The server has closed its side, and reads what still comes so that its alert arrives: but not for ever.
+#[test]
+fn who_goes_on_behind_a_failed_handshake_is_cut() {
+    let folder = Folder::new();
+    let server = start(echo(), folder.tls());
+    let mut client = raw(&server);
+    client.write_all(&[22, 3, 3, 0, 1, 99]).unwrap();
+    // An alert, and the end.
+    let _ = client.read_to_end(&mut Vec::new());
+    let begin = Instant::now();
+    while client.write_all(&[0]).is_ok() {
+        assert!(begin.elapsed() < LONG, "it is never cut");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    goes_on(server, &folder);
+}
+
 #[test]
 fn a_hello_may_come_byte_by_byte() {
     struct Slow(TcpStream);

@@ -9,8 +9,9 @@ use super::connections::{Connections, Cut};
 use super::drain::{Patience, Stage, Step, LAST_WORDS};
 use super::link::{Finished, Link, View};
 
-/// How long a connection that is closing waits for its peer to close too, without
-/// a sign of life from there: the default of nginx's `lingering_timeout`.
+/// How long a connection that is closing waits for its peer to close too, after the last of what was sent to it has
+/// arrived there, or would have: the default of nginx's `lingering_timeout`. What the peer goes on to send does not make it
+/// longer.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// How long the transport may take to let go of connections that were shut down.
@@ -43,14 +44,13 @@ impl Connections {
             let Some(socket) = open.sockets.get_mut(&number).filter(|_| !view.gone) else {
                 continue;
             };
-            let alive = socket.watch.look(&view, now);
             let until = match socket.stage {
                 Stage::Ready => continue,
                 // What has come is about to be read.
                 Stage::Silent if view.unread > 0 => socket.silent_until.max(now + LAST_WORDS),
                 Stage::Silent => socket.silent_until,
                 // As long as the last bytes are on their way to a slow peer.
-                Stage::Refused | Stage::Lingering => alive + LINGER,
+                Stage::Refused | Stage::Lingering => socket.watch.last_arrival(&view, now) + LINGER,
             };
             if until <= now {
                 link.shut_down();

@@ -98,6 +98,8 @@ pub(super) struct Watch {
     seen: Option<(u64, u64)>,
     /// When there was the last sign of life.
     alive: Duration,
+    /// How much had arrived there of what was sent, and since when nothing more has.
+    last_arrival: Option<(u64, Duration)>,
     /// A call that was begun after GOAWAY had arrived: when, and how many there were then.
     heedless: Option<(Duration, u64)>,
     calls_at_arrival: Option<u64>,
@@ -146,6 +148,15 @@ impl Watch {
             (self.seen, self.alive) = (Some(seen), now);
         }
         self.alive
+    }
+
+    /// Since when nothing more of what was sent has arrived. What the peer sends is no sign of life: somebody could send
+    /// for ever.
+    pub(super) fn last_arrival(&mut self, view: &View, now: Duration) -> Duration {
+        match self.last_arrival {
+            Some((arrived, since)) if arrived == view.arrived => since,
+            _ => self.last_arrival.insert((view.arrived, now)).1,
+        }
     }
 
     /// What is to be done in a drain.
