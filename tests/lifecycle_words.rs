@@ -223,9 +223,9 @@ const HAS_STACKS: bool = cfg!(any(
 
 /// A server finds stacks.
 #[cfg(feature = "server")]
-fn find_stacks(lifecycle: &Lifecycle) -> touchdown::ServerHandle {
+fn find_stacks(lifecycle: &Lifecycle) {
     let server = touchdown::Server::builder().address("127.0.0.1:0");
-    server.start_with(lifecycle).unwrap()
+    server.start_with(lifecycle).unwrap();
 }
 
 /// So may any other participant.
@@ -265,7 +265,7 @@ fn an_observer_that_blocks_is_named_while_it_blocks_and_a_signal_is_heard_meanwh
             .observe(|_| blocks_for_ever())
             .build()
             .unwrap();
-        let _finder = find_stacks(&lifecycle);
+        find_stacks(&lifecycle);
         lifecycle.ready().unwrap();
         say("ready");
         lifecycle.wait();
@@ -382,7 +382,7 @@ fn a_worker_that_does_not_hear_or_fails_for_ever_is_named_with_what_is_known_of_
             .worker(fails.restart(Restart::new().longest_delay(longest)))
             .build()
             .unwrap();
-        let _finder = find_stacks(&lifecycle);
+        find_stacks(&lifecycle);
         lifecycle.ready().unwrap();
         let line =
             "worker workers/scale: runs; started again 2 times, last failed: no such device\n";
