@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -131,6 +132,59 @@ fn an_address_of_another_machine_is_told_to_be_none_of_this_one() {
         "cannot listen at 192.0.2.1:50051: no network interface of this machine has that address now: wait until it is \
          up, or listen at 0.0.0.0:50051, which is every one"
     );
+}
+
+/// `localhost` is `::1`, too, in hosts files of machines that have no IPv6. In a network of its own, there is none.
+#[test]
+fn a_name_is_listened_at_where_the_machine_has_it() {
+    let target = std::env::current_exe().unwrap();
+    let server = target.ancestors().nth(2).unwrap();
+    let server = server.join("examples/greeter_server");
+    assert!(
+        server.exists(),
+        "{} is missing: cargo build --examples",
+        server.display()
+    );
+    let folder = Folder::new("hosts");
+    let hosts = folder.path("hosts");
+    fs::write(&hosts, "127.0.0.1 localhost\n::1 localhost\n").unwrap();
+    let script = "ip link set lo up && echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6 \
+         && mount --bind $2 /etc/hosts || exit 77; exec $0 $1";
+    let serve = |address: &str| {
+        let mut command = process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c"]);
+        command.arg(script).arg(&server).args([address, &hosts]);
+        command.stdout(process::Stdio::null());
+        command.stderr(process::Stdio::piped());
+        let mut child = command.spawn().map_err(|error| error.to_string())?;
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = String::new();
+        for line in lines.map_while(Result::ok) {
+            if line.contains("starting → serving") {
+                let id = child.id().to_string();
+                process::Command::new("kill").arg(id).status().unwrap();
+            }
+            said += &(line + "\n");
+        }
+        match child.wait().unwrap().code() {
+            Some(0 | 5) => Ok(said),
+            // unshare itself, or what comes before the server.
+            Some(1 | 77) => Err(said),
+            other => panic!("{other:?}: {said}"),
+        }
+    };
+    let said = match serve("localhost:0") {
+        Ok(said) => said,
+        Err(why) => return println!("skipped, since there is no network to be had: {why}"),
+    };
+    assert!(said.contains("listening at 127.0.0.1:"), "{said}");
+    let left_out =
+        "localhost:0 stands for [::1]:0, too, where nobody listens: IPv6 is off on this machine";
+    assert!(said.contains(left_out), "{said}");
+    assert!(said.contains("stopped cleanly"), "{said}");
+    let said = serve("[::1]:0").unwrap();
+    let refused = "cannot listen at [::1]:0: IPv6 is off on this machine";
+    assert!(said.contains(refused), "{said}");
 }
 
 #[test]

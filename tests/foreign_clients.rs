@@ -63,6 +63,33 @@ fn node_loses_no_call_while_the_server_restarts_with_tls() {
     restart_under("node", &["--tls"]);
 }
 
+/// It is told at once, and does not come back again and again.
+#[cfg(feature = "tls")]
+#[test]
+#[ignore = "needs Python with grpcio: tests/foreign/setup.sh"]
+fn python_without_tls_is_refused_and_backs_off() {
+    use std::sync::Arc;
+    use tls_support::{Failures, Folder};
+
+    let folder = Folder::new();
+    let failures = Arc::<Failures>::default();
+    let server = tls_support::builder(echo(), folder.tls())
+        .observer(Arc::clone(&failures))
+        .start()
+        .unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/foreign/without_tls.py");
+    let output = Command::new(python())
+        .arg(script)
+        .args([&server.address().to_string(), "5"])
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", python().display()));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "UNAVAILABLE\nDEADLINE_EXCEEDED\n");
+    // By gRPC's document on back-off: after 1 s, and 1.6 times as long each time, give or take a fifth.
+    let came = failures.with("speaks HTTP/2 without TLS");
+    assert!((1..=10).contains(&came), "{came} connections in 5 s");
+}
+
 /// Open connections go on, and new ones get the new certificate.
 #[cfg(feature = "tls")]
 #[test]

@@ -111,13 +111,18 @@ impl Activated {
     fn stop(mut self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        self.hear("stopped cleanly");
+        self.end(exit_code::CLEAN);
+    }
+
+    /// Waits for the server's end.
+    fn end(&mut self, code: u8) {
         let mut ended = None;
         eventually("the server ends", || {
             ended = self.child.try_wait().unwrap();
             ended.is_some()
         });
-        self.hear("stopped cleanly");
-        assert_eq!(ended.unwrap().code(), Some(i32::from(exit_code::CLEAN)));
+        assert_eq!(ended.unwrap().code(), Some(i32::from(code)));
     }
 }
 
@@ -179,6 +184,44 @@ fn a_socket_is_found_by_its_address_too() {
     fs::remove_file(path).unwrap();
 }
 
+/// As `free_address`, for what listens at every address.
+fn free_port() -> String {
+    let free = TcpListener::bind("[::]:0").unwrap();
+    free.local_addr().unwrap().port().to_string()
+}
+
+/// A unit with a port alone (`ListenStream=50056`) is a socket of both families.
+#[test]
+fn a_unit_with_a_port_alone_serves_a_program_that_asks_for_ipv4() {
+    let _bound = bound();
+    let port = free_port();
+    let every = format!("0.0.0.0:{port}");
+    let Some(mut activated) = Activated::start(&[&port], "", &every) else {
+        return;
+    };
+    assert_eq!(greet(&format!("127.0.0.1:{port}")), "Hello, Ada!");
+    activated.hear(&format!(
+        "{every} is served by the socket that was passed for [::]:{port}"
+    ));
+    activated.stop();
+}
+
+#[test]
+fn what_the_unit_has_and_the_program_does_not_ask_for_is_named() {
+    let _bound = bound();
+    let port = free_port();
+    let here = format!("127.0.0.1:{port}");
+    let Some(mut activated) = Activated::start(&[&port], "web", &here) else {
+        return;
+    };
+    let _connection = std::net::TcpStream::connect(&here).unwrap();
+    activated.hear(&format!(
+        "cannot listen at {here}: systemd has passed [::]:{port} to this process, which has the port: listen at \
+         systemd:web or at [::]:{port}, or write ListenStream={here} in the socket unit"
+    ));
+    activated.end(exit_code::FAILED_START);
+}
+
 #[test]
 fn a_name_that_was_not_passed_is_an_error_that_says_so() {
     let _bound = bound();
@@ -188,13 +231,5 @@ fn a_name_that_was_not_passed_is_an_error_that_says_so() {
     };
     let _connection = std::net::TcpStream::connect(tcp).unwrap();
     activated.hear("cannot listen at systemd:greeter: systemd has passed no socket of this name");
-    let mut ended = None;
-    eventually("the server ends", || {
-        ended = activated.child.try_wait().unwrap();
-        ended.is_some()
-    });
-    assert_eq!(
-        ended.unwrap().code(),
-        Some(i32::from(exit_code::FAILED_START))
-    );
+    activated.end(exit_code::FAILED_START);
 }

@@ -106,12 +106,6 @@ fn an_interceptor_sees_who_calls() {
     assert!(seen.lock().unwrap().pop().unwrap().is_none());
 }
 
-fn der_of(pem: &[u8]) -> Vec<u8> {
-    use rustls::pki_types::pem::PemObject;
-    let certificate = rustls::pki_types::CertificateDer::from_pem_slice(pem).unwrap();
-    certificate.to_vec()
-}
-
 /// By the implementation of the cipher suites, since there is no other at hand.
 fn sha256(bytes: &[u8]) -> Vec<u8> {
     let suite = rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
@@ -150,7 +144,6 @@ fn files_that_cannot_be_used_are_named() {
     let folder = Folder::new();
     let ca = Ca::new("CA");
     let (certificate, key) = ca.sign(server_params());
-    folder.write_pair("late", ca.sign(expired(server_params())));
     folder.write("empty", "");
     folder.write(
         "broken",
@@ -186,7 +179,6 @@ fn files_that_cannot_be_used_are_named() {
         ("no-der", "server.key", "cannot be used", "no-der"),
         ("server.pem", "no-der.key", "cannot be used", "no-der.key"),
         ("server.pem", "other.key", "does not belong", "other.key"),
-        ("late.pem", "late.key", "expired at 2002-01-01", "late.pem"),
         ("server.pem", "encrypted.key", "encrypted", "encrypted.key"),
         ("server.pem", "encrypted-old.key", "is encrypted", "old.key"),
     ];
@@ -201,19 +193,6 @@ fn files_that_cannot_be_used_are_named() {
         let error = files.load().unwrap_err().to_string();
         assert!(error.contains(what) && error.contains(ca), "{error}");
     }
-}
-
-/// A board that has just started has no idea of the time.
-#[test]
-fn a_certificate_that_is_not_valid_yet_is_no_error() {
-    listen_to_log();
-    let folder = Folder::new();
-    let mut params = server_params();
-    params.not_before = rcgen::date_time_ymd(3000, 1, 1);
-    params.not_after = rcgen::date_time_ymd(3001, 1, 1);
-    folder.write_pair("server", Ca::new("CA").sign(params));
-    folder.tls();
-    assert_eq!(logged("is not valid before 3000-01-01"), 1);
 }
 
 /// Sends the requests, and only then waits for the end of the server.

@@ -205,6 +205,36 @@ fn a_flood_of_small_records_is_only_slow() {
     assert_eq!(client.say("after").unwrap(), "after");
 }
 
+/// Each asks the server for new keys and an answer (RFC 8446, 4.6.3). That costs it more than the client.
+#[test]
+fn a_flood_of_key_updates_ends_the_connection() {
+    let folder = Folder::new();
+    let server = start(echo(), folder.tls());
+    let ca = folder.file("ca.pem");
+    let mut client = client(&server, &Wish::new(&ca));
+    client.stream.sock.set_nodelay(true).unwrap();
+    // Now and then they are as they should be.
+    for _ in 0..100 {
+        client.stream.conn.refresh_traffic_keys().unwrap();
+        assert_eq!(client.say("renewed").unwrap(), "renewed");
+    }
+    let mut flood = Vec::new();
+    for _ in 0..1000 {
+        client.stream.conn.refresh_traffic_keys().unwrap();
+        client.stream.conn.write_tls(&mut flood).unwrap();
+    }
+    // The server may have closed before all is written.
+    let _ = client.stream.sock.write_all(&flood);
+    let end = loop {
+        if let Err(error) = client.read_frame() {
+            break error.kind();
+        }
+    };
+    assert_ne!(end, std::io::ErrorKind::WouldBlock, "it goes on");
+    drop(client);
+    goes_on(server, &folder);
+}
+
 /// With windows so large that flow control stops nothing, only the socket does.
 #[test]
 fn what_a_client_does_not_read_is_not_piled_up_for_it() {

@@ -6,7 +6,7 @@
 //! | C-core's server and its settings, its completion queue, the tags that come back from that | `server`, `queue`, `tag` |
 //! | room for calls that arrive | `slots` |
 //! | a call, what is begun on it, its messages | `call`, `batch`, `bytes`, `status_message` |
-//! | a connection, and TLS on it | `connection`, `tls`, `tls_reason` |
+//! | a connection, and TLS on it | `connection`, `tls`, `tls_reason`, `tls_lines` |
 //! | C-core in the process: its start, its end, its threads, its log | `library`, `room` |
 //! | what C-core's own interface does not offer | `shim`, and the C++ beside it |
 
@@ -27,6 +27,8 @@ mod status_message;
 mod tag;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
+mod tls_lines;
 #[cfg(feature = "tls")]
 mod tls_reason;
 mod transport;

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use grpcio_sys::{grpc_slice_buffer, grpc_slice_buffer_add, grpc_slice_malloc};
 use rustls::server::{Accepted, AcceptedAlert, Acceptor, ServerConnection};
@@ -15,12 +16,13 @@ use rustls::Error;
 
 use super::bytes::bytes_mut;
 use super::shim::{TlsFunctions, TlsSession};
+use super::tls_lines::PeerLines;
 use super::tls_reason::reason;
 use crate::calls::log_limit::LogLimit;
 use crate::calls::peer::for_people;
 use crate::calls::{Connection, Observer};
 use crate::logging;
-use crate::sockets::encryption::{Encryption, HTTP2};
+use crate::sockets::encryption::{since_1970, Encryption, HTTP2};
 use crate::sockets::peer::PeerInfo;
 
 /// How much encrypted data a session may hold before it is fetched: tls.cc fetches as much at once.
@@ -32,10 +34,15 @@ const HANDSHAKE: u8 = 22;
 /// The alert no_application_protocol, as it is written before there are keys. RFC 8446, 6; RFC 7301, 3.2.
 const NO_PROTOCOL: [u8; 7] = [21, 3, 3, 0, 2, 2, 120];
 
-/// For a client that speaks HTTP/2 without TLS: SETTINGS, then GOAWAY with INADEQUATE_SECURITY and a
-/// text that clients show. RFC 9113, 6.5, 6.8 and 7.
-const GO_AWAY: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
-    \0\0\x20\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0cthis address expects TLS";
+/// For a client that speaks HTTP/2 without TLS: GOAWAY with INADEQUATE_SECURITY, and a text for who looks at the bytes. RFC 9113,
+/// 6.8 and 7. No SETTINGS come before it: clients take those for a connection that works, and come back at
+/// once and without end when it is lost. Without them the connection was never made, which their callers are told (UNAVAILABLE), and
+/// they wait longer each time before they come again.
+const GO_AWAY: &[u8] = b"\0\0\x20\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0cthis address expects TLS";
+
+/// What can be done about clients without TLS, in the log.
+const WITHOUT_TLS: &str =
+    "have it use TLS, and trust this server's CA, or give it the address of a listener without TLS";
 
 /// How a client begins that speaks HTTP/2 without TLS.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
@@ -189,6 +196,9 @@ impl Session {
         }
         match accepted.into_connection(self.encryption.current()) {
             Ok(mut connection) => {
+                if let Some(complaint) = self.encryption.complaint(since_1970()) {
+                    logging::warn!("{complaint}");
+                }
                 connection.set_buffer_limit(Some(ENCRYPTED));
                 self.stage = Stage::Begun(Box::new(connection));
             }
@@ -202,32 +212,60 @@ impl Session {
         self.fail(&reason(error));
     }
 
+    /// A client that was not told of TLS does not learn of it, and comes again and again. So does what looks at ports.
     fn refuse_plain(&mut self, bytes: &[u8]) {
+        static OF_HTTP2: PeerLines = PeerLines::new();
+        static OF_OTHERS: PeerLines = PeerLines::new();
         self.stage = Stage::Refused;
-        if bytes.starts_with(&PREFACE[..PREFACE.len().min(bytes.len())]) {
+        let (why, lines) = if bytes.starts_with(&PREFACE[..PREFACE.len().min(bytes.len())]) {
             self.answer.extend(GO_AWAY);
-            return self.fail("the client speaks HTTP/2 without TLS");
+            ("the client speaks HTTP/2 without TLS".to_owned(), &OF_HTTP2)
+        } else {
+            let begin = bytes[..bytes.len().min(16)].escape_ascii();
+            let why = format!("the client does not speak TLS, but \"{begin}\"");
+            (why, &OF_OTHERS)
+        };
+        if !self.fails(&why) {
+            return;
         }
-        let begin = bytes[..bytes.len().min(16)].escape_ascii();
-        self.fail(&format!("the client does not speak TLS, but \"{begin}\""));
+        let peer = for_people(&self.peer);
+        let host = host(&peer);
+        let Some(skipped) = lines.admits(host, Instant::now()) else {
+            return;
+        };
+        let more = match skipped {
+            0 => String::new(),
+            _ => format!("; {skipped} more of its connections since the last line"),
+        };
+        logging::warn!(
+            "TLS with {peer} failed: {why}: {WITHOUT_TLS} (once a minute for {host}{more})"
+        );
     }
 
     fn fail(&mut self, why: &str) {
-        if self.state == State::Failed {
+        static LIMIT: LogLimit = LogLimit::new();
+        if !self.fails(why) {
             return;
         }
-        if let (State::Handshake, Some(observer)) = (self.state, &self.observer) {
-            let peer = &self.peer;
-            observer.connection(Connection::HandshakeFailed { peer, why });
-        }
-        self.state = State::Failed;
-        static LIMIT: LogLimit = LogLimit::new();
         if let Some(skipped) = LIMIT.admits() {
             if skipped > 0 {
                 logging::warn!("{skipped} more failures of TLS were not logged");
             }
             logging::warn!("TLS with {} failed: {why}", for_people(&self.peer));
         }
+    }
+
+    /// It has failed from now on. Says whether that is new.
+    fn fails(&mut self, why: &str) -> bool {
+        if self.state == State::Failed {
+            return false;
+        }
+        if let (State::Handshake, Some(observer)) = (self.state, &self.observer) {
+            let peer = &self.peer;
+            observer.connection(Connection::HandshakeFailed { peer, why });
+        }
+        self.state = State::Failed;
+        true
     }
 
     fn take_decrypted(&mut self, room: &mut [u8]) -> usize {
@@ -276,6 +314,11 @@ impl Session {
             _ => self.fail("the client left during the handshake, or its time was over"),
         }
     }
+}
+
+/// A peer without its port, which is another one each time.
+fn host(peer: &str) -> &str {
+    peer.rsplit_once(':').map_or(peer, |(host, _)| host)
 }
 
 /// Adds to a slice buffer of C-core.

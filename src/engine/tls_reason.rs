@@ -5,10 +5,18 @@ use std::time::Duration;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 use x509_cert::der::DateTime;
 
+/// With what certificates and handshakes may be signed: what ring verifies.
+const TAKEN: &str = "has to sign with ECDSA on P-256 or P-384, Ed25519, or RSA with 2048 bits or more, and SHA-256 or more";
+
+/// How webpki, whose errors have no type here, tells of a version of X.509 before 3.
+const OLD_VERSION: &str = "UnsupportedCertVersion";
+
 /// What rustls says of a handshake, as far as those who run servers meet it, in their words.
 pub(super) fn reason(error: &Error) -> String {
     let words = match error {
-        Error::NoCertificatesPresented => "the client shows no certificate",
+        Error::NoCertificatesPresented => {
+            "the client shows no certificate, or has none with a key that is taken here"
+        }
         Error::InvalidCertificate(error) => return certificate_reason(error),
         Error::AlertReceived(alert) => return alert_reason(*alert),
         Error::PeerIncompatible(
@@ -41,6 +49,19 @@ fn certificate_reason(error: &CertificateError) -> String {
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "is not made for clients (extended key usage)".to_owned()
+        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            format!("is signed in a way that is not taken: its CA {TAKEN}")
+        }
+        CertificateError::BadSignature => {
+            format!("or its key has signed in a way that is wrong or not taken: it {TAKEN}")
+        }
+        CertificateError::BadEncoding => "cannot be read".to_owned(),
+        CertificateError::Other(other) if other.to_string().contains(OLD_VERSION) => {
+            "is of X.509 version 1 or 2, and 3 alone is taken: `openssl x509 -req` makes that with -extfile FILE, in which \
+             extendedKeyUsage=clientAuth stands"
+                .to_owned()
         }
         other => format!("is refused: {other}"),
     };

@@ -6,6 +6,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
+#[cfg(feature = "tls")]
+use std::time::SystemTime;
 
 use crate::calls::Host;
 use crate::lifecycle::{Calls, Lifecycle, Report};
@@ -147,6 +149,14 @@ impl ServerHandle {
     /// How many connections are open, those that are closing included.
     pub fn connections(&self) -> usize {
         self.running.engine.connections()
+    }
+
+    /// The moment at which the first of the certificates runs out that the server's listeners show; `None` if none speaks TLS. By
+    /// this machine's clock it may be over. For a gauge, it is looked at anew each time: a reload changes it.
+    #[cfg(feature = "tls")]
+    pub fn certificate_expires(&self) -> Option<SystemTime> {
+        let all = self.running.encryptions.iter();
+        all.map(|it| it.expires()).min()
     }
 
     /// What became of the calls so far, but for those of [health](Health) checks.

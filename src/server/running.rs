@@ -15,6 +15,8 @@ use super::service::DrainPolicy;
 use super::smoke_test::{self, SmokeTest};
 use crate::logging;
 use crate::os::stack;
+#[cfg(feature = "tls")]
+use crate::sockets::encryption::Encryption;
 use crate::sockets::inherited::Inherited;
 use crate::upgrade::Part;
 
@@ -35,6 +37,9 @@ pub(super) struct Running {
     /// Whether it accepts connections only in the process that is in charge.
     pub(super) in_charge_only: bool,
     pub(super) smoke_test: Mutex<Option<SmokeTest>>,
+    /// With what its listeners are encrypted that are.
+    #[cfg(feature = "tls")]
+    pub(super) encryptions: Vec<Arc<Encryption>>,
 }
 
 /// What a drain leaves to the calls of each method.

@@ -1,24 +1,31 @@
 //! Certificates, and with which of them clients are served.
 
-use std::error::Error;
+mod certificate;
+mod error;
+mod key;
+mod pem;
+
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::PrivateKeyDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error as RustlsError, InconsistentKeys, RootCertStore, ServerConfig};
-use x509_cert::der::Decode;
-use x509_cert::Certificate;
 
+use self::certificate::Chain;
+use self::pem::{certificates, malformed, private_key};
 use crate::logging;
-use crate::sockets::encryption::{Encryption, HTTP2};
+use crate::sockets::encryption::{
+    date, since_1970, Encryption, OwnCertificate, Validity, DAY, HTTP2,
+};
+
+pub use self::error::TlsError;
 
 /// How many sessions are remembered, for clients to resume. One takes some 200 bytes.
 const SESSIONS: usize = 256;
@@ -57,9 +64,12 @@ const SESSIONS: usize = 256;
 ///
 /// # Clocks
 ///
-/// A board may start in 1970 and hear of the time later. So a certificate that is not valid yet is no
-/// error, but a line in the log. Certificates of clients can only be judged by the clock, and are refused
-/// until it is right.
+/// A board may start in 1970 and hear of the time later, or take a time in the future for the right one. A program
+/// that did not start for that reason could not be repaired from afar either. So a certificate that is not valid yet, or not
+/// any more, is no error: it is served, and the log says so at WARN when it is read, and once a day as long as clients
+/// come. Who would have no server instead says [`require_valid_dates`](TlsFiles::require_valid_dates).
+/// [`days_left`](Self::days_left) is for a gauge. Certificates of clients can only be judged by the
+/// clock, and are refused until it is right.
 ///
 /// # Limits
 ///
@@ -87,6 +97,7 @@ pub struct TlsFiles {
     chain: PathBuf,
     key: PathBuf,
     clients: Clients,
+    valid_alone: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -100,12 +111,14 @@ enum Clients {
 impl Tls {
     /// Begins with the server's own certificate, followed by those of the CAs between it and the
     /// one that clients know, and its private key (PKCS #8, PKCS #1 or SEC 1, not encrypted). Both
-    /// are PEM, and may be the same file.
+    /// are PEM, and may be the same file. The key is for ECDSA on the curve P-256 or P-384, for Ed25519, or for RSA with 2048 to
+    /// 4096 bits: what [ring](https://docs.rs/ring) signs with.
     pub fn from_pem_files(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> TlsFiles {
         TlsFiles {
             chain: chain.into(),
             key: key.into(),
             clients: Clients::Anybody,
+            valid_alone: false,
         }
     }
 
@@ -114,11 +127,45 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// [`TlsError`], and then everything stays as it was.
+    /// [`TlsError`], and then everything stays as it was. A certificate that has expired is one only if the
+    /// one before has not, or if [such are refused](TlsFiles::require_valid_dates).
     pub fn reload(&self) -> Result<(), TlsError> {
-        let _alone = self.inner.reloading.lock();
-        self.inner.encryption.replace(self.inner.files.read()?);
+        let Inner {
+            files,
+            encryption,
+            reloading,
+        } = &*self.inner;
+        let _alone = reloading.lock();
+        let now = since_1970();
+        let (config, certificate) = files.read()?;
+        // Clients take the one before, and would refuse this one. One that is not valid yet does replace it: if this machine's
+        // clock is slow, it is valid for everybody else, and nobody would reload it later.
+        let was_valid = encryption.certificate().validity(now) == Validity::Now;
+        if was_valid && certificate.validity(now) == Validity::Over {
+            return Err(expired(&certificate));
+        }
+        encryption.replace(config, certificate);
+        self.complain();
         Ok(())
+    }
+
+    /// The moment at which the server's own certificate runs out (notAfter). By this machine's clock it may be over. That of
+    /// all certificates of a server: [`ServerHandle::certificate_expires`](super::ServerHandle::certificate_expires).
+    pub fn expires(&self) -> SystemTime {
+        self.inner.encryption.expires()
+    }
+
+    /// How many days of 24 hours the server's own certificate is valid from now on, by this machine's clock; less than 0 once it
+    /// has run out. For a gauge: it is looked at anew each time, and costs no more than a lock for a moment.
+    pub fn days_left(&self) -> f64 {
+        let end = self.inner.encryption.certificate().end.as_secs_f64();
+        (end - since_1970().as_secs_f64()) / DAY.as_secs_f64()
+    }
+
+    fn complain(&self) {
+        if let Some(complaint) = self.inner.encryption.complaint(since_1970()) {
+            logging::warn!("{complaint}");
+        }
     }
 
     pub(super) fn encryption(&self) -> Arc<Encryption> {
@@ -154,37 +201,54 @@ impl TlsFiles {
         self
     }
 
+    /// Refuses a certificate of the server's own that has expired or is not valid yet by this machine's clock: [`load`](Self::load)
+    /// and [`reload`](Tls::reload) fail. By default it is served, for the reasons in [`Tls`](Tls#clocks). For servers whose
+    /// clocks are right and which are started by hand, or behind others that go on.
+    pub fn require_valid_dates(mut self, require: bool) -> Self {
+        self.valid_alone = require;
+        self
+    }
+
     /// Reads the files.
     ///
     /// # Errors
     ///
     /// [`TlsError`].
     pub fn load(self) -> Result<Tls, TlsError> {
-        let encryption = Arc::new(Encryption::new(self.read()?));
-        Ok(Tls {
+        let (config, certificate) = self.read()?;
+        let encryption = Arc::new(Encryption::new(config, certificate));
+        let tls = Tls {
             inner: Arc::new(Inner {
                 files: self,
                 encryption,
                 reloading: Mutex::default(),
             }),
-        })
+        };
+        tls.complain();
+        Ok(tls)
     }
 
-    fn read(&self) -> Result<ServerConfig, TlsError> {
+    fn read(&self) -> Result<(ServerConfig, OwnCertificate), TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let chain = certificates(&self.chain)?;
-        // Before 1970 nothing has expired either.
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        look_at_validity(&self.chain, &chain, now.unwrap_or_default())?;
-        let key = private_key(&self.key)?;
+        let certificates = certificates(&self.chain)?;
+        let chain = Chain::parse(&self.chain, &certificates)?;
+        let own = chain.own()?;
+        match own.validity(since_1970()) {
+            Validity::Over if self.valid_alone => return Err(expired(&own)),
+            Validity::NotYet if self.valid_alone => {
+                let (path, from) = (own.path, date(own.begin));
+                return Err(TlsError::NotYetValid { path, from });
+            }
+            _ => {}
+        }
+        let key = self.signing_key(&provider, &chain, certificates, private_key(&self.key)?)?;
         let verifier = self.clients.verifier(&provider)?;
         let asks_clients = verifier.offer_client_auth();
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| malformed(&self.chain, error))?
+            .map_err(|error| malformed(&self.chain, error.to_string()))?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(|error| self.explain(error))?;
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
         config.alpn_protocols = vec![HTTP2.to_vec()];
         if asks_clients {
             config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -192,19 +256,47 @@ impl TlsFiles {
         } else {
             config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
         }
-        Ok(config)
+        chain.warn(since_1970());
+        Ok((config, own))
     }
 
-    fn explain(&self, error: RustlsError) -> TlsError {
-        match error {
-            RustlsError::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::WrongKey {
-                key: self.key.clone(),
-                certificate: self.chain.clone(),
-            },
-            RustlsError::InvalidCertificate(error) => malformed(&self.chain, error),
-            error => malformed(&self.key, error),
+    /// The key, with the certificates that it belongs to.
+    fn signing_key(
+        &self,
+        provider: &CryptoProvider,
+        chain: &Chain<'_>,
+        certificates: Vec<rustls::pki_types::CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<CertifiedKey, TlsError> {
+        let signing = provider.key_provider.load_private_key(key.clone_key());
+        let signing = signing.map_err(|_| malformed(&self.key, key::words(&key)))?;
+        let certified = CertifiedKey::new(certificates, signing);
+        match certified.keys_match() {
+            Ok(()) | Err(RustlsError::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+            Err(RustlsError::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                let place = certified
+                    .key
+                    .public_key()
+                    .and_then(|it| chain.place_of(&it));
+                Err(match place {
+                    Some(place) => TlsError::WrongOrder {
+                        certificate: self.chain.clone(),
+                        place,
+                    },
+                    None => TlsError::WrongKey {
+                        key: self.key.clone(),
+                        certificate: self.chain.clone(),
+                    },
+                })
+            }
+            Err(error) => Err(malformed(&self.chain, error.to_string())),
         }
     }
+}
+
+fn expired(certificate: &OwnCertificate) -> TlsError {
+    let (path, since) = (certificate.path.clone(), date(certificate.end));
+    TlsError::Expired { path, since }
 }
 
 impl Clients {
@@ -229,175 +321,5 @@ impl Clients {
             builder = builder.allow_unauthenticated();
         }
         builder.build().map_err(|_| TlsError::NoCa(path.clone()))
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn malformed(path: &Path, why: impl fmt::Display) -> TlsError {
-    TlsError::Malformed {
-        path: path.to_owned(),
-        why: why.to_string(),
-    }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    match found {
-        Ok(found) if found.is_empty() => Err(TlsError::NoCertificate(path.to_owned())),
-        Ok(found) => Ok(found),
-        Err(error) => Err(malformed(path, error)),
-    }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let text = read(path)?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-        _ if is_encrypted(&text) => TlsError::EncryptedKey(path.to_owned()),
-        pem::Error::NoItemsFound => TlsError::NoKey(path.to_owned()),
-        error => malformed(path, error),
-    })
-}
-
-/// Whether a key lies there in one of the two forms in which OpenSSL encrypts them.
-fn is_encrypted(pem: &[u8]) -> bool {
-    let has = |text: &[u8]| pem.windows(text.len()).any(|it| it == text);
-    has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED")
-}
-
-/// The server's own certificate must not have expired. For those of the CAs after it there is only a
-/// line in the log: clients may know another way to a CA that they trust. `now` is since 1970.
-fn look_at_validity(
-    path: &Path,
-    chain: &[CertificateDer<'_>],
-    now: Duration,
-) -> Result<(), TlsError> {
-    for (place, certificate) in chain.iter().enumerate() {
-        let certificate =
-            Certificate::from_der(certificate).map_err(|error| malformed(path, error))?;
-        let validity = certificate.tbs_certificate().validity();
-        let (begin, end) = (validity.not_before, validity.not_after);
-        let subject = certificate.tbs_certificate().subject();
-        if now > end.to_unix_duration() {
-            let since = end.to_date_time().to_string();
-            if place == 0 {
-                let path = path.to_owned();
-                return Err(TlsError::Expired { path, since });
-            }
-            logging::warn!(
-                "{}: the certificate of {subject} has expired at {since}",
-                path.display()
-            );
-        }
-        if now < begin.to_unix_duration() {
-            logging::warn!(
-                "{}: the certificate of {subject} is not valid before {}: clients will refuse it, \
-                 unless this machine's clock is slow",
-                path.display(),
-                begin.to_date_time()
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Why there is no TLS with these files.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum TlsError {
-    /// A file is missing, or may not be read.
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The file has no certificate in it that is written as PEM.
-    NoCertificate(PathBuf),
-    /// The file has no private key in it that is written as PEM.
-    NoKey(PathBuf),
-    /// The private key is encrypted, and nobody is there to enter the passphrase.
-    EncryptedKey(PathBuf),
-    /// What is in the file is not what it says, or is of a kind that is not supported.
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The private key is not the certificate's.
-    WrongKey {
-        /// The file with the key.
-        key: PathBuf,
-        /// The file with the certificate.
-        certificate: PathBuf,
-    },
-    /// The server's certificate has expired.
-    Expired {
-        /// The file.
-        path: PathBuf,
-        /// The moment, as `2026-11-23T14:10:56Z`.
-        since: String,
-    },
-    /// No certificate in the file can be used as that of a CA.
-    NoCa(PathBuf),
-}
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TlsError::Read { path, source } => {
-                write!(formatter, "cannot read {}: {source}", path.display())
-            }
-            TlsError::NoCertificate(path) => write!(
-                formatter,
-                "{} has no certificate in PEM (-----BEGIN CERTIFICATE-----)",
-                path.display()
-            ),
-            TlsError::NoKey(path) => write!(
-                formatter,
-                "{} has no private key in PEM (-----BEGIN PRIVATE KEY-----)",
-                path.display()
-            ),
-            TlsError::EncryptedKey(path) => write!(
-                formatter,
-                "the private key in {} is encrypted: decrypt it (openssl pkey) and protect the file",
-                path.display()
-            ),
-            TlsError::Malformed { path, why } => {
-                write!(formatter, "{} cannot be used: {why}", path.display())
-            }
-            TlsError::WrongKey { key, certificate } => write!(
-                formatter,
-                "the private key in {} does not belong to the certificate in {}",
-                key.display(),
-                certificate.display()
-            ),
-            TlsError::Expired { path, since } => write!(
-                formatter,
-                "the certificate in {} has expired at {since}",
-                path.display()
-            ),
-            TlsError::NoCa(path) => write!(
-                formatter,
-                "no certificate in {} can be used as that of a CA",
-                path.display()
-            ),
-        }
-    }
-}
-
-impl Error for TlsError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            TlsError::Read { source, .. } => Some(source),
-            _ => None,
-        }
     }
 }

@@ -6,10 +6,11 @@ use std::io;
 use parking_lot::Mutex;
 
 use super::address::{addresses, Address, SYSTEMD};
-use super::bind_error::explained;
+use super::bind_error::{explained, is_missing, is_without_ipv6};
 use super::inherited::{inherited, Inherited};
 use super::listener::{ListenOptions, Listener};
-use super::unix_path::SocketPath;
+use super::passed::{find, find_wider, in_the_way, not_passed};
+use crate::logging;
 
 /// Listens at all addresses.
 ///
@@ -26,68 +27,80 @@ pub(super) fn bind_with(
 ) -> Result<Vec<Listener>, Failed> {
     // A resolver may take its time. Nobody else waits for it.
     let wanted: Result<Vec<_>, _> = wanted.iter().map(Wanted::of).collect();
-    let wanted = wanted?;
-    let mut places = Vec::new();
-    let chosen = {
-        let mut given = given.lock();
-        let mut all = wanted.iter();
-        all.try_for_each(|it| it.choose(&mut given, &mut places))
-    };
-    let listeners = chosen.and_then(|()| places.iter().map(Place::listen).collect());
+    bind_resolved(wanted?, given)
+}
+
+fn bind_resolved(
+    mut wanted: Vec<Wanted<'_>>,
+    given: &Mutex<Vec<Inherited>>,
+) -> Result<Vec<Listener>, Failed> {
+    let chosen = choose(&mut wanted, &mut given.lock());
+    let listeners = chosen.and_then(|()| {
+        let each: Result<Vec<_>, _> = wanted.iter().map(|it| it.listen(given)).collect();
+        Ok(each?.into_iter().flatten().collect())
+    });
     if listeners.is_err() {
-        let taken = places.into_iter().filter_map(|it| it.given);
-        given.lock().extend(taken);
+        let places = wanted.into_iter().flat_map(|it| it.places);
+        given.lock().extend(places.filter_map(|it| it.given));
     }
     listeners
 }
 
+/// Takes what fits out of `given`. What listens at just the address that is asked for goes to that, whoever asks first.
+fn choose(wanted: &mut [Wanted<'_>], given: &mut Vec<Inherited>) -> Result<(), Failed> {
+    wanted.iter_mut().try_for_each(|it| it.choose(given))?;
+    wanted.iter_mut().for_each(|it| it.choose_wider(given));
+    Ok(())
+}
+
 type Failed = (String, io::Error);
 
-/// What the program asks for at one address, as far as that is known without a look at what it was given.
+/// What the program asks for at one address as it has written it.
 struct Wanted<'a> {
     options: &'a ListenOptions,
-    /// Empty if systemd says where.
-    addresses: Vec<Address>,
+    /// What that stands for; nothing as long as it is systemd that says where.
+    places: Vec<Place>,
 }
 
 /// A socket to be.
-struct Place<'a> {
-    options: &'a ListenOptions,
+struct Place {
     address: Address,
     /// To listen with, if there is one that fits.
     given: Option<Inherited>,
 }
 
-impl Wanted<'_> {
-    fn of(options: &ListenOptions) -> Result<Wanted<'_>, Failed> {
+impl<'a> Wanted<'a> {
+    /// As far as it is known without a look at what the process was given.
+    fn of(options: &'a ListenOptions) -> Result<Wanted<'a>, Failed> {
         let name = &options.address;
         let addresses = addresses(name).map_err(|error| (name.clone(), error))?;
-        Ok(Wanted { options, addresses })
+        Ok(Wanted::at(options, addresses))
     }
-}
 
-impl<'a> Wanted<'a> {
+    fn at(options: &'a ListenOptions, addresses: Vec<Address>) -> Wanted<'a> {
+        let place = |address| Place {
+            address,
+            given: None,
+        };
+        Wanted {
+            options,
+            places: addresses.into_iter().map(place).collect(),
+        }
+    }
+
+    fn failed(&self, error: io::Error) -> Failed {
+        (self.options.address.clone(), error)
+    }
+
     /// Takes what fits out of `given`.
-    fn choose(
-        &self,
-        given: &mut Vec<Inherited>,
-        places: &mut Vec<Place<'a>>,
-    ) -> Result<(), Failed> {
+    fn choose(&mut self, given: &mut Vec<Inherited>) -> Result<(), Failed> {
         let name = &self.options.address;
         let failed = |error| (name.clone(), error);
-        let mut add = |address, given| {
-            let options = self.options;
-            places.push(Place {
-                options,
-                address,
-                given,
-            });
-        };
+        for place in &mut self.places {
+            let index = find(given, name, &place.address).map_err(failed)?;
+            place.given = index.map(|it| given.remove(it));
+        }
         if !name.starts_with(SYSTEMD) {
-            for address in &self.addresses {
-                let index = find(given, name, address).map_err(failed)?;
-                add(address.clone(), index.map(|it| given.remove(it)));
-            }
             return Ok(());
         }
         let is_named = |it: &Inherited| it.name == *name;
@@ -96,61 +109,87 @@ impl<'a> Wanted<'a> {
         }
         while let Some(index) = given.iter().position(is_named) {
             let address = given[index].address().map_err(failed)?;
-            add(address, Some(given.remove(index)));
+            let given = Some(given.remove(index));
+            self.places.push(Place { address, given });
         }
         Ok(())
     }
+
+    /// Takes out of `given` what serves an address among others, for those that have nothing of their own.
+    fn choose_wider(&mut self, given: &mut Vec<Inherited>) {
+        for place in self.places.iter_mut().filter(|it| it.given.is_none()) {
+            if let Some(index) = find_wider(given, &place.address) {
+                place.given = Some(given.remove(index));
+            }
+        }
+    }
+
+    /// Listens everywhere, with what was chosen and with new sockets.
+    ///
+    /// Of the addresses that a host's name stands for, those may be missing that this machine does not have: hosts files name
+    /// `::1` on machines without IPv6, too.
+    fn listen(&self, left: &Mutex<Vec<Inherited>>) -> Result<Vec<Listener>, Failed> {
+        let mut listeners = Vec::new();
+        let mut missing = Vec::new();
+        for place in &self.places {
+            match place.listen(self.options) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) if is_missing(&error) => missing.push((&place.address, error)),
+                Err(error) => return Err(self.failed(place.explained(error, left))),
+            }
+        }
+        let mut missing = missing.into_iter();
+        if listeners.is_empty() {
+            if let Some((address, error)) = missing.next() {
+                return Err(self.failed(explained(address, error)));
+            }
+        }
+        let name = &self.options.address;
+        for (address, error) in missing {
+            if is_without_ipv6(address, &error) {
+                logging::info!(
+                    "{name} stands for {address}, too, where nobody listens: IPv6 is off on this machine"
+                );
+                continue;
+            }
+            let error = explained(address, error);
+            logging::warn!("{name} stands for {address}, too, where nobody listens: {error}");
+        }
+        Ok(listeners)
+    }
 }
 
-impl Place<'_> {
-    fn listen(&self) -> Result<Listener, Failed> {
-        let listener = match &self.given {
-            Some(given) => Listener::inherit(given, self.options),
-            None => Listener::bind_anew(&self.address, self.options)
-                .map_err(|error| explained(&self.address, error)),
+impl Place {
+    fn listen(&self, options: &ListenOptions) -> io::Result<Listener> {
+        let Some(given) = &self.given else {
+            return Listener::bind_anew(&self.address, options);
         };
-        listener.map_err(|error| (self.options.address.clone(), error))
+        let listener = Listener::inherit(given, options)?;
+        let local = listener.address();
+        if let (Address::Tcp(wanted), Address::Tcp(local)) = (&self.address, local) {
+            if wanted.ip() != local.ip() {
+                logging::info!(
+                    "{wanted} is served by the socket that was passed for {local}, which takes IPv4 and IPv6"
+                );
+            }
+        }
+        Ok(listener)
     }
-}
 
-/// The place of a socket that was given for this address. Its name comes first: port 0 tells nothing.
-fn find(given: &[Inherited], name: &str, wanted: &Address) -> io::Result<Option<usize>> {
-    for (index, it) in given.iter().enumerate().filter(|(_, it)| it.name == name) {
-        if fits(&it.address()?, wanted) {
-            return Ok(Some(index));
+    /// `left` is what was given and that nothing has taken.
+    fn explained(&self, error: io::Error, left: &Mutex<Vec<Inherited>>) -> io::Error {
+        if self.given.is_some() {
+            return error;
+        }
+        let words = match error.kind() {
+            io::ErrorKind::AddrInUse => in_the_way(&left.lock(), &self.address),
+            _ => None,
+        };
+        match words {
+            Some(words) => io::Error::new(error.kind(), words),
+            None => explained(&self.address, error),
         }
     }
-    let listens_there = |it: &Inherited| it.address().is_ok_and(|it| fits(&it, wanted));
-    Ok(match wanted.port() {
-        Some(0) => None,
-        _ => given.iter().position(listens_there),
-    })
-}
-
-/// Whether a socket at the address `local` is what is wanted.
-fn fits(local: &Address, wanted: &Address) -> bool {
-    match (local, wanted) {
-        (Address::Tcp(local), Address::Tcp(wanted)) => {
-            local.ip() == wanted.ip() && (wanted.port() == 0 || local.port() == wanted.port())
-        }
-        // Nobody can reach it if its path is gone.
-        (Address::Unix(path), _) if SocketPath::of(path).is_none() => false,
-        (local, wanted) => local == wanted,
-    }
-}
-
-fn not_passed(given: &[Inherited]) -> io::Error {
-    let names = given.iter().filter_map(|it| it.name.strip_prefix(SYSTEMD));
-    let names: Vec<&str> = names.collect();
-    let message = match names.is_empty() {
-        true => "systemd has passed no socket to this process (see LISTEN_FDS in sd_listen_fds(3))"
-            .to_owned(),
-        false => format!(
-            "systemd has passed no socket of this name (FileDescriptorName=), only: {}",
-            names.join(", ")
-        ),
-    };
-    io::Error::new(io::ErrorKind::NotFound, message)
 }
 
 #[cfg(test)]
@@ -175,5 +214,34 @@ mod tests {
             .expect("the look-up does not wait for what was given")
             .unwrap_err();
         assert!(error.to_string().contains("looked up"), "{error}");
+    }
+
+    #[test]
+    fn of_a_name_only_what_this_machine_has_is_listened_at() {
+        let options = ListenOptions::new("board:0".to_owned());
+        let at = |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|it| it.parse().unwrap());
+            bind_resolved(
+                vec![Wanted::at(&options, addresses.collect())],
+                &Mutex::default(),
+            )
+        };
+        // For documentation alone: RFC 5737 and RFC 3849.
+        let (not_here, nor_this) = ("192.0.2.1:0", "[2001:db8::1]:0");
+        let listeners = at(&[not_here, "127.0.0.1:0", nor_this]).unwrap();
+        let [listener] = &listeners[..] else {
+            panic!("{} listeners", listeners.len());
+        };
+        let address = listener.address().to_string();
+        assert!(address.starts_with("127.0.0.1:"), "{address}");
+        // Nothing at all is an error, and so is an address that somebody else has.
+        let error = at(&[not_here, nor_this]).err().unwrap();
+        assert!(
+            error.1.to_string().contains("no network interface"),
+            "{error:?}"
+        );
+        let error = at(&["127.0.0.1:0", &address]).err().unwrap();
+        assert_eq!(error.1.kind(), io::ErrorKind::AddrInUse, "{error:?}");
+        assert_eq!(error.0, "board:0");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -29,6 +29,20 @@ pub(super) fn explained(address: &Address, error: io::Error) -> io::Error {
         Some(words) => io::Error::new(error.kind(), words),
         None => error,
     }
+}
+
+/// Whether the address is one that this machine does not have now.
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+/// Whether that is because the machine does without IPv6, as many boards do.
+pub(super) fn is_without_ipv6(address: &Address, error: &io::Error) -> bool {
+    let Address::Tcp(SocketAddr::V6(wanted)) = address else {
+        return false;
+    };
+    is_missing(error)
+        && (*wanted.ip() == Ipv6Addr::LOCALHOST || error.raw_os_error() == Some(libc::EAFNOSUPPORT))
 }
 
 fn in_use(address: &Address, what: &str, else_what: &str) -> String {
@@ -61,6 +75,9 @@ fn of_tcp(address: &Address, wanted: &SocketAddr, error: &io::Error) -> Option<S
                 )
             })
         }
+        _ if is_without_ipv6(address, error) => Some(format!(
+            "IPv6 is off on this machine: listen at 127.0.0.1:{port} or 0.0.0.0:{port}"
+        )),
         ErrorKind::AddrNotAvailable => {
             let all = if wanted.is_ipv4() { "0.0.0.0" } else { "[::]" };
             Some(format!(
@@ -68,9 +85,6 @@ fn of_tcp(address: &Address, wanted: &SocketAddr, error: &io::Error) -> Option<S
                  {all}:{port}, which is every one"
             ))
         }
-        _ if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && wanted.is_ipv6() => Some(format!(
-            "the kernel has no IPv6: listen at 127.0.0.1:{port} or 0.0.0.0:{port}"
-        )),
         _ => None,
     }
 }
@@ -182,9 +196,15 @@ mod tests {
         let error = io::Error::from_raw_os_error(libc::EAFNOSUPPORT);
         let words = explained(&"[::1]:7".parse().unwrap(), error).to_string();
         assert!(
-            words.starts_with("the kernel has no IPv6: listen at 127.0.0.1:7"),
+            words.starts_with("IPv6 is off on this machine: listen at 127.0.0.1:7"),
             "{words}"
         );
+    }
+
+    #[test]
+    fn a_machine_whose_ipv6_was_switched_off_is_told_of() {
+        let words = words("[::1]:7", ErrorKind::AddrNotAvailable);
+        assert!(words.starts_with("IPv6 is off on this machine"), "{words}");
     }
 
     #[test]

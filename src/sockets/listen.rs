@@ -19,13 +19,18 @@ use super::listener::ListenOptions;
 ///
 /// | address | where |
 /// |---|---|
-/// | `0.0.0.0:50051`, `[::]:50051`, `localhost:50051` | at a port of IPv4 or IPv6, of every address that the name stands for; with port 0 the kernel chooses one, see [`Acceptor::address`](crate::acceptor::Acceptor::address) and `Server::address` |
+/// | `0.0.0.0:50051`, `[::]:50051`, `localhost:50051` | at a port of IPv4 or IPv6, of every address that the name stands for and that this machine has; with port 0 the kernel chooses one, see [`Acceptor::address`](crate::acceptor::Acceptor::address) and `Server::address` |
 /// | `unix:/run/greeter.sock` | at a unix socket |
 /// | `unix-abstract:greeter` | at a unix socket in Linux's abstract namespace: it has no path and no permissions, so every process in the same network namespace can connect |
 /// | `systemd:greeter` | at every socket that systemd has passed to this process under that name (`FileDescriptorName=` in the socket unit, by default the unit's name with `.socket`); it is an error if there is none |
 ///
 /// If systemd has passed a socket that listens at an address which is written out, that socket is
-/// used, and nothing is bound.
+/// used, and nothing is bound. `0.0.0.0:50051` is served by a socket for `[::]:50051` as well, if that takes IPv4: it is what a
+/// socket unit with a port alone (`ListenStream=50051`) makes. Callers come by IPv6 then, too. If a socket that was passed keeps
+/// the program from an address and is not what it asks for, the error says what was passed, and how it is named.
+///
+/// A name may stand for addresses that the machine does not have, such as `localhost` for `::1` where IPv6 is off. It listens at
+/// the others, and the log says which it has left out. It is an error if none is left, and if somebody else has one of them.
 ///
 /// At a unix socket's path, what a program that crashed has left is removed: a socket on which nobody
 /// listens. Anything else there is an error. While the program binds, it keeps others from

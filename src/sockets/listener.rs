@@ -202,6 +202,11 @@ impl Listener {
         &self.address
     }
 
+    #[cfg(feature = "tls")]
+    pub(crate) fn encryption(&self) -> Option<&Arc<Encryption>> {
+        self.encryption.as_ref()
+    }
+
     pub(crate) fn as_raw_fd(&self) -> RawFd {
         match &self.socket {
             Socket::Tcp(socket) => socket.as_raw_fd(),

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | address.rs | where to listen, and how that is written |
 //! | address_error.rs | what is wrong with an address as it is written |
-//! | bind.rs | the way from addresses to listeners: what was given, and what is bound anew |
+//! | bind.rs, passed.rs | the way from addresses to listeners: what was given, and what is bound anew |
 //! | listen.rs | what a program says of an address |
 //! | listener.rs | one listening socket |
 //! | listeners.rs | all sockets of one server or acceptor, and who accepts from them: it, or a successor |
@@ -30,6 +30,7 @@ pub(crate) mod listen;
 pub(crate) mod listener;
 pub(crate) mod listeners;
 pub(crate) mod options;
+mod passed;
 mod path_lock;
 pub(crate) mod peer;
 pub(crate) mod stored;

@@ -38,6 +38,11 @@ impl SocketPath {
         })
     }
 
+    /// Whether it lies at this path, too, which may be another way to write its own.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        fs::canonicalize(path).is_ok_and(|it| identity(&it) == Some(self.identity))
+    }
+
     /// Does nothing if another socket has been put there since.
     pub(crate) fn remove(self) {
         if identity(&self.path) == Some(self.identity) {

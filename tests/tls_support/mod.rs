@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, Once};
 
 use rcgen::{date_time_ymd, BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SanType};
 use rcgen::{ExtendedKeyUsagePurpose, SerialNumber};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, StreamOwned};
 use touchdown::lifecycle::Report;
-use touchdown::{Listen, Server, Service, Tls, TlsFiles};
+use touchdown::{CallObserver, ConnectionEvent, Listen, Server, Service, Tls, TlsFiles};
 
 use crate::common::{call_headers, planned, quick_plan, LONG, PREFACE};
 
@@ -206,6 +207,64 @@ impl<'a> Wish<'a> {
     }
 }
 
+/// A client that does not look at the dates of the server's certificate, nor at anything else of it.
+#[derive(Debug)]
+struct Anybody(rustls::crypto::WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+impl Wish<'_> {
+    /// As `config`, and takes every certificate of a server, whatever is wrong with it.
+    pub fn credulous(&self) -> Arc<ClientConfig> {
+        let mut config = (*self.config()).clone();
+        let provider = rustls::crypto::ring::default_provider();
+        let verifier = Anybody(provider.signature_verification_algorithms);
+        config
+            .dangerous()
+            .set_certificate_verifier(Arc::new(verifier));
+        Arc::new(config)
+    }
+}
+
+/// The first certificate in a file.
+pub fn der_of(pem: &[u8]) -> Vec<u8> {
+    let certificate = CertificateDer::from_pem_slice(pem).unwrap();
+    certificate.to_vec()
+}
+
 /// A connection on which HTTP/2 is written by hand.
 pub struct Client<S: Read + Write = TcpStream> {
     pub stream: StreamOwned<ClientConnection, S>,
@@ -329,6 +388,25 @@ pub fn read_all(socket: &mut TcpStream) -> Vec<u8> {
     socket.set_read_timeout(Some(LONG)).unwrap();
     socket.read_to_end(&mut bytes).expect("the server closes");
     bytes
+}
+
+/// Keeps the reasons for which handshakes have failed.
+#[derive(Default)]
+pub struct Failures(Mutex<Vec<String>>);
+
+impl Failures {
+    pub fn with(&self, text: &str) -> usize {
+        let reasons = self.0.lock().unwrap();
+        reasons.iter().filter(|it| it.contains(text)).count()
+    }
+}
+
+impl CallObserver for Failures {
+    fn connection(&self, event: &ConnectionEvent) {
+        if let ConnectionEvent::HandshakeFailed { reason, .. } = event {
+            self.0.lock().unwrap().push(reason.clone());
+        }
+    }
 }
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());

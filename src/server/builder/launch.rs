@@ -65,6 +65,10 @@ impl ServerBuilder {
             cut_early_after: cut_early_after.min(grace_period),
         };
         let listeners = listeners(std::mem::take(&mut self.listens), sizes.connections)?;
+        #[cfg(feature = "tls")]
+        let encryptions = listeners.iter().filter_map(Listener::encryption);
+        #[cfg(feature = "tls")]
+        let encryptions = encryptions.cloned().collect();
         let name = match (self.name, listeners.first()) {
             (Some(name), _) => name,
             (None, Some(listener)) => format!("server at {}", listener.address()),
@@ -118,6 +122,8 @@ impl ServerBuilder {
             limits,
             in_charge_only: self.beside.is_some(),
             smoke_test: Mutex::new(self.smoke_test),
+            #[cfg(feature = "tls")]
+            encryptions,
         });
         let program = self.beside.unwrap_or_else(|| lifecycle.remote());
         hang(&running, lifecycle, companions, &program)?;

@@ -72,6 +72,97 @@ fn a_socket_is_found_by_its_address_too() {
     assert!(sockets.is_empty());
 }
 
+/// As systemd makes one for `ListenStream=50056`, and the address of IPv4 with its port.
+fn of_every_address() -> (TcpListener, String) {
+    let socket = TcpListener::bind("[::]:0").expect("a kernel with IPv6");
+    let port = socket.local_addr().unwrap().port();
+    (socket, format!("0.0.0.0:{port}"))
+}
+
+#[test]
+fn a_socket_of_both_families_serves_every_address_of_ipv4() {
+    let (socket, every) = of_every_address();
+    let local = socket.local_addr().unwrap().to_string();
+    let mut sockets = vec![given("systemd:greeter.socket", socket)];
+    let listener = bind_one(&every, &mut sockets);
+    assert_eq!(listener.address().to_string(), local);
+    assert!(sockets.is_empty());
+    // Its successor finds it in the same way.
+    let mut handed = vec![listener.hand_over().unwrap()];
+    assert_eq!(bind_one(&every, &mut handed).address().to_string(), local);
+}
+
+#[test]
+fn what_asks_for_a_socket_itself_gets_it_before_what_it_serves_beside() {
+    let (socket, every) = of_every_address();
+    let local = socket.local_addr().unwrap().to_string();
+    let wanted = [every, local].map(ListenOptions::new);
+    let sockets = Mutex::new(vec![given("systemd:greeter.socket", socket)]);
+    // The kernel refuses the other one: the port is taken.
+    let (address, error) = bind::bind_with(&wanted, &sockets).map(drop).unwrap_err();
+    assert_eq!(address, wanted[0].address, "{error}");
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+}
+
+/// Each is told what was passed, and how it is named.
+#[test]
+fn what_was_passed_and_is_in_the_way_is_named() {
+    let (socket, every) = of_every_address();
+    let (local, port) = (socket.local_addr().unwrap(), every.replace("0.0.0.0", ""));
+    let mut sockets = vec![given("systemd:greeter.socket", socket)];
+    for wanted in ["127.0.0.1", "[::1]"] {
+        let error = bind_from(&format!("{wanted}{port}"), &mut sockets).err();
+        let words = format!(
+            "systemd has passed {local} to this process, which has the port: listen at systemd:greeter.socket or at \
+             {local}, or write ListenStream={wanted}{port} in the socket unit"
+        );
+        let error = error.unwrap();
+        assert_eq!(error.to_string(), words);
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(sockets.len(), 1, "it is kept for another try");
+    }
+    // The other way about; and from a store, and from a process before this one.
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let local = socket.local_addr().unwrap();
+    let everywhere = local.to_string().replace("127.0.0.1", "[::]");
+    let mut stored = given(&local.to_string(), socket);
+    for words in ["which empties the store", "instead of a hot restart"] {
+        let mut sockets = vec![stored];
+        let error = bind_from(&everywhere, &mut sockets)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains(words) && error.contains(&local.to_string()),
+            "{error}"
+        );
+        stored = sockets.remove(0);
+        stored.in_use = true;
+    }
+    // What is not in the way is not accused.
+    let other = TcpListener::bind("127.0.0.2:0").unwrap();
+    let others = other.local_addr().unwrap().to_string();
+    let error = bind_from(&others, &mut vec![stored]).err().unwrap();
+    assert!(error.to_string().contains("this process itself"), "{error}");
+}
+
+/// systemd itself writes /run for /var/run, which is a link.
+#[test]
+fn a_path_is_the_same_however_it_is_written() {
+    let path = temporary_path("spelled");
+    let folder = path.with_extension("link");
+    let _ = std::fs::remove_file(&folder);
+    std::os::unix::fs::symlink(path.parent().unwrap(), &folder).unwrap();
+    let other = folder.join(path.file_name().unwrap());
+    let address = format!("unix:{}", other.display());
+    let mut sockets = vec![given("systemd:web", UnixListener::bind(&path).unwrap())];
+    let listener = bind_one(&address, &mut sockets);
+    assert_eq!(*listener.address(), Address::Unix(path.clone()));
+    assert!(sockets.is_empty());
+    std::fs::remove_file(folder).unwrap();
+    std::fs::remove_file(path).unwrap();
+}
+
 #[test]
 fn systemd_sockets_go_by_their_names_whatever_they_are() {
     let path = temporary_path("systemd");
