@@ -50,7 +50,7 @@ pub(crate) fn add_nested(code: &mut String, file: &File, types: &HashMap<String,
         Some(end) => code.insert_str(end, &nested),
         None => {
             code.push_str("\n/// Extension fields\n");
-            let _ = write!(code, "{HEAD}{nested}}}\n");
+            let _ = writeln!(code, "{HEAD}{nested}}}");
         }
     }
 }
@@ -86,7 +86,7 @@ fn modules(
     );
     push_doc(&mut code, &indent, &doc);
     let module = names::nested_module(message.name());
-    let _ = write!(code, "{indent}pub mod {module} {{{body}{indent}}}\n");
+    let _ = writeln!(code, "{indent}pub mod {module} {{{body}{indent}}}");
     code
 }
 

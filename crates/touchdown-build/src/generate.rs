@@ -123,7 +123,7 @@ pub(crate) fn generate(
         let lite = file.is_lite(options);
         warnings.extend(extensions::warnings(file, lite));
         let docs = file.info.docs_of_messages(&file.proto);
-        let messages = groups::keep(messages, &groups);
+        let messages = groups::keep(&messages::compare_all(messages), &groups);
         let mut code = HEADER.to_owned() + &messages::finish(&messages, &docs, &plan.renames);
         if !lite {
             extensions::add_nested(&mut code, file, &types);

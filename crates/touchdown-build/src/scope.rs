@@ -65,6 +65,12 @@ impl File {
     }
 }
 
+/// Enums that are nested in a well-known type, at which the generator of messages panics.
+const NOT_NAMED: [&str; 2] = [
+    ".google.protobuf.Field.Kind",
+    ".google.protobuf.Field.Cardinality",
+];
+
 /// The names of types and modules in one Rust module, and what each is for.
 struct Scope<'a> {
     file: &'a File,
@@ -139,6 +145,15 @@ impl<'a> Scope<'a> {
                 continue;
             }
             let name = field.name();
+            if NOT_NAMED.contains(&field.type_name()) {
+                let path = child(path, path::MESSAGE_FIELD, i);
+                let text = format!(
+                    "the generator of messages (protobuf-codegen 3.7) has no name for the type `{}`; an `int32` is the \
+                     same on the wire",
+                    field.type_name().trim_start_matches('.')
+                );
+                return Err(self.file.error(&path, &text));
+            }
             let in_oneof = field.has_oneof_index() && !field.proto3_optional();
             let has_default = is_proto2
                 && field.label() != Label::LABEL_REPEATED

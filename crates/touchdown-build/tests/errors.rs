@@ -259,6 +259,17 @@ fn editions_are_refused_with_the_reason() {
 }
 
 #[test]
+fn types_that_the_generator_cannot_name_are_refused() {
+    let proto = "syntax = \"proto3\";\nimport \"google/protobuf/type.proto\";\nmessage M {\n  \
+                 repeated google.protobuf.Field.Kind kinds = 1;\n}\n";
+    assert_error(
+        &[("a.proto", proto)],
+        "a.proto:4:39: the generator of messages (protobuf-codegen 3.7) has no name for the type \
+         `google.protobuf.Field.Kind`; an `int32` is the same on the wire",
+    );
+}
+
+#[test]
 fn messages_with_reflection_cannot_hold_messages_without() {
     let case = case(&[
         (
