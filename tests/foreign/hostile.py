@@ -8,10 +8,13 @@ with plain text and once with TLS.
 In each attack no call of theirs may be lost or refused, their 99th percentile may be at most twice the baseline and 10 ms,
 and the server's memory may grow by no more than the row's bound; 5 s after the attack the same holds for their calls, and
 the memory is back. The baseline is measured before each attack. The machine may have two cores only, and the attacker takes
-one of them, which is no fault of the server's; so beside the baseline of a flood a process burns a core, too.
+one of them, which is no fault of the server's; so beside the baseline of a flood a process burns a core, too. Where nothing
+is wrong but that calls took up to three times what they may, something else may have had the machine, and the hole is
+measured once more.
 
 The last scenario, "quiet", is no attack: 50 clients have 16 streams each open and say nothing on them. Calls are to be as
-fast as without, and each stream is to end well.
+fast as without, and each stream is to end well. `--only control` runs the whole with an attacker that leaves the server alone,
+and has to pass.
 
 Exit code: 0 if nobody noticed, 1 if somebody did, 2 if a scenario could not run.
 """
@@ -121,6 +124,8 @@ HOLES = [
         short=True,
     ),
 ]
+# Whether what is measured is the server: an attacker that only takes the core that every attacker takes.
+CONTROL = Hole("control", "no attack", 8, [Attack("burn", "a core, and nothing else")])
 
 
 def run(hole, options):
@@ -146,7 +151,7 @@ def run(hole, options):
 def chosen(options):
     if not options.only:
         return [it for it in HOLES if it.short or not options.short]
-    return [hole for hole in (it.only(options.only) for it in HOLES) if hole.attacks]
+    return [hole for hole in (it.only(options.only) for it in [*HOLES, CONTROL]) if hole.attacks]
 
 
 def run_all(options):
@@ -156,6 +161,9 @@ def run_all(options):
     for hole in chosen(options):
         try:
             its_rows = run(hole, options)
+            if any(row["problems"] for row in its_rows) and all(row["is_close"] for row in its_rows):
+                print(f"{hole.name}: calls were a little slow; once more", file=sys.stderr, flush=True)
+                its_rows = run(hole, options)
         except Exception as error:
             trace = "" if isinstance(error, CannotRun) else traceback.format_exc()
             failed_to_run.append(hole.name)

@@ -435,6 +435,16 @@ def stay_quiet(tls):
 ATTACKS["quiet"] = stay_quiet
 
 
+def burn(attacker):
+    """Takes a core, and leaves the server alone."""
+    give_up = time.monotonic() + attacker.seconds
+    while time.monotonic() < give_up:
+        pass
+
+
+ATTACKS["burn"] = lambda tls: burn
+
+
 def main():
     tls = "--tls" in sys.argv[2:]
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -9,9 +9,11 @@ import statistics
 
 from hostile_stage import H2LOAD_RATE, percentile_99
 
-KINDS = {"open": "open", "new": "new", "health": "health", "h2load": "h2load"}
+KINDS = ("open", "new", "health", "h2load")
 TIMES = 2
 MORE_MS = 10
+# So many times the limit may be the machine's fault: then it is measured once more.
+CLOSE = 3
 # What the allocator keeps of what it was given back, and what the callers' connections take.
 AFTER_MIB = 24
 HEAD = (
@@ -46,8 +48,9 @@ def row_of(hole, stage, attack):
         "bound_mib": hole.bound_mib,
         "after_mib": max(0.0, stage.after_mib - stage.before_mib),
         "problems": [],
+        "is_close": True,
     }
-    problems = row["problems"]
+    problems, slow = row["problems"], 0
     if not stage.is_alive:
         problems.append("the server has ended")
     for kind in KINDS:
@@ -59,6 +62,9 @@ def row_of(hole, stage, attack):
             if failed:
                 problems.append(f"{kind}: {len(failed)} calls failed before the attack")
         baseline = row["baseline_ms"][kind] = statistics.median(known)
+        if kind == "health":
+            # Those are few, and on a channel that is open, too.
+            baseline = max(baseline, row["baseline_ms"]["open"])
         limit = TIMES * baseline + MORE_MS
         for when, its_window in (("p99", window), ("after", stage.recovery)):
             took, failed = stage.calls_of(its_window, kind)
@@ -69,6 +75,8 @@ def row_of(hole, stage, attack):
             if not took:
                 problems.append(f"{kind}: no call {words}")
             elif p99 > limit:
+                slow += 1
+                row["is_close"] &= p99 <= CLOSE * limit
                 problems.append(f"{kind}: {p99:.1f} ms {words}, at most {limit:.1f} ms")
             if when == "p99":
                 row["calls"] += len(took)
@@ -80,6 +88,7 @@ def row_of(hole, stage, attack):
         problems.append(f"{row['after_mib']:.0f} MiB more 5 s after it, at most {AFTER_MIB} MiB")
     if hole.name == "quiet":
         problems += quiet_problems(row, stage, window)
+    row["is_close"] &= len(problems) == slow
     return row
 
 
