@@ -40,6 +40,7 @@ class Window:
     def __init__(self):
         self.began, self.ended = time.monotonic(), None
         self.peak_mib = 0
+        self.others_cores = 0.0  # how many other programs had meanwhile
 
     def end(self):
         self.ended = time.monotonic()
@@ -173,13 +174,30 @@ class Stage:
         took = [took * 1000 for kind, began, took, _ in list(self.calls) if kind == "open" and window.has(began)]
         return percentile_99(took)
 
+    def _processor_s(self):
+        """How long processors have worked until now: for everybody, and for ours."""
+        tick = os.sysconf("SC_CLK_TCK")
+        numbers = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        # All but the times in which there was nothing to do.
+        everybody = sum(map(int, numbers[:8])) - int(numbers[3]) - int(numbers[4])
+        ours = 0
+        for process in (os.getpid(), self.server.pid, self.callers.pid, self.attacker.pid, self.h2load.pid):
+            with contextlib.suppress(OSError):
+                # Behind the program's name, which may hold anything.
+                fields = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+                ours += int(fields[11]) + int(fields[12])
+        return everybody / tick, ours / tick
+
     def attack(self, attack):
         self._ask(f"prepare {attack.name}")
         time.sleep(REST_S)
         self._forget_peak()
+        everybody, ours = self._processor_s()
         window = self.windows[attack.name] = Window()
         self.said[attack.name] = json.loads(self._ask(f"run {attack.seconds}", attack.seconds + PATIENCE_S))
         window.end()
+        everybody, ours = (now - then for now, then in zip(self._processor_s(), (everybody, ours)))
+        window.others_cores = max(0.0, everybody - ours) / (window.ended - window.began)
         if self.server.poll() is None:
             window.peak_mib = self._status("VmHWM")
         else:

@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import json
 import math
 import os
 import platform
@@ -14,6 +15,8 @@ TIMES = 2
 MORE_MS = 10
 # So many times the limit may be the machine's fault: then it is measured once more.
 CLOSE = 3
+# What other programs may have without being named: the callers of the other way are among them.
+OTHERS_CORES = 0.5
 # What the allocator keeps of what it was given back, and what the callers' connections take.
 AFTER_MIB = 24
 HEAD = (
@@ -47,6 +50,7 @@ def row_of(hole, stage, attack):
         "grown_mib": max(0.0, window.peak_mib - stage.before_mib),
         "bound_mib": hole.bound_mib,
         "after_mib": max(0.0, stage.after_mib - stage.before_mib),
+        "others_cores": window.others_cores,
         "problems": [],
         "is_close": True,
     }
@@ -129,6 +133,8 @@ def rows_in_words(rows):
         )
         lines += (f"       {problem}" for problem in row["problems"])
         if row["problems"]:
+            if row["others_cores"] > OTHERS_CORES:
+                lines.append(f"       other programs had {row['others_cores']:.1f} cores meanwhile")
             statuses = ", ".join(f"{count} {status}" for status, count in row["statuses"].items())
             said = row["said"]
             goaways = ", ".join(f"{count} × GOAWAY {text}" for text, count in list(said["goaways"].items())[:3])
@@ -137,6 +143,17 @@ def rows_in_words(rows):
                 f"{goaways or 'no GOAWAY'}; failed calls: {statuses or 'none'}"
             )
     return "\n".join(lines)
+
+
+def as_json(rows):
+    """What took for ever is `null`."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(it) for key, it in value.items()}
+        return None if isinstance(value, float) and math.isinf(value) else value
+
+    return json.dumps([plain(row) for row in rows], indent=1)
 
 
 def write_page(page, rows, holes):
