@@ -16,8 +16,6 @@ use crate::{extensions, groups, messages, services, Error};
 /// What there is to write, and to say.
 pub(crate) struct Generated {
     pub(crate) modules: Vec<Module>,
-    /// The module beside them that all messages use.
-    pub(crate) groups: String,
     /// What no code was generated for, a line each.
     pub(crate) warnings: Vec<String>,
 }
@@ -36,9 +34,6 @@ const HEADER: &str = "\
 #![allow(single_use_lifetimes, trivial_numeric_casts, unused_results, let_underscore_drop)]
 
 ";
-
-/// The same for the module that all messages use.
-const GROUPS_HEADER: &str = "#[allow(warnings, unused, clippy::pedantic, clippy::nursery)]\n";
 
 /// Generates a module for each file but the well-known ones, whose code is in the `protobuf` crate.
 /// `scratch` is an existing folder, to write in.
@@ -117,16 +112,19 @@ pub(crate) fn generate(
         .collect();
     let messages = messages::generate(&descriptors, &proto_names, options.lite, scratch)?;
 
-    let groups = groups::module_name(modules.values().map(String::as_str));
     let (mut result, mut warnings) = (Vec::new(), Vec::new());
     for ((file, plan), messages) in generated.iter().zip(&plans).zip(&messages) {
         let lite = file.is_lite(options);
         warnings.extend(extensions::warnings(file, lite));
         let docs = file.info.docs_of_messages(&file.proto);
+        let groups = groups::module_name(&plan.taken);
         let messages = groups::keep(&messages::compare_all(messages), &groups);
         let mut code = HEADER.to_owned() + &messages::finish(&messages, &docs, &plan.renames);
         if !lite {
             extensions::add_nested(&mut code, file, &types);
+        }
+        if !file.proto.message_type.is_empty() {
+            code += &groups::module(&groups);
         }
         let parameter = unused_name(&plan.taken);
         for service in &plan.services {
@@ -147,7 +145,6 @@ pub(crate) fn generate(
     }
     Ok(Generated {
         modules: result,
-        groups: format!("{GROUPS_HEADER}mod {groups} {{\n{}}}\n", groups::CODE),
         warnings,
     })
 }

@@ -3,11 +3,13 @@
 //! Messages keep them among their unknown fields instead, so that what was read is written again: the groups that a
 //! `.proto` file declares, and those that it does not know.
 
+use std::collections::BTreeSet;
+
 use protobuf::descriptor::field_descriptor_proto::Type as FieldType;
 use protobuf::descriptor::{DescriptorProto, FileDescriptorProto};
 
 /// What messages call; the text of a module in Rust.
-pub(crate) const CODE: &str = include_str!("../runtime/groups.rs");
+const CODE: &str = include_str!("../runtime/groups.rs");
 
 /// Takes the fields that are groups out of a file: reflection counts on an accessor for each field of the descriptor,
 /// and panics without.
@@ -21,16 +23,21 @@ pub(crate) fn hide(file: &mut FileDescriptorProto) {
     file.message_type.iter_mut().for_each(hide_in);
 }
 
-/// A name for the module that none of the `.proto` files has.
-pub(crate) fn module_name<'a>(modules: impl Iterator<Item = &'a str> + Clone) -> String {
+/// A name for the module that nothing else at the top of the file has.
+pub(crate) fn module_name(taken: &BTreeSet<String>) -> String {
     let mut name = "groups".to_owned();
-    while modules.clone().any(|module| module == name) {
+    while taken.contains(&name) {
         name.push('_');
     }
     name
 }
 
-/// Has the messages in `code` keep groups, by the module `groups` beside the one of their file.
+/// The module, to be put at the top of the file.
+pub(crate) fn module(name: &str) -> String {
+    format!("\nmod {name} {{\n{CODE}}}\n")
+}
+
+/// Has the messages in `code` keep groups, by the module `groups` of their file.
 pub(crate) fn keep(code: &str, groups: &str) -> String {
     /// What the generator has each message call, and what it is to call.
     const CALLS: [(&str, &str); 3] = [
@@ -57,7 +64,7 @@ pub(crate) fn keep(code: &str, groups: &str) -> String {
         }
         match CALLS.iter().find(|call| text.contains(call.0)) {
             Some((call, ours)) => {
-                let path = "super::".repeat(depth + 1) + groups;
+                let path = "super::".repeat(depth) + groups;
                 kept += &line.replace(call, &format!("{path}::{ours}"));
             }
             None => kept += line,
@@ -76,14 +83,15 @@ mod tests {
                     \u{20}   impl ::protobuf::Message for N {\n            my_size += ::protobuf::rt::unknown_fields_size(self.x);\n";
         assert_eq!(
             keep(code, "g"),
-            "impl ::protobuf::Message for M {\n        super::g::write_unknown_fields(os, self.x)?;\n\
-             \u{20}   impl ::protobuf::Message for N {\n            my_size += super::super::g::unknown_fields_size(self.x);\n"
+            "impl ::protobuf::Message for M {\n        g::write_unknown_fields(os, self.x)?;\n\
+             \u{20}   impl ::protobuf::Message for N {\n            my_size += super::g::unknown_fields_size(self.x);\n"
         );
     }
 
     #[test]
-    fn no_file_has_its_name() {
-        assert_eq!(module_name(["a"].into_iter()), "groups");
-        assert_eq!(module_name(["groups_", "groups"].into_iter()), "groups__");
+    fn nothing_else_has_its_name() {
+        assert_eq!(module_name(&BTreeSet::new()), "groups");
+        let taken = ["groups_".to_owned(), "groups".to_owned()].into();
+        assert_eq!(module_name(&taken), "groups__");
     }
 }

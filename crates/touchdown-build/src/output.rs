@@ -15,8 +15,6 @@ pub(crate) fn write(generated: &Generated, folder: &Path) -> Result<(), Error> {
     for name in names {
         index += &format!("pub mod {name};\n");
     }
-    index += "\n";
-    index += &generated.groups;
     for module in modules {
         write_if_changed(&folder.join(format!("{}.rs", module.name)), &module.code)?;
     }
