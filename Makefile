@@ -6,7 +6,7 @@
 .PHONY: public-api package
 .PHONY: cross arm test-arm footprint
 .PHONY: test-long subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
-.PHONY: pauses pauses-short
+.PHONY: pauses pauses-short hostile
 
 CARGO ?= cargo
 armv7 := armv7-unknown-linux-gnueabihf
@@ -34,10 +34,12 @@ help:
 	@echo "make test-arm     all tests of both ARM targets under QEMU (20 min after the builds)"
 	@echo "make pauses  stops and upgrades while the network, a server or a client pauses: no call may be lost (10 min)"
 	@echo "             PAUSES='--only gap' passes options, PAUSES=--help lists them"
+	@echo "make hostile attacks a server while others call it: nobody may notice (2 min after the builds)"
+	@echo "             HOSTILE='--only 1' passes options, HOSTILE=--help lists them"
 	@echo "make test-long    make test, and what takes longer: every part below, 1 h or more"
 	@echo
-	@echo "Parts of make test-long: pauses subscribers properties leaks processes ledger models-long asan tsan tsan-server"
-	@echo "                         miri"
+	@echo "Parts of make test-long: pauses hostile subscribers properties leaks processes ledger models-long asan tsan"
+	@echo "                         tsan-server miri"
 	@echo "Parts of make test: format build clippy docs package licences core models quick-start clients pauses-short"
 
 demo: tools
@@ -156,6 +158,18 @@ pauses pauses-short: clients build
 		echo "python3 or npm is missing: no test of what pauses"; \
 	fi
 
+# See tests/foreign/hostile.py. How fast a server is decides here, so it is the one that is released.
+hostile: clients
+	@.ci/watch release $(CARGO) build --release --all-features --example greeter_server --example board_server
+	@if ! test -d $(target)/foreign/node_modules; then \
+		echo "python3 or npm is missing: no test of a hostile network"; \
+	elif ! command -v h2load >/dev/null; then \
+		echo "h2load is missing (Debian's nghttp2-client): no test of a hostile network"; \
+	else \
+		$(target)/foreign/venv/bin/python -B tests/foreign/hostile.py $(HOSTILE) \
+			--server $(target)/release/examples/greeter_server --tls-server $(target)/release/examples/board_server; \
+	fi
+
 cross:
 	@.ci/cross $(TARGET) $(CRATE)
 
@@ -174,7 +188,7 @@ tools:
 	@.ci/install
 
 # What a nightly run has time for.
-test-long: test pauses subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
+test-long: test pauses hostile subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
 
 properties: tools
 	PROPTEST_CASES=10000 $(CARGO) test --lib --test properties --test properties_of_calls

@@ -8,10 +8,10 @@ touchdown::include_protos!();
 use std::error::Error;
 use std::time::Duration;
 
-use greeter::{HelloReply, HelloRequest};
+use greeter::{HelloReply, HelloRequest, ManyHellosRequest};
 use touchdown::admin::Admin;
 use touchdown::lifecycle::{Lifecycle, Report};
-use touchdown::{Call, Listen, Server, Service, Status, Tls, TlsError};
+use touchdown::{Call, Listen, Replies, Requests, Server, Service, Status, Tls, TlsError};
 
 const HELP: &str = "\
 usage: board_server [OPTIONS] [ADDRESS...]
@@ -30,10 +30,29 @@ fn say_hello(call: &Call, request: HelloRequest) -> Result<HelloReply, Status> {
         .wait_timeout(Duration::from_millis(request.think_ms.into()));
     let certificate = call.peer_certificate();
     let name = certificate.and_then(|it| it.common_name().map(str::to_owned));
-    Ok(HelloReply {
-        text: format!("Hello, {}!", name.unwrap_or(request.name)),
+    Ok(hello(&name.unwrap_or(request.name)))
+}
+
+fn hello(name: &str) -> HelloReply {
+    HelloReply {
+        text: format!("Hello, {name}!"),
         ..Default::default()
-    })
+    }
+}
+
+/// Greets the caller as often as it asks for.
+fn say_many_hellos(
+    _: &Call,
+    request: ManyHellosRequest,
+    replies: Replies<HelloReply>,
+) -> Result<(), Status> {
+    (0..request.count).try_for_each(|_| replies.send(&hello(&request.name)))
+}
+
+/// Greets all whom the caller names, once it has named them.
+fn greet_everybody(_: &Call, requests: Requests<HelloRequest>) -> Result<HelloReply, Status> {
+    let names: Result<Vec<_>, Status> = requests.map(|it| Ok(it?.name)).collect();
+    Ok(hello(&names?.join(" and ")))
 }
 
 #[derive(Default)]
@@ -82,7 +101,10 @@ fn main() -> Result<Report, Box<dyn Error>> {
     let options = Options::read(arguments::words(HELP).into_iter());
     let options = options.unwrap_or_else(|| arguments::wrong(HELP));
 
-    let greeter = Service::builder("greeter.Greeter").unary("SayHello", say_hello);
+    let greeter = Service::builder("greeter.Greeter")
+        .unary("SayHello", say_hello)
+        .server_streaming("SayManyHellos", say_many_hellos)
+        .client_streaming("GreetEverybody", greet_everybody);
     let mut builder = Server::builder().service(greeter.build()).systemd();
     let tls = options.tls()?;
     for address in options.addresses {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
+use protobuf::descriptor::file_options::OptimizeMode;
 use protobuf::descriptor::method_options::IdempotencyLevel;
 use protobuf::descriptor::{
     DescriptorProto, FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto,
@@ -33,6 +34,38 @@ impl File {
     pub(crate) fn error(&self, path: &[i32], message: &str) -> Error {
         let (line, column) = self.info.place(path);
         Error::at(&self.path, line, column, message)
+    }
+
+    /// Whether its messages do without reflection.
+    pub(crate) fn is_lite(&self, options: &Options) -> bool {
+        options.lite || is_lite(&self.proto)
+    }
+
+    /// Refuses an import of messages without reflection where reflection is to see them.
+    pub(crate) fn check_imports(
+        &self,
+        options: &Options,
+        files: &HashMap<String, bool>,
+    ) -> Result<(), Error> {
+        if self.is_lite(options) {
+            return Ok(());
+        }
+        for (i, import) in self.proto.dependency.iter().enumerate() {
+            if files.get(import).copied().unwrap_or_default() {
+                return Err(self
+                    .error(
+                        &[path::FILE_DEPENDENCY, i as i32],
+                        &format!(
+                            "`{import}` has `option optimize_for = LITE_RUNTIME`, and this file has not: messages with \
+                             reflection cannot hold messages without"
+                        ),
+                    )
+                    .with_help(
+                        "write the option in this file too, remove it there, or call `Builder::lite(true)`",
+                    ));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn services(&self, types: &HashMap<String, Type>) -> Result<Vec<Service>, Error> {
@@ -92,8 +125,7 @@ impl File {
         types: &HashMap<String, Type>,
     ) -> Result<Method, Error> {
         let type_path = |name: &str| match types.get(name) {
-            Some(found) if found.file == self.proto.name() => Ok(found.inside.clone()),
-            Some(found) => Ok(found.outside.clone()),
+            Some(found) => Ok(found.path(self.proto.name(), 0)),
             None => Err(self.error(path, &format!("`{name}` is no message"))),
         };
         let name = names::method(method.name());
@@ -120,6 +152,11 @@ impl File {
     }
 }
 
+/// Whether a file says itself that its messages do without reflection.
+pub(crate) fn is_lite(file: &FileDescriptorProto) -> bool {
+    file.options.optimize_for() == OptimizeMode::LITE_RUNTIME
+}
+
 /// Names that the methods of a service have in Rust.
 struct Taken {
     /// Methods of the client.
@@ -128,7 +165,7 @@ struct Taken {
     constants: BTreeSet<String>,
 }
 
-/// Where a message is: in which file, and by which path in that file's module.
+/// Where a message or an enum is: in which file, and by which path in that file's module.
 pub(crate) struct Type {
     file: String,
     /// From any module beside it.
@@ -137,7 +174,21 @@ pub(crate) struct Type {
     inside: String,
 }
 
-/// All messages, by their full names with a dot before, as in a method's descriptor.
+impl Type {
+    /// Its path in a module of `file` that is `depth` modules below the one of the file.
+    pub(crate) fn path(&self, file: &str, depth: usize) -> String {
+        let path = match self.file == file {
+            true => &self.inside,
+            false => &self.outside,
+        };
+        match path.starts_with("::") {
+            true => path.clone(),
+            false => "super::".repeat(depth) + path,
+        }
+    }
+}
+
+/// All messages and enums, by their full names with a dot before, as in a method's descriptor.
 pub(crate) fn types(
     files: &[FileDescriptorProto],
     modules: &BTreeMap<String, String>,
@@ -156,12 +207,27 @@ pub(crate) fn types(
         for inner in &message.nested_type {
             add(types, file, module, &full_name, &nested, inner);
         }
+        for inner in &message.enum_type {
+            let name = format!("{full_name}.{}", inner.name());
+            let path = format!("{nested}{}", names::message_type(inner.name()));
+            insert(types, file, module, name, path);
+        }
+        insert(types, file, module, full_name, path);
+    }
+
+    fn insert(
+        types: &mut HashMap<String, Type>,
+        file: &str,
+        module: &str,
+        full_name: String,
+        inside: String,
+    ) {
         types.insert(
             full_name,
             Type {
                 file: file.to_owned(),
-                outside: format!("{module}::{path}"),
-                inside: path,
+                outside: format!("{module}::{inside}"),
+                inside,
             },
         );
     }
@@ -178,6 +244,11 @@ pub(crate) fn types(
         };
         for message in &file.message_type {
             add(&mut types, file.name(), &module, &scope, "", message);
+        }
+        for enumeration in &file.enum_type {
+            let name = enumeration.name();
+            let (full_name, path) = (format!("{scope}.{name}"), names::message_type(name));
+            insert(&mut types, file.name(), &module, full_name, path);
         }
     }
     types

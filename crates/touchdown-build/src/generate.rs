@@ -6,10 +6,19 @@ use std::path::Path;
 use protobuf::descriptor::FileDescriptorProto;
 
 use crate::docs::SourceInfo;
-use crate::file::{types, File, Options};
+use crate::file::{is_lite, types, File, Options};
 use crate::modules::{module_names, protobuf_module};
 use crate::parse::Parsed;
-use crate::{messages, services, Error};
+use crate::renames::Renames;
+use crate::services::Service;
+use crate::{extensions, groups, messages, services, Error};
+
+/// What there is to write, and to say.
+pub(crate) struct Generated {
+    pub(crate) modules: Vec<Module>,
+    /// What no code was generated for, a line each.
+    pub(crate) warnings: Vec<String>,
+}
 
 /// A generated module.
 pub(crate) struct Module {
@@ -32,7 +41,7 @@ pub(crate) fn generate(
     parsed: Parsed,
     options: &Options,
     scratch: &Path,
-) -> Result<Vec<Module>, Error> {
+) -> Result<Generated, Error> {
     let Parsed { files, paths } = parsed;
     let modules = module_names(
         files
@@ -42,6 +51,10 @@ pub(crate) fn generate(
             .filter(|name| protobuf_module(name).is_none()),
     )?;
     let types = types(&files.file, &modules);
+    let lite: HashMap<String, bool> = (files.file.iter())
+        .filter(|file| modules.contains_key(file.name()))
+        .map(|file| (file.name().to_owned(), is_lite(file)))
+        .collect();
 
     // protobuf-codegen names a module by the file. Where that would not do, the file is given the name of
     // its module, in its own descriptor and in those that import it.
@@ -52,6 +65,7 @@ pub(crate) fn generate(
         .collect();
     let mut descriptors = Vec::new();
     let mut generated = Vec::new();
+    let mut plans = Vec::new();
     for mut proto in files.file {
         let info = SourceInfo::take_from(&mut proto);
         let mut descriptor = proto.clone();
@@ -66,22 +80,26 @@ pub(crate) fn generate(
         }
         if let Some(module) = modules.get(proto.name()) {
             let path = paths.get(proto.name());
-            generated.push(File {
+            let file = File {
                 path: path.cloned().unwrap_or_else(|| proto.name().into()),
                 module: module.clone(),
                 info,
                 proto,
+            };
+            file.check_imports(options, &lite)?;
+            let services = file.services(&types)?;
+            let (taken, other_names) = file.check_names(&services, options)?;
+            plans.push(Plan {
+                services,
+                taken,
+                renames: Renames::apply(other_names, &mut descriptor)?,
             });
+            generated.push(file);
         }
+        groups::hide(&mut descriptor);
         descriptors.push(descriptor);
     }
 
-    let mut plans = Vec::new();
-    for file in &generated {
-        let services = file.services(&types)?;
-        let taken = file.check_names(&services, options)?;
-        plans.push((services, taken));
-    }
     let proto_names: Vec<String> = generated
         .iter()
         .map(|file| {
@@ -94,12 +112,22 @@ pub(crate) fn generate(
         .collect();
     let messages = messages::generate(&descriptors, &proto_names, options.lite, scratch)?;
 
-    let mut result = Vec::new();
-    for ((file, (services, taken)), messages) in generated.iter().zip(&plans).zip(&messages) {
+    let (mut result, mut warnings) = (Vec::new(), Vec::new());
+    for ((file, plan), messages) in generated.iter().zip(&plans).zip(&messages) {
+        let lite = file.is_lite(options);
+        warnings.extend(extensions::warnings(file, lite));
         let docs = file.info.docs_of_messages(&file.proto);
-        let mut code = HEADER.to_owned() + &messages::finish(messages, &docs);
-        let parameter = unused_name(taken);
-        for service in services {
+        let groups = groups::module_name(&plan.taken);
+        let messages = groups::keep(&messages::compare_all(messages), &groups);
+        let mut code = HEADER.to_owned() + &messages::finish(&messages, &docs, &plan.renames);
+        if !lite {
+            extensions::add_nested(&mut code, file, &types);
+        }
+        if !file.proto.message_type.is_empty() {
+            code += &groups::module(&groups);
+        }
+        let parameter = unused_name(&plan.taken);
+        for service in &plan.services {
             if options.server || options.client {
                 code += &services::methods(service);
             }
@@ -115,7 +143,18 @@ pub(crate) fn generate(
             code,
         });
     }
-    Ok(result)
+    Ok(Generated {
+        modules: result,
+        warnings,
+    })
+}
+
+/// What is known of a file before its messages are generated.
+struct Plan {
+    services: Vec<Service>,
+    /// The names of all types at the top of the file.
+    taken: BTreeSet<String>,
+    renames: Renames,
 }
 
 /// A name for a type parameter.

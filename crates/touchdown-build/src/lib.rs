@@ -72,6 +72,15 @@
 //! the methods `New` and `Clone`, for a client has functions of these names. On the wire, everything keeps
 //! the name that it has in the `.proto` file.
 //!
+//! The type of a oneof is called as the oneof, with a capital letter: `oneof kind` is `Kind`. If a message or
+//! an enum beside it has that name, it is `KindOneOf`. A field gets an underscore behind it if its name, or
+//! that of one of its methods, is taken: by a field before it, such as `has_x` behind `x` in proto2, or by
+//! what every message has, such as `special_fields` or the function `new`. Reflection, JSON and the text
+//! format keep the names of the `.proto` file.
+//!
+//! Extensions are constants in the module `exts`; those that are declared in `message Outer` are in
+//! `exts::outer`. Files without reflection have none.
+//!
 //! Comments become documentation, changed only so far that `rustdoc` does not take an example in them for a
 //! test, or a bracket for a link. A service or method with `option deprecated = true` is `#[deprecated]`.
 //! A method with an `option idempotency_level` of `NO_SIDE_EFFECTS` or `IDEMPOTENT` gets the policy
@@ -96,12 +105,14 @@
 //! - Messages are used through `touchdown::protobuf`, well-known types through
 //!   `touchdown::protobuf::well_known_types`. The crate with the generated code depends on `touchdown`, by
 //!   this name, even if it has messages alone; it needs no dependency on `protobuf`.
-//! - proto2 and proto3, not yet editions. Groups are skipped, as `protobuf-codegen` does.
+//! - proto2 and proto3, not yet editions: neither the compiler of `.proto` files nor the runtime knows them.
+//! - Groups of proto2 have no fields, and reflection does not see them. What a message has of them, or of
+//!   groups that it does not know, is kept when it is written again. Cargo shows a warning for each group, and
+//!   for each extension that gets no constant.
 //! - Two things that get the same name in Rust although they differ in the `.proto` file are an error, which
-//!   says what to rename: the methods `GetIt` and `get_it`, a `message GreeterClient` beside
-//!   `service Greeter`. So is a field called `special_fields`, and one called `new`, `compute_size`,
-//!   `cached_size` or `is_initialized` if it gets methods: in a oneof, or in proto2 if it is neither
-//!   repeated nor a message.
+//!   says what to rename, unless one is a oneof or a field: the methods `GetIt` and `get_it`, the values
+//!   `type` and `type_` of an enum, a `message GreeterClient` beside `service Greeter`.
+//! - A file with reflection cannot import one with `option optimize_for = LITE_RUNTIME`.
 //! - Reflection sees a file that was renamed, like `a/common.proto` above, under its new name,
 //!   `a_common.proto`.
 #![forbid(unsafe_code)]
@@ -109,13 +120,16 @@
 
 mod docs;
 mod error;
+mod extensions;
 mod file;
 mod generate;
+mod groups;
 mod messages;
 mod modules;
 mod names;
 mod output;
 mod parse;
+mod renames;
 mod scope;
 mod services;
 
@@ -226,7 +240,7 @@ impl Builder {
     }
 
     /// Whether messages do without reflection. Without it they have no text format, no JSON and no
-    /// `Display`, and make a smaller program. By default they have it, except in files with
+    /// `Display`, no constants for extensions, and make a smaller program. By default they have it, except in files with
     /// `option optimize_for = LITE_RUNTIME`.
     pub fn lite(mut self, lite: bool) -> Builder {
         self.lite = lite;
@@ -248,7 +262,9 @@ impl Builder {
     /// Generates the code.
     ///
     /// Tells cargo, on the standard output, to run the build script again when one of the files changes that
-    /// were read, and where `touchdown::include_protos!` finds the code. A generated file that would be as it was is not written, so that it is not compiled again.
+    /// were read, and where `touchdown::include_protos!` finds the code. Groups, and extensions that no code is
+    /// generated for, are named in warnings. A generated file that would be as it was is not written, so that
+    /// it is not compiled again.
     ///
     /// # Errors
     ///
@@ -278,8 +294,11 @@ impl Builder {
             client: self.client,
             server: self.server,
         };
-        let modules = generate::generate(parsed, &options, scratch.path())?;
-        output::write(&modules, &folder)?;
+        let generated = generate::generate(parsed, &options, scratch.path())?;
+        output::write(&generated, &folder)?;
+        for warning in &generated.warnings {
+            println!("cargo:warning={warning}");
+        }
         if is_included {
             // By this `include_protos!` finds the code, and knows whether there is any.
             let index = folder.join("mod.rs");

@@ -14,6 +14,7 @@ use protobuf_codegen::{Customize, CustomizeCallback};
 use protobuf_parse::ProtoPathBuf;
 
 use crate::names::MISSED_BY_PROTOBUF;
+use crate::renames::Renames;
 use crate::Error;
 
 /// Generates the code of all messages and enums of the files named in `generate`, which are among `files`.
@@ -68,11 +69,40 @@ pub(crate) fn generate(
         .collect()
 }
 
+/// Has messages of more than 500 fields be compared like all others: the generator has them panic, for compilers of
+/// before 2018.
+pub(crate) fn compare_all(code: &str) -> String {
+    const DUMMY: &str = "// https://github.com/rust-lang/rust/issues/40119";
+    if !code.contains(DUMMY) {
+        return code.to_owned();
+    }
+    let mut compared = String::with_capacity(code.len());
+    let mut lines = code.split_inclusive('\n').peekable();
+    while let Some(line) = lines.next() {
+        let text = line.trim();
+        if text == "#[derive(Clone,Default,Debug)]" {
+            compared += &line.replace("(Clone", "(PartialEq,Clone");
+            continue;
+        }
+        let is_dummy = text.starts_with("impl ::std::cmp::PartialEq for ") && {
+            // The function, and the comment in it.
+            let mut further = lines.clone();
+            further.nth(1).is_some_and(|line| line.trim() == DUMMY)
+        };
+        match is_dummy {
+            // The two lines, the panic, two brackets.
+            true => drop(lines.by_ref().take(5).count()),
+            false => compared += line,
+        }
+    }
+    compared
+}
+
 /// Puts documentation where the generator left its marks, has the code refer to `protobuf` by way of
-/// `touchdown`, and escapes the keywords that the generator does not know.
-pub(crate) fn finish(code: &str, docs: &HashMap<String, Vec<String>>) -> String {
+/// `touchdown`, escapes the keywords that the generator does not know, and gives what was renamed its names.
+pub(crate) fn finish(code: &str, docs: &HashMap<String, Vec<String>>, renames: &Renames) -> String {
     let mut finished = String::with_capacity(code.len());
-    for line in edit_tokens(code).lines() {
+    for line in edit_tokens(&renames.restore_descriptor(code), renames).lines() {
         let text = line.trim_start();
         let mark = text
             .strip_prefix("// @@protoc_insertion_point(")
@@ -106,7 +136,7 @@ pub(crate) fn push_doc(code: &mut String, indent: &str, doc: &str) {
 ///
 /// The generator writes all paths to its runtime with colons in front, and none with spaces in it. Without
 /// them, as in `super::protobuf::`, it is the module of a `protobuf.proto` or of a `message protobuf`.
-fn edit_tokens(code: &str) -> String {
+fn edit_tokens(code: &str, renames: &Renames) -> String {
     let mut edited = String::with_capacity(code.len() + code.len() / 8);
     let mut rest = code;
     // Whether the token before is one that `::` goes on from.
@@ -126,7 +156,14 @@ fn edit_tokens(code: &str) -> String {
             edited.push_str("::touchdown");
         }
         let (token, after) = rest.split_at(length);
-        edited.push_str(token);
+        let renamed = match c {
+            '/' | '"' => renames.in_text(token),
+            _ => renames.in_code(token),
+        };
+        match renamed {
+            Some(token) => edited.push_str(&token),
+            None => edited.push_str(token),
+        }
         if MISSED_BY_PROTOBUF.contains(&token) {
             edited.push('_');
         }
@@ -157,7 +194,10 @@ mod tests {
     #[test]
     fn keywords_are_escaped_in_code_alone() {
         assert_eq!(
-            edit_tokens("x.try(\"try \\\" gen\") // try\ntry gen retry b\"gen\""),
+            edit_tokens(
+                "x.try(\"try \\\" gen\") // try\ntry gen retry b\"gen\"",
+                &Renames::default()
+            ),
             "x.try_(\"try \\\" gen\") // try\ntry_ gen_ retry b\"gen\""
         );
     }
@@ -188,7 +228,7 @@ mod tests {
                 "// ::protobuf::X\n::touchdown::protobuf::X",
             ),
         ] {
-            assert_eq!(edit_tokens(code), edited);
+            assert_eq!(edit_tokens(code, &Renames::default()), edited);
         }
         for code in [
             "super::protobuf::X",
@@ -202,7 +242,7 @@ mod tests {
             "b\"\\\"::protobuf::X\"",
             "/// ::protobuf::X",
         ] {
-            assert_eq!(edit_tokens(code), code);
+            assert_eq!(edit_tokens(code, &Renames::default()), code);
         }
     }
 
@@ -213,7 +253,7 @@ mod tests {
             vec!["One.".to_owned(), String::new()],
         )]);
         assert_eq!(
-            finish("  // @@protoc_insertion_point(field:a.B.c)\n  c\n// @@protoc_insertion_point(x:y)\n", &docs),
+            finish("  // @@protoc_insertion_point(field:a.B.c)\n  c\n// @@protoc_insertion_point(x:y)\n", &docs, &Renames::default()),
             "  /// One.\n  ///\n  c\n"
         );
     }

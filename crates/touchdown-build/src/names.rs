@@ -60,6 +60,21 @@ pub(crate) fn message_type(name: &str) -> String {
     escape_as_protobuf(capitalized)
 }
 
+/// The type of a oneof that cannot have the name that it would have.
+pub(crate) fn other_oneof_type(name: &str) -> String {
+    message_type(name).trim_end_matches('_').to_owned() + "OneOf"
+}
+
+/// The variant of a field in a oneof, as `protobuf-codegen` names it.
+pub(crate) fn variant(field: &str) -> String {
+    escape_as_protobuf(protobuf_parse::camel_case(field))
+}
+
+/// A value of an enum, as `protobuf-codegen` names it.
+pub(crate) fn enum_value(name: &str) -> String {
+    escape_as_protobuf(name.to_owned())
+}
+
 /// The field of a message's struct, and the method that gets it, as `protobuf-codegen` names them.
 pub(crate) fn field(name: &str) -> String {
     escape_as_protobuf(name.to_owned())

@@ -51,6 +51,9 @@ pub(crate) fn parse(files: &[PathBuf], includes: &[PathBuf]) -> Result<Parsed, E
         let name = import_name(file, &includes)?;
         if let Err(error) = compiler.open_file(&name) {
             tell_cargo(&paths.borrow());
+            if let Some(error) = edition(&error, &paths.borrow()) {
+                return Err(error);
+            }
             return Err(readable(&error, &paths.borrow(), &includes));
         }
     }
@@ -173,6 +176,49 @@ fn import_name(file: &Path, includes: &[PathBuf]) -> Result<String, Error> {
         }
         _ => Ok(name),
     }
+}
+
+/// What to say if a file is not understood because it is of an edition, for which protox has no words.
+fn edition(error: &protox::Error, paths: &BTreeMap<String, PathBuf>) -> Option<Error> {
+    let path = paths.get(error.file()?)?;
+    let source = std::fs::read_to_string(path).ok()?;
+    let place = first_statement(&source);
+    let statement = &source[place..];
+    let after = statement.strip_prefix("edition")?;
+    if !after.trim_start().starts_with('=') {
+        return None;
+    }
+    let end = statement.find([';', '\n']).unwrap_or(statement.len());
+    let line_start = source[..place].rfind('\n').map_or(0, |end| end + 1);
+    let line = source[..place].matches('\n').count() + 1;
+    let column = source[line_start..place].chars().count() + 1;
+    let message = format!(
+        "`{}`: editions are not supported, for neither the compiler of .proto files (protox 0.10) nor the runtime \
+         (protobuf 3.7) knows their features; only `syntax = \"proto2\"` and `syntax = \"proto3\"` can be generated",
+        statement[..end].trim_end()
+    );
+    let error = Error::at(path, line, column, &message);
+    Some(error.with_help(
+        "on the wire, edition 2023 without options is `syntax = \"proto3\"` with `optional` before each field that is \
+         neither repeated nor a map nor in a oneof",
+    ))
+}
+
+/// Where in a `.proto` file the first thing is that is neither space nor comment.
+fn first_statement(source: &str) -> usize {
+    let mut rest = source.trim_start_matches('\u{feff}');
+    loop {
+        rest = rest.trim_start();
+        let end = if rest.starts_with("//") {
+            rest.find('\n')
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map(|end| end + 2)
+        } else {
+            break;
+        };
+        rest = &rest[end.unwrap_or(rest.len())..];
+    }
+    source.len() - rest.len()
 }
 
 /// Makes a readable text of what the compiler says, with the path of the file instead of its import name.

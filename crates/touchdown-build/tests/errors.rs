@@ -96,7 +96,6 @@ fn syntax_errors_have_a_place() {
         &[("a.proto", "syntax = \"proto4\";\n")],
         "a.proto:1:10: unknown syntax 'proto4'",
     );
-    assert_error(&[("a.proto", "edition = \"2023\";\n")], "a.proto:1:1: ");
 }
 
 #[test]
@@ -211,52 +210,83 @@ fn names_that_are_one_in_rust_are_refused() {
     assert_error(
         &[(
             "a.proto",
-            "syntax = \"proto3\";\nmessage M {\n  message Kind {}\n  oneof kind { Kind k = 1; }\n}\n",
+            "syntax = \"proto3\";\nenum E {\n  type = 0;\n  type_ = 1;\n}\n",
         )],
-        "a.proto:4:9: the oneof `kind` and the message `Kind`",
+        "a.proto:4:3: the value `type_` and the value `type` would both be called `type_` in Rust",
+    );
+    // What is renamed instead is in clashes.proto.
+}
+
+#[test]
+fn a_message_with_the_name_of_the_module_for_extensions_is_refused() {
+    let exts = "message Exts {\n  message Inner {}\n  extensions 1;\n}\n";
+    let top = format!("syntax = \"proto2\";\n{exts}extend Exts {{ optional int32 a = 1; }}\n");
+    assert_error(
+        &[("a.proto", &top)],
+        "a.proto:6:30: the module for extensions and the module for what is nested in the message `Exts` would both be \
+         called `exts` in Rust; rename one of them",
+    );
+    let nested = format!(
+        "syntax = \"proto2\";\n{exts}message M {{ extend Exts {{ optional int32 a = 1; }} }}\n"
+    );
+    let case = case(&[("a.proto", &nested)]);
+    assert!(case.error().contains("the module for extensions and"));
+    case.builder().lite(true).compile().unwrap();
+}
+
+#[test]
+fn editions_are_refused_with_the_reason() {
+    let proto = "// A file.\n\n/* Of an\n edition. */ edition = \"2023\";\nmessage M {}\n";
+    let text = case(&[("a.proto", proto)]).error();
+    assert!(
+        text.starts_with(
+            "a.proto:4:14: `edition = \"2023\"`: editions are not supported, for neither the compiler of .proto files"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.contains("\n 4 |  edition. */ edition = \"2023\";\n"),
+        "{text}"
+    );
+    assert!(text.contains("help: on the wire, edition 2023"), "{text}");
+    assert_error(
+        &[
+            ("a.proto", "syntax = \"proto3\";\nimport \"b.proto\";\n"),
+            ("b.proto", "\u{feff}edition=\"2024\";\n"),
+        ],
+        "b.proto:1:2: `edition=\"2024\"`: editions are not supported",
     );
 }
 
 #[test]
-fn fields_with_names_that_messages_use_are_refused() {
+fn types_that_the_generator_cannot_name_are_refused() {
+    let proto = "syntax = \"proto3\";\nimport \"google/protobuf/type.proto\";\nmessage M {\n  \
+                 repeated google.protobuf.Field.Kind kinds = 1;\n}\n";
     assert_error(
-        &[(
-            "a.proto",
-            "syntax = \"proto3\";\nmessage M {\n  message N {\n    string special_fields = 1;\n  }\n}\n",
-        )],
-        "a.proto:4:12: the field `special_fields` would be called `special_fields` in Rust, a name that every \
-         message uses itself; rename it",
+        &[("a.proto", proto)],
+        "a.proto:4:39: the generator of messages (protobuf-codegen 3.7) has no name for the type \
+         `google.protobuf.Field.Kind`; an `int32` is the same on the wire",
     );
-    assert_error(
-        &[(
+}
+
+#[test]
+fn messages_with_reflection_cannot_hold_messages_without() {
+    let case = case(&[
+        (
             "a.proto",
-            "syntax = \"proto3\";\nmessage M {\n  oneof special_fields { int32 x = 1; }\n}\n",
-        )],
-        "a.proto:3:9: the oneof `special_fields` would be called",
+            "syntax = \"proto3\";\nimport \"b.proto\";\nmessage A { B b = 1; }\n",
+        ),
+        (
+            "b.proto",
+            "syntax = \"proto3\";\noption optimize_for = LITE_RUNTIME;\nmessage B {}\n",
+        ),
+    ]);
+    let text = case.error();
+    assert!(
+        text.starts_with("a.proto:2:1: `b.proto` has `option optimize_for = LITE_RUNTIME`, and this file has not"),
+        "{text}"
     );
-    assert_error(
-        &[(
-            "a.proto",
-            "syntax = \"proto2\";\nmessage M {\n  optional int32 new = 1;\n}\n",
-        )],
-        "a.proto:3:18: a method for the field `new` would be called `new` in Rust, a name",
-    );
-    assert_error(
-        &[(
-            "a.proto",
-            "syntax = \"proto3\";\nmessage M {\n  oneof x { uint64 cached_size = 1; }\n}\n",
-        )],
-        "a.proto:3:20: a method for the field `cached_size` would be called `cached_size` in Rust, a name",
-    );
-    assert_error(
-        &[(
-            "a.proto",
-            "syntax = \"proto2\";\nmessage M {\n  optional int32 x = 1;\n  optional bool has_x = 2;\n}\n",
-        )],
-        "a.proto:4:17: a method for the field `has_x` and a method for the field `x` would both be called \
-         `has_x` in Rust; rename one of them",
-    );
-    // What has no methods may be called so; see names.proto.
+    case.builder().lite(true).compile().unwrap();
 }
 
 #[test]

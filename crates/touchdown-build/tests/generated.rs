@@ -12,7 +12,17 @@ fn generated_code_compiles_works_and_is_documented() {
     // The user's own tests, in both editions; examples in comments are not taken for tests.
     let tests = fixture.cargo(&["test", "--workspace"], &[]);
     let stdout = String::from_utf8_lossy(&tests.stdout);
-    assert_eq!(stdout.matches("8 passed; 0 failed").count(), 2, "{stdout}");
+    assert_eq!(stdout.matches("13 passed; 0 failed").count(), 2, "{stdout}");
+    // What there is no code for is said.
+    let stderr = String::from_utf8_lossy(&tests.stderr);
+    for warning in [
+        "proto/groups.proto:7:18: the group `one` has no field in Rust; what a message has of it is kept",
+        "proto/groups.proto:21:31: the extension `added` has no constant in Rust: it is a group;",
+        "proto/extends.proto:12:20: the extension `outer` has no constant in Rust: extensions need messages with \
+         reflection, and this file is generated without;",
+    ] {
+        assert!(stderr.contains(warning), "{warning}\n{stderr}");
+    }
 
     // The lints of rustdoc are allowed in generated code, as all are, but there must be no need to.
     let docs = fixture.cargo(
