@@ -69,6 +69,13 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Whether nothing goes on there before its caller does something.
+    pub(super) fn waits_for_its_caller(&self) -> bool {
+        self.call.waits_for_its_caller()
+    }
+}
+
 impl fmt::Display for Running {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (path, peer) = (self.call.path(), for_people(&self.call.peer()));

@@ -7,11 +7,13 @@ use parking_lot::Mutex;
 
 use super::call::ground::Ground;
 use super::call::Call;
+use super::decision::Waits;
 use super::message::Message;
 use super::refusals::Refusals;
 use super::renewal::Heap;
 use super::roster::Roster;
 use super::seats::Seats;
+use super::stream_threads::StreamThreads;
 use super::threads::Threads;
 use super::transport::Transport;
 use super::waiting::Waiting;
@@ -31,6 +33,7 @@ pub(super) struct Shared {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) ground: Arc<Ground>,
     pub(super) roster: Roster<Job>,
+    pub(super) streams: StreamThreads<Arc<Call>>,
     pub(super) seats: Seats,
     pub(super) threads: Arc<Threads>,
     pub(super) listening: Mutex<Listeners>,
@@ -47,6 +50,12 @@ pub(super) struct Job {
     pub(super) queued: bool,
 }
 
+impl Waits for Job {
+    fn connection(&self) -> u64 {
+        self.call.noted_connection().unwrap_or_default()
+    }
+}
+
 /// How much there may be.
 pub(super) struct Limits {
     /// How many calls may have been answered without their callers having taken the answer.
@@ -57,6 +66,8 @@ pub(super) struct Limits {
     pub(super) unanswered: Duration,
     /// How long a new connection may stay silent.
     pub(super) handshake: Duration,
+    /// For how long a stream may say nothing while another call of its connection waits for its place.
+    pub(super) stall: Duration,
 }
 
 impl Shared {
