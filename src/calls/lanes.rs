@@ -131,9 +131,10 @@ impl<T> Lanes<T> {
         lane.calls.front().map(|(call, _)| call)
     }
 
-    /// The connections whose calls wait.
-    pub(super) fn connections(&self) -> Vec<u64> {
-        self.turns.iter().copied().collect()
+    /// The connections whose calls wait, and how many calls of each do.
+    pub(super) fn connections(&self) -> Vec<(u64, usize)> {
+        let lanes = self.lanes.iter();
+        lanes.map(|(it, lane)| (*it, lane.calls.len())).collect()
     }
 
     /// Takes out what is to be taken.
@@ -239,7 +240,7 @@ mod tests {
         for (call, on) in [("a1", 1), ("a2", 1), ("a3", 1), ("b1", 2)] {
             assert_eq!(admit(&mut lanes, call, on, 0), "waits");
         }
-        assert_eq!(lanes.connections(), [1, 2]);
+        assert_eq!(lanes.connections(), [(1, 3), (2, 1)]);
         assert_eq!(order(&mut lanes), ["a1", "b1", "a2", "a3"]);
         assert!(lanes.is_empty());
     }

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | a call, its messages, its end | `call/` |
 //! | which thread polls, runs, rests; the backlog | `roster`, `decision`, `lanes` |
+//! | what one connection may have of what all need | `shares`, `lanes`, `stream_threads` |
 //! | handlers of streams that wait for their callers | `aside`, `at_stream`, `stream_threads` |
 //! | which call is not run, and which is cut | `admission`, `method` (policies as limits), `record` (the reasons), `pushback` |
 //! | deadlines | `timers` |
@@ -55,6 +56,7 @@ mod runner;
 mod seats;
 mod seconds;
 mod shared;
+mod shares;
 mod stopping;
 mod stream_threads;
 #[cfg(test)]

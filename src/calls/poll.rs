@@ -210,7 +210,8 @@ impl Worker<'_> {
     fn answer(&self, call: Arc<Call>, message: Option<Message>) {
         let ground = &self.shared.ground;
         call.give_up();
-        let has_room = ground.prompt_calls.enter();
+        let (open, limit) = (ground.prompt_calls.enter(), ground.prompt_calls.limit());
+        let has_room = !self.shared.is_over_share(&call, open, limit);
         let refusal = match &message {
             None => Some(Refusal::NoMessage),
             Some(_) => (!has_room).then_some(Refusal::AnswersNotTaken),

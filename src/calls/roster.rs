@@ -420,10 +420,9 @@ impl<T: Waits> Roster<T> {
         !state.waiting.is_empty() && state.running >= self.workers
     }
 
-    /// The connections whose calls wait, each once, and how many calls those are.
-    pub(super) fn who_waits(&self) -> (Vec<u64>, usize) {
-        let state = self.state.lock();
-        (state.waiting.connections(), state.waiting.len())
+    /// The connections whose calls wait, and how many calls of each do.
+    pub(super) fn who_waits(&self) -> Vec<(u64, usize)> {
+        self.state.lock().waiting.connections()
     }
 
     /// How many calls run or wait.
@@ -799,7 +798,7 @@ mod tests {
             panic!("there is no room for both");
         };
         assert_eq!(others, [14]);
-        assert_eq!(roster.who_waits(), (vec![1, 2], 3));
+        assert_eq!(roster.who_waits(), [(1, 2), (2, 1)]);
         assert!(matches!(roster.finished(1), Next::Run(12)));
         assert!(matches!(roster.finished(1), Next::Run(21)));
         assert!(matches!(roster.finished(1), Next::Run(13)));

@@ -30,12 +30,16 @@ pub(super) struct StreamThreads<T> {
 
 struct State<T> {
     streams: Vec<Arc<Stream<T>>>,
+    /// How many there have been.
+    number: u64,
     aside: usize,
 }
 
 /// A stream whose handler has waited.
 pub(super) struct Stream<T> {
     pub(super) call: T,
+    /// That no other has.
+    number: u64,
     connection: u64,
     /// Written under the lock.
     aside: AtomicBool,
@@ -65,8 +69,8 @@ impl<T> Stream<T> {
 /// Which streams wait, since when, for who decides which has to end.
 #[derive(Default)]
 pub(super) struct Stalled {
-    /// By the address of each: how often it had waited, and when that was first seen.
-    seen: BTreeMap<usize, (usize, Duration)>,
+    /// By the number of each: how often it had waited, and when that was first seen.
+    seen: BTreeMap<u64, (usize, Duration)>,
 }
 
 impl<T> StreamThreads<T> {
@@ -75,6 +79,7 @@ impl<T> StreamThreads<T> {
             limit,
             state: Mutex::new(State {
                 streams: Vec::new(),
+                number: 0,
                 aside: 0,
             }),
             placed: AtomicUsize::new(0),
@@ -84,15 +89,18 @@ impl<T> StreamThreads<T> {
 
     /// A handler waits for the first time. It has its place still.
     pub(super) fn enter(&self, call: T, connection: u64) -> Arc<Stream<T>> {
+        let mut state = self.state.lock();
+        state.number += 1;
         let stream = Arc::new(Stream {
             call,
+            number: state.number,
             connection,
             aside: AtomicBool::new(false),
             waits: AtomicBool::new(false),
             times: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
         });
-        self.state.lock().streams.push(Arc::clone(&stream));
+        state.streams.push(Arc::clone(&stream));
         self.placed.fetch_add(1, Ordering::SeqCst);
         stream
     }
@@ -179,13 +187,13 @@ impl<T> StreamThreads<T> {
         wanted
     }
 
-    /// Which streams have to end now, `waiting` calls of these connections waiting for a place. `now` is in running time. A
-    /// stream ends at once for the call of another connection, and after having waited for `limit` for one of its own.
+    /// Which streams have to end now, as calls of these connections wait for a place, so many of each. `now` is in
+    /// running time. A stream ends at once for the call of another connection, and after having waited for `limit` for one of
+    /// its own.
     pub(super) fn to_end(
         &self,
         stalled: &mut Stalled,
-        connections: &[u64],
-        waiting: usize,
+        waiting: &[(u64, usize)],
         now: Duration,
         limit: Duration,
     ) -> Vec<Arc<Stream<T>>> {
@@ -207,25 +215,29 @@ impl<T> StreamThreads<T> {
             *held.entry(stream.connection).or_default() += 1;
             let times = stream.times.load(Ordering::SeqCst);
             if stream.waits.load(Ordering::SeqCst) {
-                let key = Arc::as_ptr(stream).cast::<()>().addr();
-                let before = stalled
-                    .seen
-                    .get(&key)
-                    .filter(|(before, _)| *before == times);
+                let before = stalled.seen.get(&stream.number);
+                let before = before.filter(|(before, _)| *before == times);
                 let since = before.map_or(now, |(_, since)| *since);
-                seen.insert(key, (times, since));
+                seen.insert(stream.number, (times, since));
                 let of_connection = candidates.entry(stream.connection).or_default();
                 of_connection.push((since, stream));
             }
         }
         stalled.seen = seen;
-        let places = if exhausted {
-            waiting
-        } else {
-            placed.min(waiting)
+        let calls = |is_meant: &dyn Fn(u64) -> bool| {
+            let meant = waiting
+                .iter()
+                .filter(|(connection, _)| is_meant(*connection));
+            meant.map(|(_, calls)| calls).sum::<usize>()
         };
+        let places = match exhausted {
+            true => calls(&|_| true),
+            false => placed.min(calls(&|_| true)),
+        };
+        let most = held.values().copied().max().unwrap_or(0);
+        let of_others = calls(&|it| held.get(&it).is_none_or(|held| *held < most));
         let mut ending = Vec::new();
-        for _ in leaving..places {
+        for place in leaving..places {
             let of = |connection: &u64| held.get(connection).copied().unwrap_or(0);
             let most = candidates.iter().filter(|(connection, streams)| {
                 let is_stalled = |since: &Duration| now >= since.saturating_add(limit);
@@ -233,9 +245,9 @@ impl<T> StreamThreads<T> {
                 // Nobody gives way to who has more.
                 let gives_way = |waiting: &u64| match has_stalled {
                     true => of(waiting) <= of(connection),
-                    false => of(waiting) < of(connection),
+                    false => place < of_others && of(waiting) < of(connection),
                 };
-                connections.iter().any(gives_way)
+                waiting.iter().any(|(waiting, _)| gives_way(waiting))
             });
             let most = most.max_by_key(|(connection, streams)| {
                 let placed = streams.iter().any(|(_, it)| !it.is_aside());
@@ -293,10 +305,10 @@ mod tests {
     fn ended(
         streams: &StreamThreads<u32>,
         stalled: &mut Stalled,
-        waiting: (&[u64], usize),
+        waiting: &[(u64, usize)],
         now: Duration,
     ) -> Vec<u32> {
-        let ended = streams.to_end(stalled, waiting.0, waiting.1, now, LIMIT);
+        let ended = streams.to_end(stalled, waiting, now, LIMIT);
         ended.iter().map(|it| it.call).collect()
     }
 
@@ -339,12 +351,14 @@ mod tests {
         let (streams, mut stalled) = (StreamThreads::new(4), Stalled::default());
         wait(&streams, 1, 5);
         wait(&streams, 2, 1);
-        let waiting: (&[u64], usize) = (&[3], 1);
+        let waiting = &[(3, 1)];
         assert_eq!(ended(&streams, &mut stalled, waiting, START), [104]);
         // That one is about to leave.
         assert!(ended(&streams, &mut stalled, waiting, START).is_empty());
-        let two: (&[u64], usize) = (&[3], 2);
+        // Its own call has to wait.
+        let two = &[(1, 1), (3, 2)];
         assert_eq!(ended(&streams, &mut stalled, two, START), [103]);
+        assert!(ended(&streams, &mut stalled, two, START).is_empty());
     }
 
     #[test]
@@ -352,7 +366,7 @@ mod tests {
         let (streams, mut stalled) = (StreamThreads::new(0), Stalled::default());
         let all = wait(&streams, 1, 2);
         all[1].has_waited();
-        assert_eq!(ended(&streams, &mut stalled, (&[2], 2), START), [100]);
+        assert_eq!(ended(&streams, &mut stalled, &[(2, 2)], START), [100]);
         all[0].has_waited();
     }
 
@@ -366,7 +380,7 @@ mod tests {
             stream.has_waited();
         }
         for now in [START, START + LIMIT] {
-            let waiting: (&[u64], usize) = (&[2], 5);
+            let waiting = &[(2, 5)];
             assert!(ended(&streams, &mut stalled, waiting, now).is_empty());
         }
         drop(few);
@@ -376,7 +390,7 @@ mod tests {
     fn for_its_own_calls_a_stream_ends_once_it_has_waited_for_the_limit() {
         let (streams, mut stalled) = (StreamThreads::new(0), Stalled::default());
         let all = wait(&streams, 1, 2);
-        let mut look = |now| ended(&streams, &mut stalled, (&[1], 2), now);
+        let mut look = |now| ended(&streams, &mut stalled, &[(1, 2)], now);
         assert!(look(START).is_empty());
         // One of them gets a message.
         all[0].has_waited();
@@ -390,10 +404,10 @@ mod tests {
     fn without_threads_those_that_wait_give_way_too() {
         let (streams, mut stalled) = (StreamThreads::new(100), Stalled::default());
         wait(&streams, 1, 3);
-        assert!(ended(&streams, &mut stalled, (&[2], 1), START).is_empty());
+        assert!(ended(&streams, &mut stalled, &[(2, 1)], START).is_empty());
         streams.note_thread(false);
         assert!(streams.hold_places());
-        assert_eq!(ended(&streams, &mut stalled, (&[2], 1), START), [102]);
+        assert_eq!(ended(&streams, &mut stalled, &[(2, 1)], START), [102]);
         let late = wait(&streams, 2, 1);
         assert_eq!(placed(&late), 1, "there is no thread for another call");
     }

@@ -826,6 +826,10 @@ fn prompt_calls_are_answered_though_every_worker_is_busy_and_are_not_counted() {
     let open = [(); PROMPT_CALLS].map(|()| server.client.call("/t/Check", &[b"ok"]));
     assert!(open.iter().all(|it| it.status().0 == OK));
     let text = "too many callers do not take their answers".to_owned();
+    server.client.shows(View {
+        open: 5,
+        ..View::default()
+    });
     let one_more = server.client.call("/t/Check", &[b"ok"]);
     assert_eq!(one_more.status(), (RESOURCE_EXHAUSTED, text));
     open.iter().for_each(|it| it.take(true));

@@ -19,8 +19,8 @@ impl Housekeeper<'_> {
         if !shared.streams.hold_places() {
             return None;
         }
-        let (connections, waiting) = shared.roster.who_waits();
-        if waiting == 0 {
+        let waiting = shared.roster.who_waits();
+        if waiting.is_empty() {
             return None;
         }
         if shared.roster.is_full() {
@@ -33,7 +33,7 @@ impl Housekeeper<'_> {
         let stalled = &mut self.stalled;
         let limit = shared.limits.stall;
         let streams = &shared.streams;
-        let ending = streams.to_end(stalled, &connections, waiting, self.now, limit);
+        let ending = streams.to_end(stalled, &waiting, self.now, limit);
         let mut ended = 0;
         for stream in ending {
             if stream.call.shed(SHED) {
@@ -41,9 +41,9 @@ impl Housekeeper<'_> {
                 tell(stream.call.path());
             }
         }
-        logging::debug!(
-            "{waiting} calls wait for a worker, and {ended} streams were ended for them"
-        );
+        if ended > 0 {
+            logging::debug!("{ended} streams were ended for calls that wait for a worker");
+        }
         Some(now + PAUSE)
     }
 }
