@@ -160,7 +160,9 @@ impl Call {
                     }
                     return Received::Message(message);
                 }
-                stream.received_all = Some(flags & RECEIVE_FAILED == 0);
+                // What the server has ended over the handler's head has no more messages either, but its caller may
+                // have had more to say.
+                stream.received_all = Some(flags & (RECEIVE_FAILED | FINISHED) == 0);
                 continue;
             }
             if self.is_over() {
