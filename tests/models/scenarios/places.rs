@@ -10,13 +10,17 @@ use crate::sync::{thread, Arc, Condvar, Instant, Mutex};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
     Unary,
-    /// Its handler waits until somebody has polled so many calls, and has run so many others.
+    /// As `Unary`, but its handler keeps its place until all calls have been polled.
+    Long,
+    /// Its handler waits for its caller, who says something once all calls have been polled, and all unary ones have run.
     Stream,
+    /// As `Stream`, but its caller says something once so many calls have been polled.
+    Brief(usize),
 }
 
 impl Waits for Call {
     fn connection(&self) -> u64 {
-        u64::from(*self == Call::Stream)
+        u64::from(matches!(self, Call::Stream | Call::Brief(_)))
     }
 }
 
@@ -50,7 +54,8 @@ impl Server {
             calls: 10,
             bytes: 10,
         };
-        let unary = calls.iter().filter(|it| **it == Call::Unary).count();
+        let is_unary = |it: &&Call| matches!(it, Call::Unary | Call::Long);
+        let unary = calls.iter().filter(is_unary).count();
         let server = Arc::new(Server {
             roster: Roster::new(WORKERS, backlog),
             streams: StreamThreads::new(stream_threads),
@@ -157,18 +162,23 @@ impl Server {
     fn runs(self: &Arc<Self>, call: Call) -> bool {
         self.place(1);
         let aside = match call {
-            Call::Unary => {
-                self.state.lock().ran += 1;
+            Call::Unary | Call::Long => {
+                let mut state = self.state.lock();
+                while call == Call::Long && state.polled < state.all {
+                    self.changed.wait(&mut state);
+                }
+                state.ran += 1;
+                self.changed.notify_all();
                 false
             }
-            Call::Stream => {
+            Call::Stream | Call::Brief(_) => {
                 let stream = self.streams.enter((), 1);
                 stream.begins_to_wait();
                 let step = || self.steps_aside();
                 if let Some(wanted) = self.streams.step_aside(&stream, step) {
                     self.starts(wanted);
                 }
-                self.waits_for_others(stream.is_aside());
+                self.waits_for_its_caller(call, stream.is_aside());
                 stream.has_waited();
                 self.streams.leave(&stream)
             }
@@ -199,16 +209,22 @@ impl Server {
         }
     }
 
-    /// What a stream's caller does comes once all calls have arrived and, of a stream that is aside, all
-    /// unary ones have run.
-    fn waits_for_others(&self, aside: bool) {
+    fn waits_for_its_caller(&self, call: Call, aside: bool) {
         let mut state = self.state.lock();
-        while state.polled < state.all || (aside && state.ran < state.unary) {
+        loop {
+            let speaks = match call {
+                Call::Brief(polled) => state.polled >= polled,
+                // Without a thread of its own it keeps others waiting.
+                _ => state.polled == state.all && (!aside || state.ran == state.unary),
+            };
+            if speaks {
+                return;
+            }
             self.changed.wait(&mut state);
         }
     }
 
-    /// Waits until all have ended, and says what the roster has left.
+    /// Waits until all have ended.
     fn ends(&self) {
         let mut state = self.state.lock();
         while state.ended < state.all {
@@ -224,6 +240,18 @@ impl Server {
 /// Calls that need a place get one though streams wait for their callers, and no more run than there are places.
 pub fn what_waits_for_a_place_gets_that_of_a_stream() {
     let calls = [Call::Stream, Call::Unary, Call::Stream, Call::Unary];
+    Server::start(&calls, 10, false).ends();
+}
+
+/// The same if somebody rests when the place is given back.
+pub fn who_rests_gets_the_place_of_a_stream() {
+    let calls = [Call::Brief(2), Call::Brief(2), Call::Stream, Call::Unary];
+    Server::start(&calls, 10, false).ends();
+}
+
+/// The end of a stream that has no place makes none.
+pub fn who_has_no_place_gives_none() {
+    let calls = [Call::Brief(3), Call::Long, Call::Unary, Call::Unary];
     Server::start(&calls, 10, false).ends();
 }
 

@@ -10,12 +10,22 @@ fn what_waits_for_a_place_gets_that_of_a_stream() {
         a_place_that_is_given_back_is_offered_to_nobody::scenarios::what_waits_for_a_place_gets_that_of_a_stream,
         "deadlock",
     );
+}
+
+#[test]
+fn who_rests_gets_the_place_of_a_stream() {
+    passes(real::scenarios::who_rests_gets_the_place_of_a_stream);
     fails(
-        who_is_summoned_polls::scenarios::what_waits_for_a_place_gets_that_of_a_stream,
+        who_is_summoned_polls::scenarios::who_rests_gets_the_place_of_a_stream,
         "deadlock",
     );
+}
+
+#[test]
+fn who_has_no_place_gives_none() {
+    passes(real::scenarios::who_has_no_place_gives_none);
     fails(
-        who_ends_aside_takes_what_waits_without_a_place::scenarios::what_waits_for_a_place_gets_that_of_a_stream,
+        who_ends_aside_takes_what_waits_without_a_place::scenarios::who_has_no_place_gives_none,
         "more have a place",
     );
 }
