@@ -45,7 +45,7 @@ impl Told for AtStream {
 
     fn has_waited(&self) {
         if let Some(stream) = self.stream.get() {
-            stream.has_waited();
+            self.shared.streams.has_waited(stream);
         }
     }
 }

@@ -11,7 +11,8 @@ use super::method::Method;
 use super::record::{Record, Refusal};
 use super::renewal::Usage;
 use super::seats::Seat;
-use super::shared::{Job, Shared, CROWD};
+use super::shared::{Job, Shared};
+use super::stream_threads::Quiet;
 use super::transport::{Arrival, Event};
 use crate::logging;
 
@@ -26,6 +27,8 @@ pub(super) fn run(shared: &Arc<Shared>, beginning: Beginning) {
         seat: shared.seats.take(),
         corked: None,
         usage: Usage::default(),
+        moves: 0,
+        quiet: Quiet::default(),
     };
     let mut goes_on = match beginning {
         Beginning::Poll => true,
@@ -62,6 +65,9 @@ pub(super) struct Worker<'a> {
     /// since when.
     corked: Option<(u32, Instant)>,
     usage: Usage,
+    /// As it was when this thread last took a call: how often streams had gone on, and those that had not.
+    moves: usize,
+    quiet: Quiet,
 }
 
 impl Worker<'_> {
@@ -147,11 +153,12 @@ impl Worker<'_> {
             return true;
         }
         let now = call.arrived_at();
-        let crowded = in_flight >= CROWD;
+        self.quiet = shared.streams.quiet(&mut self.moves);
+        let crowded = shared.is_crowded(in_flight, self.quiet);
         let method = ground.method(&call);
         let outlook = Outlook {
             short: method.is_some_and(|it| it.pace.is_short()),
-            pollers: shared.pollers(crowded),
+            pollers: shared.pollers(crowded, self.quiet),
             bytes,
         };
         // A handler that streams waits for what it has written.
@@ -239,7 +246,9 @@ impl Worker<'_> {
     fn go_on(&mut self, mut aside: bool) -> bool {
         let shared = self.shared;
         let goes_on = loop {
-            let pollers = shared.pollers(shared.is_crowded());
+            let in_flight = shared.ground.host.in_flight();
+            let crowded = shared.is_crowded(in_flight, self.quiet);
+            let pollers = shared.pollers(crowded, self.quiet);
             let next = match aside {
                 true => shared.roster.finished_aside(pollers),
                 false => shared.roster.finished(pollers),

@@ -24,6 +24,11 @@ pub(super) struct StreamThreads<T> {
     state: Mutex<State<T>>,
     /// How many have a place; asked for whenever a call is about to wait for one.
     placed: AtomicUsize,
+    /// How many go on without one, on how many connections; and how often any of them has waited. Numbers to compare with,
+    /// no more.
+    aside: AtomicUsize,
+    connections: AtomicUsize,
+    moves: AtomicUsize,
     /// The last thread that was wanted could not be had: until one is, there are no more than these.
     exhausted: AtomicBool,
 }
@@ -33,6 +38,15 @@ struct State<T> {
     /// How many there have been.
     number: u64,
     aside: usize,
+    /// Of each connection that has any.
+    of_connection: BTreeMap<u64, usize>,
+}
+
+/// Streams that nobody hears of, on so many connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Quiet {
+    pub(super) streams: usize,
+    pub(super) connections: usize,
 }
 
 /// A stream whose handler has waited.
@@ -81,8 +95,12 @@ impl<T> StreamThreads<T> {
                 streams: Vec::new(),
                 number: 0,
                 aside: 0,
+                of_connection: BTreeMap::new(),
             }),
             placed: AtomicUsize::new(0),
+            aside: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            moves: AtomicUsize::new(0),
             exhausted: AtomicBool::new(false),
         }
     }
@@ -125,6 +143,8 @@ impl<T> StreamThreads<T> {
             return None;
         }
         state.aside += 1;
+        *state.of_connection.entry(stream.connection).or_default() += 1;
+        self.count(state);
         stream.aside.store(true, Ordering::SeqCst);
         self.placed.fetch_sub(1, Ordering::SeqCst);
         // Under the lock, so that it has not ended before.
@@ -136,12 +156,35 @@ impl<T> StreamThreads<T> {
         if left == 0 || self.exhausted.load(Ordering::SeqCst) {
             return false;
         }
-        // No connection has more than there are, so only then is it worth counting.
-        if state.aside < left {
-            return true;
+        state.of_connection.get(&connection).copied().unwrap_or(0) < left
+    }
+
+    fn count(&self, state: &State<T>) {
+        self.aside.store(state.aside, Ordering::Relaxed);
+        let connections = state.of_connection.len();
+        self.connections.store(connections, Ordering::Relaxed);
+    }
+
+    /// The handler of a stream has waited, and goes on.
+    pub(super) fn has_waited(&self, stream: &Stream<T>) {
+        stream.has_waited();
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The streams that have been quiet since somebody looked who saw so many `moves`.
+    pub(super) fn quiet(&self, moves: &mut usize) -> Quiet {
+        let streams = self.aside.load(Ordering::Relaxed);
+        if streams == 0 {
+            return Quiet::default();
         }
-        let of_it = |it: &&Arc<Stream<T>>| it.connection == connection && it.is_aside();
-        state.streams.iter().filter(of_it).count() < left
+        let before = std::mem::replace(moves, self.moves.load(Ordering::Relaxed));
+        match before == *moves {
+            true => Quiet {
+                streams,
+                connections: self.connections.load(Ordering::Relaxed),
+            },
+            false => Quiet::default(),
+        }
     }
 
     /// The handler has ended. Says whether it was without a place.
@@ -151,6 +194,13 @@ impl<T> StreamThreads<T> {
         let was_aside = stream.is_aside();
         if was_aside {
             state.aside -= 1;
+            if let Some(count) = state.of_connection.get_mut(&stream.connection) {
+                *count -= 1;
+                if *count == 0 {
+                    state.of_connection.remove(&stream.connection);
+                }
+            }
+            self.count(&state);
         } else {
             self.placed.fetch_sub(1, Ordering::SeqCst);
         }
@@ -329,6 +379,25 @@ mod tests {
         }
         assert!(!streams.hold_places());
         assert_eq!(placed(&wait(&streams, 3, 5)), 0);
+    }
+
+    #[test]
+    fn streams_are_quiet_as_long_as_none_of_them_goes_on() {
+        let (streams, mut moves) = (StreamThreads::new(10), 0);
+        assert_eq!(streams.quiet(&mut moves), Quiet::default());
+        let all = [wait(&streams, 1, 2), wait(&streams, 2, 1)].concat();
+        let quiet = Quiet {
+            streams: 3,
+            connections: 2,
+        };
+        assert_eq!(streams.quiet(&mut moves), quiet);
+        streams.has_waited(&all[0]);
+        assert_eq!(streams.quiet(&mut moves), Quiet::default());
+        assert_eq!(streams.quiet(&mut moves), quiet);
+        for stream in &all {
+            assert!(streams.leave(stream));
+        }
+        assert_eq!(streams.quiet(&mut moves), Quiet::default());
     }
 
     #[test]

@@ -140,7 +140,11 @@ mod tests {
         let threads = Arc::new(Threads::default());
         let begin = || Builder::new();
         let (stay, stays) = mpsc::channel::<()>();
-        threads.spawn(begin(), move || drop(stays.recv())).unwrap();
+        threads
+            .spawn(begin(), move || {
+                let _ = stays.recv();
+            })
+            .unwrap();
         let (done, is_done) = mpsc::channel();
         for _ in 0..10 * FEW {
             let done = done.clone();
