@@ -222,8 +222,8 @@ fn health_that_nobody_takes_is_answered_up_to_a_limit() {
     let builder = builder(echo()).workers(1).backlog(0).max_connections(1);
     let server = builder.start().unwrap();
     let mut asking = client_without_window(&server);
-    // Two watchers for the connection, and as many answers as calls may run and wait.
-    for stream in [1, 3, 5, 7] {
+    // Two watchers for the connection, as many answers as calls may run and wait, and what each connection may have.
+    for stream in [1, 3, 5, 7, 9, 11] {
         asking.write_all(&health_call("Check", stream)).unwrap();
     }
     read_until(&mut asking, "too many callers do not take their answers");

@@ -8,6 +8,7 @@ use super::call::Call;
 use super::method::Limit;
 use super::record::Refusal;
 use super::shared::Shared;
+use super::shares::is_over_share;
 use crate::logging;
 
 impl Shared {
@@ -18,12 +19,24 @@ impl Shared {
         }
         let detached = self.ground.detached.count();
         // No more than this run or wait, so only then is it worth a closer look.
-        if in_flight > detached.saturating_add(self.limits.unwritten)
-            && in_flight.saturating_sub(detached + self.roster.busy()) > self.limits.unwritten
-        {
-            return Some(Refusal::AnswersNotTaken);
+        if in_flight > detached.saturating_add(self.limits.unwritten) {
+            let unwritten = in_flight.saturating_sub(detached + self.roster.busy());
+            if self.is_over_share(call, unwritten, self.limits.unwritten) {
+                return Some(Refusal::AnswersNotTaken);
+            }
         }
         None
+    }
+
+    /// Whether the connection of a call has more open calls, this one included, than is its share of a limit. All have so many.
+    pub(super) fn is_over_share(&self, call: &Call, all: usize, limit: usize) -> bool {
+        if all <= limit {
+            return false;
+        }
+        let number = call.noted_connection();
+        let open = number.and_then(|it| self.ground.connections.open_calls(it));
+        // One that is gone takes no answer.
+        open.is_none_or(|own| is_over_share(own, all, limit))
     }
 
     /// Why a call is not to be run that was to be run a moment ago, if so.

@@ -234,6 +234,13 @@ impl Connections {
         })
     }
 
+    /// How many calls of a connection are open, those included whose end is being written; `None` if it is gone.
+    pub(super) fn open_calls(&self, number: u64) -> Option<usize> {
+        let link = self.open.lock().sockets.get(&number)?.link.clone()?;
+        let view = link.look();
+        (!view.gone).then(|| view.open as usize + view.writing as usize)
+    }
+
     /// The longest round trip that the kernel has measured among the open
     /// connections.
     pub(super) fn longest_round_trip(&self) -> Duration {

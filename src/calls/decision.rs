@@ -1,5 +1,11 @@
 //! What the [roster](super::roster::Roster) is told and what it says: words only.
 
+/// What can wait for a worker.
+pub(super) trait Waits {
+    /// The number of the connection on which it has come. It may take a moment to find out.
+    fn connection(&self) -> u64;
+}
+
 /// How much may wait.
 #[derive(Clone, Copy)]
 pub(super) struct Backlog {
@@ -12,6 +18,8 @@ pub(super) struct Backlog {
 pub(crate) struct Load {
     pub(crate) running: usize,
     pub(crate) workers: usize,
+    /// How many handlers of streams have given their places back.
+    pub(crate) aside: usize,
     pub(crate) waiting: usize,
     pub(crate) backlog: usize,
 }
@@ -39,6 +47,8 @@ pub(super) enum Decision<T> {
     Queued,
     /// It waits for a thread, see [`hire`](super::roster::Roster::hire); poll on.
     QueuedToHire,
+    /// It waits, and these do not any more: other connections than theirs have a right to the room.
+    QueuedInstead(Vec<T>),
     /// There is no room for it; poll on.
     Refused(T),
 }
@@ -49,6 +59,27 @@ pub(super) enum Next<T> {
     Poll,
     /// Nothing to do: call [`rest`](super::roster::Roster::rest).
     Rest,
+    /// Nothing to do, and enough others rest.
+    End,
+}
+
+/// What a thread does that has rested.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rested {
+    Poll,
+    /// Begin with [`finished`](super::roster::Roster::finished): something waits for a worker.
+    Work,
+    End,
+}
+
+/// The threads that are to be started because a handler has given its place back and no thread rests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// One that polls; if it cannot be had, see [`watch_failed`](super::roster::Roster::watch_failed).
+    pub(super) poller: bool,
+    /// One that begins with [`finished`](super::roster::Roster::finished); if it cannot be had, see
+    /// [`hire_failed`](super::roster::Roster::hire_failed).
+    pub(super) worker: bool,
 }
 
 /// What a thread does that is not needed to poll.

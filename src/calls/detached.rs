@@ -21,12 +21,12 @@ pub(super) struct Detached {
 impl Detached {
     pub(super) fn add(&self, call: &Arc<Call>) {
         let detached = (Arc::clone(call), Instant::now());
-        self.calls.lock().insert(key_of(call), detached);
+        self.calls.lock().insert(call.key(), detached);
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn remove(&self, call: &Arc<Call>) {
-        let removed = self.calls.lock().remove(&key_of(call));
+        let removed = self.calls.lock().remove(&call.key());
         if removed.is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
@@ -51,8 +51,4 @@ impl Detached {
             .map(|(call, since)| Running::new(call, *since, "detached, not finished"))
             .collect()
     }
-}
-
-fn key_of(call: &Arc<Call>) -> usize {
-    Arc::as_ptr(call).cast::<()>().addr()
 }

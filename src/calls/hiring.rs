@@ -13,7 +13,9 @@ impl Shared {
     /// Starts another worker, for calls that are many at once. False if there can be no thread.
     pub(super) fn spawn_worker(self: &Arc<Self>, beginning: Beginning) -> bool {
         static LIMIT: LogLimit = LogLimit::new();
-        match self.start_worker(beginning) {
+        let started = self.start_worker(beginning);
+        self.streams.note_thread(started.is_ok());
+        match started {
             Ok(()) => self.heap.use_much(),
             Err(error) => {
                 if LIMIT.admits().is_some() {

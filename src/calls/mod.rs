@@ -10,7 +10,9 @@
 //! | what | where |
 //! |---|---|
 //! | a call, its messages, its end | `call/` |
-//! | which thread polls, runs, rests; the backlog | `roster`, `decision` |
+//! | which thread polls, runs, rests; the backlog | `roster`, `decision`, `lanes` |
+//! | what one connection may have of what all need | `shares`, `lanes`, `stream_threads` |
+//! | handlers of streams that wait for their callers | `aside`, `at_stream`, `stream_threads` |
 //! | which call is not run, and which is cut | `admission`, `method` (policies as limits), `record` (the reasons), `pushback` |
 //! | deadlines | `timers` |
 //! | the threads | `poll`, `threads`, `hiring`, `seats`, `renewal/`, `pace` |
@@ -20,6 +22,8 @@
 
 mod abandoned;
 mod admission;
+mod aside;
+mod at_stream;
 mod attend;
 mod call;
 mod codes;
@@ -30,6 +34,7 @@ mod drain;
 mod hiring;
 mod host;
 mod housekeeper;
+mod lanes;
 mod link;
 pub(crate) mod log_limit;
 #[cfg(test)]
@@ -51,7 +56,9 @@ mod runner;
 mod seats;
 mod seconds;
 mod shared;
+mod shares;
 mod stopping;
+mod stream_threads;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -59,6 +66,7 @@ mod timers;
 pub(crate) mod transport;
 mod waiting;
 
+pub(crate) use self::call::ending::SHED;
 pub(crate) use self::call::ground::Ground;
 pub(crate) use self::call::{
     Call, Ending, Handled, Landed, Pair, Received, Retry, SendError, Wait,

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::at_stream::run_stream;
 use super::call::{Call, Ending};
-use super::decision::{Beginning, Decision, Next, Outlook};
+use super::decision::{Beginning, Decision, Next, Outlook, Rested};
 use super::message::Message;
 use super::method::Method;
 use super::record::{Record, Refusal};
 use super::renewal::Usage;
 use super::seats::Seat;
-use super::shared::{Job, Shared, CROWD};
+use super::shared::{Job, Shared};
+use super::stream_threads::Quiet;
 use super::transport::{Arrival, Event};
 use crate::logging;
 
@@ -25,12 +27,14 @@ pub(super) fn run(shared: &Arc<Shared>, beginning: Beginning) {
         seat: shared.seats.take(),
         corked: None,
         usage: Usage::default(),
+        moves: 0,
+        quiet: Quiet::default(),
     };
     let mut goes_on = match beginning {
         Beginning::Poll => true,
-        Beginning::Rest => shared.roster.rest(),
-        Beginning::Relieve => shared.roster.relieve(),
-        Beginning::Finished => worker.go_on(),
+        Beginning::Rest => worker.after_rest(shared.roster.rest()),
+        Beginning::Relieve => worker.after_rest(shared.roster.relieve()),
+        Beginning::Finished => worker.go_on(false),
     };
     while goes_on {
         match worker.next() {
@@ -61,6 +65,9 @@ pub(super) struct Worker<'a> {
     /// since when.
     corked: Option<(u32, Instant)>,
     usage: Usage,
+    /// As it was when this thread last took a call: how often streams had gone on, and those that had not.
+    moves: usize,
+    quiet: Quiet,
 }
 
 impl Worker<'_> {
@@ -146,11 +153,12 @@ impl Worker<'_> {
             return true;
         }
         let now = call.arrived_at();
-        let crowded = in_flight >= CROWD;
+        self.quiet = shared.streams.quiet(&mut self.moves);
+        let crowded = shared.is_crowded(in_flight, self.quiet);
         let method = ground.method(&call);
         let outlook = Outlook {
             short: method.is_some_and(|it| it.pace.is_short()),
-            pollers: shared.pollers(crowded),
+            pollers: shared.pollers(crowded, self.quiet),
             bytes,
         };
         // A handler that streams waits for what it has written.
@@ -181,13 +189,21 @@ impl Worker<'_> {
                 return self.work(job, now);
             }
             Decision::Queued => {
-                if shared.waiting.begin() {
+                if shared.waiting.begin() | shared.streams.hold_places() {
                     ground.wake.wake();
                 }
             }
             Decision::QueuedToHire => {
                 shared.waiting.begin();
                 ground.wake.wake();
+            }
+            Decision::QueuedInstead(others) => {
+                shared.waiting.begin();
+                ground.wake.wake();
+                for job in others {
+                    shared.refusals.log(job.call.path(), now);
+                    shared.refuse(&job.call, Refusal::BacklogFull);
+                }
             }
             Decision::RunAndSpawn(job) | Decision::Refused(job) => {
                 shared.refusals.log(job.call.path(), now);
@@ -201,7 +217,8 @@ impl Worker<'_> {
     fn answer(&self, call: Arc<Call>, message: Option<Message>) {
         let ground = &self.shared.ground;
         call.give_up();
-        let has_room = ground.prompt_calls.enter();
+        let (open, limit) = (ground.prompt_calls.enter(), ground.prompt_calls.limit());
+        let has_room = !self.shared.is_over_share(&call, open, limit);
         let refusal = match &message {
             None => Some(Refusal::NoMessage),
             Some(_) => (!has_room).then_some(Refusal::AnswersNotTaken),
@@ -220,24 +237,42 @@ impl Worker<'_> {
 
     /// Runs a call, then what waits for a worker. False if the thread is to end after that.
     fn work(&mut self, job: Job, now: Instant) -> bool {
-        self.run(job, now);
-        self.go_on()
+        let aside = self.run(job, now);
+        self.go_on(aside)
     }
 
-    /// Runs what waits for a worker, then does what is to be done. False if the thread is to end.
-    fn go_on(&mut self) -> bool {
+    /// Runs what waits for a worker, then does what is to be done. False if the thread is to end. It has a place, or, if
+    /// it is `aside`, none.
+    fn go_on(&mut self, mut aside: bool) -> bool {
         let shared = self.shared;
         let goes_on = loop {
-            match shared.roster.finished(shared.pollers(shared.is_crowded())) {
+            let in_flight = shared.ground.host.in_flight();
+            let crowded = shared.is_crowded(in_flight, self.quiet);
+            let pollers = shared.pollers(crowded, self.quiet);
+            let next = match aside {
+                true => shared.roster.finished_aside(pollers),
+                false => shared.roster.finished(pollers),
+            };
+            match next {
                 Next::Run(job) => {
                     self.uncork();
                     let queued = true;
-                    self.run(Job { queued, ..job }, Instant::now());
+                    aside = self.run(Job { queued, ..job }, Instant::now());
                 }
                 Next::Poll => break true,
+                Next::End => {
+                    self.uncork();
+                    break false;
+                }
                 Next::Rest => {
                     self.uncork();
-                    break shared.roster.rest();
+                    // The last handler may have ended.
+                    shared.end_transport_if_idle();
+                    match shared.roster.rest() {
+                        Rested::Poll => break true,
+                        Rested::End => break false,
+                        Rested::Work => aside = false,
+                    }
                 }
             }
         };
@@ -245,7 +280,17 @@ impl Worker<'_> {
         goes_on
     }
 
-    fn run(&self, job: Job, now: Instant) {
+    /// Does what a thread is to do that has rested. False if it is to end.
+    pub(super) fn after_rest(&mut self, rested: Rested) -> bool {
+        match rested {
+            Rested::Poll => true,
+            Rested::Work => self.go_on(false),
+            Rested::End => false,
+        }
+    }
+
+    /// Says whether the handler has given its place back.
+    fn run(&self, job: Job, now: Instant) -> bool {
         let shared = self.shared;
         let Job {
             call,
@@ -254,16 +299,20 @@ impl Worker<'_> {
         } = job;
         // From here on the thread that ends calls in a drain finds this one.
         self.seat.begin(&call, now);
-        match shared.reason_not_to_run(&call, queued) {
-            Some(why) => shared.refuse(&call, why),
+        let aside = match shared.reason_not_to_run(&call, queued) {
+            Some(why) => {
+                shared.refuse(&call, why);
+                false
+            }
             None => self.handle(&call, message, now),
-        }
+        };
         // A thread that rests must not keep a call, which would keep its connection.
         drop(call);
         self.seat.end();
+        aside
     }
 
-    fn handle(&self, call: &Arc<Call>, message: Option<Message>, now: Instant) {
+    fn handle(&self, call: &Arc<Call>, message: Option<Message>, now: Instant) -> bool {
         let ground = &self.shared.ground;
         if call.is_draining() {
             call.watch();
@@ -272,12 +321,19 @@ impl Worker<'_> {
             call.note_begun(now);
             observer.begun(call);
         }
-        ground.host.run(call, message);
+        let aside = match call.is_streaming() {
+            true => run_stream(self.shared, call, || ground.host.run(call, message)),
+            false => {
+                ground.host.run(call, message);
+                false
+            }
+        };
         call.returned();
         if let Some(method) = ground.method(call) {
             // If somebody has noted it already, the clock need not be asked again.
             let ran = call.record().and_then(Record::ran);
             method.pace.learn(ran.unwrap_or_else(|| now.elapsed()));
         }
+        aside
     }
 }

@@ -15,14 +15,20 @@
 //! long after all, the [`watch`](Roster::watch) sees it within two of its ticks and
 //! sends somebody to poll.
 //!
+//! A place is the right to run a handler, and there are as many as workers. The handler of a stream that waits for its
+//! caller may give its place back for good: it [steps aside](Roster::step_aside), and goes on without one when it
+//! has waited. It must not wait for a place then: it may hold a lock for which all others wait.
+//!
 //! Everything is decided under one lock, in a few instructions, so there is no
 //! moment at which a call is in the backlog and a worker free to take it. Only if a thread cannot
 //! be started, a call waits for that; see [`hire`](Roster::hire).
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::decision::{Backlog, Decision, Leaving, Load, Next, Outlook, Watched};
+use super::decision::{
+    Backlog, Decision, Leaving, Load, Next, Outlook, Rested, Waits, Wanted, Watched,
+};
+use super::lanes::{Admission, Lanes};
 use crate::sync::{Condvar, Instant, Mutex};
 
 /// How often the watch looks.
@@ -44,15 +50,19 @@ pub(super) struct Roster<T> {
 
 struct State<T> {
     polling: usize,
+    /// How many places are taken.
     running: usize,
+    /// How many threads run a handler without a place.
+    aside: usize,
     resting: usize,
-    /// Of those who rest, how many have been called and have not yet woken up.
+    /// Of those who rest, how many have been called to poll and have not yet woken up.
     called: usize,
+    /// Of the others who rest, how many have been called to run what waits and have not yet woken up. They have
+    /// their places.
+    summoned: usize,
     /// Of the others who rest, how many are to end and have not yet woken up.
     dismissed: usize,
-    /// Each with the size of its message.
-    waiting: VecDeque<(T, usize)>,
-    waiting_bytes: usize,
+    waiting: Lanes<T>,
     closed: bool,
     last_arrival: Option<Instant>,
     watch: Watch,
@@ -71,33 +81,54 @@ enum Watch {
     },
 }
 
-impl<T> State<T> {
+impl<T: Waits> State<T> {
     /// Lets a call wait, or gives it back if there is no room.
     fn queue(&mut self, call: T, bytes: usize, workers: usize, backlog: Backlog) -> Decision<T> {
-        // One that is larger than all that may wait has to fit somewhere, too.
-        let fits = self.waiting.is_empty() || self.waiting_bytes + bytes <= backlog.bytes;
-        if self.waiting.len() == backlog.calls || !fits {
-            return Decision::Refused(call);
+        let connection = call.connection();
+        match self.waiting.admit(call, connection, bytes, backlog) {
+            Admission::Waits if self.running < workers => Decision::QueuedToHire,
+            Admission::Waits => Decision::Queued,
+            Admission::Instead(others) => Decision::QueuedInstead(others),
+            Admission::Refused(call) => Decision::Refused(call),
         }
-        self.waiting.push_back((call, bytes));
-        self.waiting_bytes += bytes;
-        match self.running < workers {
-            true => Decision::QueuedToHire,
-            false => Decision::Queued,
+    }
+}
+
+impl<T> State<T> {
+    /// How many rest and have not been called.
+    fn free(&self) -> usize {
+        self.resting - self.called - self.summoned
+    }
+
+    /// Takes one of those who rest, if there is one.
+    fn wake_one(&mut self, called: &Condvar) -> bool {
+        if self.free() == 0 {
+            return false;
         }
+        // Everybody who was dismissed may be called all the same, as long as it rests.
+        self.dismissed = self.dismissed.min(self.free() - 1);
+        called.notify_one();
+        true
     }
 
     /// Sends somebody to poll. False if a thread has to be started for that.
     fn call_poller(&mut self, called: &Condvar) -> bool {
         self.becomes_poller();
-        if self.resting == self.called {
-            return false;
+        let woken = self.wake_one(called);
+        self.called += usize::from(woken);
+        woken
+    }
+
+    /// Has somebody run what waits, if there is a place. False if a thread has to be started for that, which has
+    /// the place already.
+    fn summon(&mut self, workers: usize, called: &Condvar) -> bool {
+        if self.waiting.is_empty() || self.running >= workers || self.closed {
+            return true;
         }
-        self.called += 1;
-        // Everybody who was dismissed may be called all the same, as long as it rests.
-        self.dismissed = self.dismissed.min(self.resting - self.called);
-        called.notify_one();
-        true
+        self.running += 1;
+        let woken = self.wake_one(called);
+        self.summoned += usize::from(woken);
+        woken
     }
 
     fn becomes_poller(&mut self) {
@@ -108,7 +139,7 @@ impl<T> State<T> {
     }
 }
 
-impl<T> Roster<T> {
+impl<T: Waits> Roster<T> {
     /// A roster with two threads, of which one polls and the other [rests](Self::rest).
     pub(super) fn new(workers: usize, backlog: Backlog) -> Roster<T> {
         Roster {
@@ -117,11 +148,12 @@ impl<T> Roster<T> {
             state: Mutex::new(State {
                 polling: 1,
                 running: 0,
+                aside: 0,
                 resting: 1,
                 called: 0,
+                summoned: 0,
                 dismissed: 0,
-                waiting: VecDeque::new(),
-                waiting_bytes: 0,
+                waiting: Lanes::new(),
                 closed: false,
                 last_arrival: None,
                 watch: Watch::Off,
@@ -198,8 +230,7 @@ impl<T> Roster<T> {
     /// A thread has run a call to its end. `pollers` is how many threads should poll.
     pub(super) fn finished(&self, pollers: usize) -> Next<T> {
         let mut state = self.state.lock();
-        if let Some((call, bytes)) = state.waiting.pop_front() {
-            state.waiting_bytes -= bytes;
+        if let Some(call) = state.waiting.pop() {
             return Next::Run(call);
         }
         state.running -= 1;
@@ -211,32 +242,70 @@ impl<T> Roster<T> {
         Next::Rest
     }
 
-    /// Rests until somebody has to poll. False if the thread is to end instead.
-    pub(super) fn rest(&self) -> bool {
+    /// The handler of a thread waits for its caller, and gives its place back. What waits gets it. This may be said by
+    /// another thread, which knows that the handler has not ended.
+    pub(super) fn step_aside(&self) -> Wanted {
         let mut state = self.state.lock();
-        while state.called == 0 && state.dismissed == 0 && !state.closed {
+        state.running -= 1;
+        state.aside += 1;
+        // One that ran with nobody polling would wait in vain for what it waits for.
+        let poller = state.polling == 0 && !state.call_poller(&self.called);
+        let worker = !state.summon(self.workers, &self.called);
+        Wanted { poller, worker }
+    }
+
+    /// As `finished`, for a call whose handler has stepped aside.
+    pub(super) fn finished_aside(&self, pollers: usize) -> Next<T> {
+        let mut state = self.state.lock();
+        state.aside -= 1;
+        if state.running < self.workers {
+            if let Some(call) = state.waiting.pop() {
+                state.running += 1;
+                return Next::Run(call);
+            }
+        }
+        if state.polling < pollers || state.closed {
+            state.becomes_poller();
+            return Next::Poll;
+        }
+        // There may have been many.
+        if state.free() >= self.workers {
+            return Next::End;
+        }
+        state.resting += 1;
+        Next::Rest
+    }
+
+    /// Rests until somebody has to poll, or to run what waits, or is to end.
+    pub(super) fn rest(&self) -> Rested {
+        let mut state = self.state.lock();
+        while state.called + state.summoned + state.dismissed == 0 && !state.closed {
             self.called.wait(&mut state);
         }
         state.resting -= 1;
         if state.called > 0 {
             // The caller has counted this thread among those who poll.
             state.called -= 1;
+        } else if state.summoned > 0 {
+            // And this one has its place.
+            state.summoned -= 1;
+            return Rested::Work;
         } else if state.dismissed > 0 {
             state.dismissed -= 1;
-            return false;
+            return Rested::End;
         } else {
             state.becomes_poller();
         }
-        true
+        Rested::Poll
     }
 
     /// The beginning of a thread that [rests](Self::rest) in the place of all that rest now: those end. Where none rests,
     /// there is nothing to do, and this thread ends.
-    pub(super) fn relieve(&self) -> bool {
+    pub(super) fn relieve(&self) -> Rested {
         let mut state = self.state.lock();
-        let others = state.resting - state.called;
+        let others = state.free();
         if others == 0 && !state.closed {
-            return false;
+            return Rested::End;
         }
         state.resting += 1;
         if !state.closed {
@@ -257,7 +326,7 @@ impl<T> Roster<T> {
             return None;
         }
         state.polling -= 1;
-        if state.resting > state.called {
+        if state.free() > 0 {
             return Some(Leaving::End);
         }
         state.resting += 1;
@@ -268,7 +337,7 @@ impl<T> Roster<T> {
     pub(super) fn dismiss(&self) {
         let mut state = self.state.lock();
         if !state.closed {
-            state.dismissed = (state.resting - state.called).saturating_sub(1);
+            state.dismissed = state.free().saturating_sub(1);
             self.called.notify_all();
         }
     }
@@ -337,26 +406,29 @@ impl<T> Roster<T> {
 
     /// Takes out of the backlog what is to be taken.
     pub(super) fn take_waiting(&self, is_to_be_taken: impl Fn(&T) -> bool) -> Vec<T> {
-        let mut state = self.state.lock();
-        let waiting = std::mem::take(&mut state.waiting);
-        let (taken, left): (Vec<_>, _) = waiting
-            .into_iter()
-            .partition(|(call, _)| is_to_be_taken(call));
-        state.waiting = left.into();
-        state.waiting_bytes = state.waiting.iter().map(|(_, bytes)| bytes).sum();
-        taken.into_iter().map(|(call, _)| call).collect()
+        self.state.lock().waiting.take(is_to_be_taken)
     }
 
     /// What `look` says of the call that is the next to be run, if one waits.
     pub(super) fn next_waiting<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
+        self.state.lock().waiting.first().map(look)
+    }
+
+    /// Whether a call waits, and every place is taken.
+    pub(super) fn is_full(&self) -> bool {
         let state = self.state.lock();
-        state.waiting.front().map(|(call, _)| look(call))
+        !state.waiting.is_empty() && state.running >= self.workers
+    }
+
+    /// The connections whose calls wait, and how many calls of each do.
+    pub(super) fn who_waits(&self) -> Vec<(u64, usize)> {
+        self.state.lock().waiting.connections()
     }
 
     /// How many calls run or wait.
     pub(super) fn busy(&self) -> usize {
         let state = self.state.lock();
-        state.running + state.waiting.len()
+        state.running + state.aside + state.waiting.len()
     }
 
     pub(super) fn load(&self) -> Load {
@@ -364,6 +436,7 @@ impl<T> Roster<T> {
         Load {
             running: state.running,
             workers: self.workers,
+            aside: state.aside,
             waiting: state.waiting.len(),
             backlog: self.backlog.calls,
         }
@@ -380,7 +453,7 @@ impl<T> Roster<T> {
     /// Whether `close` was called and nobody runs a handler.
     pub(super) fn is_closed_and_idle(&self) -> bool {
         let state = self.state.lock();
-        state.closed && state.running == 0
+        state.closed && state.running + state.aside == 0
     }
 }
 
@@ -399,6 +472,13 @@ mod tests {
         bytes: 0,
     };
 
+    impl Waits for u32 {
+        /// That of the tens.
+        fn connection(&self) -> u64 {
+            u64::from(self / 10)
+        }
+    }
+
     fn roster(workers: usize, calls: usize) -> Roster<u32> {
         Roster::new(workers, Backlog { calls, bytes: 10 })
     }
@@ -410,6 +490,7 @@ mod tests {
             Decision::RunAndSpawn(_) => "run and spawn",
             Decision::Queued => "queued",
             Decision::QueuedToHire => "queued to hire",
+            Decision::QueuedInstead(_) => "queued instead",
             Decision::Refused(_) => "refused",
         }
     }
@@ -489,20 +570,20 @@ mod tests {
         let now = Instant::now();
         let three_rest = || {
             let runs = [1, 2, 3].map(|call| name(roster.arrived(call, LONG, now)));
-            assert!(roster.rest(), "it was called");
+            assert_eq!(roster.rest(), Rested::Poll, "it was called");
             let rests = [(); 3].map(|()| matches!(roster.finished(1), Next::Rest));
             assert_eq!(rests, [true; 3]);
             runs
         };
         assert_eq!(three_rest(), ["run", "run and spawn", "run and spawn"]);
         roster.dismiss();
-        assert_eq!([roster.rest(), roster.rest()], [false, false]);
+        assert_eq!([roster.rest(), roster.rest()], [Rested::End, Rested::End]);
         // One is left; others are needed in the place of those that ended.
         assert_eq!(three_rest(), ["run", "run and spawn", "run and spawn"]);
         roster.dismiss();
         assert_eq!(name(roster.arrived(4, LONG, now)), "run");
         assert_eq!(name(roster.arrived(5, LONG, now)), "run");
-        let mut go_on = [roster.rest(), roster.rest(), roster.rest()];
+        let mut go_on = [(); 3].map(|()| roster.rest() == Rested::Poll);
         go_on.sort_unstable();
         assert_eq!(go_on, [false, true, true]);
         // To see the queue's end everybody is needed.
@@ -511,7 +592,7 @@ mod tests {
         roster.dismiss();
         roster.close();
         roster.dismiss();
-        assert!(roster.rest() && roster.rest());
+        assert_eq!([roster.rest(), roster.rest()], [Rested::Poll, Rested::Poll]);
     }
 
     #[test]
@@ -520,22 +601,23 @@ mod tests {
         let now = Instant::now();
         let runs = [1, 2, 3].map(|call| name(roster.arrived(call, LONG, now)));
         assert_eq!(runs, ["run", "run and spawn", "run and spawn"]);
-        assert!(roster.rest(), "it was called");
+        assert_eq!(roster.rest(), Rested::Poll, "it was called");
         let rests = [(); 3].map(|()| matches!(roster.finished(1), Next::Rest));
         assert_eq!(rests, [true; 3]);
         std::thread::scope(|scope| {
             let others = [(); 3].map(|()| scope.spawn(|| roster.rest()));
             let goes_on = scope.spawn(|| roster.relieve());
-            assert_eq!(others.map(|it| it.join().unwrap()), [false; 3]);
+            let ended = others.map(|it| it.join().unwrap() == Rested::End);
+            assert_eq!(ended, [true; 3]);
             // The only one to be called.
             let first = name(roster.arrived(4, LONG, now));
             let second = name(roster.arrived(5, LONG, now));
             roster.close();
-            assert!(goes_on.join().unwrap());
+            assert_eq!(goes_on.join().unwrap(), Rested::Poll);
             assert_eq!([first, second], ["run", "run and spawn"]);
         });
         // Too late to wait.
-        assert!(roster.relieve());
+        assert_eq!(roster.relieve(), Rested::Poll);
     }
 
     #[test]
@@ -543,8 +625,8 @@ mod tests {
         let roster = roster(1, 0);
         assert_eq!(name(roster.arrived(1, LONG, Instant::now())), "run");
         // It is about to poll.
-        assert!(!roster.relieve());
-        assert!(roster.rest());
+        assert_eq!(roster.relieve(), Rested::End);
+        assert_eq!(roster.rest(), Rested::Poll);
     }
 
     #[test]
@@ -553,7 +635,7 @@ mod tests {
         let now = Instant::now();
         let runs = [1, 2, 3].map(|call| name(roster.arrived(call, LONG, now)));
         assert_eq!(runs, ["run", "run and spawn", "run and spawn"]);
-        assert!(roster.rest(), "it was called");
+        assert_eq!(roster.rest(), Rested::Poll, "it was called");
         // Four poll.
         let polls = [(); 3].map(|()| matches!(roster.finished(4), Next::Poll));
         assert_eq!(polls, [true; 3]);
@@ -563,7 +645,7 @@ mod tests {
         assert!(roster.leave_poll().is_none());
         // Nobody has to be started for the next.
         assert_eq!(name(roster.arrived(4, LONG, now)), "run");
-        assert!(roster.rest());
+        assert_eq!(roster.rest(), Rested::Poll);
     }
 
     /// A roster of which one thread runs a call, and the other has another, for which a third should poll.
@@ -571,7 +653,7 @@ mod tests {
         let roster = roster(3, calls);
         let now = Instant::now();
         assert_eq!(name(roster.arrived(1, LONG, now)), "run");
-        assert!(roster.rest(), "it was called");
+        assert_eq!(roster.rest(), Rested::Poll, "it was called");
         assert_eq!(name(roster.arrived(2, LONG, now)), "run and spawn");
         roster
     }
@@ -599,7 +681,7 @@ mod tests {
         let roster = without_a_third_thread(0);
         assert!(matches!(roster.finished(1), Next::Rest));
         assert_eq!(name(roster.spawn_failed(2, LONG)), "run");
-        assert!(roster.rest(), "it was called");
+        assert_eq!(roster.rest(), Rested::Poll, "it was called");
 
         let roster = without_a_third_thread(0);
         assert!(matches!(roster.finished(2), Next::Poll));
@@ -633,5 +715,92 @@ mod tests {
         assert_eq!(arrive(8, 4), "queued");
         assert_eq!(roster.take_waiting(|_| true), [4, 8]);
         assert_eq!(arrive(7, 10), "queued");
+    }
+
+    #[test]
+    fn who_steps_aside_lets_others_run_and_counts_until_it_ends() {
+        let roster = roster(1, 5);
+        let now = Instant::now();
+        assert_eq!(name(roster.arrived(1, LONG, now)), "run");
+        assert_eq!(roster.rest(), Rested::Poll, "it was called");
+        assert_eq!(roster.step_aside(), Wanted::default());
+        // A place is free, but all who rested poll.
+        assert_eq!(name(roster.arrived(2, LONG, now)), "run and spawn");
+        assert_eq!(name(roster.arrived(3, LONG, now)), "queued");
+        assert!(roster.is_full());
+        let load = roster.load();
+        assert_eq!((load.running, load.aside, load.waiting), (1, 1, 1));
+        assert_eq!(roster.busy(), 3);
+        // It may not take what waits: there is no place.
+        assert!(matches!(roster.finished_aside(1), Next::Rest));
+        // Who rests is sent to work as soon as there is one.
+        assert_eq!(roster.step_aside(), Wanted::default());
+        assert_eq!(roster.rest(), Rested::Work);
+        assert!(matches!(roster.finished(1), Next::Run(3)));
+        roster.close();
+        assert!(matches!(roster.finished(1), Next::Poll));
+        assert!(!roster.is_closed_and_idle(), "one is aside");
+        assert!(matches!(roster.finished_aside(1), Next::Poll));
+        assert!(roster.is_closed_and_idle());
+    }
+
+    #[test]
+    fn threads_are_wanted_for_what_waits_and_to_poll_if_none_rests() {
+        let roster = roster(1, 5);
+        let now = Instant::now();
+        assert_eq!(name(roster.arrived(1, LONG, now)), "run");
+        assert_eq!(roster.rest(), Rested::Poll, "it was called");
+        assert_eq!(name(roster.arrived(2, LONG, now)), "queued");
+        let wanted = Wanted {
+            poller: false,
+            worker: true,
+        };
+        assert_eq!(roster.step_aside(), wanted);
+        // No thread can be had; somebody tries again.
+        roster.hire_failed();
+        assert_eq!(name(roster.arrived(3, LONG, now)), "queued to hire");
+        assert!(roster.hire());
+        assert!(matches!(roster.finished(1), Next::Run(2)));
+        assert_eq!(roster.step_aside(), wanted);
+        assert!(matches!(roster.finished(1), Next::Run(3)));
+        // Two are aside.
+        assert!(matches!(roster.finished_aside(1), Next::Rest));
+        assert!(matches!(roster.finished_aside(1), Next::End), "one rests");
+    }
+
+    #[test]
+    fn a_handler_that_ran_unpolled_has_somebody_poll_when_it_waits() {
+        let roster = roster(2, 0);
+        let start = Instant::now();
+        assert!(roster.keep_watch());
+        assert!(matches!(roster.watch(start), Watched::On));
+        assert_eq!(name(roster.arrived(1, SHORT, start)), "run");
+        assert_eq!(roster.step_aside(), Wanted::default());
+        assert_eq!(roster.rest(), Rested::Poll, "it was called");
+        assert_eq!(name(roster.arrived(2, SHORT, start)), "run");
+        let wanted = Wanted {
+            poller: true,
+            worker: false,
+        };
+        assert_eq!(roster.step_aside(), wanted);
+        // It cannot be had, and the watch asks again.
+        roster.watch_failed(start);
+        assert!(matches!(roster.watch(start + TICK), Watched::Spawn));
+    }
+
+    #[test]
+    fn connections_take_turns_and_the_one_with_most_gives_way() {
+        let roster = roster(1, 3);
+        let now = Instant::now();
+        let calls = [11, 12, 13, 14].map(|call| name(roster.arrived(call, LONG, now)));
+        assert_eq!(calls, ["run", "queued", "queued", "queued"]);
+        let Decision::QueuedInstead(others) = roster.arrived(21, LONG, now) else {
+            panic!("there is no room for both");
+        };
+        assert_eq!(others, [14]);
+        assert_eq!(roster.who_waits(), [(1, 2), (2, 1)]);
+        assert!(matches!(roster.finished(1), Next::Run(12)));
+        assert!(matches!(roster.finished(1), Next::Run(21)));
+        assert!(matches!(roster.finished(1), Next::Run(13)));
     }
 }

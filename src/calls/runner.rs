@@ -20,6 +20,7 @@ use super::renewal::Heap;
 use super::roster::Roster;
 use super::seats::{Running, Seats};
 use super::shared::{Limits, Shared};
+use super::stream_threads::StreamThreads;
 use super::threads::Threads;
 use super::transport::Transport;
 use super::waiting::Waiting;
@@ -44,6 +45,11 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     /// How large the stacks of the threads that run handlers are, in bytes; Rust's default if it is not set.
     pub(crate) stack_size: Option<usize>,
+    /// How many handlers of streams may go on without being counted among those, once they have waited for
+    /// their callers.
+    pub(crate) stream_threads: usize,
+    /// For how long a stream may say nothing while another call of its connection waits for its place.
+    pub(crate) stall: Duration,
     /// How many calls may wait for a worker.
     pub(crate) backlog: usize,
     /// How many bytes their messages may take, all together.
@@ -92,6 +98,7 @@ impl Runner {
                 &wake,
             )),
             roster: Roster::new(config.workers, backlog),
+            streams: StreamThreads::new(config.stream_threads),
             seats: Seats::default(),
             threads: Arc::new(Threads::new(config.stack_size)),
             listening: Mutex::new(Listeners::new(config.listeners, config.accepting)),
@@ -101,6 +108,7 @@ impl Runner {
                 connections: config.connections,
                 unanswered: config.unanswered,
                 handshake: config.handshake,
+                stall: config.stall,
             },
             refusals: Refusals::default(),
             waiting: Waiting::default(),

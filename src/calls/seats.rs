@@ -44,7 +44,7 @@ impl Seats {
         seats.iter().filter_map(|seat| seat.running()).collect()
     }
 
-    /// Says which handlers run, the oldest first, with the stacks of their threads. Waits for no lock, and for no thread
+    /// Says which handlers run, the oldest first, and last those that wait for their callers, with the stacks of their threads. Waits for no lock, and for no thread
     /// beyond `deadline`.
     pub(super) fn stacks(&self, deadline: Instant) -> Vec<String> {
         let seats = self.0.try_lock().map(|it| it.clone());
@@ -66,6 +66,13 @@ impl Running {
             since,
             whereabouts: whereabouts.to_owned(),
         }
+    }
+}
+
+impl Running {
+    /// Whether nothing goes on there before its caller does something.
+    pub(super) fn waits_for_its_caller(&self) -> bool {
+        self.call.waits_for_its_caller()
     }
 }
 
@@ -92,6 +99,7 @@ struct Stuck<'a> {
     seat: &'a Seat,
     method: String,
     peer: String,
+    waits_for_its_caller: bool,
     since: Instant,
 }
 
@@ -123,6 +131,7 @@ impl Seat {
             seat: self,
             method: call.path().to_owned(),
             peer: for_people(&call.peer()),
+            waits_for_its_caller: call.waits_for_its_caller(),
             since: *since,
         })
     }
@@ -152,7 +161,12 @@ const ANSWER_TIME: Duration = Duration::from_millis(100);
 fn stacks(seats: &[Arc<Seat>], deadline: Instant) -> Vec<String> {
     let mut stuck: Vec<Stuck<'_>> = Vec::new();
     for it in seats.iter().filter_map(|seat| seat.stuck()) {
-        stuck.insert(stuck.partition_point(|other| other.since <= it.since), it);
+        // There may be many quiet streams, and it is not they that hold up others.
+        let place = |of: &Stuck<'_>| (of.waits_for_its_caller, of.since);
+        stuck.insert(
+            stuck.partition_point(|other| place(other) <= place(&it)),
+            it,
+        );
     }
     let mut found = Vec::new();
     let now = Instant::now();

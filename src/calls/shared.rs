@@ -7,18 +7,20 @@ use parking_lot::Mutex;
 
 use super::call::ground::Ground;
 use super::call::Call;
+use super::decision::Waits;
 use super::message::Message;
 use super::refusals::Refusals;
 use super::renewal::Heap;
 use super::roster::Roster;
 use super::seats::Seats;
+use super::stream_threads::{Quiet, StreamThreads};
 use super::threads::Threads;
 use super::transport::Transport;
 use super::waiting::Waiting;
 use crate::sockets::listeners::Listeners;
 
 /// From how many calls in flight on they are many; measured with h2load.
-pub(super) const CROWD: usize = 4;
+const CROWD: usize = 4;
 
 /// How many threads poll at the most, and for how many connections each, while calls are many.
 /// Threads that poll for few connections get into each other's way in the transport, which does what
@@ -31,6 +33,7 @@ pub(super) struct Shared {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) ground: Arc<Ground>,
     pub(super) roster: Roster<Job>,
+    pub(super) streams: StreamThreads<Arc<Call>>,
     pub(super) seats: Seats,
     pub(super) threads: Arc<Threads>,
     pub(super) listening: Mutex<Listeners>,
@@ -47,6 +50,12 @@ pub(super) struct Job {
     pub(super) queued: bool,
 }
 
+impl Waits for Job {
+    fn connection(&self) -> u64 {
+        self.call.noted_connection().unwrap_or_default()
+    }
+}
+
 /// How much there may be.
 pub(super) struct Limits {
     /// How many calls may have been answered without their callers having taken the answer.
@@ -57,20 +66,24 @@ pub(super) struct Limits {
     pub(super) unanswered: Duration,
     /// How long a new connection may stay silent.
     pub(super) handshake: Duration,
+    /// For how long a stream may say nothing while another call of its connection waits for its place.
+    pub(super) stall: Duration,
 }
 
 impl Shared {
-    /// Whether many calls are in flight.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.ground.host.in_flight() >= CROWD
+    /// Whether many calls are in flight, but for those that are quiet.
+    pub(super) fn is_crowded(&self, in_flight: usize, quiet: Quiet) -> bool {
+        in_flight >= CROWD.saturating_add(quiet.streams)
     }
 
     /// How many threads should poll.
-    pub(super) fn pollers(&self, crowded: bool) -> usize {
-        match crowded {
-            true => (self.ground.connections.count() / CONNECTIONS_EACH).clamp(1, POLLERS),
-            false => 1,
+    pub(super) fn pollers(&self, crowded: bool, quiet: Quiet) -> usize {
+        if !crowded {
+            return 1;
         }
+        let connections = self.ground.connections.count();
+        let connections = connections.saturating_sub(quiet.connections);
+        (connections / CONNECTIONS_EACH).clamp(1, POLLERS)
     }
 
     /// Every call that has not ended, as far as anybody could still be at work on it.

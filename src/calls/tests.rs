@@ -1,6 +1,8 @@
 //! Calls of all kinds over a [transport in memory](super::memory_transport), with real threads, the real roster, and no
 //! clock that decides anything.
 
+mod shares;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -89,6 +91,8 @@ struct Setup {
     methods: Vec<Method>,
     handlers: Vec<Handler>,
     workers: usize,
+    stream_threads: usize,
+    stall: Duration,
     backlog: usize,
 }
 
@@ -96,6 +100,8 @@ impl Setup {
     fn new(workers: usize, backlog: usize) -> Setup {
         Setup {
             workers,
+            stream_threads: 100,
+            stall: LONG,
             backlog,
             ..Setup::default()
         }
@@ -143,6 +149,8 @@ impl Setup {
             accepting: true,
             workers: self.workers,
             stack_size: None,
+            stream_threads: self.stream_threads,
+            stall: self.stall,
             backlog: self.backlog,
             backlog_bytes: 1 << 20,
             prompt_calls: PROMPT_CALLS,
@@ -818,6 +826,10 @@ fn prompt_calls_are_answered_though_every_worker_is_busy_and_are_not_counted() {
     let open = [(); PROMPT_CALLS].map(|()| server.client.call("/t/Check", &[b"ok"]));
     assert!(open.iter().all(|it| it.status().0 == OK));
     let text = "too many callers do not take their answers".to_owned();
+    server.client.shows(View {
+        open: 5,
+        ..View::default()
+    });
     let one_more = server.client.call("/t/Check", &[b"ok"]);
     assert_eq!(one_more.status(), (RESOURCE_EXHAUSTED, text));
     open.iter().for_each(|it| it.take(true));

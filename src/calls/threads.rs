@@ -11,6 +11,9 @@ use crate::logging;
 use crate::os::thread::join_if_ended;
 use crate::text::ROOM_FOR_THREADS;
 
+/// How many threads that have ended are not worth a look.
+const FEW: usize = 16;
+
 #[derive(Default)]
 pub(super) struct Threads {
     /// How large the stacks of the threads that run handlers are, in bytes; Rust's default if it is not set.
@@ -82,6 +85,12 @@ impl Threads {
         })?;
         started.running += 1;
         started.handles.push(handle);
+        // A thread that has ended keeps its stack until it is joined. Where many come and go, that is not left to a time
+        // of rest.
+        if started.handles.len() > 2 * started.running + FEW {
+            let handles = std::mem::take(&mut started.handles);
+            started.handles = handles.into_iter().filter_map(join_if_ended).collect();
+        }
         Ok(())
     }
 
@@ -116,5 +125,38 @@ fn join(threads: Vec<JoinHandle<()>>) {
         if thread.thread().id() != std::thread::current().id() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn threads_that_come_and_go_are_joined_meanwhile() {
+        let threads = Arc::new(Threads::default());
+        let begin = || Builder::new();
+        let (stay, stays) = mpsc::channel::<()>();
+        threads
+            .spawn(begin(), move || {
+                let _ = stays.recv();
+            })
+            .unwrap();
+        let (done, is_done) = mpsc::channel();
+        for _ in 0..10 * FEW {
+            let done = done.clone();
+            threads
+                .spawn(begin(), move || done.send(()).unwrap())
+                .unwrap();
+            is_done.recv().unwrap();
+        }
+        // Those that were not quite at their end when somebody looked.
+        let left = threads.started.lock().handles.len();
+        assert!(left < 4 * FEW, "{left} are left");
+        drop(stay);
+        assert!(threads.join(Instant::now() + Duration::from_secs(20)));
     }
 }

@@ -467,6 +467,8 @@ mod tests {
             accepting: false,
             workers: 1,
             stack_size: None,
+            stream_threads: 0,
+            stall: Duration::ZERO,
             backlog: 1,
             backlog_bytes: 1 << 10,
             prompt_calls: 1,

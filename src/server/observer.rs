@@ -154,7 +154,9 @@ pub enum CallOutcome {
     CallerLeft,
     /// It had ended, or could have, but its connection was cut before the answer had gone out.
     Undelivered,
-    /// The server ended it because its time in the drain was over; see [`DrainPolicy`](super::DrainPolicy).
+    /// The server ended it because its time in the drain was over (see [`DrainPolicy`](super::DrainPolicy)), or a stream
+    /// because other calls needed its thread (see
+    /// [`ServerBuilder::max_stream_threads`](super::ServerBuilder::max_stream_threads)).
     Cut,
     /// It ended after it had been told to stop.
     ToldToStop,
@@ -186,9 +188,9 @@ pub enum RefusalReason {
     UnknownMethod,
     /// The request ended before its message was whole.
     NoRequest,
-    /// All workers were busy, and the backlog was full.
+    /// All workers were busy, and the backlog was full; or it gave way to a call of a connection with fewer calls in it.
     BacklogFull,
-    /// Too many callers did not take their answers.
+    /// Too many answers were not taken, more than its share of them on its own connection.
     AnswersNotTaken,
     /// The deadline passed while the call waited for a worker.
     Expired,

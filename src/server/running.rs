@@ -201,8 +201,12 @@ impl Participant for Running {
 
     fn state(&self) -> Option<String> {
         let load = self.engine.load();
+        let streams = match load.aside {
+            0 => String::new(),
+            streams => format!(", {streams} streams on threads of their own"),
+        };
         Some(format!(
-            "handler threads {} of {} busy, {} calls wait of {}, {} connections",
+            "handler threads {} of {} busy{streams}, {} calls wait of {}, {} connections",
             load.running,
             load.workers,
             load.waiting,

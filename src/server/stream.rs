@@ -396,7 +396,9 @@ fn until(time: Duration) -> Wait {
 
 /// The status for a handler whose call is over.
 pub(super) fn why_ended(core: &calls::Call) -> Status {
-    if core.told_to_stop() {
+    if core.was_shed() {
+        Status::resource_exhausted(calls::SHED.message)
+    } else if core.told_to_stop() {
         Status::unavailable("the server is shutting down")
     } else if core.deadline_passed() {
         Status::deadline_exceeded("the caller's deadline has passed")

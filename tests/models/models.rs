@@ -312,7 +312,7 @@ pub const MODELS: &[Model] = &[
     Model {
         name: "handover",
         folder: "calls",
-        modules: &["decision", "roster"],
+        modules: &["decision", "lanes", "roster"],
         seam: None,
         bugs: &[
             Bug {
@@ -340,7 +340,7 @@ pub const MODELS: &[Model] = &[
                 name: "who_rests_does_not_look_whether_it_was_called",
                 file: "roster.rs",
                 edits: &[(
-                    "while state.called == 0 && state.dismissed == 0 && !state.closed {\n            self.called.wait(&mut state);\n        }",
+                    "while state.called + state.summoned + state.dismissed == 0 && !state.closed {\n            self.called.wait(&mut state);\n        }",
                     "self.called.wait(&mut state);",
                 )],
             },
@@ -348,8 +348,8 @@ pub const MODELS: &[Model] = &[
                 name: "what_waits_is_forgotten",
                 file: "roster.rs",
                 edits: &[(
-                    "if let Some((call, bytes)) = state.waiting.pop_front() {",
-                    "if let Some((call, bytes)) = state.waiting.pop_front().filter(|_| false) {",
+                    "if let Some(call) = state.waiting.pop() {\n            return",
+                    "if let Some(call) = state.waiting.pop().filter(|_| false) {\n            return",
                 )],
             },
             Bug {
@@ -365,11 +365,11 @@ pub const MODELS: &[Model] = &[
                 file: "roster.rs",
                 edits: &[
                     (
-                        "        self.dismissed = self.dismissed.min(self.resting - self.called);\n",
+                        "        self.dismissed = self.dismissed.min(self.free() - 1);\n",
                         "",
                     ),
                     (
-                        "(state.resting - state.called).saturating_sub(1)",
+                        "state.free().saturating_sub(1)",
                         "state.resting",
                     ),
                     (
@@ -382,8 +382,8 @@ pub const MODELS: &[Model] = &[
                 name: "who_relieves_is_not_counted",
                 file: "roster.rs",
                 edits: &[(
-                    "            return false;\n        }\n        state.resting += 1;",
-                    "            return false;\n        }",
+                    "            return Rested::End;\n        }\n        state.resting += 1;",
+                    "            return Rested::End;\n        }",
                 )],
             },
             Bug {
@@ -481,6 +481,45 @@ pub const MODELS: &[Model] = &[
                 name: "an_end_is_not_remembered",
                 file: "board.rs",
                 edits: &[("if !told.ended {\n            told.ended = true;", "{")],
+            },
+        ],
+    },
+    Model {
+        name: "places",
+        folder: "calls",
+        modules: &["decision", "lanes", "roster", "stream_threads"],
+        seam: None,
+        bugs: &[
+            Bug {
+                name: "a_place_that_is_given_back_is_offered_to_nobody",
+                file: "roster.rs",
+                edits: &[("let worker = !state.summon(self.workers, &self.called);", "let worker = false;")],
+            },
+            Bug {
+                name: "who_steps_aside_leaves_nobody_to_poll",
+                file: "roster.rs",
+                edits: &[("let poller = state.polling == 0 && !state.call_poller(&self.called);", "let poller = false;")],
+            },
+            Bug {
+                name: "who_is_summoned_polls",
+                file: "roster.rs",
+                edits: &[("            state.summoned -= 1;\n            return Rested::Work;", "            state.summoned -= 1;")],
+            },
+            Bug {
+                name: "who_ends_aside_takes_what_waits_without_a_place",
+                file: "roster.rs",
+                edits: &[(
+                    "state.aside -= 1;\n        if state.running < self.workers {",
+                    "state.aside -= 1;\n        {",
+                )],
+            },
+            Bug {
+                name: "who_has_ended_is_moved_aside",
+                file: "stream_threads.rs",
+                edits: &[(
+                    "let waiting: Vec<_> = waiting.cloned().collect();",
+                    "let waiting: Vec<_> = waiting.cloned().collect();\n        drop(state);\n        let mut state = self.state.lock();",
+                )],
             },
         ],
     },

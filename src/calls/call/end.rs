@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::wire::Finish;
 use super::{
     Call, Ending, Epilogue, Handled, Landed, ABANDONED, CALLER_LEFT, CUT, DETACHED, FINISHED,
-    GIVEN_UP, HANDLED, HAS_METADATA, HEADERS_SENT, REFUSED, RETURNED, TOLD, WATCHED, WRITTEN,
+    GIVEN_UP, HANDLED, HAS_METADATA, HEADERS_SENT, REFUSED, RETURNED, SHED, TOLD, WATCHED, WRITTEN,
 };
 use crate::calls::codes::CANCELLED;
 use crate::calls::outgoing::Outgoing;
@@ -196,6 +196,22 @@ impl Call {
             self.let_go_of_detached();
         }
         was_open
+    }
+
+    /// Ends the call over its handler's head, because others need what it holds, and tells the handler. Says whether it
+    /// had not ended.
+    pub(in crate::calls) fn shed(self: &Arc<Self>, ending: Ending<'_>) -> bool {
+        let was_open = self.finish_as(None, ending, Handled::NotYet, SHED | CUT | TOLD);
+        if was_open {
+            self.cancel(TOLD);
+            self.let_go_of_detached();
+        }
+        was_open
+    }
+
+    /// Whether the server has ended the call because others needed what it held.
+    pub(crate) fn was_shed(&self) -> bool {
+        self.flag(SHED)
     }
 
     /// The handler has returned, or will not run. Others than streams end as their handlers return.

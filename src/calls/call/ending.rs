@@ -1,6 +1,6 @@
 //! How a call ends, in words.
 
-use crate::calls::codes::UNAVAILABLE;
+use crate::calls::codes::{RESOURCE_EXHAUSTED, UNAVAILABLE};
 
 /// How a call ends.
 #[derive(Clone, Copy)]
@@ -64,4 +64,12 @@ pub(in crate::calls) const SHUTTING_DOWN: Ending<'static> = Ending {
     message: "the server is shutting down",
     details: &[],
     retry: Retry::Soon,
+};
+
+/// The end of a stream whose thread others needed.
+pub(crate) const SHED: Ending<'static> = Ending {
+    code: RESOURCE_EXHAUSTED,
+    message: "other calls needed the thread of this stream, which waited for its caller",
+    details: &[],
+    retry: Retry::Never,
 };

@@ -39,9 +39,14 @@ impl PromptCalls {
         PromptCalls { open, limit }
     }
 
-    /// Another one arrives. Says whether there is room for it; it counts in any case.
-    pub(in crate::calls) fn enter(&self) -> bool {
-        self.open.fetch_add(1, Ordering::Relaxed) < self.limit
+    /// Another one arrives. Says how many that makes.
+    pub(in crate::calls) fn enter(&self) -> usize {
+        self.open.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How many there may be before connections are looked at.
+    pub(in crate::calls) fn limit(&self) -> usize {
+        self.limit
     }
 }
 

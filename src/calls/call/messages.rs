@@ -11,6 +11,7 @@ use super::{
     Call, Stream, CALLER_LEFT, EXPIRED, FINISHED, HEADERS_SENT, RECEIVED, RECEIVE_FAILED,
     RECEIVING, SENDING, SEND_FAILED, TOLD,
 };
+use crate::calls::aside;
 use crate::calls::message::Message;
 use crate::calls::outgoing::Outgoing;
 
@@ -159,7 +160,9 @@ impl Call {
                     }
                     return Received::Message(message);
                 }
-                stream.received_all = Some(flags & RECEIVE_FAILED == 0);
+                // What the server has ended over the handler's head has no more messages either, but its caller may
+                // have had more to say.
+                stream.received_all = Some(flags & (RECEIVE_FAILED | FINISHED) == 0);
                 continue;
             }
             if self.is_over() {
@@ -193,6 +196,11 @@ impl Call {
         flags & (RECEIVING | at_work) == RECEIVING && self.waiting.load(Ordering::SeqCst) > 0
     }
 
+    /// Whether a thread waits for the caller to send or to take something.
+    pub(in crate::calls) fn waits_for_its_caller(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
     /// Whether somebody may be at work on a reply to what the caller has sent.
     pub(in crate::calls) fn may_owe_a_reply(&self) -> bool {
         let method = self.method.map(|it| &self.ground.methods[it as usize]);
@@ -214,6 +222,10 @@ impl Call {
         };
         self.keep_deadline(&mut stream);
         drop(stream);
+        aside::waiting(self.key(), || self.sleep(seen, until))
+    }
+
+    fn sleep(&self, seen: u32, until: Option<Instant>) -> bool {
         // Pairs with the load in `notify`: either that sees this, or the load below sees the change.
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut inbox = self.inbox.lock();

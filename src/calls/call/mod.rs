@@ -86,6 +86,8 @@ const RETURNED: u32 = 1 << 18;
 const COMPRESSED: u32 = 1 << 19;
 /// A drain does not wait for the call, and its connection was told so.
 const GIVEN_UP: u32 = 1 << 20;
+/// The server has ended the call because others needed what it held. Goes with CUT.
+const SHED: u32 = 1 << 21;
 
 /// A name and a value of metadata to be sent. The code that makes one has checked that it is legal.
 pub(crate) type Pair = (String, Vec<u8>);
@@ -236,6 +238,11 @@ impl Call {
     /// The number of the method in the list; `None` if it is not there.
     pub(crate) fn method(&self) -> Option<u32> {
         self.method
+    }
+
+    /// What no other call has as long as this one is there.
+    pub(super) fn key(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).cast::<()>().addr()
     }
 
     /// When a thread that polls has taken it.

@@ -7,6 +7,7 @@ use crossbeam_channel::{bounded, Receiver, Select, TryRecvError};
 
 use super::messages::{Received, Wait};
 use super::Call;
+use crate::calls::aside;
 
 impl Call {
     /// Waits for the caller's next message, or until one of `others`, on which nothing is ever sent, is disconnected;
@@ -32,7 +33,7 @@ impl Call {
             if let Some(first) = self.first_of(others) {
                 break first;
             }
-            select.ready();
+            aside::waiting(self.key(), || select.ready());
             let _ = rung.try_recv();
         };
         self.inbox.lock().bell = None;

@@ -3,6 +3,7 @@
 
 mod accept;
 mod idle_streams;
+mod relief;
 mod take_down;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::renewal::{Due, Keeper, Usage};
 use super::roster::TICK;
 use super::seconds::Seconds;
 use super::shared::{Job, Shared};
+use super::stream_threads::Stalled;
 use crate::logging;
 use crate::os::memory;
 use crate::os::readable::wait_readable;
@@ -34,6 +36,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
         door: Door::new(),
         drain: Drain::NotBegun,
         idle_streams: IdleStreams::default(),
+        stalled: Stalled::default(),
         next_sweep: None,
         clients_know_at: None,
         usage: Usage::default(),
@@ -61,6 +64,7 @@ struct Housekeeper<'a> {
     door: Door,
     drain: Drain,
     idle_streams: IdleStreams,
+    stalled: Stalled,
     /// In running time.
     next_sweep: Option<Duration>,
     /// In a drain.
@@ -89,6 +93,7 @@ impl Housekeeper<'_> {
         at(self.door.paused_until);
         at(self.watch_workers(now));
         at(self.hire(now));
+        at(self.relieve(now));
         at(self.tell_who_waits(now));
         match self.memory.due(&self.shared.heap, now) {
             Due::Nothing => {}
@@ -150,7 +155,9 @@ impl Housekeeper<'_> {
         let (again, words) = shared.waiting.look(now, oldest)?;
         if let Some((path, waited)) = words {
             let load = shared.roster.load();
-            let handler = shared.seats.running().into_iter().min_by_key(|it| it.since);
+            let handlers = shared.seats.running().into_iter();
+            let at_work = handlers.filter(|it| !it.waits_for_its_caller());
+            let handler = at_work.min_by_key(|it| it.since);
             let handler = handler.map_or("not seen".to_owned(), |it| it.to_string());
             logging::warn!(
                 "{} of {} handler threads are busy, and {} calls wait for one, the first for {}: {path}; the oldest handler: {handler}; \

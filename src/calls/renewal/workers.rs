@@ -35,7 +35,10 @@ impl Worker<'_> {
             None => !self.shared.start_replacement(Beginning::Poll),
             Some(leaving) => {
                 self.shared.transport.renew();
-                matches!(leaving, Leaving::Rest) && self.shared.roster.rest()
+                match leaving {
+                    Leaving::End => false,
+                    Leaving::Rest => self.after_rest(self.shared.roster.rest()),
+                }
             }
         }
     }

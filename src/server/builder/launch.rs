@@ -33,6 +33,17 @@ use crate::upgrade::{Part, Upgrades};
 /// Eight times what the server itself was seen to use in a release build; enough for a panic in a debug build.
 const LEAST_STACK: usize = 128 << 10;
 
+/// What a stream's thread is reckoned to take of the memory: more than one that waits was seen to take.
+const STREAM_THREAD: usize = 64 << 10;
+
+/// How many of them there may be by default. Where addresses are 32 bits, 256 stacks of 2 MiB take a sixth of what a
+/// process has.
+const STREAM_THREADS: usize = if cfg!(target_pointer_width = "64") {
+    1024
+} else {
+    256
+};
+
 impl ServerBuilder {
     /// Starts the server as a part of this lifecycle.
     pub(super) fn launch(
@@ -93,6 +104,8 @@ impl ServerBuilder {
             accepting: false,
             workers: sizes.workers,
             stack_size: self.stack_size,
+            stream_threads: sizes.stream_threads,
+            stall: self.stall_limit,
             backlog: self.backlog,
             // What waits must not starve what arrives.
             backlog_bytes: sizes.memory / 2,
@@ -152,8 +165,11 @@ impl ServerBuilder {
         let connections = at_least_one("max_connections", self.max_connections)?;
         let memory = self.memory_limit.unwrap_or_else(memory::quarter_of_memory);
         let memory = at_least_one("memory_limit", memory)?;
+        let stream_threads = self.max_stream_threads;
+        let stream_threads = stream_threads.unwrap_or((memory / STREAM_THREAD).min(STREAM_THREADS));
         Ok(Sizes {
             workers,
+            stream_threads,
             connections,
             memory,
         })
@@ -194,6 +210,7 @@ impl ServerBuilder {
 /// Settings that were found to make sense.
 struct Sizes {
     workers: usize,
+    stream_threads: usize,
     connections: usize,
     /// In bytes.
     memory: usize,

@@ -26,6 +26,8 @@ use crate::sockets::listen::Listen;
 /// |---|---|---|
 /// | [`workers`](Self::workers) | 16 | handlers block, so more than there are cores; threads are started when needed, and end when they rest after a burst |
 /// | [`stack_size`](Self::stack_size) | 2 MiB | as of all of Rust's threads: handlers may be of any kind |
+/// | [`max_stream_threads`](Self::max_stream_threads) | as many as fit into `memory_limit` at 64 KiB each, 1,024 at the most (256 on 32-bit machines) | a thread that waits takes less than 64 KiB; their stacks' addresses, 2 MiB each, are half a gigabyte on 32-bit machines |
+/// | [`stall_limit`](Self::stall_limit) | 10 s | a slow radio link is silent for some seconds; nobody waits for a worker much longer than that |
 /// | [`backlog`](Self::backlog) | 1,024 calls | a burst on a few connections passes; at some 10 KiB a small call this is 10 MiB at the most |
 /// | [`max_connections`](Self::max_connections) | 512 | half of 1,024, the usual limit of descriptors of a process |
 /// | [`max_concurrent_streams`](Self::max_concurrent_streams) | 1,000 | calls beyond it wait unseen in the client; RFC 9113, 5.1.2 asks for no less than 100 |
@@ -47,6 +49,8 @@ pub struct ServerBuilder {
     observers: Vec<Box<dyn CallObserver>>,
     workers: usize,
     stack_size: Option<usize>,
+    max_stream_threads: Option<usize>,
+    stall_limit: Duration,
     backlog: usize,
     max_connections: usize,
     max_concurrent_streams: usize,
@@ -81,6 +85,8 @@ impl Server {
             observers: Vec::new(),
             workers: 16,
             stack_size: None,
+            max_stream_threads: None,
+            stall_limit: Duration::from_secs(10),
             backlog: 1024,
             max_connections: 512,
             max_concurrent_streams: 1000,
@@ -144,7 +150,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets how many handlers may run at a time. Each needs a thread; one more polls. Threads are started when calls need
+    /// Sets how many handlers may run at a time, but for those of streams that have waited for their callers once; see
+    /// [`max_stream_threads`](Self::max_stream_threads). Each needs a thread; one more polls. Threads are started when calls need
     /// them, and end when there was little to do for some 20 s; then what handlers keep in thread-local values is dropped.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
@@ -162,8 +169,36 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets how many handlers of streams may run that are not counted as [`workers`](Self::workers). The handler of a
+    /// stream begins as any other. As soon as it has to wait for its caller, in [`Requests`](super::Requests) or
+    /// [`Replies`](super::Replies), another call takes its place as a worker, and it goes on as one of these until
+    /// it returns. So streams that say nothing keep nobody waiting. (A handler that waits for something else, such
+    /// as a lock or another thread, stays what it is.)
+    ///
+    /// One connection may have as many of them as are left for others, which is half of them while nobody else has any.
+    /// A stream for which there is none left stays a worker. If a call waits for a worker then, the connection with the
+    /// most streams loses one, whose handler and caller get `RESOURCE_EXHAUSTED`; for its own calls only after
+    /// the [`stall_limit`](Self::stall_limit).
+    ///
+    /// Each needs a thread; it takes as much memory as its stack has ever used and some 16 KiB of the kernel's. With zero,
+    /// streams are workers to their end.
+    pub fn max_stream_threads(mut self, threads: usize) -> Self {
+        self.max_stream_threads = Some(threads);
+        self
+    }
+
+    /// Sets for how long a stream may keep another call of its own connection waiting for a worker, while
+    /// its handler waits for its caller. It matters only if there are no more [stream
+    /// threads](Self::max_stream_threads) for that connection. The stream is ended with `RESOURCE_EXHAUSTED` then. Without
+    /// a call that waits, a stream may be silent for ever.
+    pub fn stall_limit(mut self, time: Duration) -> Self {
+        self.stall_limit = time;
+        self
+    }
+
     /// Sets how many calls may wait for a worker. What comes on top of that is refused at once,
-    /// with `RESOURCE_EXHAUSTED`. Zero is allowed.
+    /// with `RESOURCE_EXHAUSTED`: a call of the connection with the most calls that wait, which may be one that has waited.
+    /// Connections take turns. Zero is allowed.
     pub fn backlog(mut self, calls: usize) -> Self {
         self.backlog = calls;
         self

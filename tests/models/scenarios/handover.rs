@@ -8,9 +8,19 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::decision::{Backlog, Beginning, Decision, Leaving, Next, Outlook, Watched};
+use super::decision::{
+    Backlog, Beginning, Decision, Leaving, Next, Outlook, Rested, Waits, Watched,
+};
 use super::roster::{Roster, TICK};
 use crate::sync::{thread, time, Arc, Condvar, Instant, Mutex};
+
+#[cfg(not(test))]
+impl Waits for u32 {
+    /// All have come on one.
+    fn connection(&self) -> u64 {
+        0
+    }
+}
 
 struct Site {
     roster: Roster<u32>,
@@ -154,8 +164,8 @@ impl Site {
     fn work(self: &Arc<Self>, beginning: Beginning) {
         let mut goes_on = match beginning {
             Beginning::Poll => true,
-            Beginning::Rest => self.roster.rest(),
-            Beginning::Relieve => self.roster.relieve(),
+            Beginning::Rest => self.after_rest(self.roster.rest()),
+            Beginning::Relieve => self.after_rest(self.roster.relieve()),
             Beginning::Finished => self.go_on(),
         };
         while goes_on {
@@ -216,6 +226,7 @@ impl Site {
                 self.note(|log| log.queued += 1);
                 self.wake_housekeeper();
             }
+            Decision::QueuedInstead(_) => panic!("all have come on one connection"),
             Decision::RunAndSpawn(call) | Decision::Refused(call) => {
                 self.note(|log| log.refused.push(call));
             }
@@ -233,11 +244,24 @@ impl Site {
             match self.roster.finished(self.pollers) {
                 Next::Run(call) => self.run_one(call),
                 Next::Poll => break true,
-                Next::Rest => break self.roster.rest(),
+                Next::Rest => match self.roster.rest() {
+                    Rested::Poll => break true,
+                    Rested::Work => {}
+                    Rested::End => break false,
+                },
+                Next::End => break false,
             }
         };
         self.shut_queue_down_if_idle();
         goes_on
+    }
+
+    fn after_rest(&self, rested: Rested) -> bool {
+        match rested {
+            Rested::Poll => true,
+            Rested::Work => self.go_on(),
+            Rested::End => false,
+        }
     }
 
     fn run_one(&self, call: u32) {
@@ -298,7 +322,7 @@ impl Site {
             None => !self.spawn(Beginning::Poll),
             Some(leaving) => {
                 self.post_renewal();
-                matches!(leaving, Leaving::Rest) && self.roster.rest()
+                matches!(leaving, Leaving::Rest) && self.after_rest(self.roster.rest())
             }
         }
     }

@@ -1,0 +1,59 @@
+//! Places are got back from streams that wait for their callers, when calls wait for a place. The rule is in
+//! [`stream_threads`](crate::calls::stream_threads).
+
+use std::time::{Duration, Instant};
+
+use super::Housekeeper;
+use crate::calls::call::ending::SHED;
+use crate::calls::log_limit::LogLimit;
+use crate::logging;
+
+/// How often to look as long as calls wait and streams hold places: a caller does not notice so much, and twenty looks a
+/// second cost nothing beside what goes on then.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Housekeeper<'_> {
+    /// Returns when to look again, if nobody calls earlier.
+    pub(super) fn relieve(&mut self, now: Instant) -> Option<Instant> {
+        let shared = self.shared;
+        if !shared.streams.hold_places() {
+            return None;
+        }
+        let waiting = shared.roster.who_waits();
+        if waiting.is_empty() {
+            return None;
+        }
+        if shared.roster.is_full() {
+            // There may be room by now, also for threads.
+            shared.streams.note_thread(true);
+            let step = || shared.roster.step_aside();
+            let wanted = shared.streams.move_aside(step, || shared.roster.is_full());
+            wanted.into_iter().for_each(|it| shared.start_wanted(it));
+        }
+        let stalled = &mut self.stalled;
+        let limit = shared.limits.stall;
+        let streams = &shared.streams;
+        let ending = streams.to_end(stalled, &waiting, self.now, limit);
+        let mut ended = 0;
+        for stream in ending {
+            if stream.call.shed(SHED) {
+                ended += 1;
+                tell(stream.call.path());
+            }
+        }
+        if ended > 0 {
+            logging::debug!("{ended} streams were ended for calls that wait for a worker");
+        }
+        Some(now + PAUSE)
+    }
+}
+
+fn tell(path: &str) {
+    static LIMIT: LogLimit = LogLimit::new();
+    if let Some(skipped) = LIMIT.admits() {
+        logging::warn!(
+            "{path}: a stream was ended whose caller was waited for: other calls needed its thread ({skipped} more were \
+             not logged); ServerBuilder::max_stream_threads sets how many there may be"
+        );
+    }
+}
