@@ -53,7 +53,7 @@ mod shim {
 
     pub fn compile() -> Result<(), Box<dyn Error>> {
         const FOLDER: &str = "src/engine/cc";
-        const SOURCES: [&str; 10] = [
+        const SOURCES: [&str; 14] = [
             "connection.cc",
             "connection_drain.cc",
             "connection_traffic.cc",
@@ -61,6 +61,10 @@ mod shim {
             "corking.cc",
             "event_engine.cc",
             "filters.cc",
+            "headers.cc",
+            "messages.cc",
+            "messages_debug.cc",
+            "messages_release.cc",
             "shim.cc",
             "threads.cc",
             "tls.cc",

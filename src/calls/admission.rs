@@ -55,11 +55,15 @@ impl Shared {
         if method.limit().is_some_and(is_over) || self.ground.stopping.is_told() {
             return Some(Refusal::ShuttingDown);
         }
+        let left = call.time_to_deadline();
+        if left == Some(Duration::ZERO) {
+            return Some(Refusal::ArrivedLate);
+        }
         if method.minimum.is_zero() {
             return None;
         }
         let is_short = |left: Option<Duration>| left.is_some_and(|it| it < method.minimum);
-        if is_short(call.time_to_deadline()) {
+        if is_short(left) {
             return Some(Refusal::DeadlineTooNear);
         }
         is_short(call.time_remaining()).then_some(Refusal::ShutdownTooNear)

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
+use super::fault::Fault;
+
 /// How a message is compressed on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
@@ -33,6 +35,8 @@ pub(crate) struct Look<'a> {
     /// The size of all pieces together, in bytes.
     pub(crate) len: usize,
     pub(crate) compression: Compression,
+    /// What is wrong with it, if something is: then nothing else of this says anything.
+    pub(crate) fault: Option<Fault>,
     /// The whole message, if it lies in one piece.
     pub(crate) whole: Option<&'a [u8]>,
 }
@@ -153,6 +157,7 @@ mod in_memory {
             Look {
                 len: self.len(kept),
                 compression: message.compression,
+                fault: None,
                 whole: match message.pieces.as_slice() {
                     [] => Some(&[]),
                     [only] => Some(only),

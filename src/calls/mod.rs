@@ -31,6 +31,7 @@ mod connections;
 mod decision;
 mod detached;
 mod drain;
+mod fault;
 mod hiring;
 mod host;
 mod housekeeper;
@@ -73,6 +74,7 @@ pub(crate) use self::call::{
 };
 pub(crate) use self::connections::Guest;
 pub(crate) use self::drain::Times as DrainTimes;
+pub(crate) use self::fault::Fault;
 pub(crate) use self::host::Host;
 #[cfg(test)]
 pub(crate) use self::message::is_read_whole_in_steps;

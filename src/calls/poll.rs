@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::at_stream::run_stream;
 use super::call::{Call, Ending};
 use super::decision::{Beginning, Decision, Next, Outlook, Rested};
+use super::fault::Fault;
 use super::message::Message;
 use super::method::Method;
 use super::record::{Record, Refusal};
@@ -115,6 +116,7 @@ impl Worker<'_> {
             call,
             message,
             unknown,
+            fault,
         } = arrival;
         let bytes = message.as_ref().map_or(0, Message::len);
         if self.usage.call(&shared.heap, bytes) {
@@ -129,7 +131,12 @@ impl Worker<'_> {
             observer.arrived(&call);
         }
         if is_prompt {
-            self.answer(call, message);
+            self.answer(call, message, fault);
+            return true;
+        }
+        if let Some(fault) = fault {
+            logging::debug!("{}: {}", call.path(), fault.text());
+            shared.refuse_as(&call, Refusal::Malformed, fault.ending());
             return true;
         }
         if let Some(path) = unknown {
@@ -141,7 +148,7 @@ impl Worker<'_> {
             return true;
         }
         if message.is_none() && !ground.expects_stream(&call) {
-            // The caller left, or sent what the transport refuses, before its message was whole.
+            // The caller left, or has sent none.
             logging::debug!("{}: ended without a request", call.path());
             shared.refuse(&call, Refusal::NoMessage);
             return true;
@@ -214,17 +221,20 @@ impl Worker<'_> {
     }
 
     /// Answers a call that waits for no worker.
-    fn answer(&self, call: Arc<Call>, message: Option<Message>) {
+    fn answer(&self, call: Arc<Call>, message: Option<Message>, fault: Option<Fault>) {
         let ground = &self.shared.ground;
         call.give_up();
         let (open, limit) = (ground.prompt_calls.enter(), ground.prompt_calls.limit());
         let has_room = !self.shared.is_over_share(&call, open, limit);
         let refusal = match &message {
+            _ if fault.is_some() => Some(Refusal::Malformed),
             None => Some(Refusal::NoMessage),
+            Some(_) if call.deadline_passed() => Some(Refusal::ArrivedLate),
             Some(_) => (!has_room).then_some(Refusal::AnswersNotTaken),
         };
         if let Some(why) = refusal {
-            call.refuse(why, why.ending());
+            let ending = fault.map_or_else(|| why.ending(), Fault::ending);
+            call.refuse(why, ending);
         } else {
             if let Some(observer) = &ground.observer {
                 call.note_begun(call.arrived_at());

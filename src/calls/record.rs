@@ -11,10 +11,14 @@ use super::codes::{DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTE
 #[repr(u8)]
 pub(crate) enum Refusal {
     UnknownMethod = 1,
-    /// The request ended before its message was whole.
+    /// The request ended without a message.
     NoMessage,
+    /// The request is none; a [fault](super::Fault) says why.
+    Malformed,
     BacklogFull,
     AnswersNotTaken,
+    /// The deadline had passed when it arrived.
+    ArrivedLate,
     /// The deadline passed while it waited for a worker.
     Expired,
     /// The deadline is nearer than the method's minimum.
@@ -26,11 +30,13 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// All of them, by their numbers.
-    const ALL: [Refusal; 8] = [
+    const ALL: [Refusal; 10] = [
         Refusal::UnknownMethod,
         Refusal::NoMessage,
+        Refusal::Malformed,
         Refusal::BacklogFull,
         Refusal::AnswersNotTaken,
+        Refusal::ArrivedLate,
         Refusal::Expired,
         Refusal::DeadlineTooNear,
         Refusal::ShutdownTooNear,
@@ -41,7 +47,12 @@ impl Refusal {
     pub(super) fn ending(self) -> Ending<'static> {
         match self {
             Refusal::UnknownMethod => Ending::new(UNIMPLEMENTED, "the method is not implemented"),
-            Refusal::NoMessage => Ending::new(INTERNAL, "the request ended before its message"),
+            // "Request cardinality violation", in the words of statuscodes.md.
+            Refusal::NoMessage => Ending::new(
+                UNIMPLEMENTED,
+                "the method takes one message, and the request ended before its message",
+            ),
+            Refusal::Malformed => Ending::new(INTERNAL, "the request is malformed"),
             Refusal::BacklogFull => Ending::new(
                 RESOURCE_EXHAUSTED,
                 "all workers are busy and the backlog is full",
@@ -49,6 +60,10 @@ impl Refusal {
             Refusal::AnswersNotTaken => Ending::new(
                 RESOURCE_EXHAUSTED,
                 "too many callers do not take their answers",
+            ),
+            Refusal::ArrivedLate => Ending::new(
+                DEADLINE_EXCEEDED,
+                "the deadline had passed when the call arrived",
             ),
             Refusal::Expired => Ending::new(
                 DEADLINE_EXCEEDED,

@@ -27,6 +27,7 @@ pub(crate) use super::link::{Finished, Link, View};
 
 use super::call::ground::Ground;
 use super::call::Call;
+use super::fault::Fault;
 use super::message::Message;
 
 /// What a server is to be like, as far as its transport goes.
@@ -124,4 +125,6 @@ pub(crate) struct Arrival {
     pub(crate) message: Option<Message>,
     /// The path, if it is no method's.
     pub(crate) unknown: Option<String>,
+    /// What is wrong with the request, if that is known: then there is no message, and no handler is to see the call.
+    pub(crate) fault: Option<Fault>,
 }

@@ -13,7 +13,8 @@ use grpcio_sys::{
     grpc_slice_from_copied_buffer, grpc_slice_new_with_user_data, grpc_slice_unref,
 };
 
-use crate::calls::{Compression, Keeper, Kept, Look, Message, Outgoing};
+use super::shim::touchdown_flaws;
+use crate::calls::{Compression, Fault, Keeper, Kept, Look, Message, Outgoing};
 
 /// From here on handing the allocation over is cheaper than copying it.
 const COPY_LIMIT: usize = 8 * 1024;
@@ -30,6 +31,36 @@ struct ByteBuffers;
 pub(super) unsafe fn received(raw: *mut grpc_byte_buffer) -> Option<Message> {
     // C-core's byte buffers are plain data with atomically counted slices: any thread may have them.
     (!raw.is_null()).then(|| Message::new(Kept(raw.expose_provenance()), &ByteBuffers))
+}
+
+/// What is wrong with the message in this buffer: see `cc/messages.h`. `None` also if there is no buffer.
+///
+/// # Safety
+/// `raw` is null or a byte buffer.
+#[inline]
+pub(super) unsafe fn fault_of(raw: *const grpc_byte_buffer) -> Option<Fault> {
+    // SAFETY: as the caller promises; raw is the only kind of buffer there is.
+    let slices = unsafe { &raw.as_ref()?.data.raw.slice_buffer };
+    // SAFETY: it has so many.
+    (slices.count == 1).then(|| fault_in(unsafe { &*slices.slices }))?
+}
+
+/// What stands for a message that is none lies at an address that no message has.
+#[inline]
+fn fault_in(only: &grpc_slice) -> Option<Fault> {
+    if only.refcount.is_null() {
+        return None;
+    }
+    // SAFETY: a slice with a reference count points at its bytes.
+    let at = unsafe { only.data.refcounted.bytes };
+    let flaws = &raw const touchdown_flaws;
+    match at.addr().wrapping_sub(flaws.addr()) {
+        0 => Some(Fault::Flag),
+        1 => Some(Fault::NoEncoding),
+        2 => Some(Fault::CutShort),
+        3 => Some(Fault::More),
+        _ => None,
+    }
 }
 
 fn buffer(kept: &Kept) -> &grpc_byte_buffer {
@@ -61,7 +92,12 @@ impl Keeper for ByteBuffers {
             grpc_compression_algorithm::GRPC_COMPRESS_DEFLATE => Compression::Deflate,
             _ => Compression::Identity,
         };
-        let whole = match slices(kept) {
+        let slices = slices(kept);
+        let fault = match slices {
+            [only] => fault_in(only),
+            _ => None,
+        };
+        let whole = match slices {
             [] => Some(&[][..]),
             [only] => Some(bytes(only)),
             _ => None,
@@ -69,6 +105,7 @@ impl Keeper for ByteBuffers {
         Look {
             len: self.len(kept),
             compression,
+            fault,
             whole,
         }
     }

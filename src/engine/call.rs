@@ -299,6 +299,10 @@ impl Wire for CoreCall {
     }
 
     fn time_to_deadline(&self) -> Option<Duration> {
+        // As `gpr_inf_future` has it, on every clock.
+        if self.deadline.tv_sec == i64::MAX {
+            return None;
+        }
         // SAFETY: pure functions.
         unsafe {
             let monotonic = gpr_clock_type::GPR_CLOCK_MONOTONIC;

@@ -104,6 +104,9 @@ unsafe extern "C" {
         done: unsafe extern "C" fn(*mut c_void, c_int),
         arg: *mut c_void,
     ) -> grpc_call_error;
+    pub(super) fn touchdown_call_fault(call: *mut grpc_call) -> c_int;
+    pub(super) fn touchdown_call_takes_a_stream(call: *mut grpc_call);
+    pub(super) static touchdown_flaws: [u8; 4];
     pub(super) fn touchdown_cork(arguments: *const Arguments);
     pub(super) fn touchdown_uncork(arguments: *const Arguments);
     pub(super) fn touchdown_uncork_old(arguments: *const Arguments);

@@ -1,22 +1,25 @@
 //! Slots: what the engine lays out for C-core to put the next calls in.
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::mem;
 use std::ptr;
+use std::slice;
 use std::sync::Arc;
 
 use grpcio_sys::{
     gpr_timespec, grpc_byte_buffer, grpc_call, grpc_call_details, grpc_call_details_destroy,
-    grpc_call_error, grpc_metadata_array, grpc_metadata_array_destroy, grpc_metadata_array_init,
-    grpc_server_request_call, grpc_server_request_registered_call,
+    grpc_call_error, grpc_metadata, grpc_metadata_array, grpc_metadata_array_destroy,
+    grpc_metadata_array_init, grpc_server_request_call, grpc_server_request_registered_call,
 };
 
-use super::bytes::{bytes, received};
+use super::bytes::{bytes, fault_of, received};
 use super::call::CoreCall;
 use super::core::Core;
+use super::shim::{touchdown_call_fault, touchdown_call_takes_a_stream};
 use super::tag::{tag, untagged, KIND_SLOT};
 use crate::calls::transport::Arrival;
-use crate::calls::{Call, Ground};
+use crate::calls::{Call, Fault, Ground};
+use crate::text::one_line;
 
 /// Room for one call of a method, or of any method that is not registered.
 // Aligned so that a tag has four bits to spare; see `tag`.
@@ -141,11 +144,25 @@ impl Slot {
         });
         let payload = mem::replace(&mut self.payload, ptr::null_mut());
         // SAFETY: C-core gives the payload away with the slot.
-        let message = unsafe { received(payload) };
+        let mut fault = unsafe { fault_of(payload) };
+        // SAFETY: as above; given away once.
+        let mut message = unsafe { received(payload) };
         let (deadline, unknown) = match self.method {
-            Some(_) => (self.deadline, None),
+            Some(method) => {
+                if !core.methods[method as usize].with_message {
+                    // SAFETY: C-core has just given this call away; nothing was received of it.
+                    unsafe { touchdown_call_takes_a_stream(self.call) }
+                }
+                (self.deadline, None)
+            }
             None => {
-                let path = String::from_utf8_lossy(bytes(&self.details.method)).into_owned();
+                // SAFETY: as above.
+                fault = fault_of_headers(unsafe { touchdown_call_fault(self.call) });
+                let path = bytes(&self.details.method);
+                // One with a fault has a byte in front, which makes it another than any method's.
+                let path = &path[usize::from(fault.is_some()).min(path.len())..];
+                // It goes into the log, and to the observers.
+                let path = one_line(&String::from_utf8_lossy(path));
                 let deadline = self.details.deadline;
                 // SAFETY: filled by C-core, and zeroed afterwards.
                 unsafe {
@@ -155,6 +172,12 @@ impl Slot {
                 (deadline, Some(path))
             }
         };
+        if !are_values_legal(&metadata) {
+            fault = Some(Fault::Metadata);
+        }
+        if fault.is_some() {
+            message = None;
+        }
         // SAFETY: C-core has just given this call away, on our queue.
         let wire = unsafe { CoreCall::new(self.call, Arc::clone(core), deadline, metadata) };
         let (method, path) = (self.method, unknown.as_deref());
@@ -162,8 +185,42 @@ impl Slot {
             call: Call::new(ground, method, path, message.as_ref(), wire),
             message,
             unknown,
+            fault,
         }
     }
+}
+
+/// `touchdown_fault`.
+fn fault_of_headers(number: c_int) -> Option<Fault> {
+    match number {
+        0 => None,
+        1 => Some(Fault::Method),
+        2 => Some(Fault::ContentType),
+        3 => Some(Fault::Timeout),
+        _ => Some(Fault::Encoding),
+    }
+}
+
+/// Whether no value of text has a character that HTTP does not allow. C-core looks at names only.
+#[inline]
+fn are_values_legal(metadata: &grpc_metadata_array) -> bool {
+    let pairs: &[grpc_metadata] = match metadata.count {
+        0 => &[],
+        // SAFETY: C-core filled so many.
+        count => unsafe { slice::from_raw_parts(metadata.metadata, count) },
+    };
+    let is_legal = |pair: &grpc_metadata| {
+        is_value_legal(bytes(&pair.value)) || bytes(&pair.key).ends_with(b"-bin")
+    };
+    pairs.iter().all(is_legal)
+}
+
+/// RFC 9110, 5.5, where a tab is allowed, and bytes from 0x80 on are, whatever they mean.
+#[inline]
+fn is_value_legal(value: &[u8]) -> bool {
+    // Without a way out in the midst of it, the compiler looks at many bytes at once.
+    let illegal = |byte: u8| (byte < b' ') & (byte != b'\t') | (byte == 0x7f);
+    !value.iter().fold(false, |any, byte| any | illegal(*byte))
 }
 
 impl Drop for Slot {
@@ -176,6 +233,19 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_http_does_not_allow_in_a_value_is_found() {
+        for byte in 0..=u8::MAX {
+            let legal = matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+            for place in [0, 1, 40, 99] {
+                let mut value = [b'x'; 100];
+                value[place] = byte;
+                assert_eq!(is_value_legal(&value), legal, "{byte:#04x} at {place}");
+            }
+        }
+        assert!(is_value_legal(b""));
+    }
 
     /// Under Miri this fails if the pointers are those of a box that was made a box again since.
     #[test]

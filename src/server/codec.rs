@@ -7,7 +7,7 @@ use protobuf::{CodedInputStream, Message as Protobuf};
 
 use crate::calls::{Compression, Look, Message, Outgoing};
 
-use super::status::Status;
+use super::status::{Code, Status};
 
 /// Reads a request. `limit` is the size in bytes that a message may have, both as it
 /// came and once decompressed.
@@ -24,6 +24,9 @@ pub(super) fn decode_seen<Q: Protobuf>(
     look: &Look<'_>,
     limit: usize,
 ) -> Result<Q, Status> {
+    if let Some(fault) = look.fault {
+        return Err(Status::new(Code::from_number(fault.code()), fault.text()));
+    }
     if look.len > limit {
         return Err(Status::resource_exhausted(format!(
             "the request has {} bytes, and this server takes {limit} at most (max_receive_message_size)",
@@ -40,9 +43,7 @@ pub(super) fn decode_seen<Q: Protobuf>(
             }
         },
         Compression::Gzip => {
-            let mut decoder = GzDecoder::new(message.reader());
-            let inflated = inflate(&mut decoder, limit)?;
-            nothing_behind(decoder.into_inner())?;
+            let inflated = gunzip(message, look.len, limit)?;
             Q::parse_from_bytes(&inflated)
         }
         Compression::Deflate => {
@@ -59,34 +60,63 @@ pub(super) fn decode_seen<Q: Protobuf>(
     })
 }
 
-/// A small message can decompress to a very large one, so the limit is kept here.
+/// How many members a gzip may have: so many, and one more for each of so many bytes. An empty member has 20 bytes, and
+/// costs as much as it does to decompress some hundreds. What cuts its output into members (bgzip) makes them of 64 KiB.
+const MEMBERS: (usize, usize) = (16, 1024);
+
+/// Decompresses the members of a gzip, one behind the other, and nothing else: RFC 1952, 2.2.
+fn gunzip(message: &Message, len: usize, limit: usize) -> Result<Vec<u8>, Status> {
+    let mut inflated = Vec::new();
+    let mut reader = message.reader();
+    for _ in 0..MEMBERS.0 + len / MEMBERS.1 {
+        let mut decoder = GzDecoder::new(reader);
+        inflate_behind(&mut inflated, &mut decoder, limit)?;
+        reader = decoder.into_inner();
+        if is_at_end(&mut reader) {
+            return Ok(inflated);
+        }
+    }
+    Err(Status::resource_exhausted(format!(
+        "the request is a gzip of more members than this server takes: {}, and one for each {} bytes",
+        MEMBERS.0, MEMBERS.1
+    )))
+}
+
 fn inflate(reader: impl Read, limit: usize) -> Result<Vec<u8>, Status> {
     let mut inflated = Vec::new();
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    reader
-        .take(most)
-        .read_to_end(&mut inflated)
-        .map_err(|error| {
-            Status::internal(format!("the request cannot be decompressed: {error}"))
-        })?;
+    inflate_behind(&mut inflated, reader, limit)?;
+    Ok(inflated)
+}
+
+/// A small message can decompress to a very large one, so the limit is kept here, for all that is in `inflated`.
+fn inflate_behind(inflated: &mut Vec<u8>, reader: impl Read, limit: usize) -> Result<(), Status> {
+    let most = limit.saturating_sub(inflated.len());
+    let most = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    reader.take(most).read_to_end(inflated).map_err(|error| {
+        Status::internal(format!("the request cannot be decompressed: {error}"))
+    })?;
     if inflated.len() > limit {
         return Err(Status::resource_exhausted(format!(
             "the request is larger than {limit} bytes once decompressed, which is more than this server takes \
              (max_receive_message_size)"
         )));
     }
-    Ok(inflated)
+    Ok(())
 }
 
 /// Decoders stop at the end of what was compressed. A message that goes on behind it is not what
 /// its sender meant, and is refused, as C-core's own decompression does.
 fn nothing_behind(mut rest: impl BufRead) -> Result<(), Status> {
-    match rest.fill_buf() {
-        Ok([]) => Ok(()),
-        _ => Err(Status::internal(
+    match is_at_end(&mut rest) {
+        true => Ok(()),
+        false => Err(Status::internal(
             "the request cannot be decompressed: it goes on behind its end",
         )),
     }
+}
+
+fn is_at_end(rest: &mut impl BufRead) -> bool {
+    matches!(rest.fill_buf(), Ok([]))
 }
 
 /// Writes a reply.
@@ -230,6 +260,28 @@ mod tests {
             }
         }
 
+        /// RFC 1952, 2.2: as if what is in them were one behind the other.
+        #[test]
+        fn a_gzip_may_have_several_members(
+            value in any_bytes(),
+            members in vec(any::<Index>(), 0..6),
+            places in vec(any::<Index>(), 0..6),
+        ) {
+            let sent = message_of(value);
+            let bytes = sent.write_to_bytes().unwrap();
+            let mut ends: Vec<_> = members.iter().map(|it| it.index(bytes.len() + 1)).collect();
+            ends.push(bytes.len());
+            ends.sort_unstable();
+            let begins = std::iter::once(0).chain(ends.iter().copied());
+            let member = |(begin, end): (usize, &usize)| compress(&bytes[begin..*end], Compression::Gzip);
+            let wire: Vec<u8> = begins.zip(&ends).flat_map(member).collect();
+            let message = cut(&wire, &places, Compression::Gzip);
+            prop_assert_eq!(decode::<BytesValue>(&message, PLENTY).unwrap(), sent);
+            // The limit is for all of them together.
+            let limit = wire.len().max(bytes.len()) - 1;
+            prop_assert!(decode::<BytesValue>(&message, limit).is_err());
+        }
+
         #[test]
         fn a_compressed_message_without_its_end_is_refused(
             value in any_bytes(),
@@ -299,6 +351,17 @@ mod tests {
                 prop_assert_eq!(outgoing.as_bytes(), reply.write_to_bytes().unwrap());
             }
         }
+    }
+
+    /// Each costs much more than its 20 bytes.
+    #[test]
+    fn a_gzip_of_empty_members_is_refused() {
+        let empty = compress(&[], Compression::Gzip);
+        let members = |count| cut(&empty.repeat(count), &[], Compression::Gzip);
+        let few: BytesValue = decode(&members(MEMBERS.0), PLENTY).unwrap();
+        assert!(few.value.is_empty());
+        let status = decode::<BytesValue>(&members(10_000), PLENTY).unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted);
     }
 
     /// The same bytes again and again.

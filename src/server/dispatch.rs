@@ -23,7 +23,7 @@ use super::observers::Observers;
 use super::outcome::Outcome;
 use super::service::Method;
 use super::status::{Code, Status};
-use super::stream::{end_of, ending};
+use super::stream::{end_of, ending, late};
 
 /// Runs calls, and keeps count of them.
 pub(super) struct Dispatch {
@@ -165,8 +165,8 @@ impl Dispatch {
             Outcome::Failed(status) => status,
             Outcome::Done | Outcome::Later | Outcome::Reply(_) => &ok,
         };
-        let cut = end_of(&call.core);
-        let status = cut.as_ref().unwrap_or(status);
+        let other = end_of(&call.core).or_else(|| late(&call.core));
+        let status = other.as_ref().unwrap_or(status);
         match call.core.take_epilogue() {
             Some(epilogue) => epilogue(ending(status)),
             // It was run as what was detached ended.
@@ -249,6 +249,10 @@ impl Host for Dispatch {
                 log_failure(&call, &status);
                 (None, status)
             }
+        };
+        let (message, status) = match late(&call.core) {
+            Some(late) => (None, late),
+            None => (message, status),
         };
         // Detached replies that are still held do not keep the call open: it has failed.
         call.core.finish(message, ending(&status), Handled::Yes);

@@ -9,7 +9,10 @@ use crate::calls;
 /// The metadata that came with a request.
 ///
 /// Names are in lower case. Those that end in `-bin` have bytes as values, all others printable
-/// ASCII. A name may occur more than once.
+/// ASCII without spaces at the ends. A name may occur more than once.
+///
+/// Other text is not here: gRPC says that a tab, or a byte beyond ASCII, must not fail a call, and may be thrown away. What
+/// HTTP does not allow in a value either (a line break, zero) fails the call with INTERNAL before any handler runs.
 #[derive(Clone, Copy)]
 pub struct Metadata<'a> {
     call: &'a calls::Call,
@@ -27,8 +30,7 @@ impl<'a> Metadata<'a> {
 
     /// All values of a text entry, in the order in which they came.
     pub fn get_all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
-        self.values(name)
-            .filter_map(|it| std::str::from_utf8(it).ok())
+        self.values(name).filter_map(text)
     }
 
     /// The first value of a binary entry, whose name ends in `-bin`.
@@ -39,15 +41,32 @@ impl<'a> Metadata<'a> {
     /// Every name and value, in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         let pairs = self.call.metadata();
-        pairs.filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)))
+        pairs.filter_map(|(name, value)| {
+            Some((std::str::from_utf8(name).ok()?, legal(name, value)?))
+        })
     }
 
     fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         let pairs = self.call.metadata();
         pairs
             .filter(move |(it, _)| it.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+            .filter_map(|(name, value)| legal(name, value))
     }
+}
+
+/// A value as it is given out under this name.
+fn legal<'a>(name: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    match name.ends_with(b"-bin") {
+        true => Some(value),
+        false => text(value).map(str::as_bytes),
+    }
+}
+
+/// A value as text, without the spaces at its ends; `None` if it is not printable ASCII.
+fn text(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(value).ok()?;
+    let is_printable = text.bytes().all(|it| matches!(it, b' '..=b'~'));
+    is_printable.then(|| text.trim_matches(' '))
 }
 
 impl fmt::Debug for Metadata<'_> {

@@ -186,13 +186,15 @@ pub struct CallRefusal {
 pub enum RefusalReason {
     /// The method does not exist.
     UnknownMethod,
-    /// The request ended before its message was whole.
+    /// The request ended without a message, and the method takes one.
     NoRequest,
+    /// The request is none that gRPC has: its headers, or the form of its messages. The status says what was wrong.
+    Malformed,
     /// All workers were busy, and the backlog was full; or it gave way to a call of a connection with fewer calls in it.
     BacklogFull,
     /// Too many answers were not taken, more than its share of them on its own connection.
     AnswersNotTaken,
-    /// The deadline passed while the call waited for a worker.
+    /// The deadline had passed when the call arrived, or passed while it waited for a worker.
     Expired,
     /// Less time was left than the method takes at the least; see
     /// [`Service::minimum_time`](super::Service::minimum_time).

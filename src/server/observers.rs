@@ -152,9 +152,10 @@ fn reason(refusal: Option<Refusal>) -> RefusalReason {
     match refusal {
         Some(Refusal::UnknownMethod) => RefusalReason::UnknownMethod,
         Some(Refusal::NoMessage) => RefusalReason::NoRequest,
+        Some(Refusal::Malformed) => RefusalReason::Malformed,
         Some(Refusal::BacklogFull) => RefusalReason::BacklogFull,
         Some(Refusal::AnswersNotTaken) => RefusalReason::AnswersNotTaken,
-        Some(Refusal::Expired) => RefusalReason::Expired,
+        Some(Refusal::ArrivedLate | Refusal::Expired) => RefusalReason::Expired,
         Some(Refusal::DeadlineTooNear | Refusal::ShutdownTooNear) => RefusalReason::TooLittleTime,
         Some(Refusal::ShuttingDown) | None => RefusalReason::ShuttingDown,
     }

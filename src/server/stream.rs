@@ -412,7 +412,17 @@ pub(super) fn end_of(core: &calls::Call) -> Option<Status> {
     core.has_ended().then(|| why_ended(core))
 }
 
+/// What the caller gets if the answer comes after its deadline, whatever the handler says: to the caller there is no
+/// answer then. By gRPC's `statuscodes.md` a deadline that expires before the status is DEADLINE_EXCEEDED on both sides.
+#[inline]
+pub(super) fn late(core: &calls::Call) -> Option<Status> {
+    core.deadline_passed()
+        .then(|| Status::deadline_exceeded("the answer came after the caller's deadline"))
+}
+
 fn end(core: &Arc<calls::Call>, status: &Status) {
+    let late = late(core);
+    let status = late.as_ref().unwrap_or(status);
     if let Some(epilogue) = core.take_epilogue() {
         epilogue(ending(&end_of(core).unwrap_or_else(|| status.clone())));
     }

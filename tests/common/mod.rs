@@ -1,6 +1,7 @@
 //! What the tests of the server share: services made by hand, and clients for them.
 #![allow(dead_code, unused_imports)]
 
+pub mod h2;
 mod notebook;
 
 use std::time::{Duration, Instant};

@@ -120,6 +120,7 @@ impl Inner {
                     call: Call::new(ground, method, path, message.as_ref(), wire),
                     message,
                     unknown,
+                    fault: None,
                 })
             }
             Queued::Tell(tell) => {

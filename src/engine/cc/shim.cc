@@ -17,6 +17,8 @@
 #include "connection.h"
 #include "event_engine.h"
 #include "filters.h"
+#include "headers.h"
+#include "messages.h"
 #include "src/core/ext/transport/chttp2/transport/chttp2_transport.h"
 #include "src/core/lib/channel/channel_args.h"
 #include "src/core/lib/channel/channel_args_preconditioning.h"
@@ -55,6 +57,8 @@ const bool kRegistered = [] {
 #ifndef TOUCHDOWN_CLIENT
   touchdown::LeaveClientOut();
 #endif
+  touchdown::ReadHeadersLeniently();
+  touchdown::ReadMessagesWithCare();
   grpc_core::CoreConfiguration::RegisterBuilder(touchdown::ReplaceFilters);
   return true;
 }();

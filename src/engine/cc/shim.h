@@ -177,6 +177,32 @@ grpc_call_error touchdown_call_start_batch(grpc_call* call, const grpc_op* ops,
                                            void (*done)(void* arg, int succeeded),
                                            void* arg);
 
+// Why the headers of a request are no call's.
+typedef enum {
+  TOUCHDOWN_NO_FAULT = 0,
+  // Another HTTP method than POST.
+  TOUCHDOWN_FAULT_METHOD = 1,
+  // Another content-type than gRPC's, or none. The response has the HTTP status 415.
+  TOUCHDOWN_FAULT_CONTENT_TYPE = 2,
+  // A grpc-timeout that is none.
+  TOUCHDOWN_FAULT_TIMEOUT = 3,
+  // A grpc-encoding that is not known.
+  TOUCHDOWN_FAULT_ENCODING = 4,
+} touchdown_fault;
+
+// The fault of a call of a server. A call that has one comes as a call of no method, and its path has one more byte
+// before its beginning.
+touchdown_fault touchdown_call_fault(grpc_call* call);
+
+// The requests of this call of a server are a stream. To be called before the first of them is received: otherwise a
+// request counts as none if something has come behind it.
+void touchdown_call_takes_a_stream(grpc_call* call);
+
+// What stands for a message that is none; see messages.h. It lies in one slice, which is one of these bytes:
+// its flag byte is neither 0 nor 1; it is compressed, and nobody has said how; the request has ended in its midst;
+// something is behind it in a call that has one request.
+extern const uint8_t touchdown_flaws[4];
+
 // From now on writes that the calling thread begins wait, and what else is to be
 // written on their connections joins them: replies that are ready together go
 // out together, for a few system calls less.
