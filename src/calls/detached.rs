@@ -32,6 +32,10 @@ impl Detached {
         }
     }
 
+    pub(super) fn has(&self, call: &Arc<Call>) -> bool {
+        self.calls.lock().contains_key(&key_of(call))
+    }
+
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }

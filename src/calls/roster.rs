@@ -53,6 +53,10 @@ struct State<T> {
     /// Each with the size of its message.
     waiting: VecDeque<(T, usize)>,
     waiting_bytes: usize,
+    /// Steps of calls that were accepted before: no limit holds for them, as each call has one at the most.
+    steps: VecDeque<T>,
+    /// Whose turn it is, while both wait.
+    step_is_next: bool,
     closed: bool,
     last_arrival: Option<Instant>,
     watch: Watch,
@@ -73,18 +77,46 @@ enum Watch {
 
 impl<T> State<T> {
     /// Lets a call wait, or gives it back if there is no room.
-    fn queue(&mut self, call: T, bytes: usize, workers: usize, backlog: Backlog) -> Decision<T> {
+    fn queue(
+        &mut self,
+        call: T,
+        outlook: Outlook,
+        workers: usize,
+        backlog: Backlog,
+    ) -> Decision<T> {
+        let bytes = outlook.bytes;
         // One that is larger than all that may wait has to fit somewhere, too.
         let fits = self.waiting.is_empty() || self.waiting_bytes + bytes <= backlog.bytes;
-        if self.waiting.len() == backlog.calls || !fits {
+        if outlook.is_step {
+            self.steps.push_back(call);
+        } else if self.waiting.len() == backlog.calls || !fits {
             return Decision::Refused(call);
+        } else {
+            self.waiting.push_back((call, bytes));
+            self.waiting_bytes += bytes;
         }
-        self.waiting.push_back((call, bytes));
-        self.waiting_bytes += bytes;
         match self.running < workers {
             true => Decision::QueuedToHire,
             false => Decision::Queued,
         }
+    }
+
+    fn does_anything_wait(&self) -> bool {
+        !self.waiting.is_empty() || !self.steps.is_empty()
+    }
+
+    /// What is to be run next, of what waits: calls and steps take turns, so that neither of them waits for all of
+    /// the others.
+    fn take_next(&mut self) -> Option<T> {
+        let step_is_next = self.step_is_next || self.waiting.is_empty();
+        if let Some(step) = step_is_next.then(|| self.steps.pop_front()).flatten() {
+            self.step_is_next = false;
+            return Some(step);
+        }
+        let (call, bytes) = self.waiting.pop_front()?;
+        self.waiting_bytes -= bytes;
+        self.step_is_next = true;
+        Some(call)
     }
 
     /// Sends somebody to poll. False if a thread has to be started for that.
@@ -122,6 +154,8 @@ impl<T> Roster<T> {
                 dismissed: 0,
                 waiting: VecDeque::new(),
                 waiting_bytes: 0,
+                steps: VecDeque::new(),
+                step_is_next: false,
                 closed: false,
                 last_arrival: None,
                 watch: Watch::Off,
@@ -134,8 +168,8 @@ impl<T> Roster<T> {
     pub(super) fn arrived(&self, call: T, outlook: Outlook, now: Instant) -> Decision<T> {
         let mut state = self.state.lock();
         // What waits has its turn first, even if it is a thread that is missing.
-        if state.running == self.workers || !state.waiting.is_empty() {
-            return state.queue(call, outlook.bytes, self.workers, self.backlog);
+        if state.running == self.workers || state.does_anything_wait() {
+            return state.queue(call, outlook, self.workers, self.backlog);
         }
         let last_arrival = state.last_arrival.replace(now);
         state.running += 1;
@@ -178,14 +212,20 @@ impl<T> Roster<T> {
             return Decision::Run(call);
         }
         state.running -= 1;
-        state.queue(call, outlook.bytes, self.workers, self.backlog)
+        state.queue(call, outlook, self.workers, self.backlog)
+    }
+
+    /// A thread that runs a step has another one of the same call to run. It has its turn behind what waits; the thread
+    /// says next that it has [finished](Self::finished).
+    pub(super) fn step_again(&self, call: T) {
+        self.state.lock().steps.push_back(call);
     }
 
     /// Whether a thread is to be started because a call waits for nothing else: earlier, none could be. It
     /// begins with [`finished`](Self::finished), and counts as a worker from now on.
     pub(super) fn hire(&self) -> bool {
         let mut state = self.state.lock();
-        let wanted = !state.waiting.is_empty() && state.running < self.workers && !state.closed;
+        let wanted = state.does_anything_wait() && state.running < self.workers && !state.closed;
         state.running += usize::from(wanted);
         wanted
     }
@@ -198,8 +238,7 @@ impl<T> Roster<T> {
     /// A thread has run a call to its end. `pollers` is how many threads should poll.
     pub(super) fn finished(&self, pollers: usize) -> Next<T> {
         let mut state = self.state.lock();
-        if let Some((call, bytes)) = state.waiting.pop_front() {
-            state.waiting_bytes -= bytes;
+        if let Some(call) = state.take_next() {
             return Next::Run(call);
         }
         state.running -= 1;
@@ -392,11 +431,13 @@ mod tests {
         short: false,
         pollers: 1,
         bytes: 0,
+        is_step: false,
     };
     const SHORT: Outlook = Outlook {
         short: true,
         pollers: 1,
         bytes: 0,
+        is_step: false,
     };
 
     fn roster(workers: usize, calls: usize) -> Roster<u32> {
@@ -412,6 +453,28 @@ mod tests {
             Decision::QueuedToHire => "queued to hire",
             Decision::Refused(_) => "refused",
         }
+    }
+
+    #[test]
+    fn steps_are_not_refused_and_take_turns_with_calls() {
+        const STEP: Outlook = Outlook {
+            is_step: true,
+            ..LONG
+        };
+        let roster = roster(1, 2);
+        let now = Instant::now();
+        assert_eq!(name(roster.arrived(0, LONG, now)), "run");
+        for it in 10..14 {
+            assert_eq!(name(roster.arrived(it, STEP, now)), "queued");
+        }
+        assert_eq!(name(roster.arrived(1, LONG, now)), "queued");
+        assert_eq!(name(roster.arrived(2, LONG, now)), "queued");
+        assert_eq!(name(roster.arrived(3, LONG, now)), "refused");
+        let mut order = Vec::new();
+        while let Next::Run(it) = roster.finished(1) {
+            order.push(it);
+        }
+        assert_eq!(order, [1, 10, 2, 11, 12, 13]);
     }
 
     #[test]

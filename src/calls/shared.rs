@@ -62,7 +62,12 @@ pub(super) struct Limits {
 impl Shared {
     /// Whether many calls are in flight.
     pub(super) fn is_crowded(&self) -> bool {
-        self.ground.host.in_flight() >= CROWD
+        self.at_work(self.ground.host.in_flight()) >= CROWD
+    }
+
+    /// How many of the calls in flight keep anybody busy: streams without a thread may be many, and quiet.
+    pub(super) fn at_work(&self, in_flight: usize) -> usize {
+        in_flight.saturating_sub(self.ground.detached.count())
     }
 
     /// How many threads should poll.
@@ -76,6 +81,8 @@ impl Shared {
     /// Every call that has not ended, as far as anybody could still be at work on it.
     pub(super) fn open_calls(&self) -> Vec<Arc<Call>> {
         let mut calls = self.seats.calls();
+        // Some are there and here.
+        calls.retain(|call| !self.ground.detached.has(call));
         calls.extend(self.ground.detached.calls());
         calls
     }

@@ -22,6 +22,7 @@ pub(super) mod ground;
 mod messages;
 mod metadata;
 mod select;
+mod steps;
 pub(super) mod wire;
 
 use std::any::Any;
@@ -86,6 +87,12 @@ const RETURNED: u32 = 1 << 18;
 const COMPRESSED: u32 = 1 << 19;
 /// A drain does not wait for the call, and its connection was told so.
 const GIVEN_UP: u32 = 1 << 20;
+/// The call goes on in steps.
+const STEPPED: u32 = 1 << 21;
+/// A step is asked for that has not begun.
+const STEP_DUE: u32 = 1 << 22;
+/// A step is under way, or the handler is that has detached the requests.
+const STEPPING: u32 = 1 << 23;
 
 /// A name and a value of metadata to be sent. The code that makes one has checked that it is legal.
 pub(crate) type Pair = (String, Vec<u8>);
