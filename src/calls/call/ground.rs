@@ -10,7 +10,6 @@ use crate::calls::host::Host;
 use crate::calls::method::Method;
 use crate::calls::observer::Observer;
 use crate::calls::pushback::Pushback;
-use crate::calls::steps::Steps;
 use crate::calls::stopping::Stopping;
 use crate::calls::timers::Timers;
 use crate::os::wake::Wake;
@@ -23,7 +22,6 @@ pub(crate) struct Ground {
     pub(in crate::calls) detached: Detached,
     pub(in crate::calls) prompt_calls: PromptCalls,
     pub(in crate::calls) pushback: Pushback,
-    pub(in crate::calls) steps: Steps,
     pub(in crate::calls) stopping: Stopping,
     pub(in crate::calls) timers: Timers<Call>,
     pub(in crate::calls) wake: Arc<Wake>,
@@ -63,7 +61,6 @@ impl Ground {
             detached: Detached::default(),
             prompt_calls: PromptCalls::new(prompt_calls),
             pushback: Pushback::default(),
-            steps: Steps::default(),
             stopping: Stopping::default(),
             timers: Timers::new(Arc::clone(wake)),
             wake: Arc::clone(wake),

@@ -47,11 +47,10 @@ impl Call {
         self.flag(STEPPED)
     }
 
-    /// Asks for a step. If one is under way, another follows.
+    /// Asks for a step. If one is under way, another follows. May be called on any thread.
     pub(crate) fn ask_for_step(self: &Arc<Self>) {
         if self.claim_step() {
-            self.ground.steps.add(self);
-            self.ground.wake.wake();
+            self.wire.step(self);
         }
     }
 

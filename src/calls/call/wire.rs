@@ -34,7 +34,7 @@ pub(crate) trait Wire: Send + Sync {
     fn receive_in_turn(&self, call: &Arc<Call>) -> bool;
 
     /// Has the thread that polls next get [`Event::Step`](crate::calls::transport::Event::Step) of this call. Does
-    /// nothing if the transport is at its end.
+    /// nothing if the transport is at its end. May be called on any thread, also while that tells of an operation's end.
     fn step(&self, call: &Arc<Call>);
 
     /// Begins to send a message, behind headers if there are some. False if that cannot be.

@@ -89,7 +89,6 @@ impl Housekeeper<'_> {
         at(self.door.paused_until);
         at(self.watch_workers(now));
         at(self.hire(now));
-        ground.steps.bring();
         at(self.tell_who_waits(now));
         match self.memory.due(&self.shared.heap, now) {
             Due::Nothing => {}
