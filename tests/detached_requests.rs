@@ -802,9 +802,10 @@ fn interceptors_are_told_of_the_end_of_an_upload_once_detached_or_not() {
     let client = client(&server);
     let call = |numbers: &[u32]| {
         let mut upload = upload(&client);
-        numbers
-            .iter()
-            .for_each(|it| upload.send(number(*it)).unwrap());
+        for it in numbers {
+            // The call may have ended by then.
+            let _ = upload.send(number(*it));
+        }
         upload.finish().map(|it| it.value)
     };
     assert_eq!(call(&[0]), Ok(0));

@@ -934,10 +934,13 @@ fn in_steps(
 #[test]
 fn a_call_in_steps_needs_no_worker_while_it_waits_and_gets_its_messages_in_order() {
     let (server, begun, release) = in_steps(0, echo_in_steps);
-    let lines: Vec<_> = (0..10)
-        .map(|_| server.client.call("/test.Chats/Chat", &[]))
-        .collect();
-    wait_until(|| server.runner.shared().ground.detached.count() == 10);
+    let detached = &server.runner.shared().ground.detached;
+    let open = |number| {
+        let line = server.client.call("/test.Chats/Chat", &[]);
+        wait_until(|| detached.count() == number && server.runner.load().running == 0);
+        line
+    };
+    let lines: Vec<_> = (1..=10).map(open).collect();
     // The one worker is free.
     let gated = server.client.call("/test.Gate/Pass", &[b"gate"]);
     begun.recv_timeout(LONG).unwrap();
@@ -958,7 +961,7 @@ fn a_call_in_steps_needs_no_worker_while_it_waits_and_gets_its_messages_in_order
         );
     }
     (0..11).for_each(|_| assert_eq!(server.landed(), Landed::Completed));
-    wait_until(|| server.runner.shared().ground.detached.count() == 0);
+    wait_until(|| detached.count() == 0);
 }
 
 #[test]
