@@ -47,7 +47,7 @@ impl Program {
         writeln!(stdin, "{line}").unwrap();
     }
 
-    fn is_well_at_its_end(mut self) {
+    fn end_well(mut self) {
         drop(self.child.stdin.take());
         assert!(self.child.wait().unwrap().success());
     }
@@ -73,7 +73,7 @@ fn room() -> (Program, String) {
 fn stop(server: Program) {
     let process = Pid::from_raw(server.child.id().try_into().unwrap());
     kill(process, Signal::SIGTERM).unwrap();
-    server.is_well_at_its_end();
+    server.end_well();
 }
 
 fn line(speaker: &str, text: &str) -> Line {
@@ -154,5 +154,5 @@ fn a_visitor_of_python_is_one_like_the_others() {
     stop(server);
     assert_eq!(ada.hear(), "heard room we are closing");
     assert_eq!(ada.hear(), "end OK");
-    ada.is_well_at_its_end();
+    ada.end_well();
 }
