@@ -300,7 +300,7 @@ fn an_upload_gets_its_reply_at_the_end() {
     }
     assert_eq!(upload(&client).finish(), Ok(number(0)));
     let mut too_much = upload(&client);
-    too_much.send(number(1001)).unwrap();
+    let _ = too_much.send(number(1001));
     assert_eq!(
         too_much.finish().unwrap_err(),
         Status::out_of_range("too much")
@@ -339,7 +339,8 @@ fn a_panic_ends_its_stream_alone_and_is_logged() {
     let client = client(&server);
     let (mut unlucky, unlucky_replies) = open::<_, UInt32Value>(&client);
     let (mut other, mut other_replies) = open(&client);
-    unlucky.send(number(13)).unwrap();
+    // Its end may be there before this is.
+    let _ = unlucky.send(number(13));
     let end = end(unlucky_replies);
     assert_eq!(end.code(), Code::Internal, "{end}");
     assert!(!end.message().contains("unlucky"), "{end}");
@@ -573,7 +574,7 @@ fn a_handler_that_sends_too_much_at_once_is_told_so() {
     let server = server.start().unwrap();
     let client = client(&server);
     let (mut requests, replies) = open::<_, StringValue>(&client);
-    requests.send(number(1)).unwrap();
+    let _ = requests.send(number(1));
     let end = end(replies);
     assert_eq!(end.code(), Code::ResourceExhausted, "{end}");
 }
@@ -835,12 +836,11 @@ fn a_request_that_cannot_be_read_ends_the_stream() {
     let sent = |value: &[u8]| {
         let (mut requests, replies) = open::<BytesValue, StringValue>(&client);
         let value = value.to_vec();
-        requests
-            .send(BytesValue {
-                value,
-                ..Default::default()
-            })
-            .unwrap();
+        let request = BytesValue {
+            value,
+            ..Default::default()
+        };
+        let _ = requests.send(request);
         end(replies).code()
     };
     assert_eq!(sent(&[b'x'; 101]), Code::ResourceExhausted);
