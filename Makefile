@@ -70,7 +70,7 @@ test: format clients alone build clippy docs package licences core models quick-
 		--test http_daemon --test acceptor
 	$(CARGO) test --workspace --exclude touchdown-models --all-features --doc --no-fail-fast
 	$(if $(wildcard $(target)/foreign/node_modules),\
-		$(CARGO) test --all-features --test foreign_clients -- --ignored --skip with_tls)
+		$(CARGO) test --all-features --test foreign_clients --test room -- --ignored --skip with_tls)
 	$(if $(wildcard $(target)/foreign/node_modules),\
 		$(CARGO) test -p touchdown-interop --no-fail-fast -- --ignored --skip a_thousand \
 		$$(test -x $(target)/foreign/grpc-go/interop_client || echo --skip grpc_go))

@@ -33,6 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 "proto/ledger.proto",
                 "proto/meter.proto",
                 "proto/news.proto",
+                "proto/room.proto",
             ];
             touchdown_build::compile(&files, &["proto"])?;
         }

@@ -33,6 +33,8 @@ pub(super) struct Outlook {
     pub(super) pollers: usize,
     /// The size of its message, in bytes.
     pub(super) bytes: usize,
+    /// It is a step of a call that was accepted long ago: it waits, and is not refused.
+    pub(super) is_step: bool,
 }
 
 /// What is to be done with a call that has arrived.

@@ -32,6 +32,10 @@ impl Detached {
         }
     }
 
+    pub(super) fn has(&self, call: &Arc<Call>) -> bool {
+        self.calls.lock().contains_key(&call.key())
+    }
+
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }

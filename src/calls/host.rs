@@ -15,6 +15,10 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// must not panic, and must finish the call or have somebody else do so.
     fn run(&self, call: &Arc<Call>, message: Option<Message>);
 
+    /// Runs the next step of a call that goes on in steps; on a thread that may block. It must not panic. One step of a
+    /// call runs at a time, the first after `run`.
+    fn step(&self, call: &Arc<Call>);
+
     /// A call was refused, and will land by itself.
     fn refused(&self, call: &Arc<Call>);
 

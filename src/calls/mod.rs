@@ -17,6 +17,7 @@
 //! | deadlines | `timers` |
 //! | the threads | `poll`, `threads`, `hiring`, `seats`, `renewal/`, `pace` |
 //! | connections: accepted, counted, looked after, taken down | `connections`, `attend`, `link`, `housekeeper/`, `drain` (the rules) |
+//! | calls that go on without their handler, and those that have a worker while there is something to do | `detached`, `call/steps` |
 //! | which streams a drain does not wait for, since they are idle | `quiet` |
 //! | the thread that keeps the time of it all | `housekeeper` |
 

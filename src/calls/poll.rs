@@ -45,6 +45,10 @@ pub(super) fn run(shared: &Arc<Shared>, beginning: Beginning) {
                 shared.transport.arrival_is_over();
                 shared.end_transport_if_idle();
             }
+            Event::Step(call) => {
+                goes_on = worker.step_is_due(call);
+                shared.end_transport_if_idle();
+            }
             Event::NoArrival => shared.end_transport_if_idle(),
             Event::Check(answer) => answer(),
             Event::Renewal => goes_on = worker.renew(),
@@ -167,6 +171,7 @@ impl Worker<'_> {
             short: method.is_some_and(|it| it.pace.is_short()),
             pollers: shared.pollers(crowded, self.quiet),
             bytes,
+            is_step: false,
         };
         // A handler that streams waits for what it has written.
         let may_cork = outlook.short && crowded && !method.is_some_and(Method::is_streaming);
@@ -175,7 +180,45 @@ impl Worker<'_> {
             message,
             queued: false,
         };
-        let mut decision = shared.roster.arrived(job, outlook, now);
+        let decision = shared.roster.arrived(job, outlook, now);
+        self.carry_out(decision, outlook, may_cork, now)
+    }
+
+    /// A step of a call is due. False if the thread is to end after that.
+    fn step_is_due(&mut self, call: Arc<Call>) -> bool {
+        let shared = self.shared;
+        if self.usage.call(&shared.heap, 0) {
+            shared.ground.wake.wake();
+        }
+        let now = Instant::now();
+        self.quiet = shared.streams.quiet(&mut self.moves);
+        let crowded = shared.is_crowded(shared.ground.host.in_flight(), self.quiet);
+        let method = shared.ground.method(&call);
+        let outlook = Outlook {
+            short: method.is_some_and(|it| it.pace.is_short()),
+            pollers: shared.pollers(crowded, self.quiet),
+            bytes: 0,
+            is_step: true,
+        };
+        let job = Job {
+            call,
+            message: None,
+            queued: false,
+        };
+        let decision = shared.roster.arrived(job, outlook, now);
+        self.carry_out(decision, outlook, outlook.short && crowded, now)
+    }
+
+    /// Does what the roster says. False if the thread is to end after that.
+    fn carry_out(
+        &mut self,
+        mut decision: Decision<Job>,
+        outlook: Outlook,
+        may_cork: bool,
+        now: Instant,
+    ) -> bool {
+        let shared = self.shared;
+        let ground = &shared.ground;
         if let Decision::RunAndSpawn(job) = decision {
             decision = match shared.spawn_worker(Beginning::Poll) {
                 true => Decision::Run(job),
@@ -196,12 +239,16 @@ impl Worker<'_> {
                 return self.work(job, now);
             }
             Decision::Queued => {
-                if shared.waiting.begin() | shared.streams.hold_places() {
+                // Streams that wait for their callers give places back.
+                let may_be_had = shared.streams.hold_places();
+                if (!outlook.is_step && shared.waiting.begin()) | may_be_had {
                     ground.wake.wake();
                 }
             }
             Decision::QueuedToHire => {
-                shared.waiting.begin();
+                if !outlook.is_step {
+                    shared.waiting.begin();
+                }
                 ground.wake.wake();
             }
             Decision::QueuedInstead(others) => {
@@ -309,6 +356,13 @@ impl Worker<'_> {
         } = job;
         // From here on the thread that ends calls in a drain finds this one.
         self.seat.begin(&call, now);
+        // Its handler has run before.
+        if call.is_stepped() {
+            self.step(&call, now);
+            drop(call);
+            self.seat.end();
+            return false;
+        }
         let aside = match shared.reason_not_to_run(&call, queued) {
             Some(why) => {
                 shared.refuse(&call, why);
@@ -344,6 +398,25 @@ impl Worker<'_> {
             let ran = call.record().and_then(Record::ran);
             method.pace.learn(ran.unwrap_or_else(|| now.elapsed()));
         }
+        if call.is_stepped() {
+            self.step(call, Instant::now());
+        }
         aside
+    }
+
+    fn step(&self, call: &Arc<Call>, now: Instant) {
+        let ground = &self.shared.ground;
+        call.begin_step();
+        ground.host.step(call);
+        if let Some(method) = ground.method(call) {
+            method.pace.learn(now.elapsed());
+        }
+        if call.end_step() {
+            self.shared.roster.step_again(Job {
+                call: Arc::clone(call),
+                message: None,
+                queued: true,
+            });
+        }
     }
 }

@@ -23,6 +23,7 @@
 //! moment at which a call is in the backlog and a worker free to take it. Only if a thread cannot
 //! be started, a call waits for that; see [`hire`](Roster::hire).
 
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::decision::{
@@ -63,6 +64,10 @@ struct State<T> {
     /// Of the others who rest, how many are to end and have not yet woken up.
     dismissed: usize,
     waiting: Lanes<T>,
+    /// Steps of calls that were accepted before: no limit holds for them, as each call has one at the most.
+    steps: VecDeque<T>,
+    /// Whose turn it is, while both wait.
+    step_is_next: bool,
     closed: bool,
     last_arrival: Option<Instant>,
     watch: Watch,
@@ -83,9 +88,24 @@ enum Watch {
 
 impl<T: Waits> State<T> {
     /// Lets a call wait, or gives it back if there is no room.
-    fn queue(&mut self, call: T, bytes: usize, workers: usize, backlog: Backlog) -> Decision<T> {
-        let connection = call.connection();
-        match self.waiting.admit(call, connection, bytes, backlog) {
+    fn queue(
+        &mut self,
+        call: T,
+        outlook: Outlook,
+        workers: usize,
+        backlog: Backlog,
+    ) -> Decision<T> {
+        let admission = match outlook.is_step {
+            true => {
+                self.steps.push_back(call);
+                Admission::Waits
+            }
+            false => {
+                let connection = call.connection();
+                (self.waiting).admit(call, connection, outlook.bytes, backlog)
+            }
+        };
+        match admission {
             Admission::Waits if self.running < workers => Decision::QueuedToHire,
             Admission::Waits => Decision::Queued,
             Admission::Instead(others) => Decision::QueuedInstead(others),
@@ -111,6 +131,23 @@ impl<T> State<T> {
         true
     }
 
+    fn does_anything_wait(&self) -> bool {
+        !self.waiting.is_empty() || !self.steps.is_empty()
+    }
+
+    /// What is to be run next, of what waits: calls and steps take turns, so that neither of them waits for all of
+    /// the others.
+    fn take_next(&mut self) -> Option<T> {
+        let step_is_next = self.step_is_next || self.waiting.is_empty();
+        if let Some(step) = step_is_next.then(|| self.steps.pop_front()).flatten() {
+            self.step_is_next = false;
+            return Some(step);
+        }
+        let call = self.waiting.pop()?;
+        self.step_is_next = true;
+        Some(call)
+    }
+
     /// Sends somebody to poll. False if a thread has to be started for that.
     fn call_poller(&mut self, called: &Condvar) -> bool {
         self.becomes_poller();
@@ -122,7 +159,7 @@ impl<T> State<T> {
     /// Has somebody run what waits, if there is a place. False if a thread has to be started for that, which has
     /// the place already.
     fn summon(&mut self, workers: usize, called: &Condvar) -> bool {
-        if self.waiting.is_empty() || self.running >= workers || self.closed {
+        if !self.does_anything_wait() || self.running >= workers || self.closed {
             return true;
         }
         self.running += 1;
@@ -154,6 +191,8 @@ impl<T: Waits> Roster<T> {
                 summoned: 0,
                 dismissed: 0,
                 waiting: Lanes::new(),
+                steps: VecDeque::new(),
+                step_is_next: false,
                 closed: false,
                 last_arrival: None,
                 watch: Watch::Off,
@@ -166,8 +205,8 @@ impl<T: Waits> Roster<T> {
     pub(super) fn arrived(&self, call: T, outlook: Outlook, now: Instant) -> Decision<T> {
         let mut state = self.state.lock();
         // What waits has its turn first, even if it is a thread that is missing.
-        if state.running == self.workers || !state.waiting.is_empty() {
-            return state.queue(call, outlook.bytes, self.workers, self.backlog);
+        if state.running == self.workers || state.does_anything_wait() {
+            return state.queue(call, outlook, self.workers, self.backlog);
         }
         let last_arrival = state.last_arrival.replace(now);
         state.running += 1;
@@ -210,14 +249,20 @@ impl<T: Waits> Roster<T> {
             return Decision::Run(call);
         }
         state.running -= 1;
-        state.queue(call, outlook.bytes, self.workers, self.backlog)
+        state.queue(call, outlook, self.workers, self.backlog)
+    }
+
+    /// A thread that runs a step has another one of the same call to run. It has its turn behind what waits; the thread
+    /// says next that it has [finished](Self::finished).
+    pub(super) fn step_again(&self, call: T) {
+        self.state.lock().steps.push_back(call);
     }
 
     /// Whether a thread is to be started because a call waits for nothing else: earlier, none could be. It
     /// begins with [`finished`](Self::finished), and counts as a worker from now on.
     pub(super) fn hire(&self) -> bool {
         let mut state = self.state.lock();
-        let wanted = !state.waiting.is_empty() && state.running < self.workers && !state.closed;
+        let wanted = state.does_anything_wait() && state.running < self.workers && !state.closed;
         state.running += usize::from(wanted);
         wanted
     }
@@ -230,7 +275,7 @@ impl<T: Waits> Roster<T> {
     /// A thread has run a call to its end. `pollers` is how many threads should poll.
     pub(super) fn finished(&self, pollers: usize) -> Next<T> {
         let mut state = self.state.lock();
-        if let Some(call) = state.waiting.pop() {
+        if let Some(call) = state.take_next() {
             return Next::Run(call);
         }
         state.running -= 1;
@@ -259,7 +304,7 @@ impl<T: Waits> Roster<T> {
         let mut state = self.state.lock();
         state.aside -= 1;
         if state.running < self.workers {
-            if let Some(call) = state.waiting.pop() {
+            if let Some(call) = state.take_next() {
                 state.running += 1;
                 return Next::Run(call);
             }
@@ -414,15 +459,21 @@ impl<T: Waits> Roster<T> {
         self.state.lock().waiting.first().map(look)
     }
 
-    /// Whether a call waits, and every place is taken.
+    /// Whether a call or a step waits, and every place is taken.
     pub(super) fn is_full(&self) -> bool {
         let state = self.state.lock();
-        !state.waiting.is_empty() && state.running >= self.workers
+        state.does_anything_wait() && state.running >= self.workers
     }
 
-    /// The connections whose calls wait, and how many calls of each do.
+    /// The connections whose calls or steps wait, and how many of each do.
     pub(super) fn who_waits(&self) -> Vec<(u64, usize)> {
-        self.state.lock().waiting.connections()
+        let state = self.state.lock();
+        let mut all = BTreeMap::new();
+        let steps = state.steps.iter().map(|it| (it.connection(), 1));
+        for (connection, count) in state.waiting.connections().into_iter().chain(steps) {
+            *all.entry(connection).or_default() += count;
+        }
+        all.into_iter().collect()
     }
 
     /// How many calls run or wait.
@@ -465,11 +516,13 @@ mod tests {
         short: false,
         pollers: 1,
         bytes: 0,
+        is_step: false,
     };
     const SHORT: Outlook = Outlook {
         short: true,
         pollers: 1,
         bytes: 0,
+        is_step: false,
     };
 
     impl Waits for u32 {
@@ -493,6 +546,28 @@ mod tests {
             Decision::QueuedInstead(_) => "queued instead",
             Decision::Refused(_) => "refused",
         }
+    }
+
+    #[test]
+    fn steps_are_not_refused_and_take_turns_with_calls() {
+        const STEP: Outlook = Outlook {
+            is_step: true,
+            ..LONG
+        };
+        let roster = roster(1, 2);
+        let now = Instant::now();
+        assert_eq!(name(roster.arrived(0, LONG, now)), "run");
+        for it in 10..14 {
+            assert_eq!(name(roster.arrived(it, STEP, now)), "queued");
+        }
+        assert_eq!(name(roster.arrived(1, LONG, now)), "queued");
+        assert_eq!(name(roster.arrived(2, LONG, now)), "queued");
+        assert_eq!(name(roster.arrived(3, LONG, now)), "refused");
+        let mut order = Vec::new();
+        while let Next::Run(it) = roster.finished(1) {
+            order.push(it);
+        }
+        assert_eq!(order, [1, 10, 2, 11, 12, 13]);
     }
 
     #[test]

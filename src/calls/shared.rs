@@ -73,7 +73,12 @@ pub(super) struct Limits {
 impl Shared {
     /// Whether many calls are in flight, but for those that are quiet.
     pub(super) fn is_crowded(&self, in_flight: usize, quiet: Quiet) -> bool {
-        in_flight >= CROWD.saturating_add(quiet.streams)
+        self.at_work(in_flight) >= CROWD.saturating_add(quiet.streams)
+    }
+
+    /// How many of the calls in flight keep anybody busy: streams without a thread may be many, and quiet.
+    pub(super) fn at_work(&self, in_flight: usize) -> usize {
+        in_flight.saturating_sub(self.ground.detached.count())
     }
 
     /// How many threads should poll.
@@ -89,6 +94,8 @@ impl Shared {
     /// Every call that has not ended, as far as anybody could still be at work on it.
     pub(super) fn open_calls(&self) -> Vec<Arc<Call>> {
         let mut calls = self.seats.calls();
+        // Some are there and here.
+        calls.retain(|call| !self.ground.detached.has(call));
         calls.extend(self.ground.detached.calls());
         calls
     }

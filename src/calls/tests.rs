@@ -30,9 +30,12 @@ const PROMPT_CALLS: usize = 3;
 
 type Handler = Box<dyn Fn(&Arc<Call>, Option<Message>) + Send + Sync>;
 
+type Step = Box<dyn Fn(&Arc<Call>) + Send + Sync>;
+
 /// Runs a handler for each method, and notes what it is told.
 struct TestHost {
     handlers: Vec<Handler>,
+    step: Option<Step>,
     arrived: AtomicUsize,
     landed_count: AtomicUsize,
     refused: AtomicUsize,
@@ -51,6 +54,10 @@ impl Host for TestHost {
     fn run(&self, call: &Arc<Call>, message: Option<Message>) {
         let method = call.method().expect("a method that is known");
         self.handlers[method as usize](call, message);
+    }
+
+    fn step(&self, call: &Arc<Call>) {
+        self.step.as_ref().expect("no call goes on in steps")(call);
     }
 
     fn refused(&self, _: &Arc<Call>) {
@@ -89,6 +96,7 @@ impl Host for TestHost {
 struct Setup {
     methods: Vec<Method>,
     handlers: Vec<Handler>,
+    step: Option<Step>,
     workers: usize,
     stream_threads: usize,
     stall: Duration,
@@ -129,10 +137,17 @@ impl Setup {
         })
     }
 
+    /// What is done in each step of calls that go on so.
+    fn step(mut self, step: impl Fn(&Arc<Call>) + Send + Sync + 'static) -> Setup {
+        self.step = Some(Box::new(step));
+        self
+    }
+
     fn start(self) -> Server {
         let transport = MemoryTransport::new(&self.methods);
         let host = Arc::new(TestHost {
             handlers: self.handlers,
+            step: self.step,
             arrived: AtomicUsize::new(0),
             landed_count: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
@@ -888,4 +903,143 @@ fn wait_until(holds: impl Fn() -> bool) {
         assert!(Instant::now() < limit, "it does not come to that");
         std::thread::yield_now();
     }
+}
+
+/// In steps: answers each request with the same, waiting for none, and the end with OK. What has to end, ends.
+fn echo_in_steps(call: &Arc<Call>) {
+    if call.has_to_end() {
+        let ending = Ending::new(CANCELLED, "it has to end");
+        call.finish(None, ending, Handled::Yes);
+        return;
+    }
+    match call.take_received() {
+        Received::Message(message) => {
+            let sent = call.send(outgoing(&bytes_of(&message)), Wait::Never);
+            assert_eq!(sent, Ok(()));
+        }
+        Received::End => {
+            call.finish(None, ok(), Handled::Yes);
+            return;
+        }
+        Received::Ended | Received::TimedOut => {}
+    }
+    call.ask_for_message();
+}
+
+/// A server of one worker with `/test.Chats/Chat` in steps and a unary method that waits at a gate.
+fn in_steps(
+    backlog: usize,
+    step: impl Fn(&Arc<Call>) + Send + Sync + 'static,
+) -> (Server, Receiver<Arc<Call>>, Sender<()>) {
+    let (gated, begun, release) = gate();
+    let server = Setup::new(1, backlog)
+        .method("/test.Chats/Chat", (true, true), |call, _| {
+            assert!(call.go_on_in_steps());
+        })
+        .unary("/test.Gate/Pass", gated)
+        .step(step)
+        .start();
+    (server, begun, release)
+}
+
+#[test]
+fn a_call_in_steps_needs_no_worker_while_it_waits_and_gets_its_messages_in_order() {
+    let (server, begun, release) = in_steps(0, echo_in_steps);
+    let detached = &server.runner.shared().ground.detached;
+    let open = |number| {
+        let line = server.client.call("/test.Chats/Chat", &[]);
+        wait_until(|| detached.count() == number && server.runner.load().running == 0);
+        line
+    };
+    let lines: Vec<_> = (1..=10).map(open).collect();
+    // The one worker is free.
+    let gated = server.client.call("/test.Gate/Pass", &[b"gate"]);
+    begun.recv_timeout(LONG).unwrap();
+    // And now it is not: nothing is refused, but waits, whatever the backlog is.
+    for line in &lines {
+        line.send(b"one");
+        line.send(b"two");
+    }
+    server.settle();
+    assert!(lines.iter().all(|it| it.has_got_nothing()));
+    release.send(()).unwrap();
+    assert_eq!(gated.status().0, OK);
+    for line in &lines {
+        line.say_all();
+        assert_eq!(
+            line.sent(),
+            [headers(), message(b"one"), message(b"two"), status(OK, "")]
+        );
+    }
+    (0..11).for_each(|_| assert_eq!(server.landed(), Landed::Completed));
+    wait_until(|| detached.count() == 0);
+}
+
+#[test]
+fn a_message_is_not_asked_for_before_the_one_before_was_dealt_with() {
+    let (stepped, steps) = unbounded();
+    let step = move |call: &Arc<Call>| stepped.send(Arc::clone(call)).unwrap();
+    let (server, ..) = in_steps(0, step);
+    let line = server.client.call("/test.Chats/Chat", &[b"one", b"two"]);
+    let call = steps.recv_timeout(LONG).expect("the first step");
+    server.settle();
+    assert!(steps.try_recv().is_err(), "nothing was asked for");
+    call.ask_for_message();
+    steps.recv_timeout(LONG).expect("a message has come");
+    assert!(matches!(call.take_received(), Received::Message(it) if bytes_of(&it) == b"one"));
+    server.settle();
+    assert!(matches!(call.take_received(), Received::TimedOut));
+    assert!(steps.try_recv().is_err(), "the next was not asked for");
+    call.ask_for_message();
+    steps.recv_timeout(LONG).expect("the next has come");
+    assert!(matches!(call.take_received(), Received::Message(it) if bytes_of(&it) == b"two"));
+    call.finish(None, ok(), Handled::Yes);
+    assert_eq!(line.status().0, OK);
+}
+
+#[test]
+fn a_call_in_steps_ends_in_a_step_when_its_caller_leaves_or_the_server_says_so() {
+    let (server, ..) = in_steps(0, echo_in_steps);
+    let left = server.client.call("/test.Chats/Chat", &[b"one"]);
+    left.sent_when(|sent| sent.len() == 2);
+    left.leave();
+    assert_eq!(server.landed(), Landed::CallerLeft);
+    let told = server.client.call("/test.Chats/Chat", &[b"one"]);
+    told.sent_when(|sent| sent.len() == 2);
+    assert_eq!(server.runner.tell_to_stop(), 1);
+    assert_eq!(told.status(), (CANCELLED, "it has to end".to_owned()));
+    assert_eq!(server.landed(), Landed::ToldToStop);
+}
+
+#[test]
+fn the_steps_of_a_call_are_run_one_at_a_time_whoever_asks_for_them() {
+    let at_once = Arc::new(AtomicUsize::new(0));
+    let count = Arc::new(AtomicUsize::new(0));
+    let (at_once_there, count_there) = (Arc::clone(&at_once), Arc::clone(&count));
+    let (first, is_there) = unbounded();
+    let server = Setup::new(4, 10)
+        .method("/test.Chats/Chat", (true, true), |call, _| {
+            assert!(call.go_on_in_steps());
+        })
+        .step(move |call| {
+            assert_eq!(at_once_there.fetch_add(1, Ordering::SeqCst), 0);
+            count_there.fetch_add(1, Ordering::SeqCst);
+            let _ = first.send(Arc::clone(call));
+            std::thread::yield_now();
+            at_once_there.fetch_sub(1, Ordering::SeqCst);
+        })
+        .start();
+    let line = server.client.call("/test.Chats/Chat", &[]);
+    let call = is_there.recv_timeout(LONG).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..1000).for_each(|_| call.ask_for_step()));
+        }
+    });
+    // What was asked for last is run after that.
+    let before = count.load(Ordering::SeqCst);
+    call.ask_for_step();
+    wait_until(|| count.load(Ordering::SeqCst) > before && at_once.load(Ordering::SeqCst) == 0);
+    call.finish(None, ok(), Handled::Yes);
+    assert_eq!(line.status().0, OK);
 }

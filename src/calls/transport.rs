@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`Wire::watch`] | [`Call::closed`] |
 //! | [`Wire::receive`] | [`Call::received`] |
+//! | [`Wire::receive_in_turn`] | [`Call::received_in_turn`] |
 //! | [`Wire::send`], [`Told::Directly`] | [`Call::sent`] |
 //! | [`Wire::send`], [`Told::InTurn`] | [`Call::sent_in_turn`] |
 //! | [`Wire::send_headers`] | nothing |
@@ -104,6 +105,8 @@ pub(crate) enum Event {
     Arrival(Arrival),
     /// Something that was begun on a call has ended, and the call was told.
     Told,
+    /// A step of this call is due.
+    Step(Arc<Call>),
     /// One call less is expected: the transport is shut down.
     NoArrival,
     Check(Check),

@@ -20,6 +20,9 @@ pub(super) enum Operation {
     /// A finish that was the first to watch, too.
     FinishWatched = 6,
     SendAndTell = 7,
+    ReceiveInTurn = 8,
+    /// No operation of C-core's: a step that somebody has asked for.
+    Step = 9,
 }
 
 impl Operation {
@@ -32,6 +35,8 @@ impl Operation {
             5 => Operation::Headers,
             6 => Operation::FinishWatched,
             7 => Operation::SendAndTell,
+            8 => Operation::ReceiveInTurn,
+            9 => Operation::Step,
             _ => unreachable!("the completion queue gave back a tag that nobody made"),
         }
     }

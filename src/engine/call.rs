@@ -24,8 +24,8 @@ use super::peer_name::address_and_number;
 use super::shim::{touchdown_call_start_batch, Completion};
 use super::status_message::percent_encoded;
 use super::tag::{kind_of, tag, untagged};
-use crate::calls::transport::{self, Finish, Wire};
-use crate::calls::{Call, Outgoing, Pair};
+use crate::calls::transport::{self, Event, Finish, Wire};
+use crate::calls::{Call, Message, Outgoing, Pair};
 use crate::logging;
 
 // Aligned so that a tag of the call has four bits to spare; see `tag`.
@@ -159,7 +159,11 @@ impl CoreCall {
     /// # Safety
     /// It has.
     #[inline]
-    pub(super) unsafe fn completed(call: Arc<Call<CoreCall>>, operation: Operation) {
+    pub(super) unsafe fn completed(
+        call: Arc<Call<CoreCall>>,
+        operation: Operation,
+        succeeded: bool,
+    ) -> Event {
         // SAFETY: as the caller promises, so C-core has written it if it was to.
         let closed_cancelled = || unsafe { *call.wire().close_cancelled.get() != 0 };
         match operation {
@@ -174,10 +178,32 @@ impl CoreCall {
             }
             Operation::Headers => {}
             Operation::SendAndTell => as_call(call).sent_in_turn(),
+            Operation::ReceiveInTurn => {
+                // SAFETY: as the caller promises, this has ended.
+                let (message, failed) = unsafe { call.wire().take_received(succeeded) };
+                let call = as_call(call);
+                if call.received_in_turn(message, failed) {
+                    return Event::Step(call);
+                }
+            }
+            Operation::Step => return Event::Step(call),
             Operation::Send | Operation::Receive => {
                 unreachable!("these are told directly")
             }
         }
+        Event::Told
+    }
+
+    /// What has come of receiving: a message, and whether that failed.
+    ///
+    /// # Safety
+    /// It has ended, and its thread is the one that asks, once.
+    unsafe fn take_received(&self, succeeded: bool) -> (Option<Message>, bool) {
+        // SAFETY: the call is alive.
+        let failed = unsafe { grpc_call_failed_before_recv_message(self.raw) } != 0;
+        // SAFETY: C-core has written it, if it was to, and gives it away.
+        let message = unsafe { received(ptr::replace(self.received.get(), ptr::null_mut())) };
+        (message, failed || !succeeded)
     }
 
     /// An operation of a stream has ended. See [`transport`] for what may be done here.
@@ -190,12 +216,14 @@ impl CoreCall {
             wire.turns().send.give_back();
             call.sent(succeeded);
         } else {
-            // SAFETY: the call is alive.
-            let failed = unsafe { grpc_call_failed_before_recv_message(wire.raw) } != 0;
-            // SAFETY: C-core has written it, if it was to, and gives it away.
-            let message = unsafe { received(ptr::replace(wire.received.get(), ptr::null_mut())) };
+            // SAFETY: this has ended.
+            let (message, failed) = unsafe { wire.take_received(succeeded) };
             wire.turns().receive.give_back();
-            call.received(message, failed || !succeeded);
+            call.received(message, failed);
+            // Begun before the call went on in steps.
+            if call.is_stepped() {
+                as_call(Arc::clone(&owned)).ask_for_step();
+            }
         }
         Self::let_go(owned);
     }
@@ -329,6 +357,20 @@ impl Wire for CoreCall {
         self.start_told(call, &[op], Operation::Receive, &self.turns().receive)
     }
 
+    fn receive_in_turn(&self, call: &Arc<Call>) -> bool {
+        let mut op = new_op(grpc_op_type::GRPC_OP_RECV_MESSAGE);
+        op.data.recv_message.recv_message = self.received.get();
+        self.start(call, &[op], Operation::ReceiveInTurn)
+    }
+
+    fn step(&self, call: &Arc<Call>) {
+        let tag = self.tag(call, Operation::Step);
+        if !self.core.queue.post(tag) {
+            // SAFETY: made just now, and C-core does not have it.
+            drop(unsafe { Self::take_tag(tag) });
+        }
+    }
+
     fn send(
         &self,
         call: &Arc<Call>,
@@ -439,6 +481,8 @@ mod tests {
         fn arrived(&self) {}
         fn refused(&self, _: &Arc<Call>) {}
         fn landed(&self, _: &Arc<Call>, _: Landed) {}
+        fn step(&self, _: &Arc<Call>) {}
+
         fn sent(&self, _: &Arc<Call>) {}
         fn clients_know(&self) {}
         fn cut(&self, _: u64, _: u64) {}

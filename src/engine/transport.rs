@@ -71,9 +71,8 @@ impl CoreTransport {
                 // SAFETY: from a call, each tag comes back once, and the operation has ended.
                 unsafe {
                     let (call, operation) = CoreCall::take_tag(tag);
-                    CoreCall::completed(call, operation);
+                    CoreCall::completed(call, operation, succeeded)
                 }
-                Event::Told
             }
         }
     }

@@ -20,12 +20,19 @@ pub(super) struct Context {
     pub(super) draining: OnceLock<Token>,
     state: AtomicU8,
     outlet: OnceLock<Weak<dyn Outlet>>,
+    steps: OnceLock<Box<dyn Steps>>,
 }
 
 /// Who sends the messages of a call one after the other, and waits for none.
 pub(super) trait Outlet: Send + Sync {
     /// The one before is on its way.
-    fn sent(&self);
+    fn sent(&self, core: &Arc<calls::Call>);
+}
+
+/// What a call does that goes on in steps.
+pub(super) trait Steps: Send + Sync {
+    /// The next one. Must not panic.
+    fn step(&self, core: &Arc<calls::Call>);
 }
 
 /// From now on this is told of each message that is on its way. A call has one such at the most.
@@ -36,6 +43,16 @@ pub(super) fn set_outlet(core: &Arc<calls::Call>, outlet: Weak<dyn Outlet>) {
 pub(super) fn outlet(core: &calls::Call) -> Option<Arc<dyn Outlet>> {
     let context: &Context = core.context().get()?.downcast_ref()?;
     context.outlet.get()?.upgrade()
+}
+
+/// The call goes on with these. It does so once at the most, and they must not keep it.
+pub(super) fn set_steps(core: &Arc<calls::Call>, steps: Box<dyn Steps>) {
+    let _ = of(core).steps.set(steps);
+}
+
+pub(super) fn steps(core: &calls::Call) -> Option<&dyn Steps> {
+    let context: &Context = core.context().get()?.downcast_ref()?;
+    context.steps.get().map(Box::as_ref)
 }
 
 /// A call's, made now if it is not there.

@@ -126,7 +126,8 @@ impl Dispatch {
             passed += 1;
             Ok(())
         });
-        let may_detach = method.streaming_response && refusal.is_ok();
+        let is_streaming = method.streaming_request || method.streaming_response;
+        let may_detach = is_streaming && refusal.is_ok();
         if may_detach {
             // The handler may detach the call, and somebody else end it.
             let (interceptors, call) = (Arc::clone(interceptors), call.clone());
@@ -144,9 +145,10 @@ impl Dispatch {
         let next = Next::new(call, interceptors, &mut handler);
         let result = refusal.and_then(|()| run_interceptor(call, || next.run()));
         let outcome = match result {
-            // Of a stream it ends one, and of others it has their reply.
+            // Of a stream it ends one, and of others it has their reply, unless that comes later.
             Ok(Answer(outcome))
-                if matches!(outcome, Outcome::Done) == method.streaming_response =>
+                if matches!(outcome, Outcome::Done)
+                    == (method.streaming_response || call.core.is_stepped()) =>
             {
                 outcome
             }
@@ -168,6 +170,11 @@ impl Dispatch {
         let other = end_of(&call.core).or_else(|| late(&call.core));
         let status = other.as_ref().unwrap_or(status);
         match call.core.take_epilogue() {
+            // Of a call that was not detached the status has its cause still.
+            Some(_) if !call.core.is_detached() => {
+                run_after(interceptors, call, status);
+                context::told(&call.core);
+            }
             Some(epilogue) => epilogue(ending(status)),
             // It was run as what was detached ended.
             None if may_detach => {}
@@ -178,7 +185,7 @@ impl Dispatch {
 }
 
 /// The log has what the caller is not told.
-fn log_failure(call: &Call, status: &Status) {
+pub(super) fn log_failure(call: &Call, status: &Status) {
     static LIMIT: LogLimit = LogLimit::new();
     let Some(cause) = status.cause() else {
         logging::debug!("{}: {status}", call.method());
@@ -256,6 +263,12 @@ impl Host for Dispatch {
         };
         // Detached replies that are still held do not keep the call open: it has failed.
         call.core.finish(message, ending(&status), Handled::Yes);
+    }
+
+    fn step(&self, core: &Arc<calls::Call>) {
+        if let Some(steps) = context::steps(core) {
+            steps.step(core);
+        }
     }
 
     fn refused(&self, _call: &Arc<calls::Call>) {

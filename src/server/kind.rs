@@ -10,7 +10,8 @@ pub enum CallKind {
     Unary,
     /// A stream, one way or both.
     Streaming,
-    /// A stream that goes on, or went on, without its handler; see [`Replies::detach`](super::Replies::detach).
+    /// A stream that goes on, or went on, without its handler; see [`Replies::detach`](super::Replies::detach)
+    /// and [`Requests::detach`](super::Requests::detach).
     Detached,
     /// Of the health service that is built in. The server's own counts leave it out.
     Health,

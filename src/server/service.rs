@@ -234,7 +234,12 @@ impl ServiceBuilder {
         F: Fn(&Call, Requests<Q>) -> Result<R, Status> + Send + Sync + 'static,
     {
         self.method(name, true, false, move |call, _, limit| {
-            reply(handler(call, Requests::new(call.core.clone(), limit)))
+            let result = handler(call, Requests::new(call.core.clone(), limit));
+            match result {
+                // What it has returned only has the right type.
+                Ok(_) if call.core.is_stepped() => Outcome::Done,
+                result => reply(result),
+            }
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use protobuf::Message as Protobuf;
 
 use crate::calls::log_limit::LogLimit;
-use crate::calls::{self, Ending, Handled, Retry, SendError, Wait};
+use crate::calls::{self, Ending, Handled, Outgoing, Retry, SendError, Wait};
 use crate::lifecycle::Token;
 use crate::logging;
 
@@ -25,7 +25,8 @@ use super::stream_error::{RecvTimeoutError, SendTimeoutError, TrySendError};
 /// it as it is.
 ///
 /// It may be moved to another thread. The call ends when the handler returns, wherever this is;
-/// unless the call's [`Replies`] were detached.
+/// unless the call's [`Replies`] were detached. A stream that lives long needs no thread at all: see
+/// [`detach`](Self::detach).
 pub struct Requests<Q> {
     core: Arc<calls::Call>,
     limit: usize,
@@ -119,6 +120,15 @@ impl<Q: Protobuf> Requests<Q> {
     /// The call that this belongs to.
     pub fn call(&self) -> Call {
         Call::new(Arc::clone(&self.core))
+    }
+
+    pub(super) fn core(&self) -> &Arc<calls::Call> {
+        &self.core
+    }
+
+    /// The call, and how large a request may be, in bytes.
+    pub(super) fn into_parts(self) -> (Arc<calls::Call>, usize) {
+        (self.core, self.limit)
     }
 
     fn receive(&mut self, wait: Wait) -> Option<Option<Result<Q, Status>>> {
@@ -421,12 +431,18 @@ pub(super) fn late(core: &calls::Call) -> Option<Status> {
 }
 
 fn end(core: &Arc<calls::Call>, status: &Status) {
+    end_with(core, None, status);
+}
+
+/// Ends a call that goes on without its handler.
+pub(super) fn end_with(core: &Arc<calls::Call>, message: Option<Outgoing>, status: &Status) {
     let late = late(core);
+    let message = message.filter(|_| late.is_none());
     let status = late.as_ref().unwrap_or(status);
     if let Some(epilogue) = core.take_epilogue() {
         epilogue(ending(&end_of(core).unwrap_or_else(|| status.clone())));
     }
-    core.finish(None, ending(status), Handled::Yes);
+    core.finish(message, ending(status), Handled::Yes);
 }
 
 pub(super) fn ending(status: &Status) -> Ending<'_> {

@@ -348,8 +348,8 @@ pub const MODELS: &[Model] = &[
                 name: "what_waits_is_forgotten",
                 file: "roster.rs",
                 edits: &[(
-                    "if let Some(call) = state.waiting.pop() {\n            return",
-                    "if let Some(call) = state.waiting.pop().filter(|_| false) {\n            return",
+                    "if let Some(call) = state.take_next() {\n            return",
+                    "if let Some(call) = state.take_next().filter(|_| false) {\n            return",
                 )],
             },
             Bug {
@@ -411,7 +411,7 @@ pub const MODELS: &[Model] = &[
                 name: "what_comes_later_is_run_first",
                 file: "roster.rs",
                 edits: &[(
-                    "if state.running == self.workers || !state.waiting.is_empty() {",
+                    "if state.running == self.workers || state.does_anything_wait() {",
                     "if state.running == self.workers {",
                 )],
             },
@@ -419,8 +419,26 @@ pub const MODELS: &[Model] = &[
                 name: "nobody_hires",
                 file: "roster.rs",
                 edits: &[(
-                    "!state.waiting.is_empty() && state.running < self.workers",
+                    "state.does_anything_wait() && state.running < self.workers",
                     "false && state.running < self.workers",
+                )],
+            },
+            Bug {
+                name: "steps_are_refused_like_calls",
+                file: "roster.rs",
+                edits: &[("        if outlook.is_step {\n", "        if outlook.is_step && self.waiting.is_empty() {\n")],
+            },
+            Bug {
+                name: "steps_wait_until_no_call_does",
+                file: "roster.rs",
+                edits: &[("self.step_is_next = true;", "self.step_is_next = false;")],
+            },
+            Bug {
+                name: "steps_that_wait_alone_are_forgotten",
+                file: "roster.rs",
+                edits: &[(
+                    "let step_is_next = self.step_is_next || self.waiting.is_empty();",
+                    "let step_is_next = self.step_is_next;",
                 )],
             },
             Bug {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Call, Stream, CALLER_LEFT, EXPIRED, FINISHED, TOLD, WATCHED};
+use super::{Call, Stream, CALLER_LEFT, EXPIRED, FINISHED, STEPPED, TOLD, WATCHED};
 
 impl Call {
     /// Whether the caller left. Asking makes the transport look out for it.
@@ -62,6 +62,9 @@ impl Call {
         self.note_connection();
         let callbacks = self.stream.lock().take(|it| &mut it.on_drain);
         callbacks.into_iter().for_each(|callback| callback());
+        if self.flag(STEPPED) {
+            self.ask_for_step();
+        }
         self.watch();
     }
 
@@ -101,7 +104,7 @@ impl Call {
     }
 
     /// The server wants this call to end. Says whether it had not ended already.
-    pub(in crate::calls) fn tell_to_stop(&self) -> bool {
+    pub(in crate::calls) fn tell_to_stop(self: &Arc<Self>) -> bool {
         let step = |flags: u32| (flags & FINISHED == 0).then_some(flags | TOLD);
         let told = self
             .flags
@@ -112,16 +115,19 @@ impl Call {
         }
     }
 
-    pub(in crate::calls) fn expire(&self) {
+    pub(in crate::calls) fn expire(self: &Arc<Self>) {
         self.cancel(EXPIRED);
     }
 
-    pub(super) fn cancel(&self, why: u32) {
+    pub(super) fn cancel(self: &Arc<Self>, why: u32) {
         let mut stream = self.stream.lock();
         self.flags.fetch_or(why, Ordering::AcqRel);
         let callbacks = stream.take(|it| &mut it.on_cancel);
         drop(stream);
         self.notify();
         callbacks.into_iter().for_each(|callback| callback());
+        if self.flag(STEPPED) {
+            self.ask_for_step();
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::wire::Finish;
 use super::{
     Call, Ending, Epilogue, Handled, Landed, ABANDONED, CALLER_LEFT, CUT, DETACHED, FINISHED,
-    GIVEN_UP, HANDLED, HAS_METADATA, HEADERS_SENT, REFUSED, RETURNED, SHED, TOLD, WATCHED, WRITTEN,
+    GIVEN_UP, HANDLED, HAS_METADATA, HEADERS_SENT, REFUSED, RETURNED, SHED, STEPPED, TOLD, WATCHED,
+    WRITTEN,
 };
 use crate::calls::codes::CANCELLED;
 use crate::calls::outgoing::Outgoing;
@@ -228,10 +229,11 @@ impl Call {
     }
 
     /// If nobody is at work on the call but who holds what was detached from it, and there is
-    /// nobody to whom that could be sent: the call is over, and not waited for.
+    /// nobody to whom that could be sent: the call is over, and not waited for. One that goes on in steps ends in
+    /// its next one.
     pub(super) fn let_go_of_detached(self: &Arc<Self>) {
         let flags = self.flags.load(Ordering::Acquire);
-        let is_detached = flags & (DETACHED | RETURNED) == DETACHED | RETURNED;
+        let is_detached = flags & (DETACHED | RETURNED | STEPPED) == DETACHED | RETURNED;
         if is_detached && flags & (CALLER_LEFT | CUT) != 0 {
             let gone = Ending::new(CANCELLED, "the caller left");
             self.finish(None, gone, Handled::Yes);
@@ -301,10 +303,16 @@ impl Call {
         self.flag(DETACHED)
     }
 
-    /// Whether the handler has returned, and nobody has finished what was detached from the call.
+    /// Whether the handler has returned, and nobody has finished what was detached from the call. One that goes on in
+    /// steps is finished by those.
     pub(in crate::calls) fn is_left_detached(&self) -> bool {
         let flags = self.flags.load(Ordering::Acquire);
-        flags & (DETACHED | RETURNED | HANDLED) == DETACHED | RETURNED
+        flags & (DETACHED | RETURNED | HANDLED | STEPPED) == DETACHED | RETURNED
+    }
+
+    /// Whether whoever was at work on the call has ended it.
+    pub(crate) fn is_handled(&self) -> bool {
+        self.flag(HANDLED)
     }
 
     /// Lets the call go on after its handler has returned, until it is finished.
@@ -313,7 +321,7 @@ impl Call {
         let before = self.flags.fetch_or(DETACHED, Ordering::AcqRel);
         // Nobody else may be there to notice.
         self.watch();
-        if before & (HANDLED | WRITTEN) != 0 {
+        if before & HANDLED != 0 || before & (WRITTEN | STEPPED) == WRITTEN {
             // It had ended, and who ended it has not seen that it is here.
             self.leave_detached();
         }
@@ -334,7 +342,8 @@ impl Call {
         if let (true, Some(number)) = (before & GIVEN_UP != 0, self.connection.get()) {
             self.ground.connections.took(*number);
         }
-        if before & DETACHED != 0 {
+        // One that goes on in steps is still to be told how it has ended.
+        if before & (DETACHED | STEPPED) == DETACHED {
             self.leave_detached();
         }
         self.land(before, WRITTEN);

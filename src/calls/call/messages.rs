@@ -9,7 +9,7 @@ use parking_lot::MutexGuard;
 use super::wire::Told;
 use super::{
     Call, Stream, CALLER_LEFT, EXPIRED, FINISHED, HEADERS_SENT, RECEIVED, RECEIVE_FAILED,
-    RECEIVING, SENDING, SEND_FAILED, TOLD,
+    RECEIVING, SENDING, SEND_FAILED, STEPPED, STEPPING, STEP_DUE, TOLD,
 };
 use crate::calls::aside;
 use crate::calls::message::Message;
@@ -188,12 +188,18 @@ impl Call {
         self.flag(FINISHED | CALLER_LEFT | TOLD | EXPIRED) || self.deadline_passed()
     }
 
-    /// Whether a thread waits for the caller's next message, and none is on its way to the caller.
+    /// Whether a thread, or the next step, waits for the caller's next message, and none is on its way to the caller.
     pub(in crate::calls) fn waits_for_request(&self) -> bool {
         let flags = self.flags.load(Ordering::Acquire);
         let at_work = RECEIVED | SENDING | FINISHED | CALLER_LEFT | TOLD | EXPIRED;
-        // With nothing on its way, who waits waits to receive.
-        flags & (RECEIVING | at_work) == RECEIVING && self.waiting.load(Ordering::SeqCst) > 0
+        if flags & (RECEIVING | at_work) != RECEIVING {
+            return false;
+        }
+        match flags & STEPPED {
+            // With nothing on its way, who waits waits to receive.
+            0 => self.waiting.load(Ordering::SeqCst) > 0,
+            _ => flags & (STEP_DUE | STEPPING) == 0,
+        }
     }
 
     /// Whether a thread waits for the caller to send or to take something.

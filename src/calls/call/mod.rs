@@ -22,6 +22,7 @@ pub(super) mod ground;
 mod messages;
 mod metadata;
 mod select;
+mod steps;
 pub(super) mod wire;
 
 use std::any::Any;
@@ -88,6 +89,12 @@ const COMPRESSED: u32 = 1 << 19;
 const GIVEN_UP: u32 = 1 << 20;
 /// The server has ended the call because others needed what it held. Goes with CUT.
 const SHED: u32 = 1 << 21;
+/// The call goes on in steps.
+const STEPPED: u32 = 1 << 22;
+/// A step is asked for that has not begun.
+const STEP_DUE: u32 = 1 << 23;
+/// A step is under way, or the handler is that has detached the requests.
+const STEPPING: u32 = 1 << 24;
 
 /// A name and a value of metadata to be sent. The code that makes one has checked that it is legal.
 pub(crate) type Pair = (String, Vec<u8>);

@@ -30,6 +30,13 @@ pub(crate) trait Wire: Send + Sync {
     /// Begins to receive a message. False if that cannot be.
     fn receive(&self, call: &Arc<Call>) -> bool;
 
+    /// As `receive`, and its end is told in turn: by [`Event::Step`](crate::calls::transport::Event::Step).
+    fn receive_in_turn(&self, call: &Arc<Call>) -> bool;
+
+    /// Has the thread that polls next get [`Event::Step`](crate::calls::transport::Event::Step) of this call. Does
+    /// nothing if the transport is at its end. May be called on any thread, also while that tells of an operation's end.
+    fn step(&self, call: &Arc<Call>);
+
     /// Begins to send a message, behind headers if there are some. False if that cannot be.
     fn send(
         &self,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{Inner, MemoryLink, LONG};
+use super::{Inner, MemoryLink, Queued, LONG};
 use crate::calls::call::{Call, Pair};
 use crate::calls::message::{Compression, Message};
 use crate::calls::outgoing::Outgoing;
@@ -49,7 +49,7 @@ struct LineState {
     has_left: bool,
     sent: Vec<Sent>,
     // What was begun and has not ended.
-    receiving: Option<Arc<Call>>,
+    receiving: Option<(Arc<Call>, Told)>,
     sending: Option<(Arc<Call>, Told)>,
     watching: Option<Arc<Call>>,
     /// And whether it watches.
@@ -178,17 +178,27 @@ impl Line {
         let watched = state.watching.take_if(|_| gone || is_over);
         let is_told = gone || is_over || state.has_said_all || !state.requests.is_empty();
         let receiving = state.receiving.take_if(|_| is_told);
-        let received = receiving.map(|call| {
+        let received = receiving.map(|(call, told)| {
             let message = match gone || is_over {
                 true => None,
                 false => state.requests.pop_front(),
             };
             let failed = gone || (is_over && message.is_none() && !state.has_said_all);
-            (call, message, failed)
+            (call, told, message, failed)
         });
         drop(state);
-        if let Some((call, message, failed)) = received {
-            call.received(message, failed);
+        match received {
+            Some((call, Told::Directly, message, failed)) => {
+                call.received(message, failed);
+                if call.is_stepped() {
+                    call.ask_for_step();
+                }
+            }
+            Some((call, Told::InTurn, message, failed)) => {
+                self.inner
+                    .push_last(Queued::Received(call, message, failed));
+            }
+            None => {}
         }
         match sent {
             Some((call, Told::Directly)) => call.sent(!gone),
@@ -206,6 +216,16 @@ impl Line {
 
 /// The server's side of a line.
 pub(in crate::calls) struct MemoryWire(pub(in crate::calls) Arc<Line>);
+
+impl MemoryWire {
+    fn begin_to_receive(&self, call: &Arc<Call>, told: Told) -> bool {
+        let receiving = (Arc::clone(call), told);
+        let before = self.0.state.lock().receiving.replace(receiving);
+        assert!(before.is_none(), "one message is received at a time");
+        self.0.go_on();
+        true
+    }
+}
 
 impl Wire for MemoryWire {
     fn metadata(&self, index: usize) -> Option<(&[u8], &[u8])> {
@@ -233,10 +253,20 @@ impl Wire for MemoryWire {
     }
 
     fn receive(&self, call: &Arc<Call>) -> bool {
-        let before = self.0.state.lock().receiving.replace(Arc::clone(call));
-        assert!(before.is_none(), "one message is received at a time");
-        self.0.go_on();
-        true
+        self.begin_to_receive(call, Told::Directly)
+    }
+
+    fn receive_in_turn(&self, call: &Arc<Call>) -> bool {
+        self.0.inner.begin();
+        self.begin_to_receive(call, Told::InTurn)
+    }
+
+    fn step(&self, call: &Arc<Call>) {
+        let mut state = self.0.inner.state.lock();
+        if !state.is_at_end {
+            state.events.push_back(Queued::Step(Arc::clone(call)));
+            self.0.inner.changed.notify_one();
+        }
     }
 
     fn send(

@@ -62,6 +62,8 @@ enum Queued {
     },
     /// Tells a call.
     Tell(Box<dyn FnOnce() + Send>),
+    Received(Arc<Call>, Option<Message>, bool),
+    Step(Arc<Call>),
     Closed(Guest),
     NoArrival,
     Stopped,
@@ -77,9 +79,14 @@ impl Inner {
 
     /// An operation has ended that was outstanding: this tells of it.
     fn push_end(&self, tell: impl FnOnce() + Send + 'static) {
+        self.push_last(Queued::Tell(Box::new(tell)));
+    }
+
+    /// The same.
+    fn push_last(&self, event: Queued) {
         let mut state = self.state.lock();
         state.outstanding -= 1;
-        state.events.push_back(Queued::Tell(Box::new(tell)));
+        state.events.push_back(event);
         self.changed.notify_one();
     }
 
@@ -127,6 +134,13 @@ impl Inner {
                 tell();
                 Event::Told
             }
+            Queued::Received(call, message, failed) => {
+                match call.received_in_turn(message, failed) {
+                    true => Event::Step(call),
+                    false => Event::Told,
+                }
+            }
+            Queued::Step(call) => Event::Step(call),
             Queued::Closed(guest) => {
                 guest.closed(0);
                 self.stop_if_alone();

@@ -249,7 +249,7 @@ fn forget<R: Protobuf>(shared: &Weak<Shared<R>>, key: u64) {
 /// The message that was sent to a subscriber is on its way. Says whether this was one.
 pub(super) fn sent(core: &Arc<calls::Call>) -> bool {
     let outlet = context::outlet(core);
-    outlet.map(|it| it.sent()).is_some()
+    outlet.map(|it| it.sent(core)).is_some()
 }
 
 impl<R: Protobuf> Drop for Shared<R> {

@@ -13,7 +13,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use protobuf::Message as Protobuf;
 
-use crate::calls::Outgoing;
+use crate::calls::{self, Outgoing};
 use crate::server::context::Outlet;
 use crate::server::status::Status;
 use crate::server::stream::DetachedReplies;
@@ -202,7 +202,7 @@ impl<R: Protobuf> State<R> {
 }
 
 impl<R: Protobuf> Outlet for Subscriber<R> {
-    fn sent(&self) {
+    fn sent(&self, _: &Arc<calls::Call>) {
         let mut state = self.state.lock();
         state.is_sending = false;
         let next = state.queue.pop_front();

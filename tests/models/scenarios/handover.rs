@@ -40,6 +40,8 @@ struct Site {
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     /// How often no thread can be started.
     failures: Mutex<usize>,
+    /// From this one on they are steps.
+    first_step: Mutex<u32>,
     keeper: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
@@ -100,6 +102,7 @@ impl Site {
             handler,
             threads: Mutex::new(Vec::new()),
             failures: Mutex::new(0),
+            first_step: Mutex::new(u32::MAX),
             keeper: Mutex::new(None),
         });
         assert!(site.spawn(Beginning::Rest) && site.spawn(Beginning::Poll));
@@ -206,6 +209,7 @@ impl Site {
             short: self.short,
             pollers: self.pollers,
             bytes: 1,
+            is_step: call >= *self.first_step.lock(),
         };
         let mut decision = self.roster.arrived(call, outlook, Instant::now());
         if let Decision::RunAndSpawn(call) = decision {
@@ -390,6 +394,28 @@ pub fn somebody_polls_while_all_workers_are_blocked() {
     site.end(CALLS);
     let refused = site.log.lock().refused.len();
     assert_eq!(refused, CALLS - 3, "the backlog is not what it was set to");
+}
+
+/// With the only worker blocked, steps are taken off the queue and wait, however many calls do, and take turns with
+/// those.
+pub fn steps_wait_and_take_turns_with_calls() {
+    const CALLS: u32 = 6;
+    const FIRST_STEP: u32 = 3;
+    fn handler(site: &Site, call: u32) {
+        if call == 0 {
+            site.until(|log| log.queued == CALLS as usize - 1);
+        }
+    }
+    let site = Site::new(1, 2, 1, false, handler);
+    *site.first_step.lock() = FIRST_STEP;
+    (0..CALLS).for_each(|call| site.arrive(call));
+    site.until(|log| log.done.len() + log.refused.len() == CALLS as usize);
+    let log = site.log.lock();
+    assert!(log.refused.is_empty(), "the backlog has room for the calls");
+    let done: Vec<_> = log.done.iter().map(|call| *call >= FIRST_STEP).collect();
+    assert_eq!(done[..5], [false, false, true, false, true], "not by turns");
+    drop(log);
+    site.end(CALLS as usize);
 }
 
 /// A method that was short and is not any more: the watch sends somebody to poll.

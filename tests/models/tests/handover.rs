@@ -31,6 +31,23 @@ fn calls_are_answered_by_several_pollers() {
 }
 
 #[test]
+fn steps_wait_and_take_turns_with_calls() {
+    passes(real::scenarios::steps_wait_and_take_turns_with_calls);
+    fails(
+        steps_are_refused_like_calls::scenarios::steps_wait_and_take_turns_with_calls,
+        "deadlock",
+    );
+    fails(
+        steps_wait_until_no_call_does::scenarios::steps_wait_and_take_turns_with_calls,
+        "not by turns",
+    );
+    fails(
+        steps_that_wait_alone_are_forgotten::scenarios::steps_wait_and_take_turns_with_calls,
+        "deadlock",
+    );
+}
+
+#[test]
 fn somebody_polls_while_all_workers_are_blocked() {
     passes(real::scenarios::somebody_polls_while_all_workers_are_blocked);
     fails(
