@@ -13,6 +13,7 @@ use grpcio_sys::{
     grpc_slice_from_copied_buffer, grpc_slice_new_with_user_data, grpc_slice_unref,
 };
 
+use super::guard::stand_in::stands_for;
 use crate::calls::{Compression, Keeper, Kept, Look, Message, Outgoing};
 
 /// From here on handing the allocation over is cheaper than copying it.
@@ -67,7 +68,7 @@ impl Keeper for ByteBuffers {
             _ => None,
         };
         Look {
-            len: self.len(kept),
+            len: stands_for(slices(kept).iter().map(bytes)).unwrap_or_else(|| self.len(kept)),
             compression,
             whole,
         }

@@ -53,12 +53,12 @@ pub(super) struct Guard {
 #[repr(C)]
 pub(super) struct GuardFunctions {
     pub begins: unsafe extern "C" fn(*mut Guard, *const u8, c_int, u64) -> c_int,
-    pub goes_on: unsafe extern "C" fn(*mut Guard, *const u8, usize) -> c_int,
+    pub goes_on: unsafe extern "C" fn(*mut Guard, *mut u8, usize) -> c_int,
     pub written: unsafe extern "C" fn(*mut Guard, u32, u64, u32, u64) -> c_int,
     pub ended: unsafe extern "C" fn(*mut Guard, u32),
     pub overdue: unsafe extern "C" fn(*mut Guard) -> c_int,
     pub fault: unsafe extern "C" fn(*mut Guard, *mut u32) -> *const c_char,
-    pub failure: unsafe extern "C" fn(*mut Guard) -> *const c_char,
+    pub stand_in: unsafe extern "C" fn(*mut Guard, *mut usize) -> *const u8,
     pub destroy: unsafe extern "C" fn(*mut Guard),
 }
 

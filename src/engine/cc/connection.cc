@@ -16,6 +16,14 @@ namespace touchdown {
 using grpc_core::Duration;
 using grpc_core::ExecCtx;
 
+namespace {
+
+// How much may come from a peer that was sent away behind the end of the connection: what may be on the way when
+// GOAWAY arrives, which is a window of 64 KiB for each of some calls.
+constexpr size_t kMostDropped = 1 << 20;
+
+}  // namespace
+
 Connection::Connection(grpc_endpoint* inner, const touchdown_newcomer& newcomer,
                        std::shared_ptr<ServerConnections> server)
     : inner_(inner),
@@ -54,7 +62,6 @@ void Connection::Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
   Connection* self = From(endpoint);
   grpc_error_handle error;
   touchdown_verdict noted = TOUCHDOWN_PASS;
-  uint32_t failing = 0;
   bool read = false;
   bool take_waiting = false;
   {
@@ -68,7 +75,6 @@ void Connection::Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
       self->callback_ = callback;
       callback = nullptr;
       noted = std::exchange(self->noted_, TOUCHDOWN_PASS);
-      failing = std::exchange(self->failing_, 0);
       self->Hold(noted);
       // The read under which an ack was delivered may still be under way.
       if (!self->reading_ && !self->is_held_ && !self->cut_) {
@@ -82,7 +88,7 @@ void Connection::Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
     ExecCtx::Run(DEBUG_LOCATION, callback, error);
     return;
   }
-  self->Act(noted, failing);
+  if (noted != TOUCHDOWN_PASS) self->Act(noted);
   if (take_waiting) self->ComeInTurn();
   if (read) self->ReadOn(urgent, min_progress);
 }
@@ -116,6 +122,11 @@ void Connection::Came(grpc_error_handle error, bool is_new) {
     }
     if (shut_down_) {
       finished = ended_ && destroyed_;
+      if (sent_away_ && !cut_) {
+        // Who has been told to go, and goes on like this, is not waited for.
+        dropped_ += incoming_.length;
+        if (dropped_ > kMostDropped) Hold(TOUCHDOWN_CUT);
+      }
       parked_ = !ended_ && cut_ && !drops_;
       read_on = !ended_ && !parked_;
     } else if (cut_ && error.ok()) {

@@ -116,13 +116,13 @@ class Connection {
   touchdown_verdict Judge(grpc_core::Timestamp now, bool* begins);
   // What is to be done when C-core reads next.
   void Note(touchdown_verdict verdict);
-  bool HasNoted() const { return noted_ != TOUCHDOWN_PASS || failing_ != 0; }
+  bool HasNoted() const { return noted_ != TOUCHDOWN_PASS; }
   // What has come behind the first bytes of `incoming_`, so many, waits.
   void LetWait(size_t count);
   // Nothing comes in from now on, or until GOAWAY is written, if that was noted.
   void Hold(touchdown_verdict noted);
   // Does what was noted. C-core reads, so everything that came before has been taken in.
-  void Act(touchdown_verdict noted, uint32_t failing);
+  void Act(touchdown_verdict noted);
   grpc_error_handle WhyGoaway(touchdown_verdict noted);
   // What waits comes in, in turn with what other connections have.
   void ComeInTurn();
@@ -230,15 +230,14 @@ class Connection {
   bool looking_ = false;  // the guard is shown what is in the frame under way
   bool opening_ = true;   // the peer has not acknowledged the server's settings
   bool owes_settings_ack_ = false;  // one in its place, at the end of the frame under way
-  // What is to be done when C-core reads next; and which call is to fail, if that is not 0.
-  touchdown_verdict noted_ = TOUCHDOWN_PASS;
-  uint32_t failing_ = 0;
+  touchdown_verdict noted_ = TOUCHDOWN_PASS;  // to be done when C-core reads next
   bool sent_away_ = false;  // GOAWAY is noted, or more
   bool is_held_ = false;    // nothing comes in until GOAWAY is with the kernel
   bool goaway_under_way_ = false;  // that GOAWAY is in the write under way
   bool cut_ = false;               // nothing comes in any more
   bool parked_ = false;            // no read is under way before the peer's time is over
   bool drops_ = false;             // that time is over, and what comes is dropped
+  size_t dropped_ = 0;             // behind GOAWAY and FIN
   grpc_slice_buffer waiting_;      // what has come, and was not looked at
   // What the alarm may be set for, when, and to what it is set.
   grpc_core::Timestamp acknowledge_by_ = grpc_core::Timestamp::InfFuture();

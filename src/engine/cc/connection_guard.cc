@@ -1,7 +1,6 @@
 // What the guard says of what the peer sends, and what is done about it.
 //
-// Compiled without NDEBUG, as shim.cc is, and careful in the same way: of C-core's transport nothing is touched but by
-// functions that live in the library.
+// Compiled without NDEBUG, as shim.cc is, and careful in the same way.
 
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -11,7 +10,6 @@
 
 #include "absl/strings/match.h"
 #include "connection.h"
-#include "src/core/ext/transport/chttp2/transport/internal.h"
 #include "src/core/lib/gprpp/debug_location.h"
 #include "src/core/lib/gprpp/status_helper.h"
 #include "src/core/lib/iomgr/exec_ctx.h"
@@ -23,7 +21,6 @@ namespace {
 using grpc_core::Duration;
 using grpc_core::ExecCtx;
 using grpc_core::StatusIntProperty;
-using grpc_core::StatusStrProperty;
 using grpc_core::Timestamp;
 
 // How long headers may take from their first byte to their last. 16 KiB, the most that a server takes by
@@ -55,6 +52,8 @@ void Connection::Note(touchdown_verdict verdict) {
   switch (verdict) {
     case TOUCHDOWN_PASS:
     case TOUCHDOWN_LOOK:
+    case TOUCHDOWN_DIVERT:
+    case TOUCHDOWN_STAND_IN:
       break;
     case TOUCHDOWN_OPEN:
       owes_settings_ack_ = true;
@@ -63,9 +62,6 @@ void Connection::Note(touchdown_verdict verdict) {
     case TOUCHDOWN_SWALLOW:
       opening_ = false;
       acknowledge_by_ = Timestamp::InfFuture();
-      break;
-    case TOUCHDOWN_FAIL_CALL:
-      failing_ = frames_.stream();
       break;
     case TOUCHDOWN_SEND_AWAY:
     case TOUCHDOWN_CUT:
@@ -101,25 +97,7 @@ void Connection::Hold(touchdown_verdict noted) {
   }
 }
 
-void Connection::Act(touchdown_verdict noted, uint32_t failing) {
-  if (failing != 0) {
-    // As C-core is at work on the transport now, this is safe.
-    auto* transport = reinterpret_cast<grpc_chttp2_transport*>(transport_);
-    std::string text;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      text = guard_.Failure();
-    }
-    grpc_chttp2_stream* stream = grpc_chttp2_parsing_lookup_stream(transport, failing);
-    if (stream != nullptr) {
-      grpc_error_handle error = grpc_error_set_int(
-          absl::ResourceExhaustedError(text), StatusIntProperty::kRpcStatus,
-          GRPC_STATUS_RESOURCE_EXHAUSTED);
-      error = grpc_error_set_str(error, StatusStrProperty::kGrpcMessage, text);
-      grpc_chttp2_cancel_stream(transport, stream, error);
-    }
-  }
-  if (noted == TOUCHDOWN_PASS) return;
+void Connection::Act(touchdown_verdict noted) {
   const grpc_error_handle error = WhyGoaway(noted);
   grpc_transport_op* op = grpc_make_transport_op(nullptr);
   (noted == TOUCHDOWN_CUT ? op->disconnect_with_error : op->goaway_error) = error;

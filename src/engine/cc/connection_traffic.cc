@@ -120,6 +120,7 @@ bool Connection::Follow(bool draining) {
   const bool sorting = draining || opening_ || kept;
   const Timestamp now = Timestamp::Now();
   std::string rest;
+  std::string behind;  // what C-core gets then
   bool of_call = false;
   bool headers_began = false;
   size_t begun = 0;
@@ -128,7 +129,7 @@ bool Connection::Follow(bool draining) {
   size_t frame_place = 0;
   size_t end = incoming_.length;
   for (size_t i = 0; i < incoming_.count && end == incoming_.length; ++i) {
-    const uint8_t* bytes = GRPC_SLICE_START_PTR(incoming_.slices[i]);
+    uint8_t* bytes = GRPC_SLICE_START_PTR(incoming_.slices[i]);
     size_t left = GRPC_SLICE_LENGTH(incoming_.slices[i]);
     while (left > 0) {
       const bool was_header = !frames_.InPreface() && frames_.AtHeader();
@@ -152,6 +153,11 @@ bool Connection::Follow(bool draining) {
         end = frame_place;
         break;
       }
+      if (verdict == TOUCHDOWN_DIVERT) {
+        // Of the header the last byte has come just now.
+        frames_.Divert();
+        bytes[taken - 1] &= 0xfe;
+      }
       if (sorting && verdict != TOUCHDOWN_SWALLOW) Sort(was_header, bytes, taken, &rest);
       if (owes_settings_ack_ && !frames_.AtHeader()) {
         // Behind the rest of the frame.
@@ -162,7 +168,12 @@ bool Connection::Follow(bool draining) {
       bytes += taken;
       left -= taken;
       begun += begins;
-      if (HasNoted() || begun >= kBegunInOneGo) {
+      if (verdict == TOUCHDOWN_STAND_IN) {
+        size_t count;
+        const uint8_t* frame = guard_.StandIn(&count);
+        behind.assign(reinterpret_cast<const char*>(frame), count);
+      }
+      if (HasNoted() || begun >= kBegunInOneGo || !behind.empty()) {
         end = place;
         break;
       }
@@ -176,7 +187,11 @@ bool Connection::Follow(bool draining) {
   } else {
     LetWait(end);
   }
-  if (sorting) return Replace(&rest);
+  if (sorting) {
+    rest.append(behind);
+    return Replace(&rest);
+  }
+  if (!behind.empty()) Put(&behind, &incoming_);
   header_delivered_ = frames_.HeaderComplete() ? 0 : frames_.header_count();
   return false;
 }

@@ -63,6 +63,8 @@ class Frames {
   bool AtHeader() const { return payload_left_ == 0; }
   bool HeaderComplete() const { return header_count_ == sizeof(header_); }
   const uint8_t* header() const { return header_; }
+  // The frame belongs to the stream below.
+  void Divert() { header_[8] &= 0xfe; }
   size_t header_count() const { return header_count_; }
 
   // All below are about the frame whose header is complete.

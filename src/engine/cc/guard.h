@@ -24,7 +24,7 @@ class Guard {
                            grpc_core::Timestamp now) {
     return functions_.begins(guard_, header, is_open, Milliseconds(now));
   }
-  touchdown_verdict GoesOn(const uint8_t* bytes, size_t count) {
+  touchdown_verdict GoesOn(uint8_t* bytes, size_t count) {
     return functions_.goes_on(guard_, bytes, count);
   }
   touchdown_verdict Written(uint32_t frames, uint64_t data, uint32_t resets,
@@ -34,7 +34,7 @@ class Guard {
   void Ended(uint32_t stream) { functions_.ended(guard_, stream); }
   touchdown_verdict Overdue() { return functions_.overdue(guard_); }
   const char* Fault(uint32_t* code) { return functions_.fault(guard_, code); }
-  const char* Failure() { return functions_.failure(guard_); }
+  const uint8_t* StandIn(size_t* count) { return functions_.stand_in(guard_, count); }
 
  private:
   static uint64_t Milliseconds(grpc_core::Timestamp time) {

@@ -154,12 +154,15 @@ typedef enum {
   TOUCHDOWN_OPEN = 2,
   // The frame, which is only a header, is not for C-core.
   TOUCHDOWN_SWALLOW = 3,
-  // The call of the frame fails, as `failure` says.
-  TOUCHDOWN_FAIL_CALL = 4,
+  // As `PASS`, but C-core gets the frame for the stream below, which is nobody's: it counts what has come, and
+  // drops it.
+  TOUCHDOWN_DIVERT = 4,
+  // As `PASS`, and behind the frame, whose end this is, C-core gets the one of `stand_in`.
+  TOUCHDOWN_STAND_IN = 5,
   // GOAWAY as `fault` says; the calls that have begun go on, others do not begin.
-  TOUCHDOWN_SEND_AWAY = 5,
+  TOUCHDOWN_SEND_AWAY = 6,
   // GOAWAY as `fault` says, and the end. The guard is not asked any more.
-  TOUCHDOWN_CUT = 6,
+  TOUCHDOWN_CUT = 7,
 } touchdown_verdict;
 
 // What a guard can do. None of it blocks or calls back, and there is one call at a time. Times
@@ -170,8 +173,8 @@ typedef struct touchdown_guard_functions {
   // that of a call which neither side has reset, and whose end the server has not sent.
   touchdown_verdict (*begins)(touchdown_guard* guard, const uint8_t* header,
                               int is_open, uint64_t now);
-  // More of what is in the frame, after `LOOK`.
-  touchdown_verdict (*goes_on)(touchdown_guard* guard, const uint8_t* bytes,
+  // More of what is in the frame, after `LOOK`. C-core gets the bytes as they are afterwards.
+  touchdown_verdict (*goes_on)(touchdown_guard* guard, uint8_t* bytes,
                                size_t count);
   // The server sends so many frames of calls, with so many bytes of DATA, and resets so many calls for what
   // the peer has sent.
@@ -182,7 +185,7 @@ typedef struct touchdown_guard_functions {
   // Headers that have begun to come do not end, or the peer does not acknowledge the server's settings.
   touchdown_verdict (*overdue)(touchdown_guard* guard);
   const char* (*fault)(touchdown_guard* guard, uint32_t* code);
-  const char* (*failure)(touchdown_guard* guard);
+  const uint8_t* (*stand_in)(touchdown_guard* guard, size_t* count);
   void (*destroy)(touchdown_guard* guard);
 } touchdown_guard_functions;
 

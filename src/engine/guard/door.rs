@@ -13,7 +13,7 @@ pub(in super::super) static FUNCTIONS: shim::GuardFunctions = shim::GuardFunctio
     ended,
     overdue,
     fault,
-    failure,
+    stand_in,
     destroy,
 };
 
@@ -29,9 +29,10 @@ fn number(verdict: Verdict) -> c_int {
         Verdict::Look => 1,
         Verdict::Open => 2,
         Verdict::Swallow => 3,
-        Verdict::FailCall => 4,
-        Verdict::SendAway => 5,
-        Verdict::Cut => 6,
+        Verdict::Divert => 4,
+        Verdict::StandIn => 5,
+        Verdict::SendAway => 6,
+        Verdict::Cut => 7,
     }
 }
 
@@ -61,9 +62,9 @@ unsafe extern "C" fn begins(
     number(guard.begins(frame, now))
 }
 
-unsafe extern "C" fn goes_on(guard: *mut shim::Guard, bytes: *const u8, count: usize) -> c_int {
-    // SAFETY: as in `begins`; the caller has so many bytes, at least one.
-    let (guard, bytes) = unsafe { (from(guard), slice::from_raw_parts(bytes, count)) };
+unsafe extern "C" fn goes_on(guard: *mut shim::Guard, bytes: *mut u8, count: usize) -> c_int {
+    // SAFETY: as in `begins`; the caller has so many bytes, at least one, and nobody else looks at them.
+    let (guard, bytes) = unsafe { (from(guard), slice::from_raw_parts_mut(bytes, count)) };
     number(guard.goes_on(bytes))
 }
 
@@ -97,9 +98,13 @@ unsafe extern "C" fn fault(guard: *mut shim::Guard, code: *mut u32) -> *const c_
     }
 }
 
-unsafe extern "C" fn failure(guard: *mut shim::Guard) -> *const c_char {
-    // SAFETY: as in `begins`.
-    unsafe { from(guard) }.failure.as_ptr()
+unsafe extern "C" fn stand_in(guard: *mut shim::Guard, count: *mut usize) -> *const u8 {
+    // SAFETY: as in `begins`, and the caller has room for the count.
+    unsafe {
+        let frame = &from(guard).stand_in;
+        *count = frame.len();
+        frame.as_ptr()
+    }
 }
 
 unsafe extern "C" fn destroy(guard: *mut shim::Guard) {

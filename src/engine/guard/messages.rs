@@ -1,6 +1,8 @@
 //! Where the messages are in what a client sends: each has a prefix of five bytes, which says how long it is
 //! (gRPC over HTTP/2, Length-Prefixed-Message), and may come in any number of DATA frames.
 
+use super::stand_in;
+
 /// How far a message has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
@@ -10,6 +12,17 @@ enum Part {
     Prefix { count: u8, length: u32 },
     /// Its prefix, and of the rest all but so many bytes.
     Body { left: u32 },
+    /// It is too long: nothing of the stream is taken any more.
+    Lost,
+}
+
+/// A message with more bytes than one may have, and how many it is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TooLong {
+    /// Its prefix now says so many bytes as are in the frame, and those of the [stand-in](super::stand_in).
+    Cut(u32),
+    /// A part of its prefix has gone already.
+    Gone(u32),
 }
 
 const PREFIX: u8 = 5;
@@ -37,22 +50,29 @@ impl Messages {
         }
     }
 
-    /// A DATA frame begins that has bytes.
-    pub(super) fn begin(&mut self, stream: u32, is_last: bool) {
+    /// A DATA frame begins that has bytes. Returns whether it comes behind a message that was too long.
+    pub(super) fn begin(&mut self, stream: u32, is_last: bool) -> bool {
+        if self.is_lost(stream) {
+            return true;
+        }
         self.stream = stream;
         self.is_last = is_last;
         self.part = self.take(stream).unwrap_or(Part::Nothing);
         self.goes_on = self.part != Part::Nothing;
+        false
     }
 
-    /// More of that frame. Returns the length of the first message in it that announces more than `limit` bytes.
-    pub(super) fn go_on(&mut self, mut bytes: &[u8], limit: u32) -> Option<u32> {
+    /// More of that frame, which has so many bytes `behind` these. Returns the first message that announces more than
+    /// `limit` bytes.
+    pub(super) fn go_on(&mut self, bytes: &mut [u8], behind: u32, limit: u32) -> Option<TooLong> {
         let mut too_long = None;
-        while let Some((&first, rest)) = bytes.split_first() {
+        let mut at = 0;
+        while at < bytes.len() {
             match self.part {
+                Part::Lost => break,
                 Part::Body { left } => {
-                    let taken = bytes.len().min(left as usize);
-                    bytes = &bytes[taken..];
+                    let taken = (bytes.len() - at).min(left as usize);
+                    at += taken;
                     self.set_body(left - taken as u32);
                 }
                 Part::Nothing => {
@@ -61,19 +81,28 @@ impl Messages {
                         count: 1,
                         length: 0,
                     };
-                    bytes = rest;
+                    at += 1;
                 }
                 Part::Prefix { count, length } => {
-                    bytes = rest;
-                    let length = length << 8 | u32::from(first);
+                    let length = length << 8 | u32::from(bytes[at]);
                     let count = count + 1;
+                    at += 1;
                     if count < PREFIX {
                         self.part = Part::Prefix { count, length };
                         continue;
                     }
                     self.set_body(length);
-                    if length > limit && too_long.is_none() {
-                        too_long = Some(length);
+                    // If this is the last frame, the rest of it will not come.
+                    if length <= limit || too_long.is_some() || self.is_last {
+                        continue;
+                    }
+                    let rest = (bytes.len() - at) as u32 + behind + stand_in::LENGTH as u32;
+                    if at >= usize::from(PREFIX) {
+                        bytes[at - 4..at].copy_from_slice(&rest.to_be_bytes());
+                        self.part = Part::Lost;
+                        too_long = Some(TooLong::Cut(length));
+                    } else {
+                        too_long = Some(TooLong::Gone(length));
                     }
                 }
             }
@@ -96,6 +125,11 @@ impl Messages {
     /// Nothing is kept of the stream any more.
     pub(super) fn remove(&mut self, stream: u32) {
         self.take(stream);
+    }
+
+    fn is_lost(&self, stream: u32) -> bool {
+        let at = self.parts.binary_search_by_key(&stream, |it| it.0);
+        at.is_ok_and(|at| self.parts[at].1 == Part::Lost)
     }
 
     fn take(&mut self, stream: u32) -> Option<Part> {
@@ -134,8 +168,8 @@ mod tests {
     fn nothing_is_kept_of_whole_messages() {
         let mut messages = Messages::new();
         messages.begin(1, false);
-        assert_eq!(messages.go_on(&message(10), 10), None);
-        assert_eq!(messages.go_on(&message(0), 10), None);
+        assert_eq!(messages.go_on(&mut message(10), 5, 10), None);
+        assert_eq!(messages.go_on(&mut message(0), 0, 10), None);
         assert!(!messages.end());
         assert!(messages.parts.is_empty());
     }
@@ -143,50 +177,69 @@ mod tests {
     #[test]
     fn a_long_message_is_found_when_its_prefix_is_there() {
         let mut messages = Messages::new();
-        let bytes = message(11);
+        let mut bytes = [message(10), message(11)].concat();
+        let end = bytes.len() - 1;
         messages.begin(3, false);
-        assert_eq!(messages.go_on(&bytes[..4], 10), None);
-        assert!(!messages.end());
-        messages.begin(3, false);
-        assert_eq!(messages.go_on(&bytes[4..5], 10), Some(11));
-        assert!(messages.end());
-        assert!(messages.take(3).is_some());
+        let found = messages.go_on(&mut bytes[..end], 4, 10);
+        assert_eq!(found, Some(TooLong::Cut(11)));
+        // What is in the frame of it, and the stand-in's 20.
+        assert_eq!(bytes[15..20], [0, 0, 0, 0, 10 + 4 + 20]);
+        assert_eq!(messages.go_on(&mut [0; 4], 0, 10), None);
+        messages.end();
+        assert!(messages.begin(3, false), "the rest is not taken");
+        messages.remove(3);
         assert!(messages.parts.is_empty());
     }
 
+    #[test]
+    fn a_long_message_whose_prefix_is_in_two_pieces_is_left_as_it_is() {
+        let mut messages = Messages::new();
+        let mut bytes = message(11);
+        messages.begin(3, false);
+        assert_eq!(messages.go_on(&mut bytes[..4], 0, 10), None);
+        assert!(!messages.end());
+        assert!(!messages.begin(3, false));
+        let found = messages.go_on(&mut bytes[4..5], 0, 10);
+        assert_eq!(found, Some(TooLong::Gone(11)));
+        assert!(messages.end());
+        assert_eq!(bytes, message(11));
+        // The last frame of a call: the message will not become whole.
+        messages.begin(5, true);
+        assert_eq!(messages.go_on(&mut bytes, 0, 10), None);
+    }
+
     proptest! {
-        /// However messages are cut into frames, and frames into pieces, the same ones are too long, and nothing is left.
+        /// However messages are cut into frames, and frames into pieces: none is taken for too long, and nothing is left.
         #[test]
-        fn messages_are_found_in_any_pieces(
+        fn messages_are_followed_in_any_pieces(
             lengths in prop::collection::vec(0u32..600, 1..8),
             cuts in prop::collection::vec(1usize..400, 1..20),
         ) {
-            let whole: Vec<u8> = lengths.iter().flat_map(|it| message(*it)).collect();
-            let limit = 300;
+            let mut whole: Vec<u8> = lengths.iter().flat_map(|it| message(*it)).collect();
+            let before = whole.clone();
+            let limit = *lengths.iter().max().unwrap();
             let mut messages = Messages::new();
-            let (mut at, mut found) = (0, 0);
+            let mut at = 0;
             for (number, cut) in cuts.iter().cycle().enumerate() {
                 if at == whole.len() {
                     break;
                 }
                 let end = (at + cut).min(whole.len());
-                messages.begin(5, false);
+                prop_assert!(!messages.begin(5, false));
                 let half = at + (end - at) / 2;
-                for piece in [&whole[at..half], &whole[half..end]] {
-                    found += usize::from(messages.go_on(piece, limit).is_some());
-                }
+                let behind = (end - half) as u32;
+                prop_assert_eq!(messages.go_on(&mut whole[at..half], behind, limit), None);
+                prop_assert_eq!(messages.go_on(&mut whole[half..end], 0, limit), None);
                 messages.end();
                 // Another stream's do not disturb.
                 messages.begin(7, number % 2 == 0);
-                messages.go_on(&[0, 0, 0, 0, 9, 1], limit);
+                messages.go_on(&mut [0, 0, 0, 0, 9, 1], 0, 600);
                 messages.end();
                 messages.remove(7);
                 at = end;
             }
             prop_assert!(messages.parts.is_empty());
-            let long = lengths.iter().filter(|it| **it > limit).count();
-            // Two in one piece are found together.
-            prop_assert!(found <= long && (found > 0) == (long > 0), "{found} of {long}");
+            prop_assert_eq!(whole, before);
         }
     }
 }

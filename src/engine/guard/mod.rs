@@ -23,11 +23,12 @@
 mod bucket;
 pub(super) mod door;
 mod messages;
+pub(super) mod stand_in;
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 
 use self::bucket::Bucket;
-use self::messages::Messages;
+use self::messages::{Messages, TooLong};
 
 /// How many points of glitches a connection has, and how many thousandths come back in a second: as many as in nghttp2.
 /// Well-behaved clients (C-core, grpc-go, hyper, h2load) stay below a hundred.
@@ -53,6 +54,8 @@ const FRAME_SIZE: u32 = 16 << 10;
 const LEAST_BLOCK: u32 = 64 << 10;
 /// Below this many bytes DATA inside a message is tiny: the memory that holds a piece of a message is about as large.
 const TINY: u32 = 256;
+/// A message that is announced in two pieces is waited for if it has less than so many times what one may have.
+const FAR: u32 = 4;
 /// Of frames that nobody needs, so many bytes count as one more.
 const BYTES_A_GLITCH: u32 = 1024;
 /// What headers cost on a stream that is over: they are decompressed, and nobody gets them.
@@ -117,8 +120,10 @@ enum Verdict {
     Open,
     /// C-core does not get it: it is the client's acknowledgement.
     Swallow,
-    /// The call of this frame fails, as the guard's text says.
-    FailCall,
+    /// C-core gets it for a stream that is nobody's: it belongs to a call that fails.
+    Divert,
+    /// Behind it C-core gets the end of a [stand-in](stand_in) for a message that is too long.
+    StandIn,
     /// GOAWAY; the calls that have begun go on.
     SendAway,
     /// GOAWAY, and the end.
@@ -161,7 +166,13 @@ struct Block {
 /// What the payload of the frame that is coming is looked at for.
 enum Payload {
     Nothing,
-    Data { left: u32, is_tiny: bool },
+    Data {
+        stream: u32,
+        left: u32,
+        is_tiny: bool,
+        /// The length of a message that is too long.
+        too_long: Option<u32>,
+    },
     Window { stream: u32, left: u8, value: u32 },
 }
 
@@ -185,8 +196,8 @@ pub(super) struct Guard {
     now: u64,
     /// The last fault.
     fault: Fault,
-    /// What the caller of the last call is told that failed.
-    failure: CString,
+    /// The frame behind the last one of which that was said.
+    stand_in: Vec<u8>,
 }
 
 impl Guard {
@@ -208,7 +219,7 @@ impl Guard {
             is_sent_away: false,
             now: 0,
             fault: fault(NO_ERROR, c""),
-            failure: CString::default(),
+            stand_in: Vec::new(),
         }
     }
 
@@ -256,9 +267,16 @@ impl Guard {
         if !frame.is_open || frame.has(PADDED) {
             return if is_tiny { self.glitch(1) } else { Verdict::Pass };
         }
-        self.messages.begin(frame.stream, is_last);
-        let left = frame.length;
-        self.payload = Payload::Data { left, is_tiny };
+        if self.messages.begin(frame.stream, is_last) {
+            let points = u32::from(is_tiny);
+            return self.glitch_or(points, Verdict::Divert);
+        }
+        self.payload = Payload::Data {
+            stream: frame.stream,
+            left: frame.length,
+            is_tiny,
+            too_long: None,
+        };
         Verdict::Look
     }
 
@@ -390,13 +408,8 @@ impl Guard {
             left: 4,
             value: 0,
         };
-        if self.earn() {
-            return Verdict::Look;
-        }
-        match self.glitch(1) {
-            Verdict::Pass => Verdict::Look,
-            other => other,
-        }
+        let points = u32::from(!self.earn());
+        self.glitch_or(points, Verdict::Look)
     }
 
     fn unneeded(&mut self, frame: Frame) -> Verdict {
@@ -404,29 +417,42 @@ impl Guard {
     }
 
     /// More of the payload of the frame that is coming.
-    fn goes_on(&mut self, bytes: &[u8]) -> Verdict {
+    fn goes_on(&mut self, bytes: &mut [u8]) -> Verdict {
         match &mut self.payload {
             Payload::Nothing => Verdict::Pass,
-            Payload::Data { left, is_tiny } => {
+            Payload::Data {
+                stream,
+                left,
+                is_tiny,
+                too_long,
+            } => {
                 *left = left.saturating_sub(bytes.len() as u32);
-                let (is_whole, is_tiny) = (*left == 0, *is_tiny);
-                let too_long = self.messages.go_on(bytes, self.limits.message);
-                let is_dribble = is_whole && self.messages.end() && is_tiny;
+                let limit = self.limits.message;
+                match self.messages.go_on(bytes, *left, limit) {
+                    Some(TooLong::Cut(length)) => *too_long = Some(length),
+                    Some(TooLong::Gone(length)) if length / FAR >= limit => {
+                        return self.cut(ENHANCE_YOUR_CALM, c"a message is far too long");
+                    }
+                    _ => {}
+                }
+                if *left > 0 {
+                    return Verdict::Pass;
+                }
+                let (stream, is_tiny, too_long) = (*stream, *is_tiny, *too_long);
+                let goes_on = self.messages.end();
                 if let Some(length) = too_long {
-                    return self.fail_call(length);
+                    self.stand_in.clear();
+                    self.stand_in.extend(stand_in::frame(stream, length));
+                    return Verdict::StandIn;
                 }
-                if is_dribble {
-                    self.glitch(1)
-                } else {
-                    Verdict::Pass
-                }
+                self.glitch(u32::from(goes_on && is_tiny))
             }
             Payload::Window {
                 stream,
                 left,
                 value,
             } => {
-                for byte in bytes {
+                for byte in bytes.iter() {
                     *value = *value << 8 | u32::from(*byte);
                     *left = left.saturating_sub(1);
                 }
@@ -488,8 +514,13 @@ impl Guard {
     }
 
     fn glitch(&mut self, points: u32) -> Verdict {
+        self.glitch_or(points, Verdict::Pass)
+    }
+
+    /// Unless it is too much, the verdict is this.
+    fn glitch_or(&mut self, points: u32, verdict: Verdict) -> Verdict {
         if points == 0 || self.glitches.take(points, self.now) {
-            return Verdict::Pass;
+            return verdict;
         }
         self.cut(ENHANCE_YOUR_CALM, c"too many frames that nobody needs")
     }
@@ -503,15 +534,6 @@ impl Guard {
         }
         self.resets.fill();
         self.send_away(ENHANCE_YOUR_CALM, c"too many calls were reset")
-    }
-
-    fn fail_call(&mut self, length: u32) -> Verdict {
-        let limit = self.limits.message;
-        let text = format!(
-            "the request has {length} bytes, and this server takes {limit} at most (max_receive_message_size)"
-        );
-        self.failure = CString::new(text).unwrap_or_default();
-        Verdict::FailCall
     }
 
     fn send_away(&mut self, code: u32, text: &'static CStr) -> Verdict {
