@@ -22,6 +22,9 @@ namespace {
 // GOAWAY arrives, which is a window of 64 KiB for each of some calls.
 constexpr size_t kMostDropped = 1 << 20;
 
+// As what a read counts that TLS has dropped: as much as is read at least of who sends without a pause.
+constexpr size_t kDroppedByTls = 8 << 10;
+
 }  // namespace
 
 Connection::Connection(grpc_endpoint* inner, const touchdown_newcomer& newcomer,
@@ -124,7 +127,7 @@ void Connection::Came(grpc_error_handle error, bool is_new) {
       finished = ended_ && destroyed_;
       if (sent_away_ && !cut_) {
         // Who has been told to go, and goes on like this, is not waited for.
-        dropped_ += incoming_.length;
+        dropped_ += is_tls_ ? kDroppedByTls : incoming_.length;
         if (dropped_ > kMostDropped) Hold(TOUCHDOWN_CUT);
       }
       parked_ = !ended_ && cut_ && !drops_;

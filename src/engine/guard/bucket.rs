@@ -25,7 +25,7 @@ impl Bucket {
         }
     }
 
-    /// Takes so much. Returns whether it was there; if not, the bucket stays as empty as it is.
+    /// Takes so much. Returns whether it was there; if not, what was is gone all the same.
     pub(super) fn take(&mut self, count: u32, now: u64) -> bool {
         let passed = i64::try_from(now.saturating_sub(self.at)).unwrap_or(i64::MAX);
         // A millisecond brings back as many millionths as a second brings thousandths.
@@ -36,10 +36,6 @@ impl Bucket {
         let is_there = wanted <= self.left;
         self.left = (self.left - wanted).max(0);
         is_there
-    }
-
-    pub(super) fn fill(&mut self) {
-        self.left = self.most;
     }
 }
 
@@ -58,8 +54,6 @@ mod tests {
         assert!(!bucket.take(1, 9_998));
         assert!(bucket.take(1, 15_000));
         assert!(!bucket.take(11, 1_000_000_000));
-        bucket.fill();
-        assert!(bucket.take(10, 1_000_000_000));
     }
 
     proptest! {

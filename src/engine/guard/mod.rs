@@ -10,8 +10,9 @@
 //! | control frames, empty and tiny DATA, and what else nobody needs to send | [`GLITCHES`] points | cut, ENHANCE_YOUR_CALM |
 //! | PING | what the server has sent allows, and [`PINGS`] | cut, ENHANCE_YOUR_CALM, `too_many_pings` |
 //! | a block of headers | [`CONTINUATIONS`], and four times what metadata may be | cut, ENHANCE_YOUR_CALM |
-//! | calls that are reset, by the client, or by the server for what the client has sent | [`RESETS`] | sent away, ENHANCE_YOUR_CALM; as many once more: cut |
-//! | a message that is announced with more bytes than one may have | none | that call fails, RESOURCE_EXHAUSTED |
+//! | calls that are reset, by the client, or by the server for what the client has sent | [`RESETS`] | sent away, ENHANCE_YOUR_CALM |
+//! | such calls, and any calls, behind that | [`LATE_RESETS`] | cut, ENHANCE_YOUR_CALM |
+//! | a message that is announced with more bytes than one may have | none | that call fails, RESOURCE_EXHAUSTED, as soon as the length is known |
 //! | what RFC 9113 calls an error of the connection | none | cut, the code that it says |
 //!
 //! *Cut* is GOAWAY, then the end of the connection. *Sent away* is GOAWAY: calls that have begun are served to their end, and
@@ -37,6 +38,9 @@ const GLITCHES: (u32, u32) = (10_000, 330_000);
 /// next to nothing, and does not count against the concurrent streams (CVE-2023-44487). nghttp2 allows 1,000 and 33; clients of
 /// gRPC reset every call whose deadline passes, so they get more.
 const RESETS: (u32, u32) = (1_000, 500_000);
+/// The same once the client has been sent away, with the calls that it begins: what was on its way when GOAWAY came.
+/// C-core drops those calls, which costs it little.
+const LATE_RESETS: (u32, u32) = (10_000, 500_000);
 /// How many pings may come that nothing the server has sent allows, and thousandths in a second. A client's keepalive may
 /// ping every ten seconds (the least of grpc-go's), and a network may hold a ping back; so there is twice that.
 const PINGS: (u32, u32) = (10, 200);
@@ -54,6 +58,9 @@ const FRAME_SIZE: u32 = 16 << 10;
 const LEAST_BLOCK: u32 = 64 << 10;
 /// Below this many bytes DATA inside a message is tiny: the memory that holds a piece of a message is about as large.
 const TINY: u32 = 256;
+/// Of tiny DATA behind the end of a call, so many count as one. A client that does not know of the end yet sends as much as
+/// a window has room for, which may be thousands of small messages.
+const LATE_DATA: u32 = 64;
 /// A message that is announced in two pieces is waited for if it has less than so many times what one may have.
 const FAR: u32 = 4;
 /// Of frames that nobody needs, so many bytes count as one more.
@@ -141,6 +148,12 @@ const fn fault(code: u32, text: &'static CStr) -> Fault {
     Fault { code, text }
 }
 
+/// Whether it may come before a block of headers is whole. In a drain the acknowledgement of a ping is held back until then;
+/// otherwise C-core says that it may not.
+fn may_interrupt(frame: Frame) -> bool {
+    frame.kind == CONTINUATION || (frame.kind == PING && frame.has(ACK))
+}
+
 const NO_ERROR: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
@@ -188,6 +201,8 @@ pub(super) struct Guard {
     pings: Bucket,
     earned: u32,
     goaways: u32,
+    /// Tiny frames of that kind since the last that was counted.
+    late_data: u32,
     /// How much the server may send. RFC 9113, 5.2.
     window: i64,
     messages: Messages,
@@ -213,6 +228,7 @@ impl Guard {
             pings: Bucket::new(pings.0, pings.1),
             earned: 0,
             goaways: 0,
+            late_data: 0,
             window: WINDOW,
             messages: Messages::new(),
             payload: Payload::Nothing,
@@ -231,7 +247,7 @@ impl Guard {
             if frame.kind != SETTINGS || frame.has(ACK) {
                 return self.cut(PROTOCOL_ERROR, c"the first frame is not SETTINGS");
             }
-        } else if self.block.is_some() != (frame.kind == CONTINUATION) {
+        } else if self.block.is_some() && !may_interrupt(frame) {
             return self.cut(PROTOCOL_ERROR, c"a block of headers is interrupted");
         }
         match frame.kind {
@@ -265,11 +281,10 @@ impl Guard {
         let is_tiny = frame.length < TINY;
         // What comes behind the end of a call C-core skips. It refuses padding.
         if !frame.is_open || frame.has(PADDED) {
-            return if is_tiny { self.glitch(1) } else { Verdict::Pass };
+            return self.late_data(is_tiny, Verdict::Pass);
         }
         if self.messages.begin(frame.stream, is_last) {
-            let points = u32::from(is_tiny);
-            return self.glitch_or(points, Verdict::Divert);
+            return self.late_data(is_tiny, Verdict::Divert);
         }
         self.payload = Payload::Data {
             stream: frame.stream,
@@ -278,6 +293,16 @@ impl Guard {
             too_long: None,
         };
         Verdict::Look
+    }
+
+    /// What nobody gets any more.
+    fn late_data(&mut self, is_tiny: bool, verdict: Verdict) -> Verdict {
+        self.late_data += u32::from(is_tiny);
+        if self.late_data < LATE_DATA {
+            return verdict;
+        }
+        self.late_data = 0;
+        self.glitch_or(1, verdict)
     }
 
     fn headers(&mut self, frame: Frame) -> Verdict {
@@ -470,7 +495,7 @@ impl Guard {
             return self.cut(PROTOCOL_ERROR, c"WINDOW_UPDATE by nothing");
         }
         if stream == 0 {
-            self.window += i64::from(more);
+            self.window = self.window.saturating_add(i64::from(more));
             if self.window > LARGEST_WINDOW {
                 return self.cut(FLOW_CONTROL_ERROR, c"the connection's window is too large");
             }
@@ -483,7 +508,8 @@ impl Guard {
         self.now = now;
         let earned = frames.saturating_mul(EARNED);
         self.earned = self.earned.saturating_add(earned).min(MOST_EARNED);
-        self.window -= i64::try_from(data).unwrap_or(i64::MAX);
+        let data = i64::try_from(data).unwrap_or(i64::MAX);
+        self.window = self.window.saturating_sub(data);
         match resets {
             0 => Verdict::Pass,
             resets => self.reset_calls(resets),
@@ -532,7 +558,7 @@ impl Guard {
         if self.is_sent_away {
             return self.cut(ENHANCE_YOUR_CALM, c"too many calls were reset after GOAWAY");
         }
-        self.resets.fill();
+        self.resets = Bucket::new(LATE_RESETS.0, LATE_RESETS.1);
         self.send_away(ENHANCE_YOUR_CALM, c"too many calls were reset")
     }
 
@@ -547,3 +573,6 @@ impl Guard {
         Verdict::Cut
     }
 }
+
+#[cfg(test)]
+mod tests;
