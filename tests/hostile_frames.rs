@@ -6,7 +6,7 @@ mod common;
 #[cfg(feature = "tls")]
 mod tls_support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -344,7 +344,9 @@ fn a_batch_that_is_cancelled_at_once_costs_no_other_call() {
     begun.recv_timeout(LONG).expect("the call runs");
     // What comes back meanwhile is not enough, however slow this is.
     let batch = (0..4_000).map(|it| 2 * it + 3);
-    let batch: Vec<u8> = batch.flat_map(|it| [headers(it, false), reset(it)].concat()).collect();
+    let batch: Vec<u8> = batch
+        .flat_map(|it| [headers(it, false), reset(it)].concat())
+        .collect();
     client.send(&batch);
     eventually("GOAWAY comes", || client.goaway().is_some());
     assert_eq!(client.goaway().unwrap().0, ENHANCE_YOUR_CALM);
@@ -371,11 +373,18 @@ fn a_graceful_stop_waits_for_the_call_beside_a_cancelled_batch() {
     let server = start(service);
     let mut client = Raw::new(&server);
     client.send(&headers(1, false));
-    client.send(&frame(0, 1, 1, &[prefix(3), b"\x0a\x01x".to_vec()].concat()));
+    client.send(&frame(
+        0,
+        1,
+        1,
+        &[prefix(3), b"\x0a\x01x".to_vec()].concat(),
+    ));
     begun.recv_timeout(LONG).expect("the call runs");
     // What comes back meanwhile is not enough, however slow this is.
     let batch = (0..4_000).map(|it| 2 * it + 3);
-    let batch: Vec<u8> = batch.flat_map(|it| [headers(it, false), reset(it)].concat()).collect();
+    let batch: Vec<u8> = batch
+        .flat_map(|it| [headers(it, false), reset(it)].concat())
+        .collect();
     client.send(&batch);
     eventually("GOAWAY comes", || client.goaway().is_some());
     let stopping = thread::spawn(move || server.shutdown());
@@ -383,7 +392,11 @@ fn a_graceful_stop_waits_for_the_call_beside_a_cancelled_batch() {
     release.send(()).unwrap();
     let report = stopping.join().unwrap();
     assert!(client.end().iter().any(|it| it.0 == 0), "the answer");
-    let lost = (report.calls.undelivered, report.connections_cut, report.forced);
+    let lost = (
+        report.calls.undelivered,
+        report.connections_cut,
+        report.forced,
+    );
     assert_eq!(lost, (0, 0, false), "{report}");
     assert!(report.took < LONG / 4, "{report}");
 }
@@ -420,7 +433,10 @@ fn metadata_is_limited_before_the_client_has_acknowledged_that() {
 
 #[test]
 fn the_servers_settings_must_be_acknowledged() {
-    let server = builder(echo()).handshake_timeout(unhurried(500)).start().unwrap();
+    let server = builder(echo())
+        .handshake_timeout(unhurried(500))
+        .start()
+        .unwrap();
     let (mut silent, mut late) = (Raw::silent(&server), Raw::silent(&server));
     silent.send(&small_call(1));
     late.send(&small_call(1));
@@ -428,7 +444,9 @@ fn the_servers_settings_must_be_acknowledged() {
     late.send(&frame(4, 1, 0, &[]));
     assert_eq!(goaway(&silent.end()).map(|it| it.0), Some(SETTINGS_TIMEOUT));
     late.send(&small_call(3));
-    eventually("who has done so is served on", || !late.trailers(3).is_empty());
+    eventually("who has done so is served on", || {
+        !late.trailers(3).is_empty()
+    });
 }
 
 #[test]
@@ -439,6 +457,22 @@ fn a_block_of_headers_must_come_in_time() {
     client.send(&begin[..30]);
     let frames = client.end();
     is_calmed(&frames, "a block of headers does not end");
+}
+
+/// Whoever has begun a call loses it for no acknowledgement.
+#[test]
+fn a_call_is_waited_for_although_the_settings_are_not_acknowledged() {
+    let (service, begun, release) = gated();
+    let time = unhurried(300);
+    let server = builder(service).handshake_timeout(time).start().unwrap();
+    let mut client = Raw::silent(&server);
+    client.send(&small_call(1));
+    begun.recv_timeout(LONG).expect("the call runs");
+    thread::sleep(time * 2);
+    release.send(()).unwrap();
+    let frames = client.end();
+    assert!(frames.iter().any(|it| it.0 == 0), "the answer");
+    assert_eq!(goaway(&frames).map(|it| it.0), Some(SETTINGS_TIMEOUT));
 }
 
 /// Its bytes are not taken, and the connection is as good as before.
@@ -459,7 +493,11 @@ fn a_message_that_is_too_long_is_refused_when_its_length_is_known() {
     let limit = "the request has 314572800 bytes, and this server takes 4194304 at most";
     assert!(has(&trailers[0], limit));
     // RESOURCE_EXHAUSTED.
-    assert!(has(&trailers[0], "grpc-status\x018"), "{:?}", String::from_utf8_lossy(&trailers[0]));
+    assert!(
+        has(&trailers[0], "grpc-status\x018"),
+        "{:?}",
+        String::from_utf8_lossy(&trailers[0])
+    );
     eventually("both are over", || server.in_flight() == 0);
     assert!(client.goaway().is_none());
 }
@@ -479,15 +517,18 @@ fn a_message_that_is_far_too_long_in_two_pieces_ends_with_goaway() {
 fn a_long_message_of_a_stream_ends_the_stream() {
     let (ended, end) = std::sync::mpsc::channel();
     let service = touchdown::Service::builder("test.Echo")
-        .client_streaming("Say", move |_: &Call, mut requests: touchdown::Requests<_>| {
-            let mut count = 0;
-            while let Some(request) = requests.recv()? {
-                let _: touchdown::protobuf::well_known_types::wrappers::StringValue = request;
-                count += 1;
-            }
-            ended.send(count).unwrap();
-            Ok(number(count))
-        })
+        .client_streaming(
+            "Say",
+            move |_: &Call, mut requests: touchdown::Requests<_>| {
+                let mut count = 0;
+                while let Some(request) = requests.recv()? {
+                    let _: touchdown::protobuf::well_known_types::wrappers::StringValue = request;
+                    count += 1;
+                }
+                ended.send(count).unwrap();
+                Ok(number(count))
+            },
+        )
         .build();
     let server = start(service);
     let mut client = Raw::new(&server);
@@ -505,23 +546,63 @@ fn what_http2_does_not_allow_ends_with_the_code_that_it_gives() {
     let server = start(echo());
     let window = frame(8, 0, 0, &i32::MAX.to_be_bytes());
     let cases = [
-        ("HEADERS on an even stream", headers(2, true), PROTOCOL_ERROR),
+        (
+            "HEADERS on an even stream",
+            headers(2, true),
+            PROTOCOL_ERROR,
+        ),
         ("DATA on stream 0", frame(0, 0, 0, b"x"), PROTOCOL_ERROR),
         ("DATA before HEADERS", frame(0, 0, 5, b"x"), PROTOCOL_ERROR),
         ("RST_STREAM before HEADERS", reset(5), PROTOCOL_ERROR),
-        ("RST_STREAM of 3 bytes", [headers(1, false), frame(3, 0, 1, b"abc")].concat(), FRAME_SIZE_ERROR),
-        ("WINDOW_UPDATE before HEADERS", frame(8, 0, 5, &[0, 0, 0, 1]), PROTOCOL_ERROR),
-        ("WINDOW_UPDATE by 0", frame(8, 0, 0, &[0; 4]), PROTOCOL_ERROR),
+        (
+            "RST_STREAM of 3 bytes",
+            [headers(1, false), frame(3, 0, 1, b"abc")].concat(),
+            FRAME_SIZE_ERROR,
+        ),
+        (
+            "WINDOW_UPDATE before HEADERS",
+            frame(8, 0, 5, &[0, 0, 0, 1]),
+            PROTOCOL_ERROR,
+        ),
+        (
+            "WINDOW_UPDATE by 0",
+            frame(8, 0, 0, &[0; 4]),
+            PROTOCOL_ERROR,
+        ),
         ("a window above 2^31", window, FLOW_CONTROL_ERROR),
-        ("PUSH_PROMISE", frame(5, 4, 1, &[0, 0, 0, 2]), PROTOCOL_ERROR),
+        (
+            "PUSH_PROMISE",
+            frame(5, 4, 1, &[0, 0, 0, 2]),
+            PROTOCOL_ERROR,
+        ),
         ("PING on a stream", frame(6, 0, 1, &[0; 8]), PROTOCOL_ERROR),
         ("PING of 7 bytes", frame(6, 0, 0, &[0; 7]), FRAME_SIZE_ERROR),
         ("SETTINGS on a stream", frame(4, 0, 1, &[]), PROTOCOL_ERROR),
-        ("SETTINGS of 5 bytes", frame(4, 0, 0, &[0; 5]), FRAME_SIZE_ERROR),
-        ("a long acknowledgement", frame(4, 1, 0, &[0; 6]), FRAME_SIZE_ERROR),
-        ("GOAWAY on a stream", frame(7, 0, 1, &[0; 8]), PROTOCOL_ERROR),
-        ("CONTINUATION of nothing", frame(9, 4, 1, &[]), PROTOCOL_ERROR),
-        ("PRIORITY on stream 0", frame(2, 0, 0, &[0; 5]), PROTOCOL_ERROR),
+        (
+            "SETTINGS of 5 bytes",
+            frame(4, 0, 0, &[0; 5]),
+            FRAME_SIZE_ERROR,
+        ),
+        (
+            "a long acknowledgement",
+            frame(4, 1, 0, &[0; 6]),
+            FRAME_SIZE_ERROR,
+        ),
+        (
+            "GOAWAY on a stream",
+            frame(7, 0, 1, &[0; 8]),
+            PROTOCOL_ERROR,
+        ),
+        (
+            "CONTINUATION of nothing",
+            frame(9, 4, 1, &[]),
+            PROTOCOL_ERROR,
+        ),
+        (
+            "PRIORITY on stream 0",
+            frame(2, 0, 0, &[0; 5]),
+            PROTOCOL_ERROR,
+        ),
         (
             "another frame in a block of headers",
             [frame(1, 0, 1, &[]), frame(6, 0, 0, &[0; 8])].concat(),
@@ -554,14 +635,20 @@ fn pings_of_a_keepalive_are_served() {
     let server = start(echo());
     let mut client = Raw::new(&server);
     (0..10).for_each(|_| client.send(&frame(6, 0, 0, b"are you?")));
-    eventually("they are answered", || client.got().iter().filter(|it| it.0 == 6).count() == 10);
+    eventually("they are answered", || {
+        client.got().iter().filter(|it| it.0 == 6).count() == 10
+    });
     // Each call allows some more.
     for stream in [1, 3, 5, 7] {
         client.send(&small_call(stream));
-        eventually("it is served", || !client.trailers(stream.into()).is_empty());
+        eventually("it is served", || {
+            !client.trailers(stream.into()).is_empty()
+        });
         (0..20).for_each(|_| client.send(&frame(6, 0, 0, b"are you?")));
     }
-    eventually("they are answered", || client.got().iter().filter(|it| it.0 == 6).count() == 90);
+    eventually("they are answered", || {
+        client.got().iter().filter(|it| it.0 == 6).count() == 90
+    });
     assert!(client.goaway().is_none());
 }
 
@@ -604,7 +691,11 @@ mod encrypted {
                 let (mut calls, mut longest) = (0, Duration::ZERO);
                 while !is_over.load(Ordering::Relaxed) {
                     let begun = Instant::now();
-                    assert_eq!(victim.say("hello").unwrap(), "hello");
+                    match victim.say("hello") {
+                        Ok(reply) => assert_eq!(reply, "hello"),
+                        // Refused: there is no reply.
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Other, "{error}"),
+                    }
                     longest = longest.max(begun.elapsed());
                     calls += 1;
                 }

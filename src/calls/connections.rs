@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 
 use super::drain::{Stage, Watch};
 use super::link::Link;
-use super::observer::{Connection, Observer};
 use super::log_limit::LogLimit;
+use super::observer::{Connection, Observer};
 use super::peer::{address, for_people};
 use super::quiet::Line;
 use crate::logging;
@@ -148,7 +148,11 @@ impl Guest {
         static LINES: LogLimit = LogLimit::new();
         let why = format!("{why} ({})", error_name(code));
         if let Some(skipped) = LINES.admits() {
-            let end = if is_cut { "closing" } else { "no more calls on" };
+            let end = if is_cut {
+                "closing"
+            } else {
+                "no more calls on"
+            };
             let peer = for_people(peer);
             logging::warn!("{end} the connection of {peer}, which was sent GOAWAY: {why}");
             if skipped > 0 {

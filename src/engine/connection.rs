@@ -178,7 +178,9 @@ unsafe extern "C" fn ready(arg: *mut c_void) {
 unsafe extern "C" fn sent_away(arg: *mut c_void, code: u32, why: *const c_char, is_cut: c_int) {
     // SAFETY: C-core calls this between `opened` and `closed`, with a text that ends with a zero.
     let (ticket, why) = unsafe { (&*arg.cast::<Ticket>(), CStr::from_ptr(why)) };
-    ticket.guest.sent_away(&ticket.peer, code, &why.to_string_lossy(), is_cut != 0);
+    ticket
+        .guest
+        .sent_away(&ticket.peer, code, &why.to_string_lossy(), is_cut != 0);
 }
 
 unsafe extern "C" fn lingering(arg: *mut c_void) {

@@ -56,7 +56,7 @@ pub(super) struct GuardFunctions {
     pub goes_on: unsafe extern "C" fn(*mut Guard, *mut u8, usize) -> c_int,
     pub written: unsafe extern "C" fn(*mut Guard, u32, u64, u32, u64) -> c_int,
     pub ended: unsafe extern "C" fn(*mut Guard, u32),
-    pub overdue: unsafe extern "C" fn(*mut Guard) -> c_int,
+    pub overdue: unsafe extern "C" fn(*mut Guard, c_int) -> c_int,
     pub fault: unsafe extern "C" fn(*mut Guard, *mut u32) -> *const c_char,
     pub stand_in: unsafe extern "C" fn(*mut Guard, *mut usize) -> *const u8,
     pub destroy: unsafe extern "C" fn(*mut Guard),

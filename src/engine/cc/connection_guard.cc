@@ -23,9 +23,9 @@ using grpc_core::ExecCtx;
 using grpc_core::StatusIntProperty;
 using grpc_core::Timestamp;
 
-// How long headers may take from their first byte to their last. 16 KiB, the most that a server takes by
-// default, are there in half of that at 32 kbit/s.
-constexpr Duration kHeaderTime = Duration::Seconds(10);
+// How long headers may take from their first byte to their last. 16 KiB, the most that a server takes by default, are
+// there in a third of that at 32 kbit/s; and the network may stand still for ten seconds in between.
+constexpr Duration kHeaderTime = Duration::Seconds(15);
 
 // How long a peer that is cut has to take GOAWAY.
 constexpr Duration kLastTime = Duration::Seconds(1);
@@ -189,17 +189,18 @@ void Connection::OnAlarm(void* arg, grpc_error_handle /*error*/) {
     self->alarm_set_ = false;
     const Timestamp now = Timestamp::Now();
     if (self->shut_down_) self->acknowledge_by_ = self->headers_by_ = Timestamp::InfFuture();
+    const bool is_there = self->Left(FIONREAD) > 0 || self->waiting_.length > 0;
+    if (is_there || self->calls_.open() > 0) {
+      // The process may have stood still: what is missing may be there. And no call is lost for an
+      // acknowledgement, of which nothing depends.
+      self->acknowledge_by_ = std::max(self->acknowledge_by_, now + kLastTime);
+    }
+    if (is_there) self->headers_by_ = std::max(self->headers_by_, now + kLastTime);
     if (std::min(self->acknowledge_by_, self->headers_by_) <= now) {
-      if (self->Left(FIONREAD) > 0 || self->waiting_.length > 0) {
-        // The process may have stood still: what is missing may be there.
-        self->acknowledge_by_ = std::max(self->acknowledge_by_, now + kLastTime);
-        self->headers_by_ = std::max(self->headers_by_, now + kLastTime);
-      } else {
-        self->acknowledge_by_ = self->headers_by_ = Timestamp::InfFuture();
-        self->Note(self->guard_.Overdue());
-        // C-core reads with nothing, and then once more.
-        callback = std::exchange(self->callback_, nullptr);
-      }
+      self->Note(self->guard_.Overdue(self->headers_by_ <= now));
+      self->acknowledge_by_ = self->headers_by_ = Timestamp::InfFuture();
+      // C-core reads with nothing, and then once more.
+      callback = std::exchange(self->callback_, nullptr);
     }
     if (self->gone_by_ <= now && !self->finished_) {
       self->gone_by_ = Timestamp::InfFuture();

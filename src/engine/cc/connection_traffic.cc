@@ -159,9 +159,7 @@ bool Connection::Follow(bool draining) {
         bytes[taken - 1] &= 0xfe;
       }
       if (sorting && verdict != TOUCHDOWN_SWALLOW) Sort(was_header, bytes, taken, &rest);
-      if (owes_settings_ack_ && !frames_.AtHeader()) {
-        // Behind the rest of the frame.
-      } else if (owes_settings_ack_) {
+      if (owes_settings_ack_ && frames_.AtHeader()) {
         owes_settings_ack_ = false;
         rest.append(reinterpret_cast<const char*>(kSettingsAck), sizeof(kSettingsAck));
       }

@@ -32,7 +32,9 @@ class Guard {
     return functions_.written(guard_, frames, data, resets, Milliseconds(now));
   }
   void Ended(uint32_t stream) { functions_.ended(guard_, stream); }
-  touchdown_verdict Overdue() { return functions_.overdue(guard_); }
+  touchdown_verdict Overdue(bool are_headers) {
+    return functions_.overdue(guard_, are_headers);
+  }
   const char* Fault(uint32_t* code) { return functions_.fault(guard_, code); }
   const uint8_t* StandIn(size_t* count) { return functions_.stand_in(guard_, count); }
 

@@ -182,8 +182,8 @@ typedef struct touchdown_guard_functions {
                                uint64_t data, uint32_t resets, uint64_t now);
   // The server has sent the end of the call.
   void (*ended)(touchdown_guard* guard, uint32_t stream);
-  // Headers that have begun to come do not end, or the peer does not acknowledge the server's settings.
-  touchdown_verdict (*overdue)(touchdown_guard* guard);
+  // Headers that have begun to come do not end; or the peer does not acknowledge the server's settings.
+  touchdown_verdict (*overdue)(touchdown_guard* guard, int are_headers);
   const char* (*fault)(touchdown_guard* guard, uint32_t* code);
   const uint8_t* (*stand_in)(touchdown_guard* guard, size_t* count);
   void (*destroy)(touchdown_guard* guard);

@@ -84,9 +84,9 @@ unsafe extern "C" fn ended(guard: *mut shim::Guard, stream: u32) {
     unsafe { from(guard) }.ended(stream);
 }
 
-unsafe extern "C" fn overdue(guard: *mut shim::Guard) -> c_int {
+unsafe extern "C" fn overdue(guard: *mut shim::Guard, are_headers: c_int) -> c_int {
     // SAFETY: as in `begins`.
-    number(unsafe { from(guard) }.overdue())
+    number(unsafe { from(guard) }.overdue(are_headers != 0))
 }
 
 unsafe extern "C" fn fault(guard: *mut shim::Guard, code: *mut u32) -> *const c_char {

@@ -23,12 +23,14 @@
 
 mod bucket;
 pub(super) mod door;
+mod frame;
 mod messages;
 pub(super) mod stand_in;
 
 use std::ffi::CStr;
 
 use self::bucket::Bucket;
+use self::frame::*;
 use self::messages::{Messages, TooLong};
 
 /// How many points of glitches a connection has, and how many thousandths come back in a second: as many as in nghttp2.
@@ -75,22 +77,6 @@ const LAST_STREAM: u32 = 1 << 30;
 const WINDOW: i64 = 65_535;
 const LARGEST_WINDOW: i64 = (1 << 31) - 1;
 
-/// Types and flags of frames. RFC 9113, 6.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-
 /// What the connections of a server are held to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -99,67 +85,6 @@ pub(super) struct Limits {
     /// How many the metadata of a request may have.
     pub(super) metadata: u32,
 }
-
-/// The header of a frame that has come.
-#[derive(Clone, Copy, Debug)]
-struct Frame {
-    length: u32,
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    /// Whether the stream is that of a call of which neither side has sent RST_STREAM, nor the server the end.
-    is_open: bool,
-}
-
-impl Frame {
-    fn has(self, flag: u8) -> bool {
-        self.flags & flag != 0
-    }
-}
-
-/// What is to be done about a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Pass,
-    /// Pass, and show what is in it.
-    Look,
-    /// Pass, and C-core's settings are acknowledged behind it.
-    Open,
-    /// C-core does not get it: it is the client's acknowledgement.
-    Swallow,
-    /// C-core gets it for a stream that is nobody's: it belongs to a call that fails.
-    Divert,
-    /// Behind it C-core gets the end of a [stand-in](stand_in) for a message that is too long.
-    StandIn,
-    /// GOAWAY; the calls that have begun go on.
-    SendAway,
-    /// GOAWAY, and the end.
-    Cut,
-}
-
-/// Why GOAWAY is sent: an error code (RFC 9113, 7), and what the client and the log are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Fault {
-    code: u32,
-    text: &'static CStr,
-}
-
-const fn fault(code: u32, text: &'static CStr) -> Fault {
-    Fault { code, text }
-}
-
-/// Whether it may come before a block of headers is whole. In a drain the acknowledgement of a ping is held back until then;
-/// otherwise C-core says that it may not.
-fn may_interrupt(frame: Frame) -> bool {
-    frame.kind == CONTINUATION || (frame.kind == PING && frame.has(ACK))
-}
-
-const NO_ERROR: u32 = 0;
-const PROTOCOL_ERROR: u32 = 1;
-const FLOW_CONTROL_ERROR: u32 = 3;
-const SETTINGS_TIMEOUT: u32 = 4;
-const FRAME_SIZE_ERROR: u32 = 6;
-const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// Whether the first frames have come.
 #[derive(PartialEq, Eq)]
@@ -186,7 +111,11 @@ enum Payload {
         /// The length of a message that is too long.
         too_long: Option<u32>,
     },
-    Window { stream: u32, left: u8, value: u32 },
+    Window {
+        stream: u32,
+        left: u8,
+        value: u32,
+    },
 }
 
 /// What is known of what one client has sent.
@@ -307,7 +236,10 @@ impl Guard {
 
     fn headers(&mut self, frame: Frame) -> Verdict {
         if frame.stream % 2 == 0 {
-            return self.cut(PROTOCOL_ERROR, c"HEADERS on a stream that is not a client's");
+            return self.cut(
+                PROTOCOL_ERROR,
+                c"HEADERS on a stream that is not a client's",
+            );
         }
         let is_new = frame.stream > self.last;
         if !frame.has(END_HEADERS) {
@@ -423,7 +355,10 @@ impl Guard {
 
     fn window_update(&mut self, frame: Frame) -> Verdict {
         if frame.stream != 0 && !self.was_begun(frame.stream) {
-            return self.cut(PROTOCOL_ERROR, c"WINDOW_UPDATE of a stream that was not begun");
+            return self.cut(
+                PROTOCOL_ERROR,
+                c"WINDOW_UPDATE of a stream that was not begun",
+            );
         }
         if frame.length != 4 {
             return self.cut(FRAME_SIZE_ERROR, c"WINDOW_UPDATE of another size");
@@ -521,12 +456,12 @@ impl Guard {
         self.messages.remove(stream);
     }
 
-    /// The acknowledgement of the server's settings, or the rest of a block of headers, has not come in time.
-    fn overdue(&mut self) -> Verdict {
-        match self.opening {
-            Opening::Done => self.cut(ENHANCE_YOUR_CALM, c"a block of headers does not end"),
-            _ => self.cut(SETTINGS_TIMEOUT, c"the server's SETTINGS were not acknowledged"),
+    /// The rest of a block of headers, or the acknowledgement of the server's settings, has not come in time.
+    fn overdue(&mut self, are_headers: bool) -> Verdict {
+        if are_headers {
+            return self.cut(ENHANCE_YOUR_CALM, c"a block of headers does not end");
         }
+        self.cut(SETTINGS_TIMEOUT, c"the server's SETTINGS were not acknowledged")
     }
 
     fn was_begun(&self, stream: u32) -> bool {

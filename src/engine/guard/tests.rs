@@ -21,7 +21,10 @@ const fn frame(kind: u8, flags: u8, stream: u32, length: u32) -> Frame {
 fn opened() -> Guard {
     let mut guard = Guard::new(LIMITS);
     assert_eq!(guard.begins(frame(SETTINGS, 0, 0, 18), 0), Verdict::Open);
-    assert_eq!(guard.begins(frame(SETTINGS, ACK, 0, 0), 0), Verdict::Swallow);
+    assert_eq!(
+        guard.begins(frame(SETTINGS, ACK, 0, 0), 0),
+        Verdict::Swallow
+    );
     guard
 }
 
@@ -150,7 +153,10 @@ fn a_message_in_tiny_pieces_is_counted() {
     let mut prefix = *b"\0\0\x10\0\0";
     assert_eq!(data(&mut guard, 1, 0, &mut prefix, 0), Verdict::Pass);
     let mut pieces = (0..20_000).map(|_| data(&mut guard, 1, 0, &mut [7; 100], 0));
-    let passed = pieces.by_ref().take_while(|it| *it == Verdict::Pass).count();
+    let passed = pieces
+        .by_ref()
+        .take_while(|it| *it == Verdict::Pass)
+        .count();
     assert_eq!(passed, 10_000);
 }
 
@@ -163,7 +169,9 @@ fn resets_send_away_and_then_cut() {
     assert_eq!(first, Some(1_000));
     assert_eq!(verdicts[1_000], Verdict::SendAway);
     assert_eq!(verdicts[11_001], Verdict::Cut);
-    assert!(verdicts[1_001..11_001].iter().all(|it| *it == Verdict::Pass));
+    assert!(verdicts[1_001..11_001]
+        .iter()
+        .all(|it| *it == Verdict::Pass));
     // As many a second as a client of gRPC may need.
     let mut guard = calling(1);
     assert!((0..100_000).all(|it| guard.begins(reset, it * 2) == Verdict::Pass));
