@@ -401,6 +401,27 @@ fn a_graceful_stop_waits_for_the_call_beside_a_cancelled_batch() {
     assert!(report.took < LONG / 4, "{report}");
 }
 
+/// They come in turns, between which the drain begins.
+#[test]
+fn all_calls_of_a_large_batch_are_served_in_a_drain() {
+    let server = builder(echo()).backlog(1_000).start().unwrap();
+    let mut client = Raw::new(&server);
+    let message = [prefix(3), b"\x0a\x01x".to_vec()].concat();
+    let call = |it| [headers(it, false), on(it, frame(0, 1, 1, &message))].concat();
+    let batch: Vec<u8> = (0..900).flat_map(|it| call(2 * it + 1)).collect();
+    client.send(&batch);
+    eventually("the first runs", || server.calls().completed > 0);
+    let report = server.shutdown();
+    let frames = client.end();
+    let answers = frames.iter().filter(|it| it.0 == 0).count();
+    assert_eq!((answers, report.calls.completed), (900, 900), "{report}");
+    assert_eq!(
+        (report.forced, report.connections_cut),
+        (false, 0),
+        "{report}"
+    );
+}
+
 #[test]
 fn limits_hold_before_the_client_has_acknowledged_them() {
     let (service, begun, release) = gated();

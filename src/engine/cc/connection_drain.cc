@@ -154,7 +154,8 @@ void Connection::OnTimer(void* arg, grpc_error_handle /*error*/) {
       const Duration quiet = Timestamp::Now() - self->last_of_call_;
       // After a pause of the process nothing may seem to have come for a long time.
       const bool is_quiet = quiet >= kQuiet && self->Left(FIONREAD) == 0;
-      if (self->frames_.AtBoundary() && (is_quiet || self->held_for_ >= kHeldAtMost)) {
+      const bool may_end = self->frames_.AtBoundary() && self->waiting_.length == 0;
+      if (may_end && (is_quiet || self->held_for_ >= kHeldAtMost)) {
         callback = self->DeliverHeld();
       } else {
         // A part of a frame may take long to become a whole one.

@@ -78,4 +78,3 @@ pub(super) const FLOW_CONTROL_ERROR: u32 = 3;
 pub(super) const SETTINGS_TIMEOUT: u32 = 4;
 pub(super) const FRAME_SIZE_ERROR: u32 = 6;
 pub(super) const ENHANCE_YOUR_CALM: u32 = 11;
-

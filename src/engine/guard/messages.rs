@@ -52,11 +52,16 @@ impl Messages {
 
     /// A DATA frame begins that has bytes. Returns whether it comes behind a message that was too long.
     pub(super) fn begin(&mut self, stream: u32, is_last: bool) -> bool {
+        self.stream = stream;
+        self.is_last = is_last;
+        if self.parts.is_empty() {
+            self.part = Part::Nothing;
+            self.goes_on = false;
+            return false;
+        }
         if self.is_lost(stream) {
             return true;
         }
-        self.stream = stream;
-        self.is_last = is_last;
         self.part = self.take(stream).unwrap_or(Part::Nothing);
         self.goes_on = self.part != Part::Nothing;
         false
@@ -66,7 +71,10 @@ impl Messages {
     /// `limit` bytes.
     pub(super) fn go_on(&mut self, bytes: &mut [u8], behind: u32, limit: u32) -> Option<TooLong> {
         let mut too_long = None;
-        let mut at = 0;
+        let mut at = match self.part {
+            Part::Nothing => whole(bytes, limit),
+            _ => 0,
+        };
         while at < bytes.len() {
             match self.part {
                 Part::Lost => break,
@@ -149,6 +157,21 @@ impl Messages {
             left => Part::Body { left },
         };
     }
+}
+
+/// How many bytes whole messages have, from the first on: most frames have nothing else.
+#[inline]
+fn whole(bytes: &[u8], limit: u32) -> usize {
+    let mut at = 0;
+    while let Some([_, length @ ..]) = bytes[at..].first_chunk::<5>() {
+        let length = u32::from_be_bytes(*length);
+        let left = bytes.len() - at - usize::from(PREFIX);
+        if length > limit || length as usize > left {
+            break;
+        }
+        at += usize::from(PREFIX) + length as usize;
+    }
+    at
 }
 
 #[cfg(test)]

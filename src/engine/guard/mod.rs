@@ -22,6 +22,7 @@
 //! once ([`Verdict::Open`]), and the client's own acknowledgement, which must come, is swallowed.
 
 mod bucket;
+mod control;
 pub(super) mod door;
 mod frame;
 mod messages;
@@ -65,17 +66,12 @@ const TINY: u32 = 256;
 const LATE_DATA: u32 = 64;
 /// A message that is announced in two pieces is waited for if it has less than so many times what one may have.
 const FAR: u32 = 4;
-/// Of frames that nobody needs, so many bytes count as one more.
-const BYTES_A_GLITCH: u32 = 1024;
 /// What headers cost on a stream that is over: they are decompressed, and nobody gets them.
 const LATE_HEADERS: u32 = 10;
-/// What a GOAWAY costs behind the two of a graceful end: it is a client's last word.
-const LATE_GOAWAY: u32 = 100;
 /// From this stream on the client is asked to connect again: there are no streams above 2^31.
 const LAST_STREAM: u32 = 1 << 30;
-/// The connection's window, and what no window may exceed. RFC 9113, 6.9.
+/// The connection's window at first. RFC 9113, 6.9.2.
 const WINDOW: i64 = 65_535;
-const LARGEST_WINDOW: i64 = (1 << 31) - 1;
 
 /// What the connections of a server are held to.
 #[derive(Clone, Copy, Debug)]
@@ -303,79 +299,6 @@ impl Guard {
         self.reset_calls(1)
     }
 
-    fn settings(&mut self, frame: Frame) -> Verdict {
-        if frame.stream != 0 {
-            return self.cut(PROTOCOL_ERROR, c"SETTINGS on a stream");
-        }
-        let is_ack = frame.has(ACK);
-        if frame.length % 6 != 0 || (is_ack && frame.length > 0) {
-            return self.cut(FRAME_SIZE_ERROR, c"SETTINGS of another size");
-        }
-        match self.opening {
-            Opening::Settings => {
-                self.opening = Opening::Ack;
-                Verdict::Open
-            }
-            Opening::Ack if is_ack => {
-                self.opening = Opening::Done;
-                Verdict::Swallow
-            }
-            _ => self.glitch(1 + frame.length / 48),
-        }
-    }
-
-    fn ping(&mut self, frame: Frame) -> Verdict {
-        if frame.stream != 0 {
-            return self.cut(PROTOCOL_ERROR, c"PING on a stream");
-        }
-        if frame.length != 8 {
-            return self.cut(FRAME_SIZE_ERROR, c"PING of another size");
-        }
-        if frame.has(ACK) {
-            return self.glitch(1);
-        }
-        if self.earn() || self.pings.take(1, self.now) {
-            return Verdict::Pass;
-        }
-        // Clients of gRPC know this text, and ping half as often when they come back.
-        self.cut(ENHANCE_YOUR_CALM, c"too_many_pings")
-    }
-
-    fn goaway(&mut self, frame: Frame) -> Verdict {
-        if frame.stream != 0 {
-            return self.cut(PROTOCOL_ERROR, c"GOAWAY on a stream");
-        }
-        if frame.length < 8 {
-            return self.cut(FRAME_SIZE_ERROR, c"GOAWAY of another size");
-        }
-        self.goaways += 1;
-        let points = if self.goaways > 2 { LATE_GOAWAY } else { 0 };
-        self.glitch(points + frame.length / BYTES_A_GLITCH)
-    }
-
-    fn window_update(&mut self, frame: Frame) -> Verdict {
-        if frame.stream != 0 && !self.was_begun(frame.stream) {
-            return self.cut(
-                PROTOCOL_ERROR,
-                c"WINDOW_UPDATE of a stream that was not begun",
-            );
-        }
-        if frame.length != 4 {
-            return self.cut(FRAME_SIZE_ERROR, c"WINDOW_UPDATE of another size");
-        }
-        self.payload = Payload::Window {
-            stream: frame.stream,
-            left: 4,
-            value: 0,
-        };
-        let points = u32::from(!self.earn());
-        self.glitch_or(points, Verdict::Look)
-    }
-
-    fn unneeded(&mut self, frame: Frame) -> Verdict {
-        self.glitch(1 + frame.length / BYTES_A_GLITCH)
-    }
-
     /// More of the payload of the frame that is coming.
     fn goes_on(&mut self, bytes: &mut [u8]) -> Verdict {
         match &mut self.payload {
@@ -425,19 +348,6 @@ impl Guard {
         }
     }
 
-    fn widen(&mut self, stream: u32, more: u32) -> Verdict {
-        if more == 0 {
-            return self.cut(PROTOCOL_ERROR, c"WINDOW_UPDATE by nothing");
-        }
-        if stream == 0 {
-            self.window = self.window.saturating_add(i64::from(more));
-            if self.window > LARGEST_WINDOW {
-                return self.cut(FLOW_CONTROL_ERROR, c"the connection's window is too large");
-            }
-        }
-        Verdict::Pass
-    }
-
     /// The server sends so many frames of calls, so many bytes of DATA, and resets so many calls for what the client has sent.
     fn written(&mut self, frames: u32, data: u64, resets: u32, now: u64) -> Verdict {
         self.now = now;
@@ -461,7 +371,10 @@ impl Guard {
         if are_headers {
             return self.cut(ENHANCE_YOUR_CALM, c"a block of headers does not end");
         }
-        self.cut(SETTINGS_TIMEOUT, c"the server's SETTINGS were not acknowledged")
+        self.cut(
+            SETTINGS_TIMEOUT,
+            c"the server's SETTINGS were not acknowledged",
+        )
     }
 
     fn was_begun(&self, stream: u32) -> bool {
