@@ -54,9 +54,10 @@ mod shim {
 
     pub fn compile() -> Result<(), Box<dyn Error>> {
         const FOLDER: &str = "src/engine/cc";
-        const SOURCES: [&str; 14] = [
+        const SOURCES: [&str; 16] = [
             "connection.cc",
             "connection_drain.cc",
+            "connection_guard.cc",
             "connection_traffic.cc",
             "core_thread.cc",
             "corking.cc",
@@ -69,6 +70,7 @@ mod shim {
             "shim.cc",
             "threads.cc",
             "tls.cc",
+            "turn.cc",
         ];
         const WITHOUT_CLIENT: &str = "without_client.cc";
         // Also when a header has changed: cargo looks at all that is in the folder.

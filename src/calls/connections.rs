@@ -11,9 +11,11 @@ use parking_lot::Mutex;
 
 use super::drain::{Stage, Watch};
 use super::link::Link;
+use super::log_limit::LogLimit;
 use super::observer::{Connection, Observer};
-use super::peer::address;
+use super::peer::{address, for_people};
 use super::quiet::Line;
+use crate::logging;
 use crate::os::wake::Wake;
 use crate::sockets::accepted::Accepted;
 #[cfg(feature = "tls")]
@@ -92,6 +94,19 @@ pub(crate) struct Newcomer {
     pub(crate) guest: Guest,
 }
 
+/// An error code as RFC 9113, section 7, calls it.
+fn error_name(code: u32) -> &'static str {
+    match code {
+        0 => "NO_ERROR",
+        1 => "PROTOCOL_ERROR",
+        3 => "FLOW_CONTROL_ERROR",
+        4 => "SETTINGS_TIMEOUT",
+        6 => "FRAME_SIZE_ERROR",
+        11 => "ENHANCE_YOUR_CALM",
+        _ => "another error",
+    }
+}
+
 /// By this the transport tells what happens to one connection. It does so on a thread of its choosing; nothing of it
 /// blocks, nor calls back into the transport.
 pub(crate) struct Guest {
@@ -125,6 +140,31 @@ impl Guest {
                 socket.stage = Stage::Ready;
             }
         }
+    }
+
+    /// The peer, at this address, is sent GOAWAY, with this error code of HTTP/2, for what it has sent. If it is cut,
+    /// the connection ends at once; otherwise with the calls that have begun.
+    pub(crate) fn sent_away(&self, peer: &str, code: u32, why: &str, is_cut: bool) {
+        static LINES: LogLimit = LogLimit::new();
+        let why = format!("{why} ({})", error_name(code));
+        if let Some(skipped) = LINES.admits() {
+            let end = if is_cut {
+                "closing"
+            } else {
+                "no more calls on"
+            };
+            let peer = for_people(peer);
+            logging::warn!("{end} the connection of {peer}, which was sent GOAWAY: {why}");
+            if skipped > 0 {
+                logging::warn!("{skipped} more lines like this one were not logged");
+            }
+        }
+        self.connections.tell(Connection::SentAway {
+            number: self.number,
+            peer,
+            why: &why,
+            is_cut,
+        });
     }
 
     /// The transport is done with the connection. Everything was written, FIN was sent, and what the peer still sends

@@ -33,6 +33,13 @@ pub(crate) enum Connection<'a> {
     Closed { number: u64, peer: &'a str },
     /// It was closed as soon as it was accepted. There is no `Opened` for it.
     Refused { peer: &'a str, why: TurnedAway },
+    /// Between `Opened` and `Closed`: it was sent GOAWAY for what it has sent.
+    SentAway {
+        number: u64,
+        peer: &'a str,
+        why: &'a str,
+        is_cut: bool,
+    },
     /// Between `Opened` and `Closed`.
     #[cfg(feature = "tls")]
     HandshakeFailed { peer: &'a str, why: &'a str },

@@ -95,15 +95,12 @@ impl<T: Waits> State<T> {
         workers: usize,
         backlog: Backlog,
     ) -> Decision<T> {
-        let admission = match outlook.is_step {
-            true => {
-                self.steps.push_back(call);
-                Admission::Waits
-            }
-            false => {
-                let connection = call.connection();
-                (self.waiting).admit(call, connection, outlook.bytes, backlog)
-            }
+        let admission = if outlook.is_step {
+            self.steps.push_back(call);
+            Admission::Waits
+        } else {
+            let connection = call.connection();
+            (self.waiting).admit(call, connection, outlook.bytes, backlog)
         };
         match admission {
             Admission::Waits if self.running < workers => Decision::QueuedToHire,

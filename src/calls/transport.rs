@@ -44,6 +44,10 @@ pub(crate) struct Settings {
     pub(crate) keepalive_timeout: Duration,
     /// How many bytes may be taken for what has not fully arrived, all connections together.
     pub(crate) memory: usize,
+    /// How many bytes a message of a client may have, as it is sent.
+    pub(crate) message_size: usize,
+    /// How long a client may take to speak HTTP/2.
+    pub(crate) handshake: Duration,
 }
 
 /// The transport of one server. Any number of threads use it.

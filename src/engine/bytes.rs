@@ -13,6 +13,7 @@ use grpcio_sys::{
     grpc_slice_from_copied_buffer, grpc_slice_new_with_user_data, grpc_slice_unref,
 };
 
+use super::guard::stand_in::stands_for;
 use super::shim::touchdown_flaws;
 use crate::calls::{Compression, Fault, Keeper, Kept, Look, Message, Outgoing};
 
@@ -103,7 +104,7 @@ impl Keeper for ByteBuffers {
             _ => None,
         };
         Look {
-            len: self.len(kept),
+            len: stands_for(slices.iter().map(bytes)).unwrap_or_else(|| self.len(kept)),
             compression,
             fault,
             whole,

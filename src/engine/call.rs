@@ -507,6 +507,8 @@ mod tests {
             keepalive_interval: LONG,
             keepalive_timeout: LONG,
             memory: 16 << 20,
+            message_size: 4 << 20,
+            handshake: Duration::from_secs(10),
         };
         let transport = transport(&settings, &[method()]).unwrap();
         let config = Config {

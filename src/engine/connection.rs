@@ -1,6 +1,6 @@
 //! C-core's side of the connections.
 
-use std::ffi::{c_void, CString};
+use std::ffi::{c_char, c_int, c_void, CStr, CString};
 use std::os::fd::{IntoRawFd, RawFd};
 #[cfg(not(feature = "tls"))]
 use std::ptr;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::core::Core;
+use super::guard::door;
 use super::peer_name::numbered;
 use super::shim::{
     self, touchdown_connection_finish, touchdown_connection_look, touchdown_connection_reference,
@@ -91,6 +92,7 @@ impl Drop for CoreLink {
 /// What C-core gets to tell one connection from another.
 struct Ticket {
     guest: Guest,
+    peer: String,
     fd: RawFd,
     /// From `opened` on.
     link: Option<Arc<CoreLink>>,
@@ -99,6 +101,7 @@ struct Ticket {
 const EVENTS: ConnectionEvents = ConnectionEvents {
     opened,
     ready,
+    sent_away,
     lingering,
     closed,
 };
@@ -120,22 +123,29 @@ pub(super) fn add(core: &Core, newcomer: Newcomer) {
     };
     let ticket = Box::new(Ticket {
         guest: newcomer.guest,
+        peer: newcomer.peer,
         fd,
         link: None,
     });
+    let newcomer = shim::Newcomer {
+        fd,
+        peer: peer.as_ptr(),
+        events: &EVENTS,
+        arg: Box::into_raw(ticket).cast(),
+        guard_functions: &door::FUNCTIONS,
+        guard: door::guard(core.server.limits()),
+        acknowledge_ms: core.server.acknowledge_ms(),
+        tls,
+        session,
+    };
     // SAFETY: the server is not shut down before the thread that accepts has
-    // ended, and this is that thread; the socket, the ticket and the session are given away.
+    // ended, and this is that thread; the socket, the ticket, the guard and the session are given away.
     unsafe {
         touchdown_server_add_connection(
             core.server.as_raw(),
             core.queue.as_raw(),
             core.server.arguments(),
-            fd,
-            peer.as_ptr(),
-            &EVENTS,
-            Box::into_raw(ticket).cast(),
-            tls,
-            session,
+            &newcomer,
         );
     }
 }
@@ -163,6 +173,14 @@ unsafe fn guest<'a>(arg: *mut c_void) -> &'a Guest {
 unsafe extern "C" fn ready(arg: *mut c_void) {
     // SAFETY: C-core calls this between `opened` and `closed`.
     unsafe { guest(arg) }.ready();
+}
+
+unsafe extern "C" fn sent_away(arg: *mut c_void, code: u32, why: *const c_char, is_cut: c_int) {
+    // SAFETY: C-core calls this between `opened` and `closed`, with a text that ends with a zero.
+    let (ticket, why) = unsafe { (&*arg.cast::<Ticket>(), CStr::from_ptr(why)) };
+    ticket
+        .guest
+        .sent_away(&ticket.peer, code, &why.to_string_lossy(), is_cut != 0);
 }
 
 unsafe extern "C" fn lingering(arg: *mut c_void) {

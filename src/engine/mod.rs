@@ -7,6 +7,7 @@
 //! | room for calls that arrive | `slots` |
 //! | a call, what is begun on it, its messages | `call`, `batch`, `bytes`, `status_message` |
 //! | a connection, and TLS on it | `connection`, `tls`, `tls_reason`, `tls_lines` |
+//! | what clients may send | `guard` |
 //! | C-core in the process: its start, its end, its threads, its log | `library`, `room` |
 //! | what C-core's own interface does not offer | `shim`, and the C++ beside it |
 
@@ -16,6 +17,7 @@ mod call;
 mod channel;
 mod connection;
 mod core;
+mod guard;
 mod library;
 mod peer_name;
 mod queue;

@@ -14,6 +14,7 @@ use grpcio_sys::{
     grpc_server_shutdown_and_notify, grpc_server_start,
 };
 
+use super::guard::Limits;
 use super::shim::{
     touchdown_arguments_create, touchdown_arguments_destroy, touchdown_cork,
     touchdown_server_send_goaways, touchdown_uncork, touchdown_uncork_old, Arguments,
@@ -23,6 +24,8 @@ use crate::calls::transport::Settings;
 pub(super) struct Server {
     raw: *mut grpc_server,
     arguments: *mut Arguments,
+    limits: Limits,
+    acknowledge_ms: u32,
 }
 
 // SAFETY: C-core's servers are made to be used from many threads, and the
@@ -34,6 +37,11 @@ unsafe impl Sync for Server {}
 impl Server {
     pub(super) fn new(queue: *mut grpc_completion_queue, settings: &Settings) -> Server {
         let memory = settings.memory;
+        let limits = Limits {
+            message: u32::try_from(settings.message_size).unwrap_or(u32::MAX),
+            metadata: settings.metadata_size,
+        };
+        let acknowledge_ms = u32::try_from(settings.handshake.as_millis()).unwrap_or(u32::MAX);
         let settings = arguments_of(settings);
         let keys: Vec<CString> = settings
             .iter()
@@ -74,7 +82,12 @@ impl Server {
             grpc_server_register_completion_queue(raw, queue, ptr::null_mut());
             let arguments = touchdown_arguments_create(&args);
             grpc_resource_quota_unref(quota);
-            Server { raw, arguments }
+            Server {
+                raw,
+                arguments,
+                limits,
+                acknowledge_ms,
+            }
         }
     }
 
@@ -138,6 +151,16 @@ impl Server {
         self.raw
     }
 
+    /// What its connections are held to.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// How long a client may take to acknowledge the server's settings.
+    pub(super) fn acknowledge_ms(&self) -> u32 {
+        self.acknowledge_ms
+    }
+
     pub(super) fn arguments(&self) -> *const Arguments {
         self.arguments
     }
@@ -185,8 +208,9 @@ fn arguments_of(settings: &Settings) -> Vec<(&'static str, i32)> {
         ),
         // A connection without calls is probed, too: that is the one that nobody misses.
         ("grpc.keepalive_permit_without_calls", 1),
-        // Clients may ping as often as every ten seconds without being sent away.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        // How often clients may ping the guard says. C-core would count each ping that comes a
+        // moment early against the connection for as long as there is no call on it.
+        ("grpc.http2.max_ping_strikes", 0),
         // Deadlines are kept by touchdown, where somebody asks for them. C-core's check
         // cancels the call, after which strict clients drop the whole connection.
         ("grpc.enable_deadline_checking", 0),
@@ -211,6 +235,8 @@ mod tests {
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::MAX,
             memory: 16 << 20,
+            message_size: 4 << 20,
+            handshake: Duration::from_secs(10),
         };
         let arguments = arguments_of(&settings);
         let get = |name| arguments.iter().find(|(it, _)| *it == name).unwrap().1;

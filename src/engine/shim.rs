@@ -40,8 +40,40 @@ pub(super) const NOT_YET: c_int = 1;
 pub(super) struct ConnectionEvents {
     pub opened: unsafe extern "C" fn(*mut c_void, *mut Connection),
     pub ready: unsafe extern "C" fn(*mut c_void),
+    pub sent_away: unsafe extern "C" fn(*mut c_void, u32, *const c_char, c_int),
     pub lingering: unsafe extern "C" fn(*mut c_void),
     pub closed: unsafe extern "C" fn(*mut c_void, u32),
+}
+
+#[repr(C)]
+pub(super) struct Guard {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+pub(super) struct GuardFunctions {
+    pub begins: unsafe extern "C" fn(*mut Guard, *const u8, c_int, u64) -> c_int,
+    pub goes_on: unsafe extern "C" fn(*mut Guard, *mut u8, usize) -> c_int,
+    pub written: unsafe extern "C" fn(*mut Guard, u32, u64, u32, u64) -> c_int,
+    pub ended: unsafe extern "C" fn(*mut Guard, u32),
+    pub overdue: unsafe extern "C" fn(*mut Guard, c_int) -> c_int,
+    pub fault: unsafe extern "C" fn(*mut Guard, *mut u32) -> *const c_char,
+    pub stand_in: unsafe extern "C" fn(*mut Guard, *mut usize) -> *const u8,
+    pub destroy: unsafe extern "C" fn(*mut Guard),
+}
+
+/// `touchdown_newcomer`.
+#[repr(C)]
+pub(super) struct Newcomer {
+    pub fd: c_int,
+    pub peer: *const c_char,
+    pub events: *const ConnectionEvents,
+    pub arg: *mut c_void,
+    pub guard_functions: *const GuardFunctions,
+    pub guard: *mut Guard,
+    pub acknowledge_ms: u32,
+    pub tls: *const TlsFunctions,
+    pub session: *mut TlsSession,
 }
 
 #[repr(C)]
@@ -79,12 +111,7 @@ unsafe extern "C" {
         server: *mut grpc_server,
         queue: *mut grpc_completion_queue,
         arguments: *const Arguments,
-        fd: c_int,
-        peer: *const c_char,
-        events: *const ConnectionEvents,
-        arg: *mut c_void,
-        tls: *const TlsFunctions,
-        session: *mut TlsSession,
+        newcomer: *const Newcomer,
     ) -> c_int;
     pub(super) fn touchdown_connection_reference(connection: *mut Connection);
     pub(super) fn touchdown_connection_release(connection: *mut Connection);

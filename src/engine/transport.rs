@@ -173,6 +173,8 @@ mod tests {
             keepalive_interval: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),
             memory: 16 << 20,
+            message_size: 4 << 20,
+            handshake: Duration::from_secs(10),
         };
         let method = |path: &str| Method::new(path.to_owned(), false, false, Duration::ZERO);
         for path in ["/test.Echo/Say", "/test.Ec\0ho/Say"] {

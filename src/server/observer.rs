@@ -244,6 +244,20 @@ pub enum ConnectionEvent {
         /// Why it was closed.
         reason: ConnectionRefusal,
     },
+    /// It was sent GOAWAY, because its client sends what no client needs to send, or what HTTP/2 does not allow.
+    /// `Closed` will follow.
+    #[non_exhaustive]
+    SentAway {
+        /// The connection's number.
+        number: u64,
+        /// Who is at the other end.
+        peer: Peer,
+        /// Why, as the log says it, with the error code of RFC 9113, section 7.
+        reason: String,
+        /// Whether the connection ends at once, with all calls on it. Otherwise those that have begun are served to
+        /// their end, and others do not begin.
+        is_cut: bool,
+    },
     /// Its TLS handshake has failed. `Closed` will follow.
     #[non_exhaustive]
     HandshakeFailed {

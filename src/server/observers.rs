@@ -138,6 +138,17 @@ impl calls::Observer for Observers {
                     TurnedAway::NoDescriptor => ConnectionRefusal::NoDescriptor,
                 },
             },
+            Connection::SentAway {
+                number,
+                peer,
+                why,
+                is_cut,
+            } => ConnectionEvent::SentAway {
+                number,
+                peer: Peer::parse(peer),
+                reason: why.to_owned(),
+                is_cut,
+            },
             #[cfg(feature = "tls")]
             Connection::HandshakeFailed { peer, why } => ConnectionEvent::HandshakeFailed {
                 peer: Peer::parse(peer),

@@ -426,7 +426,7 @@ pub const MODELS: &[Model] = &[
             Bug {
                 name: "steps_are_refused_like_calls",
                 file: "roster.rs",
-                edits: &[("        if outlook.is_step {\n", "        if outlook.is_step && self.waiting.is_empty() {\n")],
+                edits: &[("if outlook.is_step {\n", "if outlook.is_step && self.waiting.is_empty() {\n")],
             },
             Bug {
                 name: "steps_wait_until_no_call_does",

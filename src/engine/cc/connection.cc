@@ -6,8 +6,6 @@
 
 #include <utility>
 
-#include <grpc/support/log.h>
-
 #include "closure.h"
 #include "src/core/lib/gprpp/debug_location.h"
 #include "src/core/lib/iomgr/exec_ctx.h"
@@ -15,33 +13,50 @@
 
 namespace touchdown {
 
+using grpc_core::Duration;
 using grpc_core::ExecCtx;
 
-Connection::Connection(grpc_endpoint* inner, bool is_tls, int fd,
-                       std::shared_ptr<ServerConnections> server,
-                       const touchdown_connection_events& events, void* arg)
+namespace {
+
+// How much may come from a peer that was sent away behind the end of the connection: what may be on the way when
+// GOAWAY arrives, which is a window of 64 KiB for each of some calls.
+constexpr size_t kMostDropped = 1 << 20;
+
+// As what a read counts that TLS has dropped: as much as is read at least of who sends without a pause.
+constexpr size_t kDroppedByTls = 8 << 10;
+
+}  // namespace
+
+Connection::Connection(grpc_endpoint* inner, const touchdown_newcomer& newcomer,
+                       std::shared_ptr<ServerConnections> server)
     : inner_(inner),
-      is_tls_(is_tls),
-      fd_(fd),
+      is_tls_(newcomer.session != nullptr),
+      fd_(newcomer.fd),
       server_(std::move(server)),
-      events_(events),
-      arg_(arg) {
+      events_(*newcomer.events),
+      arg_(newcomer.arg),
+      acknowledge_time_(Duration::Milliseconds(newcomer.acknowledge_ms)),
+      guard_(*newcomer.guard_functions, newcomer.guard) {
   base_.vtable = &kVtable;
   grpc_slice_buffer_init(&incoming_);
+  grpc_slice_buffer_init(&waiting_);
   InitClosure(&on_read_, OnRead, this);
   InitClosure(&on_ready_, OnReady, this);
   InitClosure(&on_discard_, OnDiscard, this);
   InitClosure(&on_timer_, OnTimer, this);
   InitClosure(&on_written_, OnWritten, this);
+  InitClosure(&on_alarm_, OnAlarm, this);
+  InitClosure(&on_waiting_, OnWaiting, this);
   int domain = AF_UNIX;
   socklen_t size = sizeof(domain);
-  getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
+  getsockopt(fd_, SOL_SOCKET, SO_DOMAIN, &domain, &size);
   is_tcp_ = domain != AF_UNIX;
 }
 
 void Connection::Unreference() {
   if (references_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   grpc_slice_buffer_destroy(&incoming_);
+  grpc_slice_buffer_destroy(&waiting_);
   delete this;
 }
 
@@ -49,6 +64,9 @@ void Connection::Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
                  grpc_closure* callback, bool urgent, int min_progress) {
   Connection* self = From(endpoint);
   grpc_error_handle error;
+  touchdown_verdict noted = TOUCHDOWN_PASS;
+  bool read = false;
+  bool take_waiting = false;
   {
     std::lock_guard<std::mutex> lock(self->mutex_);
     if (self->shut_down_) {
@@ -59,64 +77,94 @@ void Connection::Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
       self->slices_ = slices;
       self->callback_ = callback;
       callback = nullptr;
+      noted = std::exchange(self->noted_, TOUCHDOWN_PASS);
+      self->Hold(noted);
       // The read under which an ack was delivered may still be under way.
-      if (self->reading_) return;
-      self->reading_ = true;
+      if (!self->reading_ && !self->is_held_ && !self->cut_) {
+        self->reading_ = true;
+        take_waiting = self->waiting_.length > 0;
+        read = !take_waiting;
+      }
     }
   }
   if (callback != nullptr) {
     ExecCtx::Run(DEBUG_LOCATION, callback, error);
     return;
   }
-  grpc_endpoint_read(self->inner_, &self->incoming_, &self->on_read_, urgent,
-                     min_progress);
+  if (noted != TOUCHDOWN_PASS) self->Act(noted);
+  if (take_waiting) self->ComeInTurn();
+  if (read) self->ReadOn(urgent, min_progress);
+}
+
+void Connection::ReadOn(bool urgent, int min_progress) {
+  if (is_tls_) {
+    // Takes turns by itself.
+    grpc_endpoint_read(inner_, &incoming_, &on_read_, urgent, min_progress);
+  } else {
+    turn_.Read(inner_, &incoming_, &on_read_, urgent, min_progress);
+  }
 }
 
 void Connection::OnRead(void* arg, grpc_error_handle error) {
   Connection* self = static_cast<Connection*>(arg);
+  if (!self->is_tls_) self->turn_.Came(self->incoming_.length);
+  self->Came(error, /*is_new=*/true);
+}
+
+void Connection::Came(grpc_error_handle error, bool is_new) {
   grpc_closure* callback = nullptr;
   bool read_on = false;
   bool finished = false;
-  std::string cut;
   {
-    std::lock_guard<std::mutex> lock(self->mutex_);
-    self->reading_ = false;
-    self->NoteLost(error);
-    self->ended_ = self->ended_ || self->HasEnded(error);
-    self->received_ += self->incoming_.length;
-    if (self->shut_down_) {
-      finished = self->ended_ && self->destroyed_;
-      read_on = !self->ended_;
+    std::lock_guard<std::mutex> lock(mutex_);
+    reading_ = false;
+    if (is_new) {
+      NoteLost(error);
+      ended_ = ended_ || HasEnded(error);
+      received_ += incoming_.length;
+    }
+    if (shut_down_) {
+      finished = ended_ && destroyed_;
+      if (sent_away_ && !cut_) {
+        // Who has been told to go, and goes on like this, is not waited for.
+        dropped_ += is_tls_ ? kDroppedByTls : incoming_.length;
+        if (dropped_ > kMostDropped) Hold(TOUCHDOWN_CUT);
+      }
+      parked_ = !ended_ && cut_ && !drops_;
+      read_on = !ended_ && !parked_;
+    } else if (cut_ && error.ok()) {
+      grpc_slice_buffer_reset_and_unref(&incoming_);
+    } else if (is_held_ && error.ok()) {
+      LetWait(0);
     } else {
-      const bool draining = self->server_->draining.load(std::memory_order_acquire);
-      const bool nothing_left = self->Follow(draining) && error.ok();
-      if (self->callback_ == nullptr || nothing_left) {
+      bool nothing_left = false;
+      if (HasNoted()) {
+        LetWait(0);
+      } else {
+        const bool draining = server_->draining.load(std::memory_order_acquire);
+        nothing_left = Follow(draining) && error.ok() && !HasNoted() &&
+                       waiting_.length == 0;
+      }
+      if (callback_ == nullptr || nothing_left) {
         // Only acks, which wait; or C-core was given one and is at work on it.
         read_on = nothing_left;
-        if (!nothing_left) self->KeepForLater();
+        if (!nothing_left) KeepForLater();
       } else {
-        callback = self->callback_;
-        self->callback_ = nullptr;
-        grpc_slice_buffer_swap(self->slices_, &self->incoming_);
+        callback = callback_;
+        callback_ = nullptr;
+        grpc_slice_buffer_swap(slices_, &incoming_);
       }
     }
-    self->reading_ = read_on;
-    if (self->is_to_be_cut_) cut = self->Cut();
-  }
-  if (!cut.empty()) {
-    // Without the lock, since the program's logger may block.
-    gpr_log(GPR_ERROR,
-            "closing a connection on which too many calls were reset: %s",
-            cut.c_str());
+    reading_ = read_on || parked_;
   }
   if (callback != nullptr) {
     ExecCtx::Run(DEBUG_LOCATION, callback, error);
   } else if (read_on) {
     // Not at once: if more has come, the read ends at once as well, and so on, and a
     // peer that sends without a pause would use up the stack.
-    ExecCtx::Run(DEBUG_LOCATION, &self->on_discard_, absl::OkStatus());
+    ExecCtx::Run(DEBUG_LOCATION, &on_discard_, absl::OkStatus());
   } else if (finished) {
-    self->Finish();
+    Finish();
   }
 }
 
@@ -129,21 +177,13 @@ void Connection::KeepForLater() {
   grpc_slice_buffer_reset_and_unref(&incoming_);
 }
 
-std::string Connection::Cut() {
-  is_to_be_cut_ = false;
-  // C-core sees the connection's end when it reads next.
-  shutdown(fd_, SHUT_RDWR);
-  return std::string(grpc_endpoint_get_peer(inner_));
-}
-
 void Connection::OnDiscard(void* arg, grpc_error_handle /*error*/) {
   static_cast<Connection*>(arg)->Discard();
 }
 
 void Connection::Discard() {
   grpc_slice_buffer_reset_and_unref(&incoming_);
-  grpc_endpoint_read(inner_, &incoming_, &on_read_, /*urgent=*/false,
-                     /*min_progress_size=*/1);
+  ReadOn(/*urgent=*/false, /*min_progress=*/1);
 }
 
 void Connection::Write(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
@@ -155,7 +195,8 @@ void Connection::Write(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
     // C-core begins a write when the one before has ended.
     self->NoteWritten();
     acknowledged = self->FollowWritten(slices);
-    if (self->server_->draining.load(std::memory_order_acquire)) {
+    if (self->goaway_under_way_ ||
+        self->server_->draining.load(std::memory_order_acquire)) {
       self->write_callback_ = callback;
       callback = &self->on_written_;
     }
@@ -168,24 +209,37 @@ void Connection::Write(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
   grpc_endpoint_write(self->inner_, slices, callback, arg, max_frame_size);
 }
 
-bool Connection::ShutDown(grpc_closure** callback, bool* read_on) {
+bool Connection::ShutDown(uint32_t code, grpc_closure** callback, bool* read_on) {
   shut_down_ = true;
   *callback = std::exchange(callback_, nullptr);
-  if (!ended_ && is_tls_) touchdown::SayGoodbye(inner_, fd_);
+  // C-core ends a connection when what it writes has been written. If GOAWAY does not fit into the
+  // socket's buffer, the peer gets along without, as with the end of TLS.
+  std::string goaway;
+  if (code != 0 && !goaway_written_ && !frames_.BeforeFirst()) goaway = Goaway(code);
+  if (!ended_ && is_tls_) {
+    touchdown::SayGoodbye(inner_, fd_, goaway);
+  } else if (!ended_ && !goaway.empty()) {
+    send(fd_, goaway.data(), goaway.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
   const bool linger = !ended_ && shutdown(fd_, SHUT_WR) == 0;
-  if (linger && !reading_) reading_ = *read_on = true;
+  if (linger && !reading_) {
+    reading_ = true;
+    parked_ = cut_ && !drops_;
+    *read_on = !parked_;
+  }
   return linger;
 }
 
 void Connection::Shutdown(grpc_endpoint* endpoint, grpc_error_handle why) {
   Connection* self = From(endpoint);
+  const uint32_t code = CodeOf(why);
   grpc_closure* callback;
   bool linger;
   bool read_on = false;
   {
     std::lock_guard<std::mutex> lock(self->mutex_);
     if (self->shut_down_) return;
-    linger = self->ShutDown(&callback, &read_on);
+    linger = self->ShutDown(code, &callback, &read_on);
   }
   if (callback != nullptr) ExecCtx::Run(DEBUG_LOCATION, callback, why);
   if (!linger) {
@@ -218,6 +272,7 @@ void Connection::Finish() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     finished_ = true;
+    StopAlarm();
   }
   events_.closed(arg_, lost_);
   grpc_endpoint_destroy(inner_);

@@ -17,12 +17,14 @@
 #include "corking.h"
 #include "frames.h"
 #include "open_calls.h"
-#include "reset_limit.h"
+#include "guard.h"
 #include "shim.h"
 #include "src/core/lib/gprpp/time.h"
 #include "src/core/lib/iomgr/endpoint.h"
 #include "src/core/lib/iomgr/error.h"
 #include "src/core/lib/iomgr/timer.h"
+#include "src/core/lib/transport/transport.h"
+#include "turn.h"
 
 namespace touchdown {
 
@@ -45,11 +47,12 @@ struct ServerConnections {
 //   sends FIN, then reads and drops until the peer has closed as well.
 class Connection {
  public:
-  Connection(grpc_endpoint* inner, bool is_tls, int fd,
-             std::shared_ptr<ServerConnections> server,
-             const touchdown_connection_events& events, void* arg);
+  Connection(grpc_endpoint* inner, const touchdown_newcomer& newcomer,
+             std::shared_ptr<ServerConnections> server);
 
   grpc_endpoint* endpoint() { return &base_; }
+  // What reads from the endpoint, and is there as long as it does. Before the first read.
+  void SetTransport(grpc_transport* transport) { transport_ = transport; }
 
   void Reference() { references_.fetch_add(1, std::memory_order_relaxed); }
   void Unreference();
@@ -79,18 +82,19 @@ class Connection {
   static void Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
                    grpc_closure* callback, bool urgent, int min_progress);
   static void OnRead(void* arg, grpc_error_handle error);
+  // `incoming_` has come, from the socket or from what has waited.
+  void Came(grpc_error_handle error, bool is_new);
   // What has come in while C-core was not waiting for it.
   void KeepForLater();
-  // Ends the connection of a client that resets too many calls. Returns the client's address. With
-  // `mutex_`.
-  std::string Cut();
+  void ReadOn(bool urgent, int min_progress);
   static void OnDiscard(void* arg, grpc_error_handle /*error*/);
   void Discard();
   static void Write(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
                     grpc_closure* callback, void* arg, int max_frame_size);
-  // Sends FIN. Returns whether what comes from now on is to be read and dropped; whether that is
-  // to be begun by the caller, and which read is to be told of the end. With `mutex_`.
-  bool ShutDown(grpc_closure** callback, bool* read_on);
+  // Sends FIN, after a GOAWAY with this error code if it is not 0. Returns whether what comes from now on is to
+  // be read and dropped; whether that is to be begun by the caller, and which read is to be told of the end. With
+  // `mutex_`.
+  bool ShutDown(uint32_t code, grpc_closure** callback, bool* read_on);
   static void Shutdown(grpc_endpoint* endpoint, grpc_error_handle why);
   static void Destroy(grpc_endpoint* endpoint);
   // C-core has let go and no read is under way.
@@ -104,6 +108,35 @@ class Connection {
   static absl::string_view LocalAddress(grpc_endpoint* endpoint);
   static int Fd(grpc_endpoint* endpoint);
   static bool CanTrackError(grpc_endpoint* endpoint);
+
+  // What the guard says is done here: connection_guard.cc. All but `Act`, `ComeInTurn`,
+  // `TakeWaiting` and `OnAlarm` with `mutex_`.
+
+  // What the guard says of the frame whose header is complete. Says whether it begins a call.
+  touchdown_verdict Judge(grpc_core::Timestamp now, bool* begins);
+  // What is to be done when C-core reads next.
+  void Note(touchdown_verdict verdict);
+  bool HasNoted() const { return noted_ != TOUCHDOWN_PASS; }
+  // What has come behind the first bytes of `incoming_`, so many, waits.
+  void LetWait(size_t count);
+  // Nothing comes in from now on, or until GOAWAY is written, if that was noted.
+  void Hold(touchdown_verdict noted);
+  // Does what was noted. C-core reads, so everything that came before has been taken in.
+  void Act(touchdown_verdict noted);
+  grpc_error_handle WhyGoaway(touchdown_verdict noted);
+  // What waits comes in, in turn with what other connections have.
+  void ComeInTurn();
+  static void OnWaiting(void* arg, grpc_error_handle error);
+  void TakeWaiting();
+  // For a peer that C-core leaves without a word: the frame; and the code for this end of a connection,
+  // or 0 if it is none that the peer has caused.
+  std::string Goaway(uint32_t code) const;
+  static uint32_t CodeOf(const grpc_error_handle& why);
+  // Headers that have begun must end, and the server's settings be acknowledged, in time.
+  void KeepTime(grpc_core::Timestamp now, bool headers_began);
+  void SetAlarm();
+  void StopAlarm();
+  static void OnAlarm(void* arg, grpc_error_handle error);
 
   // What passes, and how far it has got: connection_traffic.cc. All but `OnWritten` with
   // `mutex_`.
@@ -119,11 +152,14 @@ class Connection {
   // The kernel may have given the peer up, with what had not arrived. A peer that has closed, or
   // reset, has left by itself.
   void NoteLost(const grpc_error_handle& error);
-  // Follows the frames that have come in, and while draining takes the acks of
-  // pings out. Says whether nothing is left then.
+  // Follows the frames that have come in, until there is something to be done about one; what comes behind waits.
+  // While draining takes the acks of pings out. Says whether nothing is left for C-core then.
   bool Follow(bool draining);
   // Follows the frames in what C-core writes. Returns a callback to be run, if there is one.
   grpc_closure* FollowWritten(const grpc_slice_buffer* slices);
+  // Follows the number that RST_STREAM and GOAWAY begin with. Returns 1 if that is the end of a call for which the
+  // peer is to blame.
+  uint32_t FollowNumber(const uint8_t* bytes, size_t count);
   // A write has ended: what was written is with the kernel. In a drain this is called for each;
   // before, the next write notes the end of the last.
   static void OnWritten(void* arg, grpc_error_handle error);
@@ -155,8 +191,10 @@ class Connection {
   const std::shared_ptr<ServerConnections> server_;
   const touchdown_connection_events events_;
   void* const arg_;
-  // One for C-core and the read that outlives it, one for `on_ready_`, one for
-  // `on_timer_`, and those of `touchdown_connection_reference`.
+  const grpc_core::Duration acknowledge_time_;
+  grpc_transport* transport_ = nullptr;
+  // One for C-core and the read that outlives it, one for `on_ready_`, one each for
+  // `on_timer_` and `on_alarm_`, and those of `touchdown_connection_reference`.
   std::atomic<int> references_{1};
   bool is_tcp_ = false;
   grpc_closure on_read_;
@@ -164,7 +202,11 @@ class Connection {
   grpc_closure on_discard_;
   grpc_closure on_timer_;
   grpc_closure on_written_;
+  grpc_closure on_alarm_;
+  grpc_closure on_waiting_;
   grpc_timer timer_;
+  grpc_timer alarm_;
+  Turn turn_;
 
   // Guards all below but `incoming_`, which belongs to the read under way.
   // `reading_` is true from before a read of `inner_` until its callback.
@@ -183,8 +225,26 @@ class Connection {
   uint64_t received_ = 0;
   // When a frame of a call last came in. (`InfPast` cannot be reckoned with.)
   grpc_core::Timestamp last_of_call_ = grpc_core::Timestamp::ProcessEpoch();
-  ResetLimit resets_;
-  bool is_to_be_cut_ = false;  // `resets_` has been exceeded, and nothing done about it yet
+
+  Guard guard_;
+  bool looking_ = false;  // the guard is shown what is in the frame under way
+  bool opening_ = true;   // the peer has not acknowledged the server's settings
+  bool owes_settings_ack_ = false;  // one in its place, at the end of the frame under way
+  touchdown_verdict noted_ = TOUCHDOWN_PASS;  // to be done when C-core reads next
+  bool sent_away_ = false;  // GOAWAY is noted, or more
+  bool is_held_ = false;    // nothing comes in until GOAWAY is with the kernel
+  bool goaway_under_way_ = false;  // that GOAWAY is in the write under way
+  bool cut_ = false;               // nothing comes in any more
+  bool parked_ = false;            // no read is under way before the peer's time is over
+  bool drops_ = false;             // that time is over, and what comes is dropped
+  size_t dropped_ = 0;             // behind GOAWAY and FIN
+  grpc_slice_buffer waiting_;      // what has come, and was not looked at
+  // What the alarm may be set for, when, and to what it is set.
+  grpc_core::Timestamp acknowledge_by_ = grpc_core::Timestamp::InfFuture();
+  grpc_core::Timestamp headers_by_ = grpc_core::Timestamp::InfFuture();
+  grpc_core::Timestamp gone_by_ = grpc_core::Timestamp::InfFuture();
+  grpc_core::Timestamp alarm_at_ = grpc_core::Timestamp::InfFuture();
+  bool alarm_set_ = false;
   // Of an incomplete header, how many bytes C-core has got.
   size_t header_delivered_ = 0;
   bool holding_ = false;  // the frame under way is an ack
@@ -205,6 +265,9 @@ class Connection {
   uint64_t place_ = 0;
   Answers answers_;
   uint32_t lost_ = 0;  // answers of which the kernel has said that they will not arrive
+  // Of the frame under way: the number that it begins with, and how much of that has been seen.
+  uint32_t number_ = 0;
+  int number_count_ = 0;
   char ping_[kPingPayload];  // the payload of the last ping
   size_t ping_count_ = 0;
   bool goaway_written_ = false;

@@ -51,7 +51,8 @@ touchdown_finish_result Connection::FinishCalls() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (finished_ || shut_down_ || ended_) return TOUCHDOWN_FINISHED;
-    if (Left(FIONREAD) > 0) return TOUCHDOWN_NOT_YET;
+    if (cut_) return TOUCHDOWN_FINISHED;
+    if (Left(FIONREAD) > 0 || waiting_.length > 0) return TOUCHDOWN_NOT_YET;
     if (frames_.BeforeFirst() || (calls_.count() == 0 && !frames_.AtBoundary())) {
       // Behind TLS it could not be read, and into what is being written nothing may come.
       if (!is_tls_ && goaway_written_ && write_callback_ == nullptr) {
@@ -59,7 +60,7 @@ touchdown_finish_result Connection::FinishCalls() {
       }
       error = absl::UnavailableError("the peer has not begun a call");
       // If not, the connection is about to end by itself.
-      if (ShutDown(&callback, &read_on)) events_.lingering(arg_);
+      if (ShutDown(/*code=*/0, &callback, &read_on)) events_.lingering(arg_);
     } else if (!frames_.AtBoundary()) {
       return TOUCHDOWN_MID_FRAME;
     } else {
@@ -153,7 +154,8 @@ void Connection::OnTimer(void* arg, grpc_error_handle /*error*/) {
       const Duration quiet = Timestamp::Now() - self->last_of_call_;
       // After a pause of the process nothing may seem to have come for a long time.
       const bool is_quiet = quiet >= kQuiet && self->Left(FIONREAD) == 0;
-      if (self->frames_.AtBoundary() && (is_quiet || self->held_for_ >= kHeldAtMost)) {
+      const bool may_end = self->frames_.AtBoundary() && self->waiting_.length == 0;
+      if (may_end && (is_quiet || self->held_for_ >= kHeldAtMost)) {
         callback = self->DeliverHeld();
       } else {
         // A part of a frame may take long to become a whole one.

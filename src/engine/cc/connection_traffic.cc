@@ -15,15 +15,41 @@
 #include "connection.h"
 #include "src/core/lib/gprpp/debug_location.h"
 #include "src/core/lib/iomgr/exec_ctx.h"
+#include "src/core/lib/transport/http2_errors.h"
 #include "tls.h"
 
 namespace touchdown {
+
+using grpc_core::Timestamp;
+
 namespace {
 
 // Where `tcpi_bytes_acked` and `tcpi_bytes_received` stand in what TCP_INFO gives, in words of 8
 // bytes. Linux has them since 4.1 (include/uapi/linux/tcp.h); the C library's header does not.
 constexpr size_t kBytesAcked = 15;
 constexpr size_t kBytesReceived = 16;
+
+// How many calls begin in one go, before other connections have their turn: what takes about 2 ms.
+constexpr size_t kBegunInOneGo = 128;
+
+// SETTINGS with ACK (RFC 9113, 6.5).
+constexpr uint8_t kSettingsAck[9] = {0, 0, 0, 4, 1, 0, 0, 0, 0};
+
+// Whether C-core resets a call with this error code (RFC 9113, 7) because of what the peer has sent on it. The others it has
+// from the server: a call that is over or cut, or for which there is no memory.
+bool IsPeersFault(uint32_t code) {
+  switch (code) {
+    case GRPC_HTTP2_PROTOCOL_ERROR:
+    case GRPC_HTTP2_INTERNAL_ERROR:
+    case GRPC_HTTP2_FLOW_CONTROL_ERROR:
+    case GRPC_HTTP2_STREAM_CLOSED:
+    case GRPC_HTTP2_FRAME_SIZE_ERROR:
+    case GRPC_HTTP2_COMPRESSION_ERROR:
+      return true;
+    default:
+      return false;
+  }
+}
 
 }  // namespace
 
@@ -39,7 +65,7 @@ void Connection::Look(touchdown_connection_view* view) {
   view->arrived = acked;
   view->calls = calls_.count();
   view->open = static_cast<uint32_t>(calls_.open());
-  view->unread = Left(FIONREAD);
+  view->unread = Left(FIONREAD) + static_cast<int32_t>(waiting_.length);
   view->unacknowledged = is_tcp_ ? Left(TIOCOUTQ) : 0;
   answers_.Arrived(acked);
   view->undelivered = static_cast<uint32_t>(answers_.written());
@@ -89,37 +115,90 @@ void Connection::NoteLost(const grpc_error_handle& error) {
 }
 
 bool Connection::Follow(bool draining) {
+  // Behind what C-core has got of a header comes the rest of that header.
+  const bool kept = !frames_.HeaderComplete() && frames_.header_count() > header_delivered_;
+  const bool sorting = draining || opening_ || kept;
+  const Timestamp now = Timestamp::Now();
   std::string rest;
+  std::string behind;  // what C-core gets then
   bool of_call = false;
-  int resets = 0;
-  for (size_t i = 0; i < incoming_.count; ++i) {
-    const uint8_t* bytes = GRPC_SLICE_START_PTR(incoming_.slices[i]);
+  bool headers_began = false;
+  size_t begun = 0;
+  // How far what has come was followed, where the frame under way begins in it, and what C-core gets of it.
+  size_t place = 0;
+  size_t frame_place = 0;
+  size_t end = incoming_.length;
+  for (size_t i = 0; i < incoming_.count && end == incoming_.length; ++i) {
+    uint8_t* bytes = GRPC_SLICE_START_PTR(incoming_.slices[i]);
     size_t left = GRPC_SLICE_LENGTH(incoming_.slices[i]);
     while (left > 0) {
       const bool was_header = !frames_.InPreface() && frames_.AtHeader();
-      const size_t taken = frames_.Take(bytes, left);
-      if (was_header && frames_.HeaderComplete()) {
-        of_call = of_call || frames_.IsOfCall();
-        if (frames_.IsHeaders()) calls_.Begin(frames_.stream());
-        if (frames_.IsReset()) {
-          ++resets;
-          calls_.End(frames_.stream());
-        }
+      if (was_header && (frames_.HeaderComplete() || frames_.header_count() == 0)) {
+        frame_place = place;
       }
-      if (draining) Sort(was_header, bytes, taken, &rest);
+      const size_t taken = frames_.Take(bytes, left);
+      place += taken;
+      touchdown_verdict verdict = TOUCHDOWN_PASS;
+      bool begins = false;
+      if (was_header && frames_.HeaderComplete()) {
+        verdict = Judge(now, &begins);
+        of_call = of_call || frames_.IsOfCall();
+        headers_began = headers_began || frames_.IsHeaders();
+      } else if (looking_ && !was_header) {
+        verdict = guard_.GoesOn(bytes, taken);
+      }
+      if (verdict > TOUCHDOWN_LOOK) Note(verdict);
+      if (verdict == TOUCHDOWN_CUT) {
+        // C-core would have its own opinion of the frame.
+        end = frame_place;
+        break;
+      }
+      if (verdict == TOUCHDOWN_DIVERT) {
+        // Of the header the last byte has come just now.
+        frames_.Divert();
+        bytes[taken - 1] &= 0xfe;
+      }
+      if (sorting && verdict != TOUCHDOWN_SWALLOW) Sort(was_header, bytes, taken, &rest);
+      if (owes_settings_ack_ && frames_.AtHeader()) {
+        owes_settings_ack_ = false;
+        rest.append(reinterpret_cast<const char*>(kSettingsAck), sizeof(kSettingsAck));
+      }
       bytes += taken;
       left -= taken;
+      begun += begins;
+      if (verdict == TOUCHDOWN_STAND_IN) {
+        size_t count;
+        const uint8_t* frame = guard_.StandIn(&count);
+        behind.assign(reinterpret_cast<const char*>(frame), count);
+      }
+      if (HasNoted() || begun >= kBegunInOneGo || !behind.empty()) {
+        end = place;
+        break;
+      }
     }
   }
-  if (of_call) last_of_call_ = grpc_core::Timestamp::Now();
-  if (resets > 0) is_to_be_cut_ = resets_.Exceeds(resets);
-  if (draining) return Replace(&rest);
+  if (of_call) last_of_call_ = now;
+  KeepTime(now, headers_began);
+  if (noted_ == TOUCHDOWN_CUT) {
+    const size_t left = incoming_.length - end;
+    if (left > 0) grpc_slice_buffer_trim_end(&incoming_, left, &waiting_);
+  } else {
+    LetWait(end);
+  }
+  if (sorting) {
+    rest.append(behind);
+    return Replace(&rest);
+  }
+  if (!behind.empty()) Put(&behind, &incoming_);
   header_delivered_ = frames_.HeaderComplete() ? 0 : frames_.header_count();
   return false;
 }
 
 grpc_closure* Connection::FollowWritten(const grpc_slice_buffer* slices) {
   bool pinged = false;
+  uint32_t frames = 0;
+  uint32_t resets = 0;
+  uint64_t data = 0;
   uint64_t place = written_;
   written_ += slices->length;
   for (size_t i = 0; i < slices->count; ++i) {
@@ -134,16 +213,23 @@ grpc_closure* Connection::FollowWritten(const grpc_slice_buffer* slices) {
           const size_t room = kPingPayload - ping_count_;
           memcpy(ping_ + ping_count_, bytes, std::min(room, taken));
           ping_count_ += std::min(room, taken);
+        } else if (written_frames_.IsReset() || written_frames_.IsGoaway()) {
+          resets += FollowNumber(bytes, taken);
         }
       } else if (written_frames_.HeaderComplete()) {
+        if (written_frames_.IsOfCall()) ++frames;
+        if (written_frames_.IsData()) data += written_frames_.payload_left();
+        number_count_ = 0;
         if (written_frames_.IsEnd()) {
           if (calls_.End(written_frames_.stream())) {
             answers_.Begin(place + written_frames_.payload_left());
+            guard_.Ended(written_frames_.stream());
           }
         } else if (written_frames_.IsReset()) {
-          calls_.End(written_frames_.stream());
+          if (calls_.End(written_frames_.stream())) guard_.Ended(written_frames_.stream());
         } else if (written_frames_.IsGoaway()) {
           goaway_written_ = true;
+          goaway_under_way_ = is_held_;
         } else if (written_frames_.IsPing()) {
           ping_count_ = 0;
           pinged = true;
@@ -152,6 +238,9 @@ grpc_closure* Connection::FollowWritten(const grpc_slice_buffer* slices) {
       bytes += taken;
       left -= taken;
     }
+  }
+  if (frames > 0 || resets > 0) {
+    Note(guard_.Written(frames, data, resets, Timestamp::Now()));
   }
   if (!pinged) return nullptr;
   goaway_ping_written_ = goaway_written_;
@@ -164,9 +253,26 @@ grpc_closure* Connection::FollowWritten(const grpc_slice_buffer* slices) {
   return DeliverHeld();
 }
 
+uint32_t Connection::FollowNumber(const uint8_t* bytes, size_t count) {
+  constexpr int kWhole = 4;
+  for (; count > 0 && number_count_ < kWhole; --count, ++number_count_) {
+    number_ = number_ << 8 | *bytes++;
+    if (number_count_ + 1 < kWhole) continue;
+    if (written_frames_.IsReset()) {
+      ++number_count_;
+      return IsPeersFault(number_) &&
+             !server_->draining.load(std::memory_order_acquire);
+    }
+    if (sent_away_) calls_.Stop(number_ & 0x7fffffff);
+  }
+  return 0;
+}
+
 void Connection::OnWritten(void* arg, grpc_error_handle error) {
   Connection* self = static_cast<Connection*>(arg);
   grpc_closure* callback;
+  bool go_on = false;
+  bool take_waiting = false;
   {
     std::lock_guard<std::mutex> lock(self->mutex_);
     callback = std::exchange(self->write_callback_, nullptr);
@@ -175,8 +281,20 @@ void Connection::OnWritten(void* arg, grpc_error_handle error) {
     } else {
       self->NoteLost(error);
     }
+    if (std::exchange(self->goaway_under_way_, false) && error.ok()) {
+      self->is_held_ = false;
+      go_on = !self->reading_ && self->callback_ != nullptr;
+      if (go_on) self->reading_ = true;
+      take_waiting = go_on && self->waiting_.length > 0;
+    }
   }
   grpc_core::ExecCtx::Run(DEBUG_LOCATION, callback, error);
+  // In this order: once C-core knows that GOAWAY is written, it begins no more calls.
+  if (take_waiting) {
+    grpc_core::ExecCtx::Run(DEBUG_LOCATION, &self->on_waiting_, absl::OkStatus());
+  } else if (go_on) {
+    self->ReadOn(/*urgent=*/false, /*min_progress=*/1);
+  }
 }
 
 void Connection::NoteWritten() {

@@ -55,10 +55,16 @@ class Frames {
     return preface_left_ == 0 && payload_left_ == 0 && !in_block_ &&
            (header_count_ == 0 || header_count_ == sizeof(header_));
   }
+  // Headers that have begun are not whole.
+  bool InHeaders() const {
+    return in_block_ || (payload_left_ > 0 && (header_[3] == 1 || header_[3] == 9));
+  }
   // The next byte is one of a header.
   bool AtHeader() const { return payload_left_ == 0; }
   bool HeaderComplete() const { return header_count_ == sizeof(header_); }
   const uint8_t* header() const { return header_; }
+  // The frame belongs to the stream below.
+  void Divert() { header_[8] &= 0xfe; }
   size_t header_count() const { return header_count_; }
 
   // All below are about the frame whose header is complete.
@@ -72,6 +78,7 @@ class Frames {
   bool IsGoaway() const { return header_[3] == 7; }
   bool IsReset() const { return header_[3] == 3; }
   bool IsHeaders() const { return header_[3] == 1; }
+  bool IsData() const { return header_[3] == 0; }
   // Of DATA and HEADERS: whether it is the last of its side.
   bool IsEnd() const { return header_[3] <= 1 && (header_[4] & 1) != 0; }
   uint32_t stream() const {

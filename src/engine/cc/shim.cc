@@ -84,24 +84,23 @@ void touchdown_arguments_destroy(touchdown_arguments* arguments) {
 int touchdown_server_add_connection(grpc_server* server,
                                     grpc_completion_queue* queue,
                                     const touchdown_arguments* arguments,
-                                    int fd, const char* peer,
-                                    const touchdown_connection_events* events,
-                                    void* arg,
-                                    const touchdown_tls_functions* tls,
-                                    touchdown_tls_session* session) {
+                                    const touchdown_newcomer* newcomer) {
   grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
   grpc_core::ExecCtx exec_ctx;
   const grpc_core::ChannelArgs& args = arguments->value;
   grpc_endpoint* inner = grpc_tcp_create_from_fd(
-      grpc_fd_create(fd, peer, /*track_err=*/true),
-      grpc_event_engine::experimental::ChannelArgsEndpointConfig(args), peer);
-  const bool is_tls = session != nullptr;
-  if (is_tls) inner = touchdown::NewTlsEndpoint(inner, *tls, session);
-  Connection* connection =
-      new Connection(inner, is_tls, fd, arguments->connections, *events, arg);
-  events->opened(arg, reinterpret_cast<touchdown_connection*>(connection));
+      grpc_fd_create(newcomer->fd, newcomer->peer, /*track_err=*/true),
+      grpc_event_engine::experimental::ChannelArgsEndpointConfig(args),
+      newcomer->peer);
+  if (newcomer->session != nullptr) {
+    inner = touchdown::NewTlsEndpoint(inner, *newcomer->tls, newcomer->session);
+  }
+  Connection* connection = new Connection(inner, *newcomer, arguments->connections);
+  newcomer->events->opened(newcomer->arg,
+                           reinterpret_cast<touchdown_connection*>(connection));
   grpc_transport* transport =
       grpc_create_chttp2_transport(args, connection->endpoint(), false);
+  connection->SetTransport(transport);
   // A null pointer whose destructor, which would look at a reference count,
   // is never run.
   using SocketNode = grpc_core::RefCountedPtr<grpc_core::channelz::SocketNode>;

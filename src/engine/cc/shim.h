@@ -26,6 +26,9 @@ typedef struct touchdown_connection_events {
   void (*opened)(void* arg, touchdown_connection* connection);
   // The peer has sent its HTTP/2 settings, so it speaks HTTP/2.
   void (*ready)(void* arg);
+  // The peer is sent GOAWAY with this error code (RFC 9113, 7) and this text. If it is cut, the
+  // connection ends at once; otherwise with the calls that have begun. Called once for each.
+  void (*sent_away)(void* arg, uint32_t code, const char* why, int is_cut);
   // C-core is done with the connection. Everything was written, FIN was sent,
   // and what the peer still sends is read and dropped until the peer closes.
   // To end the wait, shut the socket down.
@@ -140,19 +143,76 @@ typedef struct touchdown_tls_functions {
   void (*destroy)(touchdown_tls_session* session);
 } touchdown_tls_functions;
 
-// Serves HTTP/2 on `fd`, a connected, non-blocking stream socket, which the
-// server owns from now on. `peer` is the address given out for its calls, and
-// is copied. With a `session`, which is given away, it is HTTP/2 over TLS; without,
-// `tls` and `session` are null. Returns 0 if C-core refused the connection; `closed` is called
-// in either case, possibly before this function returns.
+// Who judges what the peer of one connection sends: the policy is Rust's (guard/mod.rs).
+typedef struct touchdown_guard touchdown_guard;
+
+typedef enum {
+  TOUCHDOWN_PASS = 0,
+  // As `PASS`, and what is in the frame is to be shown.
+  TOUCHDOWN_LOOK = 1,
+  // As `PASS`, and C-core is to have its own settings acknowledged behind the frame.
+  TOUCHDOWN_OPEN = 2,
+  // The frame, which is only a header, is not for C-core.
+  TOUCHDOWN_SWALLOW = 3,
+  // As `PASS`, but C-core gets the frame for the stream below, which is nobody's: it counts what has come, and
+  // drops it.
+  TOUCHDOWN_DIVERT = 4,
+  // As `PASS`, and behind the frame, whose end this is, C-core gets the one of `stand_in`.
+  TOUCHDOWN_STAND_IN = 5,
+  // GOAWAY as `fault` says; the calls that have begun go on, others do not begin.
+  TOUCHDOWN_SEND_AWAY = 6,
+  // GOAWAY as `fault` says, and the end. The guard is not asked any more.
+  TOUCHDOWN_CUT = 7,
+} touchdown_verdict;
+
+// What a guard can do. None of it blocks or calls back, and there is one call at a time. Times
+// are in milliseconds. The texts stay as they are until the next call of another function. The guard is
+// passed for the last time to `destroy`.
+typedef struct touchdown_guard_functions {
+  // A frame with this header of nine bytes begins. Of DATA and HEADERS it is said whether the stream is
+  // that of a call which neither side has reset, and whose end the server has not sent.
+  touchdown_verdict (*begins)(touchdown_guard* guard, const uint8_t* header,
+                              int is_open, uint64_t now);
+  // More of what is in the frame, after `LOOK`. C-core gets the bytes as they are afterwards.
+  touchdown_verdict (*goes_on)(touchdown_guard* guard, uint8_t* bytes,
+                               size_t count);
+  // The server sends so many frames of calls, with so many bytes of DATA, and resets so many calls for what
+  // the peer has sent.
+  touchdown_verdict (*written)(touchdown_guard* guard, uint32_t frames,
+                               uint64_t data, uint32_t resets, uint64_t now);
+  // The server has sent the end of the call.
+  void (*ended)(touchdown_guard* guard, uint32_t stream);
+  // Headers that have begun to come do not end; or the peer does not acknowledge the server's settings.
+  touchdown_verdict (*overdue)(touchdown_guard* guard, int are_headers);
+  const char* (*fault)(touchdown_guard* guard, uint32_t* code);
+  const uint8_t* (*stand_in)(touchdown_guard* guard, size_t* count);
+  void (*destroy)(touchdown_guard* guard);
+} touchdown_guard_functions;
+
+// What a connection is made with.
+typedef struct touchdown_newcomer {
+  // A connected, non-blocking stream socket, which the server owns from now on.
+  int fd;
+  // The address given out for its calls. It is copied.
+  const char* peer;
+  const touchdown_connection_events* events;
+  void* arg;
+  // The guard is given away.
+  const touchdown_guard_functions* guard_functions;
+  touchdown_guard* guard;
+  // How long the peer may take to acknowledge the server's settings, in milliseconds.
+  uint32_t acknowledge_ms;
+  // With a session, which is given away, it is HTTP/2 over TLS. Without, both are null.
+  const touchdown_tls_functions* tls;
+  touchdown_tls_session* session;
+} touchdown_newcomer;
+
+// Serves HTTP/2 on a connection. Returns 0 if C-core refused it; `closed` is called in either case, possibly
+// before this function returns.
 int touchdown_server_add_connection(grpc_server* server,
                                     grpc_completion_queue* queue,
                                     const touchdown_arguments* arguments,
-                                    int fd, const char* peer,
-                                    const touchdown_connection_events* events,
-                                    void* arg,
-                                    const touchdown_tls_functions* tls,
-                                    touchdown_tls_session* session);
+                                    const touchdown_newcomer* newcomer);
 
 // Sends the graceful, two-step GOAWAY on every connection. Calls that are
 // already on the wire are still served, and so is everything else. A connection

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <string>
 #include <type_traits>
 
 #include <grpc/slice_buffer.h>
@@ -20,6 +21,7 @@
 #include "src/core/lib/iomgr/error.h"
 #include "src/core/lib/iomgr/exec_ctx.h"
 #include "tls_records.h"
+#include "turn.h"
 
 namespace touchdown {
 namespace {
@@ -80,10 +82,14 @@ class TlsEndpoint {
     return encrypted_;
   }
 
-  void SayGoodbye(int fd) {
+  void SayGoodbye(int fd, const std::string& last_words) {
     std::lock_guard<std::mutex> lock(mutex_);
     discarding_ = true;
     if (writing_ || write_callback_ != nullptr || !MayEncrypt()) return;
+    if (!last_words.empty()) {
+      const iovec piece = {const_cast<char*>(last_words.data()), last_words.size()};
+      functions_.encrypt(session_, &piece, 1);
+    }
     functions_.close(session_);
     functions_.take_out(session_, &outgoing_);
     for (size_t i = 0; i < outgoing_.count; ++i) {
@@ -119,8 +125,8 @@ class TlsEndpoint {
       self->read_callback_ = callback;
       self->Reference();
     }
-    grpc_endpoint_read(self->tcp_, &self->incoming_, &self->on_read_, urgent,
-                       /*min_progress_size=*/1);
+    self->turn_.Read(self->tcp_, &self->incoming_, &self->on_read_, urgent,
+                     /*min_progress=*/1);
   }
 
   grpc_error_handle EndOfReads() {
@@ -131,6 +137,7 @@ class TlsEndpoint {
 
   static void OnRead(void* arg, grpc_error_handle error) {
     TlsEndpoint* self = static_cast<TlsEndpoint*>(arg);
+    self->turn_.Came(self->incoming_.length);
     std::unique_lock<std::mutex> lock(self->mutex_);
     if (!error.ok()) {
       self->tcp_ended_ = true;
@@ -168,8 +175,8 @@ class TlsEndpoint {
 
   static void OnReadOn(void* arg, grpc_error_handle /*error*/) {
     TlsEndpoint* self = static_cast<TlsEndpoint*>(arg);
-    grpc_endpoint_read(self->tcp_, &self->incoming_, &self->on_read_,
-                       /*urgent=*/false, /*min_progress_size=*/1);
+    self->turn_.Read(self->tcp_, &self->incoming_, &self->on_read_,
+                     /*urgent=*/false, /*min_progress=*/1);
   }
 
   // Moves `incoming_`, decrypted, to `plaintext_`.
@@ -389,6 +396,8 @@ class TlsEndpoint {
   grpc_closure on_write_;
   grpc_closure on_write_on_;
 
+  Turn turn_;
+
   // Guards all below. `incoming_` belongs to the read of `tcp_` that is under
   // way, and `outgoing_` to the write.
   std::mutex mutex_;
@@ -440,8 +449,8 @@ uint64_t Encrypted(grpc_endpoint* tls) {
   return TlsEndpoint::From(tls)->Encrypted();
 }
 
-void SayGoodbye(grpc_endpoint* tls, int fd) {
-  TlsEndpoint::From(tls)->SayGoodbye(fd);
+void SayGoodbye(grpc_endpoint* tls, int fd, const std::string& last_words) {
+  TlsEndpoint::From(tls)->SayGoodbye(fd, last_words);
 }
 
 }  // namespace touchdown

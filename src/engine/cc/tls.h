@@ -3,6 +3,8 @@
 #ifndef TOUCHDOWN_TLS_H
 #define TOUCHDOWN_TLS_H
 
+#include <string>
+
 #include "shim.h"
 #include "src/core/lib/iomgr/endpoint.h"
 
@@ -20,8 +22,9 @@ bool HasTcpEnded(grpc_endpoint* tls);
 // To be called right before FIN is sent on `fd`. Tells the peer that this is the end
 // of what was sent (close_notify), unless something is still being written: this
 // does not block, and nothing may come in between. From now on reads of the
-// endpoint end successfully when something has come in, which is dropped.
-void SayGoodbye(grpc_endpoint* tls, int fd);
+// endpoint end successfully when something has come in, which is dropped. Before that end the peer is sent these
+// last words, if there are any.
+void SayGoodbye(grpc_endpoint* tls, int fd, const std::string& last_words);
 
 // Whether a part of a record has come, and the rest not yet.
 bool IsInRecord(grpc_endpoint* tls);

@@ -203,6 +203,8 @@ impl ServerBuilder {
             keepalive_interval: time("keepalive", self.keepalive_interval)?,
             keepalive_timeout: time("keepalive", self.keepalive_timeout)?,
             memory,
+            message_size: self.max_receive_message_size,
+            handshake: self.handshake_timeout,
         })
     }
 }

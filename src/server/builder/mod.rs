@@ -235,8 +235,9 @@ impl ServerBuilder {
     /// Sets how much memory, in bytes, requests may take that are still arriving or wait for a
     /// worker (half of it at the most), all together. If it is not enough, idle connections are closed first, then calls are ended with
     /// `RESOURCE_EXHAUSTED`, whichever C-core meets first. A request above
-    /// [`max_receive_message_size`](Self::max_receive_message_size) can be refused only once it is
-    /// there, so this is what bounds the server's memory.
+    /// [`max_receive_message_size`](Self::max_receive_message_size) is refused when its length is known, and none of it is
+    /// kept. (If its length comes in two pieces of the network's, up to four times as much is waited for; above that the
+    /// connection ends.)
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.memory_limit = Some(bytes);
         self
@@ -251,7 +252,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets how long a new connection may take to begin to speak HTTP/2.
+    /// Sets how long a new connection may take to begin to speak HTTP/2, and then to acknowledge the server's settings;
+    /// the second is not enforced while there is a call on it.
     pub fn handshake_timeout(mut self, time: Duration) -> Self {
         self.handshake_timeout = time;
         self

@@ -97,6 +97,7 @@ impl Server {
                 short: self.short,
                 pollers: 1,
                 bytes: 0,
+                is_step: false,
             };
             let goes_on = match self.roster.arrived(call, outlook, Instant::now()) {
                 Decision::Run(call) | Decision::RunAndWatch(call) => self.works(call),

@@ -1,0 +1,57 @@
+// Compiled without NDEBUG, as shim.cc is, and careful in the same way.
+
+#include "turn.h"
+
+#include <utility>
+
+#include "core_thread.h"
+#include "src/core/lib/iomgr/exec_ctx.h"
+#include "task.h"
+
+namespace touchdown {
+namespace {
+
+// How many bytes are read in one go: about 0.1 ms of what C-core takes in most slowly,
+// headers, and more than most clients have on the way at any time.
+constexpr size_t kOneGo = 64 << 10;
+
+// Whose read is being begun by this thread. What it has at once belongs to the same go.
+thread_local Turn* t_reading = nullptr;
+
+}  // namespace
+
+bool RunInTurn(absl::AnyInvocable<void()> task) {
+  return CoreThread::Get().TryRun(OfFunction([task = std::move(task)]() mutable {
+    grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
+    grpc_core::ExecCtx exec_ctx;
+    task();
+  }));
+}
+
+void Turn::Read(grpc_endpoint* tcp, grpc_slice_buffer* slices,
+                grpc_closure* on_read, bool urgent, int min_progress) {
+  if (used_ >= kOneGo) {
+    used_ = 0;
+    if (RunInTurn([=] { ReadNow(tcp, slices, on_read, urgent, min_progress); })) {
+      return;
+    }
+  }
+  ReadNow(tcp, slices, on_read, urgent, min_progress);
+}
+
+void Turn::ReadNow(grpc_endpoint* tcp, grpc_slice_buffer* slices,
+                   grpc_closure* on_read, bool urgent, int min_progress) {
+  Turn* outer = t_reading;
+  t_reading = this;
+  grpc_endpoint_read(tcp, slices, on_read, urgent, min_progress);
+  // This may be gone now.
+  t_reading = outer;
+}
+
+void Turn::Came(size_t bytes) {
+  // If not, the thread has polled, and may do so again.
+  if (t_reading != this) used_ = 0;
+  used_ += bytes;
+}
+
+}  // namespace touchdown

@@ -1,0 +1,268 @@
+//! Where the messages are in what a client sends: each has a prefix of five bytes, which says how long it is
+//! (gRPC over HTTP/2, Length-Prefixed-Message), and may come in any number of DATA frames.
+
+use super::stand_in;
+
+/// How far a message has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Nothing of it has come.
+    Nothing,
+    /// So many bytes of its prefix, and of its length what they say.
+    Prefix { count: u8, length: u32 },
+    /// Its prefix, and of the rest all but so many bytes.
+    Body { left: u32 },
+    /// It is too long: nothing of the stream is taken any more.
+    Lost,
+}
+
+/// A message with more bytes than one may have, and how many it is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TooLong {
+    /// Its prefix now says so many bytes as are in the frame, and those of the [stand-in](super::stand_in).
+    Cut(u32),
+    /// A part of its prefix has gone already.
+    Gone(u32),
+}
+
+const PREFIX: u8 = 5;
+
+/// The messages of one connection. Something is kept only of those that have come in part.
+pub(super) struct Messages {
+    /// By stream, in order.
+    parts: Vec<(u32, Part)>,
+    /// Of the frame that is coming: its stream, the message, whether it is the last frame, and whether all of it so far
+    /// is of a message that had begun before.
+    stream: u32,
+    part: Part,
+    is_last: bool,
+    goes_on: bool,
+}
+
+impl Messages {
+    pub(super) fn new() -> Messages {
+        Messages {
+            parts: Vec::new(),
+            stream: 0,
+            part: Part::Nothing,
+            is_last: false,
+            goes_on: false,
+        }
+    }
+
+    /// A DATA frame begins that has bytes. Returns whether it comes behind a message that was too long.
+    pub(super) fn begin(&mut self, stream: u32, is_last: bool) -> bool {
+        self.stream = stream;
+        self.is_last = is_last;
+        if self.parts.is_empty() {
+            self.part = Part::Nothing;
+            self.goes_on = false;
+            return false;
+        }
+        if self.is_lost(stream) {
+            return true;
+        }
+        self.part = self.take(stream).unwrap_or(Part::Nothing);
+        self.goes_on = self.part != Part::Nothing;
+        false
+    }
+
+    /// More of that frame, which has so many bytes `behind` these. Returns the first message that announces more than
+    /// `limit` bytes.
+    pub(super) fn go_on(&mut self, bytes: &mut [u8], behind: u32, limit: u32) -> Option<TooLong> {
+        let mut too_long = None;
+        let mut at = match self.part {
+            Part::Nothing => whole(bytes, limit),
+            _ => 0,
+        };
+        while at < bytes.len() {
+            match self.part {
+                Part::Lost => break,
+                Part::Body { left } => {
+                    let taken = (bytes.len() - at).min(left as usize);
+                    at += taken;
+                    self.set_body(left - taken as u32);
+                }
+                Part::Nothing => {
+                    // The flags.
+                    self.part = Part::Prefix {
+                        count: 1,
+                        length: 0,
+                    };
+                    at += 1;
+                }
+                Part::Prefix { count, length } => {
+                    let length = length << 8 | u32::from(bytes[at]);
+                    let count = count + 1;
+                    at += 1;
+                    if count < PREFIX {
+                        self.part = Part::Prefix { count, length };
+                        continue;
+                    }
+                    self.set_body(length);
+                    // If this is the last frame, the rest of it will not come.
+                    if length <= limit || too_long.is_some() || self.is_last {
+                        continue;
+                    }
+                    let rest = (bytes.len() - at) as u32 + behind + stand_in::LENGTH as u32;
+                    if at >= usize::from(PREFIX) {
+                        bytes[at - 4..at].copy_from_slice(&rest.to_be_bytes());
+                        self.part = Part::Lost;
+                        too_long = Some(TooLong::Cut(length));
+                    } else {
+                        too_long = Some(TooLong::Gone(length));
+                    }
+                }
+            }
+        }
+        too_long
+    }
+
+    /// That frame ends. Returns whether all of it is of a message that had begun before and goes on.
+    pub(super) fn end(&mut self) -> bool {
+        if self.part == Part::Nothing || self.is_last {
+            return false;
+        }
+        match self.parts.binary_search_by_key(&self.stream, |it| it.0) {
+            Ok(at) => self.parts[at].1 = self.part,
+            Err(at) => self.parts.insert(at, (self.stream, self.part)),
+        }
+        self.goes_on
+    }
+
+    /// Nothing is kept of the stream any more.
+    pub(super) fn remove(&mut self, stream: u32) {
+        self.take(stream);
+    }
+
+    fn is_lost(&self, stream: u32) -> bool {
+        let at = self.parts.binary_search_by_key(&stream, |it| it.0);
+        at.is_ok_and(|at| self.parts[at].1 == Part::Lost)
+    }
+
+    fn take(&mut self, stream: u32) -> Option<Part> {
+        if self.parts.is_empty() {
+            return None;
+        }
+        let at = self.parts.binary_search_by_key(&stream, |it| it.0).ok()?;
+        Some(self.parts.remove(at).1)
+    }
+
+    fn set_body(&mut self, left: u32) {
+        self.part = match left {
+            0 => {
+                self.goes_on = false;
+                Part::Nothing
+            }
+            left => Part::Body { left },
+        };
+    }
+}
+
+/// How many bytes whole messages have, from the first on: most frames have nothing else.
+#[inline]
+fn whole(bytes: &[u8], limit: u32) -> usize {
+    let mut at = 0;
+    while let Some([_, length @ ..]) = bytes[at..].first_chunk::<5>() {
+        let length = u32::from_be_bytes(*length);
+        let left = bytes.len() - at - usize::from(PREFIX);
+        if length > limit || length as usize > left {
+            break;
+        }
+        at += usize::from(PREFIX) + length as usize;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(length: u32) -> Vec<u8> {
+        let mut bytes = vec![0];
+        bytes.extend(length.to_be_bytes());
+        bytes.resize(bytes.len() + length as usize, 7);
+        bytes
+    }
+
+    #[test]
+    fn nothing_is_kept_of_whole_messages() {
+        let mut messages = Messages::new();
+        messages.begin(1, false);
+        assert_eq!(messages.go_on(&mut message(10), 5, 10), None);
+        assert_eq!(messages.go_on(&mut message(0), 0, 10), None);
+        assert!(!messages.end());
+        assert!(messages.parts.is_empty());
+    }
+
+    #[test]
+    fn a_long_message_is_found_when_its_prefix_is_there() {
+        let mut messages = Messages::new();
+        let mut bytes = [message(10), message(11)].concat();
+        let end = bytes.len() - 1;
+        messages.begin(3, false);
+        let found = messages.go_on(&mut bytes[..end], 4, 10);
+        assert_eq!(found, Some(TooLong::Cut(11)));
+        // What is in the frame of it, and the stand-in's 20.
+        assert_eq!(bytes[15..20], [0, 0, 0, 0, 10 + 4 + 20]);
+        assert_eq!(messages.go_on(&mut [0; 4], 0, 10), None);
+        messages.end();
+        assert!(messages.begin(3, false), "the rest is not taken");
+        messages.remove(3);
+        assert!(messages.parts.is_empty());
+    }
+
+    #[test]
+    fn a_long_message_whose_prefix_is_in_two_pieces_is_left_as_it_is() {
+        let mut messages = Messages::new();
+        let mut bytes = message(11);
+        messages.begin(3, false);
+        assert_eq!(messages.go_on(&mut bytes[..4], 0, 10), None);
+        assert!(!messages.end());
+        assert!(!messages.begin(3, false));
+        let found = messages.go_on(&mut bytes[4..5], 0, 10);
+        assert_eq!(found, Some(TooLong::Gone(11)));
+        assert!(messages.end());
+        assert_eq!(bytes, message(11));
+        // The last frame of a call: the message will not become whole.
+        messages.begin(5, true);
+        assert_eq!(messages.go_on(&mut bytes, 0, 10), None);
+    }
+
+    proptest! {
+        /// However messages are cut into frames, and frames into pieces: none is taken for too long, and nothing is left.
+        #[test]
+        fn messages_are_followed_in_any_pieces(
+            lengths in prop::collection::vec(0u32..600, 1..8),
+            cuts in prop::collection::vec(1usize..400, 1..20),
+        ) {
+            let mut whole: Vec<u8> = lengths.iter().flat_map(|it| message(*it)).collect();
+            let before = whole.clone();
+            let limit = *lengths.iter().max().unwrap();
+            let mut messages = Messages::new();
+            let mut at = 0;
+            for (number, cut) in cuts.iter().cycle().enumerate() {
+                if at == whole.len() {
+                    break;
+                }
+                let end = (at + cut).min(whole.len());
+                prop_assert!(!messages.begin(5, false));
+                let half = at + (end - at) / 2;
+                let behind = (end - half) as u32;
+                prop_assert_eq!(messages.go_on(&mut whole[at..half], behind, limit), None);
+                prop_assert_eq!(messages.go_on(&mut whole[half..end], 0, limit), None);
+                messages.end();
+                // Another stream's do not disturb.
+                messages.begin(7, number % 2 == 0);
+                messages.go_on(&mut [0, 0, 0, 0, 9, 1], 0, 600);
+                messages.end();
+                messages.remove(7);
+                at = end;
+            }
+            prop_assert!(messages.parts.is_empty());
+            prop_assert_eq!(whole, before);
+        }
+    }
+}
