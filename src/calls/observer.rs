@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::call::{Call, Landed};
+use super::leaving::Why;
 
 /// Who is told. It runs on the threads that poll, work or accept, some of which hold locks of the transport or of a
 /// connection's TLS. So it must neither block nor panic, nor use the server.
@@ -33,6 +34,8 @@ pub(crate) enum Connection<'a> {
     Closed { number: u64, peer: &'a str },
     /// It was closed as soon as it was accepted. There is no `Opened` for it.
     Refused { peer: &'a str, why: TurnedAway },
+    /// Between `Opened` and `Closed`, once at the most.
+    SentAway { number: u64, why: Why },
     /// Between `Opened` and `Closed`.
     #[cfg(feature = "tls")]
     HandshakeFailed { peer: &'a str, why: &'a str },
@@ -42,5 +45,6 @@ pub(crate) enum Connection<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TurnedAway {
     LimitReached,
+    AddressLimit,
     NoDescriptor,
 }

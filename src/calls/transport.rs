@@ -23,7 +23,7 @@ use std::time::Duration;
 
 pub(crate) use super::call::wire::{Finish, Told, Wire};
 pub(crate) use super::connections::Newcomer;
-pub(crate) use super::link::{Finished, Link, View};
+pub(crate) use super::link::{Finished, Link, Span, View};
 
 use super::call::ground::Ground;
 use super::call::Call;
@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) keepalive_timeout: Duration,
     /// How many bytes may be taken for what has not fully arrived, all connections together.
     pub(crate) memory: usize,
+    /// With how many open calls on all connections together [`Guest::crowded`](super::Guest::crowded) is called.
+    pub(crate) open_calls: usize,
 }
 
 /// The transport of one server. Any number of threads use it.
@@ -76,6 +78,9 @@ pub(crate) trait Transport: Send + Sync {
     /// Sends the graceful GOAWAY on every connection: calls that are on the wire are still served, and a connection
     /// ends by itself once its client has acknowledged that and its last call is over.
     fn send_goaways(&self);
+
+    /// How many calls are open on all connections: begun by a client, and ended by neither side.
+    fn open_calls(&self) -> usize;
 
     /// Lets what this thread writes wait for [`uncork`](Self::uncork).
     fn cork(&self);

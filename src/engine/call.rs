@@ -459,6 +459,7 @@ mod tests {
             keepalive_interval: LONG,
             keepalive_timeout: LONG,
             memory: 16 << 20,
+            open_calls: 1000,
         };
         let transport = transport(&settings, &[method()]).unwrap();
         let config = Config {
@@ -473,6 +474,11 @@ mod tests {
             connections: 1,
             unanswered: LONG,
             handshake: LONG,
+            handshakes: 64,
+            open_calls: 1000,
+            progress: LONG,
+            lasting: Lasting::default(),
+            lasting_public: Lasting::default(),
         };
         let host = Arc::new(Keeper { calls, dropped_on });
         let runner = Runner::start(transport, config, host).unwrap();

@@ -15,8 +15,9 @@ use grpcio_sys::{
 };
 
 use super::shim::{
-    touchdown_arguments_create, touchdown_arguments_destroy, touchdown_cork,
-    touchdown_server_send_goaways, touchdown_uncork, touchdown_uncork_old, Arguments,
+    touchdown_arguments_create, touchdown_arguments_destroy, touchdown_arguments_limit_calls,
+    touchdown_cork, touchdown_open_calls, touchdown_server_send_goaways, touchdown_uncork,
+    touchdown_uncork_old, Arguments,
 };
 use crate::calls::transport::Settings;
 
@@ -33,7 +34,7 @@ unsafe impl Sync for Server {}
 
 impl Server {
     pub(super) fn new(queue: *mut grpc_completion_queue, settings: &Settings) -> Server {
-        let memory = settings.memory;
+        let (memory, open_calls) = (settings.memory, settings.open_calls);
         let settings = arguments_of(settings);
         let keys: Vec<CString> = settings
             .iter()
@@ -73,6 +74,7 @@ impl Server {
             let raw = grpc_server_create(&args, ptr::null_mut());
             grpc_server_register_completion_queue(raw, queue, ptr::null_mut());
             let arguments = touchdown_arguments_create(&args);
+            touchdown_arguments_limit_calls(arguments, open_calls);
             grpc_resource_quota_unref(quota);
             Server { raw, arguments }
         }
@@ -102,6 +104,12 @@ impl Server {
     pub(super) fn send_goaways(&self) {
         // SAFETY: the server is alive.
         unsafe { touchdown_server_send_goaways(self.raw, self.arguments) }
+    }
+
+    /// On all connections.
+    pub(super) fn open_calls(&self) -> usize {
+        // SAFETY: the arguments are alive.
+        unsafe { touchdown_open_calls(self.arguments) }
     }
 
     /// Lets what this thread writes for this server wait for [`uncork`](Self::uncork).
@@ -211,6 +219,7 @@ mod tests {
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::MAX,
             memory: 16 << 20,
+            open_calls: 1000,
         };
         let arguments = arguments_of(&settings);
         let get = |name| arguments.iter().find(|(it, _)| *it == name).unwrap().1;

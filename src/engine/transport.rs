@@ -134,6 +134,10 @@ impl Transport for CoreTransport {
         self.0.server.send_goaways();
     }
 
+    fn open_calls(&self) -> usize {
+        self.0.server.open_calls()
+    }
+
     fn cork(&self) {
         self.0.server.cork();
     }
@@ -174,6 +178,7 @@ mod tests {
             keepalive_interval: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),
             memory: 16 << 20,
+            open_calls: 1000,
         };
         let method = |path: &str| Method::new(path.to_owned(), false, false, Duration::ZERO);
         for path in ["/test.Echo/Say", "/test.Ec\0ho/Say"] {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::calls::{self, Connection, Landed, Moved, Record, Refusal, TurnedAway};
+use crate::calls::{self, Connection, Landed, Moved, Record, Refusal, TurnedAway, Why};
 use crate::logging;
 use crate::thrown::message_of;
 
@@ -17,7 +17,7 @@ use super::context;
 use super::kind::CallKind;
 use super::observer::{
     CallEnd, CallObserver, CallOutcome, CallRefusal, ConnectionEvent, ConnectionRefusal,
-    RefusalReason, Traffic,
+    RefusalReason, SentAwayReason, Traffic,
 };
 use super::status::Code;
 
@@ -135,7 +135,19 @@ impl calls::Observer for Observers {
                 peer: Peer::parse(peer),
                 reason: match why {
                     TurnedAway::LimitReached => ConnectionRefusal::LimitReached,
+                    TurnedAway::AddressLimit => ConnectionRefusal::AddressLimit,
                     TurnedAway::NoDescriptor => ConnectionRefusal::NoDescriptor,
+                },
+            },
+            Connection::SentAway { number, why } => ConnectionEvent::SentAway {
+                number,
+                reason: match why {
+                    Why::Age => SentAwayReason::Age,
+                    Why::Idle => SentAwayReason::Idle,
+                    Why::Room => SentAwayReason::Room,
+                    Why::NoProgress => SentAwayReason::NoProgress,
+                    Why::NotTaken => SentAwayReason::NotTaken,
+                    Why::Crowd => SentAwayReason::TooManyCalls,
                 },
             },
             #[cfg(feature = "tls")]

@@ -94,6 +94,17 @@ impl Listen {
         }
     }
 
+    /// Sets whether anybody may connect there.
+    #[cfg(feature = "server")]
+    pub(crate) fn set_public(mut self) -> Self {
+        self.options.is_public = true;
+        self
+    }
+
+    pub(crate) fn is_public(&self) -> bool {
+        self.options.is_public
+    }
+
     /// Encrypts what goes over its connections.
     #[cfg(feature = "tls")]
     pub(crate) fn encrypt<T: Any + Send + Sync>(mut self, with: Arc<Encryption>, by: T) -> Self {

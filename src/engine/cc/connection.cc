@@ -88,8 +88,7 @@ void Connection::OnRead(void* arg, grpc_error_handle error) {
       finished = self->ended_ && self->destroyed_;
       read_on = !self->ended_;
     } else {
-      const bool draining = self->server_->draining.load(std::memory_order_acquire);
-      const bool nothing_left = self->Follow(draining) && error.ok();
+      const bool nothing_left = self->Follow(self->IsDraining()) && error.ok();
       if (self->callback_ == nullptr || nothing_left) {
         // Only acks, which wait; or C-core was given one and is at work on it.
         read_on = nothing_left;
@@ -155,7 +154,7 @@ void Connection::Write(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
     // C-core begins a write when the one before has ended.
     self->NoteWritten();
     acknowledged = self->FollowWritten(slices);
-    if (self->server_->draining.load(std::memory_order_acquire)) {
+    if (self->IsDraining()) {
       self->write_callback_ = callback;
       callback = &self->on_written_;
     }
@@ -218,6 +217,7 @@ void Connection::Finish() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     finished_ = true;
+    server_->open_calls.fetch_sub(calls_.open(), std::memory_order_relaxed);
   }
   events_.closed(arg_, lost_);
   grpc_endpoint_destroy(inner_);

@@ -72,6 +72,7 @@ class Frames {
   bool IsGoaway() const { return header_[3] == 7; }
   bool IsReset() const { return header_[3] == 3; }
   bool IsHeaders() const { return header_[3] == 1; }
+  bool IsData() const { return header_[3] == 0; }
   // Of DATA and HEADERS: whether it is the last of its side.
   bool IsEnd() const { return header_[3] <= 1 && (header_[4] & 1) != 0; }
   uint32_t stream() const {

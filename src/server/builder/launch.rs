@@ -15,6 +15,7 @@ use super::super::interceptor::Interceptor;
 use super::super::observers::Observers;
 use super::super::running::{DrainLimits, Running};
 use super::super::service::{Method, Service};
+use super::limits::open_calls;
 use super::ServerBuilder;
 use crate::calls::transport::Settings;
 use crate::calls::{self, Config, Host, Runner};
@@ -42,11 +43,12 @@ impl ServerBuilder {
     ) -> Result<Arc<Running>, StartError> {
         let sizes = self.sizes()?;
         let settings = self.settings(sizes.memory)?;
+        let [lasting, lasting_public] = self.limits.lasting(sizes.connections)?;
         if self.listens.is_empty() {
             return Err(StartError::NoAddress);
         }
-        // Two for each connection: clients watch one service of a server as a rule.
-        let watchers = sizes.connections.saturating_mul(2);
+        let two_each = sizes.connections.saturating_mul(2);
+        let watchers = self.limits.watches.unwrap_or(two_each);
         let remote = lifecycle.remote();
         let is_ready = move || remote.is_ready();
         let served = self.services.iter().map(|it| it.name).collect();
@@ -101,6 +103,11 @@ impl ServerBuilder {
                 .keepalive_interval
                 .saturating_add(self.keepalive_timeout),
             handshake: self.handshake_timeout,
+            handshakes: self.limits.handshakes,
+            open_calls: settings.open_calls,
+            progress: self.limits.progress,
+            lasting,
+            lasting_public,
         };
         let host: Arc<dyn Host> = dispatch.clone();
         let engine = Runner::start(transport, config, host).map_err(StartError::Engine)?;
@@ -181,6 +188,7 @@ impl ServerBuilder {
             keepalive_interval: time("keepalive", self.keepalive_interval)?,
             keepalive_timeout: time("keepalive", self.keepalive_timeout)?,
             memory,
+            open_calls: open_calls(memory),
         })
     }
 }

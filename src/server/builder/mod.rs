@@ -1,6 +1,7 @@
 //! The settings of a server.
 
 mod launch;
+mod limits;
 mod start;
 
 use std::error::Error;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use crate::client::Channel;
 use crate::lifecycle::{self, Lifecycle, Remote};
 
+use self::limits::Limits;
 use super::companion::{Companion, OnListening};
 use super::handle::{Server, ServerHandle};
 use super::health::Health;
@@ -53,6 +55,7 @@ pub struct ServerBuilder {
     max_receive_message_size: usize,
     max_metadata_size: usize,
     memory_limit: Option<usize>,
+    limits: Limits,
     keepalive_interval: Duration,
     keepalive_timeout: Duration,
     handshake_timeout: Duration,
@@ -87,6 +90,7 @@ impl Server {
             max_receive_message_size: 4 << 20,
             max_metadata_size: 16 << 10,
             memory_limit: None,
+            limits: Limits::default(),
             keepalive_interval: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
