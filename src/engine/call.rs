@@ -477,8 +477,8 @@ mod tests {
             handshakes: 64,
             open_calls: 1000,
             progress: LONG,
-            lasting: Lasting::default(),
-            lasting_public: Lasting::default(),
+            lasting: crate::calls::Lasting::default(),
+            lasting_public: crate::calls::Lasting::default(),
         };
         let host = Arc::new(Keeper { calls, dropped_on });
         let runner = Runner::start(transport, config, host).unwrap();

@@ -23,7 +23,7 @@ use crate::descriptors;
 use crate::engine;
 use crate::lifecycle::{Lifecycle, Participant, Remote};
 use crate::logging;
-use crate::os::memory;
+use crate::os::memory_there;
 use crate::sockets::{
     bind::bind_all,
     listen::Listen,
@@ -151,7 +151,7 @@ impl ServerBuilder {
             });
         }
         let connections = at_least_one("max_connections", self.max_connections)?;
-        let memory = self.memory_limit.unwrap_or_else(memory::quarter_of_memory);
+        let memory = self.memory_limit.unwrap_or_else(memory_there::quarter_of_memory);
         let memory = at_least_one("memory_limit", memory)?;
         Ok(Sizes {
             workers,
