@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use touchdown::client::CallOptions;
-use touchdown::{Call, CallObserver, Code, ConnectionEvent, Server};
+use touchdown::{Call, CallObserver, Code, ConnectionEvent, SentAwayReason, Server};
 
 const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
@@ -677,8 +677,12 @@ struct Seen(Mutex<Vec<(String, bool)>>);
 
 impl CallObserver for Seen {
     fn connection(&self, event: &ConnectionEvent) {
-        if let ConnectionEvent::SentAway { reason, is_cut, .. } = event {
-            self.0.lock().unwrap().push((reason.clone(), *is_cut));
+        if let ConnectionEvent::SentAway {
+            reason: SentAwayReason::Misconduct { what, is_cut, .. },
+            ..
+        } = event
+        {
+            self.0.lock().unwrap().push((what.clone(), *is_cut));
         }
     }
 }

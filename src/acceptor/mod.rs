@@ -100,6 +100,13 @@ impl Listen {
                 expected: "set for a gRPC server only",
             });
         }
+        if self.is_public() {
+            return Err(BindError::Setting {
+                setting: "public",
+                value: "set".to_owned(),
+                expected: "set for a gRPC server only",
+            });
+        }
         let options = self.checked()?;
         let listeners = bind_all(&[options])
             .map_err(|(address, source)| BindError::Listen { address, source })?;

@@ -149,7 +149,7 @@ impl Doors {
     fn wait(&self) -> io::Result<Vec<bool>> {
         let mut waited = vec![self.wake.as_raw_fd()];
         // Should one be closed meanwhile, this thread is woken, and finds none there.
-        waited.extend(self.listeners.lock().waited_for());
+        waited.extend(self.listeners.lock().waited_for(true).map(|it| it.1));
         let mut ready = wait_readable(waited, None)?;
         if ready.remove(0) {
             self.wake.clear();

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connections::{Connections, Cut};
+use super::connections::{Connections, Cut, Socket};
 use super::drain::{Patience, Stage, Step, LAST_WORDS};
 use super::link::{Finished, Link, View};
 
@@ -18,7 +18,7 @@ const LINGER: Duration = Duration::from_secs(5);
 const CUT_TIME: Duration = Duration::from_millis(250);
 
 /// How soon to try again to tell a peer its last call, while something has come that was not read.
-const NOT_YET: Duration = Duration::from_millis(5);
+pub(super) const NOT_YET: Duration = Duration::from_millis(5);
 
 /// What came of looking at all connections.
 #[derive(Default)]
@@ -41,7 +41,8 @@ impl Connections {
         for (number, link) in self.of_stage(|stage| stage != Stage::Ready) {
             let view = link.look();
             let mut open = self.open.lock();
-            let Some(socket) = open.sockets.get_mut(&number).filter(|_| !view.gone) else {
+            let is_meant = |it: &&mut Socket| !view.gone && it.leaving.is_none();
+            let Some(socket) = open.sockets.get_mut(&number).filter(is_meant) else {
                 continue;
             };
             let until = match socket.stage {
@@ -66,63 +67,76 @@ impl Connections {
         let mut attended = Attended::default();
         for (number, link) in self.of_stage(|_| true) {
             let view = link.look();
-            let step = {
-                let mut open = self.open.lock();
-                let Some(socket) = open.sockets.get_mut(&number) else {
-                    continue;
-                };
-                // The transport takes a moment, or somebody holds on to a call whose connection has ended.
-                let is_left = |since: Duration| now >= since + CUT_TIME;
-                if view.gone || view.over || socket.shut_down.is_some_and(is_left) {
-                    continue;
-                }
-                attended.waited_for += 1;
-                if matches!(socket.stage, Stage::Refused | Stage::Lingering) {
-                    attended.lingering += 1;
-                }
-                socket.watch.step(socket.stage, &view, now, patience)
-            };
-            let again = match step {
-                Step::Wait(until) => until,
-                Step::Release => {
-                    self.shut_down(number, now);
-                    now + CUT_TIME
-                }
-                Step::Finish => {
-                    let result = link.finish();
-                    let is_meant = match result {
-                        Finished::Told => true,
-                        Finished::MidFrame => patience.hurry.is_some(),
-                        Finished::NotYet => false,
-                    };
-                    if is_meant {
-                        attended.finished += 1;
-                        if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
-                            socket.watch.finished(now);
-                        }
-                    }
-                    now + NOT_YET
-                }
-                Step::Cut => {
-                    attended.cut += self.cut(number, &view);
-                    self.shut_down(number, now);
-                    now + CUT_TIME
-                }
-            };
-            attended.next = Some(attended.next.map_or(again, |next| next.min(again)));
+            if let Some(again) = self.attend_one(number, &link, &view, now, patience, &mut attended)
+            {
+                attended.next = Some(attended.next.map_or(again, |next| next.min(again)));
+            }
         }
         attended
     }
 
+    /// Does what the time of one connection has come for. Returns when to look again, if it is waited for.
+    pub(super) fn attend_one(
+        &self,
+        number: u64,
+        link: &Arc<dyn Link>,
+        view: &View,
+        now: Duration,
+        patience: &Patience,
+        attended: &mut Attended,
+    ) -> Option<Duration> {
+        let step = {
+            let mut open = self.open.lock();
+            let socket = open.sockets.get_mut(&number)?;
+            // The transport takes a moment, or somebody holds on to a call whose connection has ended.
+            let is_left = |since: Duration| now >= since + CUT_TIME;
+            if view.gone || view.over || socket.shut_down.is_some_and(is_left) {
+                return None;
+            }
+            attended.waited_for += 1;
+            if matches!(socket.stage, Stage::Refused | Stage::Lingering) {
+                attended.lingering += 1;
+            }
+            socket.watch.step(socket.stage, view, now, patience)
+        };
+        Some(match step {
+            Step::Wait(until) => until,
+            Step::Release => {
+                self.shut_down(number, now);
+                now + CUT_TIME
+            }
+            Step::Finish => {
+                let result = link.finish();
+                let is_meant = match result {
+                    Finished::Told => true,
+                    Finished::MidFrame => patience.hurry.is_some(),
+                    Finished::NotYet => false,
+                };
+                if is_meant {
+                    attended.finished += 1;
+                    if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
+                        socket.watch.finished(now);
+                    }
+                }
+                now + NOT_YET
+            }
+            Step::Cut => {
+                attended.cut += self.cut(number, view);
+                self.shut_down(number, now);
+                now + CUT_TIME
+            }
+        })
+    }
+
     /// The connections at such a stage.
-    fn of_stage(&self, is_meant: impl Fn(Stage) -> bool) -> Vec<(u64, Arc<dyn Link>)> {
+    pub(super) fn of_stage(&self, is_meant: impl Fn(Stage) -> bool) -> Vec<(u64, Arc<dyn Link>)> {
         let open = self.open.lock();
         let meant = open.sockets.iter().filter(|(_, it)| is_meant(it.stage));
         let begun = meant.filter_map(|(number, it)| Some((*number, Arc::clone(it.link.as_ref()?))));
         begun.collect()
     }
 
-    fn shut_down(&self, number: u64, now: Duration) {
+    pub(super) fn shut_down(&self, number: u64, now: Duration) {
         if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
             socket.shut_down.get_or_insert(now);
             if let Some(link) = &socket.link {

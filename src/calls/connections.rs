@@ -1,6 +1,7 @@
 //! The open connections: how many there are, who is at the other end of each, and what is noted of the calls on it.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::ops::AddAssign;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,10 +11,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::drain::{Stage, Watch};
+use super::leaving::{jittered, Lasting, Leaving};
 use super::link::Link;
 use super::log_limit::LogLimit;
 use super::observer::{Connection, Observer};
+use super::origin::{Count, Origin, Origins};
 use super::peer::{address, for_people};
+use super::progress::Progress;
 use super::quiet::Line;
 use crate::logging;
 use crate::os::wake::Wake;
@@ -33,6 +37,11 @@ pub(super) struct Connections {
     /// closes, which wakes it. What it does then, it would do a moment later without, so nothing
     /// pairs with it.
     descriptor_wanted: AtomicBool,
+    /// What that thread has to look at, as the transport has said; taken back by the thread. Nothing pairs with them, as
+    /// above.
+    pub(super) is_busy: AtomicBool,
+    pub(super) is_crowded: AtomicBool,
+    handshake_wanted: AtomicBool,
     wake: Arc<Wake>,
     observer: Option<Arc<dyn Observer>>,
 }
@@ -46,6 +55,11 @@ pub(super) struct Open {
     /// What the kernel has given up, and nobody was told of yet. Only kept in a drain.
     lost: Cut,
     draining: bool,
+    pub(super) origins: Origins,
+    /// On how many connections the TLS handshake is under way.
+    pub(super) handshakes: usize,
+    /// How many are sent away while the server goes on.
+    pub(super) leaving: usize,
 }
 
 pub(super) struct Socket {
@@ -57,10 +71,24 @@ pub(super) struct Socket {
     pub(super) silent_until: Duration,
     pub(super) watch: Watch,
     info: Arc<PeerInfo>,
-    /// When it was shut down, in the drain.
+    pub(super) origin: Option<Origin>,
+    /// Its TLS handshake is under way.
+    handshakes: bool,
+    pub(super) since: Duration,
+    /// When it is as old as it may become.
+    pub(super) old_at: Option<Duration>,
+    pub(super) lasting: Lasting,
+    /// If it is sent away while the server goes on.
+    pub(super) leaving: Option<Leaving>,
+    /// Whether a call has begun on it since it was last at rest.
+    pub(super) is_busy: bool,
+    pub(super) progress: Progress,
+    /// How many calls on it wait for news alone, and hold nobody up.
+    pub(super) subscribers: u32,
+    /// When it was shut down.
     pub(super) shut_down: Option<Duration>,
-    /// The peer's address, for an observer.
-    peer: Option<Box<str>>,
+    /// The peer's address.
+    pub(super) peer: Box<str>,
 }
 
 /// What was cut.
@@ -90,6 +118,8 @@ pub(crate) struct Newcomer {
     pub(crate) info: Arc<PeerInfo>,
     #[cfg(feature = "tls")]
     pub(crate) encryption: Option<Arc<Encryption>>,
+    /// How many calls may be open on it, if that is less than the [settings](super::transport::Settings) say.
+    pub(crate) concurrent_streams: Option<NonZeroU32>,
     /// Who is told what becomes of it.
     pub(crate) guest: Guest,
 }
@@ -105,6 +135,17 @@ fn error_name(code: u32) -> &'static str {
         11 => "ENHANCE_YOUR_CALM",
         _ => "another error",
     }
+}
+
+/// What the times of a new connection are reckoned from.
+pub(super) struct Times {
+    /// The time of the thread that accepts.
+    pub(super) now: Duration,
+    /// Until when the peer has to speak HTTP/2.
+    pub(super) silent_until: Duration,
+    /// How long it may leave unanswered what it is sent, unless its listener says how long it may.
+    pub(super) unanswered: Duration,
+    pub(super) lasting: Lasting,
 }
 
 /// By this the transport tells what happens to one connection. It does so on a thread of its choosing; nothing of it
@@ -135,10 +176,35 @@ impl Guest {
 
     /// The peer has sent its HTTP/2 settings: somebody who speaks HTTP/2 is there.
     pub(crate) fn ready(&self) {
-        if let Some(socket) = self.connections.open.lock().sockets.get_mut(&self.number) {
+        let connections = &self.connections;
+        let mut open = connections.open.lock();
+        open.end_handshake(self.number);
+        if let Some(socket) = open.sockets.get_mut(&self.number) {
             if socket.stage == Stage::Silent {
                 socket.stage = Stage::Ready;
             }
+        }
+        drop(open);
+        connections.wake_if(&connections.handshake_wanted);
+    }
+
+    /// A call has begun on it, the first since the beginning, or since it was [at rest](Link::rest).
+    pub(crate) fn busy(&self) {
+        let connections = &self.connections;
+        if let Some(socket) = connections.open.lock().sockets.get_mut(&self.number) {
+            socket.is_busy = true;
+        }
+        if !connections.is_busy.swap(true, Ordering::Relaxed) {
+            connections.wake.wake();
+        }
+    }
+
+    /// A call has begun on it, and with it more are open on all connections than
+    /// [`open_calls`](super::transport::Settings::open_calls).
+    pub(crate) fn crowded(&self) {
+        let connections = &self.connections;
+        if !connections.is_crowded.swap(true, Ordering::Relaxed) {
+            connections.wake.wake();
         }
     }
 
@@ -159,9 +225,8 @@ impl Guest {
                 logging::warn!("{skipped} more lines like this one were not logged");
             }
         }
-        self.connections.tell(Connection::SentAway {
+        self.connections.tell(Connection::Misconduct {
             number: self.number,
-            peer,
             why: &why,
             is_cut,
         });
@@ -170,12 +235,15 @@ impl Guest {
     /// The transport is done with the connection. Everything was written, FIN was sent, and what the peer still sends
     /// is read and dropped until the peer closes, or the link is [shut down](Link::shut_down).
     pub(crate) fn lingering(&self) {
-        if let Some(socket) = self.connections.open.lock().sockets.get_mut(&self.number) {
+        let mut open = self.connections.open.lock();
+        open.end_handshake(self.number);
+        if let Some(socket) = open.sockets.get_mut(&self.number) {
             socket.stage = match socket.stage {
                 Stage::Silent | Stage::Refused => Stage::Refused,
                 Stage::Ready | Stage::Lingering => Stage::Lingering,
             };
         }
+        drop(open);
         self.connections.wake.wake();
     }
 
@@ -183,6 +251,18 @@ impl Guest {
     /// peer up.
     pub(crate) fn closed(self, lost: u32) {
         self.connections.remove(self.number, lost);
+    }
+}
+
+impl Open {
+    /// The TLS handshake of a connection is over, if it was under way.
+    fn end_handshake(&mut self, number: u64) {
+        let socket = self.sockets.get_mut(&number).filter(|it| it.handshakes);
+        if let Some(socket) = socket {
+            socket.handshakes = false;
+            self.handshakes -= 1;
+            self.origins.change(socket.origin, |it| it.handshakes -= 1);
+        }
     }
 }
 
@@ -195,9 +275,15 @@ impl Connections {
                 cut: HashMap::new(),
                 lost: Cut::default(),
                 draining: false,
+                origins: Origins::default(),
+                handshakes: 0,
+                leaving: 0,
             }),
             count: AtomicUsize::new(0),
             descriptor_wanted: AtomicBool::new(false),
+            is_busy: AtomicBool::new(false),
+            is_crowded: AtomicBool::new(false),
+            handshake_wanted: AtomicBool::new(false),
             wake,
             observer,
         }
@@ -213,19 +299,24 @@ impl Connections {
         open.sockets.get(&number).map(|it| Arc::clone(&it.info))
     }
 
-    /// A connection that is to be served, for the transport. The peer has to speak HTTP/2 before `silent_until`, in the time of the
-    /// thread that accepts. It may leave `unanswered` what it is sent, unless its listener says how long it may.
-    pub(super) fn add(
-        self: &Arc<Self>,
-        accepted: Accepted,
-        silent_until: Duration,
-        unanswered: Duration,
-    ) -> Newcomer {
-        limit_unanswered(&accepted.socket, accepted.unanswered.unwrap_or(unanswered));
+    /// Wakes the thread that accepts, if it has said there that it wants to be.
+    fn wake_if(&self, wanted: &AtomicBool) {
+        if wanted.load(Ordering::Relaxed) && wanted.swap(false, Ordering::Relaxed) {
+            self.wake.wake();
+        }
+    }
+
+    /// A connection that is to be served, for the transport.
+    pub(super) fn add(self: &Arc<Self>, accepted: Accepted, times: &Times) -> Newcomer {
+        limit_unanswered(
+            &accepted.socket,
+            accepted.unanswered.unwrap_or(times.unanswered),
+        );
+        let origin = accepted.peer.map(Origin::of);
+        let age = times.lasting.age.filter(|_| !accepted.info.is_own);
         let encrypted = accepted.is_encrypted();
         let peer = address(&accepted);
         let info = Arc::new(accepted.info);
-        let observed = self.observer.is_some();
         let number = {
             let mut open = self.open.lock();
             open.next += 1;
@@ -233,13 +324,27 @@ impl Connections {
             let socket = Socket {
                 link: None,
                 stage: Stage::Silent,
-                silent_until,
+                silent_until: times.silent_until,
                 watch: Watch::default(),
                 info: Arc::clone(&info),
+                origin,
+                handshakes: encrypted,
+                since: times.now,
+                old_at: age.map(|(age, _)| times.now.saturating_add(jittered(age, number))),
+                lasting: times.lasting,
+                leaving: None,
+                is_busy: false,
+                progress: Progress::default(),
+                subscribers: 0,
                 shut_down: None,
-                peer: observed.then(|| peer.as_str().into()),
+                peer: peer.as_str().into(),
             };
             open.sockets.insert(number, socket);
+            open.handshakes += usize::from(encrypted);
+            open.origins.change(origin, |it| {
+                it.connections += 1;
+                it.handshakes += usize::from(encrypted);
+            });
             self.count.store(open.sockets.len(), Ordering::Relaxed);
             number
         };
@@ -255,6 +360,7 @@ impl Connections {
             info,
             #[cfg(feature = "tls")]
             encryption: accepted.encryption,
+            concurrent_streams: times.lasting.concurrent_streams,
             guest: Guest {
                 number,
                 connections: Arc::clone(self),
@@ -320,23 +426,33 @@ impl Connections {
         }
     }
 
-    /// A call on the connection is not waited for in a drain.
-    pub(super) fn gave_up(&self, number: u64) {
+    /// A call on the connection is not waited for in a drain. It may be a stream, and so one that waits for news.
+    pub(super) fn gave_up(&self, number: u64, is_stream: bool) {
         if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
             socket.watch.gave_up();
+            socket.subscribers += u32::from(is_stream);
         }
     }
 
     /// The end of such a call is with the kernel, or was dropped.
-    pub(super) fn took(&self, number: u64) {
+    pub(super) fn took(&self, number: u64, is_stream: bool) {
         if let Some(socket) = self.open.lock().sockets.get_mut(&number) {
             socket.watch.took();
+            let less = u32::from(is_stream);
+            socket.subscribers = socket.subscribers.saturating_sub(less);
         }
     }
 
     fn remove(&self, number: u64, lost: u32) {
         let mut open = self.open.lock();
+        open.end_handshake(number);
         let removed = open.sockets.remove(&number);
+        if let Some(socket) = &removed {
+            match socket.leaving {
+                Some(_) => open.leaving -= 1,
+                None => open.origins.change(socket.origin, |it| it.connections -= 1),
+            }
+        }
         let not_answers = removed.as_ref().map_or(0, |it| it.watch.not_answers());
         if lost > 0 && open.draining && open.cut.insert(number, 0).is_none() {
             open.lost += Cut {
@@ -347,10 +463,11 @@ impl Connections {
         let left = open.sockets.len();
         self.count.store(left, Ordering::Relaxed);
         drop(open);
-        if let Some(peer) = removed.as_ref().and_then(|it| it.peer.as_deref()) {
+        if let Some(Socket { peer, .. }) = &removed {
             self.tell(Connection::Closed { number, peer });
         }
-        let is_wanted = self.descriptor_wanted.swap(false, Ordering::Relaxed);
+        let is_wanted = self.descriptor_wanted.swap(false, Ordering::Relaxed)
+            | self.handshake_wanted.swap(false, Ordering::Relaxed);
         // A drain waits for the last.
         if left == 0 || is_wanted {
             self.wake.wake();
@@ -362,6 +479,26 @@ impl Connections {
         if let Some(observer) = &self.observer {
             observer.connection(event);
         }
+    }
+
+    /// How many there are from there.
+    pub(super) fn of(&self, origin: Option<Origin>) -> Count {
+        self.open.lock().origins.of(origin)
+    }
+
+    /// When a connection is as old as it may become.
+    pub(super) fn old_at(&self, number: u64) -> Option<Duration> {
+        self.open.lock().sockets.get(&number)?.old_at
+    }
+
+    /// On how many the TLS handshake is under way.
+    pub(super) fn handshakes(&self) -> usize {
+        self.open.lock().handshakes
+    }
+
+    /// Has the next TLS handshake that ends wake the thread that accepts.
+    pub(super) fn want_handshake(&self) {
+        self.handshake_wanted.store(true, Ordering::Relaxed);
     }
 
     /// Has the next connection that closes wake the thread that accepts.

@@ -521,8 +521,7 @@ mod tests {
                 mid_frame: is[0],
                 acknowledged: is[1],
                 ping_arrived: is[2],
-                over: false,
-                gone: false,
+                ..View::default()
             },
         )
     }

@@ -7,6 +7,18 @@ pub(crate) trait Link: Send + Sync {
     /// Makes system calls, but does not block. No lock may be held that a [`Guest`](super::Guest) takes.
     fn look(&self) -> View;
 
+    /// Tells this peer, by the graceful GOAWAY, to make no more calls here: those on the wire are still served, and the
+    /// connection ends by itself once the peer has acknowledged that and the last call is over. False, and nothing is
+    /// done, if that is not possible just now. No lock may be held that a [`Guest`](super::Guest) takes.
+    fn send_away(&self) -> bool;
+
+    /// A span of time is over. Returns how many of the open calls have stood still for as many of them as that says.
+    fn pass_span(&self, span: Span) -> usize;
+
+    /// If no more than so many calls are open and nothing waits to be sent, has the next call that begins tell the
+    /// [guest](super::Guest::busy) so, and is true.
+    fn rest(&self, calls: u32) -> bool;
+
     /// Ends the wait for the peer to acknowledge GOAWAY, and tells it which call is the last. No lock may be held that
     /// a [`Guest`](super::Guest) takes.
     fn finish(&self) -> Finished;
@@ -16,6 +28,17 @@ pub(crate) trait Link: Send + Sync {
 
     /// The round trip that the kernel has measured; zero if it does not know.
     fn round_trip(&self) -> Duration;
+}
+
+/// What counts as progress of a call in a span of time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    /// How many bytes of messages have to pass, either way.
+    pub(crate) least: u32,
+    /// Whether any could.
+    pub(crate) counts: bool,
+    /// How many spans without progress are to be told of.
+    pub(crate) spans: u8,
 }
 
 /// What came of telling a peer which call is the last.
@@ -51,6 +74,12 @@ pub(crate) struct View {
     pub(crate) unread: i32,
     /// The bytes, and FIN, that the peer's kernel has not acknowledged. For a unix socket there are none, as above.
     pub(crate) unacknowledged: i32,
+    /// The bytes that the kernel has to send, or that the reader of a unix socket has not read; of these perhaps more
+    /// than there are.
+    pub(crate) queued: i32,
+    /// For how long no call has been open, by a clock that goes on while the process stands still; zero if there is
+    /// one.
+    pub(crate) idle: Duration,
     /// Whether a part of a frame has come, or of a TLS record, and the rest not yet.
     pub(crate) mid_frame: bool,
     /// Whether the peer has acknowledged the ping behind GOAWAY.

@@ -16,7 +16,8 @@
 //! | which call is not run, and which is cut | `admission`, `method` (policies as limits), `record` (the reasons), `pushback` |
 //! | deadlines | `timers` |
 //! | the threads | `poll`, `threads`, `hiring`, `seats`, `renewal/`, `pace` |
-//! | connections: accepted, counted, looked after, taken down | `connections`, `attend`, `link`, `housekeeper/`, `drain` (the rules) |
+//! | connections: accepted, counted, looked after, taken down | `connections`, `attend`, `link`, `origin`, `housekeeper/`, `drain` (the rules) |
+//! | which connections are sent away while the server goes on | `depart`, `leaving` and `progress` (the rules), `housekeeper/` |
 //! | calls that go on without their handler, and those that have a worker while there is something to do | `detached`, `call/steps` |
 //! | which streams a drain does not wait for, since they are idle | `quiet` |
 //! | the thread that keeps the time of it all | `housekeeper` |
@@ -30,6 +31,7 @@ mod call;
 mod codes;
 mod connections;
 mod decision;
+mod depart;
 mod detached;
 mod drain;
 mod fault;
@@ -37,6 +39,7 @@ mod hiring;
 mod host;
 mod housekeeper;
 mod lanes;
+mod leaving;
 mod link;
 pub(crate) mod log_limit;
 #[cfg(test)]
@@ -44,10 +47,12 @@ mod memory_transport;
 mod message;
 mod method;
 mod observer;
+mod origin;
 mod outgoing;
 mod pace;
 pub(crate) mod peer;
 mod poll;
+mod progress;
 mod pushback;
 mod quiet;
 mod record;
@@ -77,6 +82,7 @@ pub(crate) use self::connections::Guest;
 pub(crate) use self::drain::Times as DrainTimes;
 pub(crate) use self::fault::Fault;
 pub(crate) use self::host::Host;
+pub(crate) use self::leaving::{Lasting, Why};
 #[cfg(test)]
 pub(crate) use self::message::is_read_whole_in_steps;
 pub(crate) use self::message::{Compression, Keeper, Kept, Look, Message};

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::call::{Call, Landed};
+use super::leaving::Why;
 
 /// Who is told. It runs on the threads that poll, work or accept, some of which hold locks of the transport or of a
 /// connection's TLS. So it must neither block nor panic, nor use the server.
@@ -33,10 +34,11 @@ pub(crate) enum Connection<'a> {
     Closed { number: u64, peer: &'a str },
     /// It was closed as soon as it was accepted. There is no `Opened` for it.
     Refused { peer: &'a str, why: TurnedAway },
+    /// After `Opened`, once at the most; and before `Closed`, unless the peer closes it in this very moment.
+    SentAway { number: u64, why: Why },
     /// Between `Opened` and `Closed`: it was sent GOAWAY for what it has sent.
-    SentAway {
+    Misconduct {
         number: u64,
-        peer: &'a str,
         why: &'a str,
         is_cut: bool,
     },
@@ -49,5 +51,6 @@ pub(crate) enum Connection<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TurnedAway {
     LimitReached,
+    AddressLimit,
     NoDescriptor,
 }

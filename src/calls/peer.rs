@@ -47,6 +47,7 @@ mod tests {
                 ..PeerInfo::default()
             },
             unanswered: None,
+            is_public: false,
             #[cfg(feature = "tls")]
             encryption: None,
         }

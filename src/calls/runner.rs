@@ -14,6 +14,7 @@ use super::call::ground::Ground;
 use super::decision::{Backlog, Beginning, Load};
 use super::drain::Times;
 use super::host::Host;
+use super::leaving::Lasting;
 use super::method::{Limit, Method};
 use super::refusals::Refusals;
 use super::renewal::Heap;
@@ -62,6 +63,15 @@ pub(crate) struct Config {
     pub(crate) unanswered: Duration,
     /// How long a new connection may stay silent.
     pub(crate) handshake: Duration,
+    /// How many TLS handshakes may be under way.
+    pub(crate) handshakes: usize,
+    /// As in the settings of the transport.
+    pub(crate) open_calls: usize,
+    /// How long a call may stand still for want of its client.
+    pub(crate) progress: Duration,
+    /// How long connections may last, and those that come in from an open network.
+    pub(crate) lasting: Lasting,
+    pub(crate) lasting_public: Lasting,
 }
 
 /// A running server.
@@ -109,6 +119,11 @@ impl Runner {
                 unanswered: config.unanswered,
                 handshake: config.handshake,
                 stall: config.stall,
+                handshakes: config.handshakes,
+                open_calls: config.open_calls,
+                progress: config.progress,
+                lasting: config.lasting,
+                lasting_public: config.lasting_public,
             },
             refusals: Refusals::default(),
             waiting: Waiting::default(),

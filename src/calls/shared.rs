@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::call::ground::Ground;
 use super::call::Call;
 use super::decision::Waits;
+use super::leaving::Lasting;
 use super::message::Message;
 use super::refusals::Refusals;
 use super::renewal::Heap;
@@ -17,6 +18,7 @@ use super::stream_threads::{Quiet, StreamThreads};
 use super::threads::Threads;
 use super::transport::Transport;
 use super::waiting::Waiting;
+use crate::sockets::accepted::Accepted;
 use crate::sockets::listeners::Listeners;
 
 /// From how many calls in flight on they are many; measured with h2load.
@@ -68,6 +70,26 @@ pub(super) struct Limits {
     pub(super) handshake: Duration,
     /// For how long a stream may say nothing while another call of its connection waits for its place.
     pub(super) stall: Duration,
+    /// How many TLS handshakes may be under way.
+    pub(super) handshakes: usize,
+    /// How many calls may be open on all connections.
+    pub(super) open_calls: usize,
+    /// How long a call may stand still for want of its client.
+    pub(super) progress: Duration,
+    /// How long connections may last, and those that come in from an open network.
+    pub(super) lasting: Lasting,
+    pub(super) lasting_public: Lasting,
+}
+
+impl Limits {
+    /// How long this connection may last. The program's own to itself is not limited.
+    pub(super) fn lasting(&self, accepted: &Accepted) -> Lasting {
+        match accepted {
+            it if it.info.is_own => Lasting::default(),
+            it if it.is_public => self.lasting_public,
+            _ => self.lasting,
+        }
+    }
 }
 
 impl Shared {

@@ -11,6 +11,7 @@ use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 
 use super::call::{Call, Ending, Handled, Landed, Received, SendError, Wait};
 use super::drain::Times;
+use super::leaving::Lasting;
 use super::memory_transport::{Client, MemoryTransport, Sent, LONG};
 use super::message::Message;
 use super::method::{IdleTimes, Limit, Method};
@@ -171,6 +172,11 @@ impl Setup {
             connections: 10,
             unanswered: LONG,
             handshake: LONG,
+            handshakes: 64,
+            open_calls: 1000,
+            progress: LONG,
+            lasting: Lasting::default(),
+            lasting_public: Lasting::default(),
         };
         let runner =
             Runner::start(Arc::new(transport.clone()), config, Arc::clone(&host) as _).unwrap();

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 pub(crate) use super::call::wire::{Finish, Told, Wire};
 pub(crate) use super::connections::Newcomer;
-pub(crate) use super::link::{Finished, Link, View};
+pub(crate) use super::link::{Finished, Link, Span, View};
 
 use super::call::ground::Ground;
 use super::call::Call;
@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) message_size: usize,
     /// How long a client may take to speak HTTP/2.
     pub(crate) handshake: Duration,
+    /// With how many open calls on all connections together [`Guest::crowded`](super::Guest::crowded) is called.
+    pub(crate) open_calls: usize,
 }
 
 /// The transport of one server. Any number of threads use it.
@@ -82,6 +84,9 @@ pub(crate) trait Transport: Send + Sync {
     /// Sends the graceful GOAWAY on every connection: calls that are on the wire are still served, and a connection
     /// ends by itself once its client has acknowledged that and its last call is over.
     fn send_goaways(&self);
+
+    /// How many calls are open on all connections: begun by a client, and ended by neither side.
+    fn open_calls(&self) -> usize;
 
     /// Lets what this thread writes wait for [`uncork`](Self::uncork).
     fn cork(&self);

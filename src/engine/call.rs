@@ -509,6 +509,7 @@ mod tests {
             memory: 16 << 20,
             message_size: 4 << 20,
             handshake: Duration::from_secs(10),
+            open_calls: 1000,
         };
         let transport = transport(&settings, &[method()]).unwrap();
         let config = Config {
@@ -525,6 +526,11 @@ mod tests {
             connections: 1,
             unanswered: LONG,
             handshake: LONG,
+            handshakes: 64,
+            open_calls: 1000,
+            progress: LONG,
+            lasting: crate::calls::Lasting::default(),
+            lasting_public: crate::calls::Lasting::default(),
         };
         let host = Arc::new(Keeper { calls, dropped_on });
         let runner = Runner::start(transport, config, host).unwrap();

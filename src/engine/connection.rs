@@ -14,13 +14,14 @@ use super::core::Core;
 use super::guard::door;
 use super::peer_name::numbered;
 use super::shim::{
-    self, touchdown_connection_finish, touchdown_connection_look, touchdown_connection_reference,
-    touchdown_connection_release, touchdown_server_add_connection, ConnectionEvents,
+    self, touchdown_connection_finish, touchdown_connection_look, touchdown_connection_pass_span,
+    touchdown_connection_reference, touchdown_connection_release, touchdown_connection_rest,
+    touchdown_connection_send_away, touchdown_server_add_connection, ConnectionEvents,
     ConnectionView,
 };
 #[cfg(feature = "tls")]
 use super::tls;
-use crate::calls::transport::{Finished, Link, Newcomer, View};
+use crate::calls::transport::{Finished, Link, Newcomer, Span, View};
 use crate::calls::Guest;
 
 /// A connection, which may be over.
@@ -53,12 +54,31 @@ impl Link for CoreLink {
             arrived_of_write: view.arrived_of_write,
             unread: view.unread,
             unacknowledged: view.unacknowledged,
+            queued: view.queued,
+            idle: Duration::from_millis(view.idle),
             mid_frame: view.mid_frame,
             acknowledged: view.acknowledged,
             ping_arrived: view.ping_arrived,
             over: view.over,
             gone: view.gone,
         }
+    }
+
+    fn send_away(&self) -> bool {
+        // SAFETY: there is a reference; the caller holds no lock that is taken when C-core calls.
+        unsafe { touchdown_connection_send_away(self.raw.load(Ordering::Relaxed)) != 0 }
+    }
+
+    fn pass_span(&self, span: Span) -> usize {
+        let raw = self.raw.load(Ordering::Relaxed);
+        let (least, counts, spans) = (span.least, span.counts.into(), span.spans);
+        // SAFETY: there is a reference.
+        unsafe { touchdown_connection_pass_span(raw, least, counts, spans) }
+    }
+
+    fn rest(&self, calls: u32) -> bool {
+        // SAFETY: there is a reference.
+        unsafe { touchdown_connection_rest(self.raw.load(Ordering::Relaxed), calls) != 0 }
     }
 
     fn finish(&self) -> Finished {
@@ -102,6 +122,8 @@ const EVENTS: ConnectionEvents = ConnectionEvents {
     opened,
     ready,
     sent_away,
+    busy,
+    crowded,
     lingering,
     closed,
 };
@@ -121,6 +143,9 @@ pub(super) fn add(core: &Core, newcomer: Newcomer) {
         #[cfg(not(feature = "tls"))]
         () => (ptr::null(), ptr::null_mut()),
     };
+    let most_calls = newcomer
+        .concurrent_streams
+        .map_or(0, |it| i32::try_from(it.get()).unwrap_or(i32::MAX));
     let ticket = Box::new(Ticket {
         guest: newcomer.guest,
         peer: newcomer.peer,
@@ -135,6 +160,7 @@ pub(super) fn add(core: &Core, newcomer: Newcomer) {
         guard_functions: &door::FUNCTIONS,
         guard: door::guard(core.server.limits()),
         acknowledge_ms: core.server.acknowledge_ms(),
+        most_calls,
         tls,
         session,
     };
@@ -181,6 +207,16 @@ unsafe extern "C" fn sent_away(arg: *mut c_void, code: u32, why: *const c_char, 
     ticket
         .guest
         .sent_away(&ticket.peer, code, &why.to_string_lossy(), is_cut != 0);
+}
+
+unsafe extern "C" fn busy(arg: *mut c_void) {
+    // SAFETY: C-core calls this between `opened` and `closed`.
+    unsafe { guest(arg) }.busy();
+}
+
+unsafe extern "C" fn crowded(arg: *mut c_void) {
+    // SAFETY: C-core calls this between `opened` and `closed`.
+    unsafe { guest(arg) }.crowded();
 }
 
 unsafe extern "C" fn lingering(arg: *mut c_void) {

@@ -16,8 +16,9 @@ use grpcio_sys::{
 
 use super::guard::Limits;
 use super::shim::{
-    touchdown_arguments_create, touchdown_arguments_destroy, touchdown_cork,
-    touchdown_server_send_goaways, touchdown_uncork, touchdown_uncork_old, Arguments,
+    touchdown_arguments_create, touchdown_arguments_destroy, touchdown_arguments_limit_calls,
+    touchdown_cork, touchdown_open_calls, touchdown_server_send_goaways, touchdown_uncork,
+    touchdown_uncork_old, Arguments,
 };
 use crate::calls::transport::Settings;
 
@@ -36,7 +37,7 @@ unsafe impl Sync for Server {}
 
 impl Server {
     pub(super) fn new(queue: *mut grpc_completion_queue, settings: &Settings) -> Server {
-        let memory = settings.memory;
+        let (memory, open_calls) = (settings.memory, settings.open_calls);
         let limits = Limits {
             message: u32::try_from(settings.message_size).unwrap_or(u32::MAX),
             metadata: settings.metadata_size,
@@ -81,6 +82,7 @@ impl Server {
             let raw = grpc_server_create(&args, ptr::null_mut());
             grpc_server_register_completion_queue(raw, queue, ptr::null_mut());
             let arguments = touchdown_arguments_create(&args);
+            touchdown_arguments_limit_calls(arguments, open_calls);
             grpc_resource_quota_unref(quota);
             Server {
                 raw,
@@ -115,6 +117,12 @@ impl Server {
     pub(super) fn send_goaways(&self) {
         // SAFETY: the server is alive.
         unsafe { touchdown_server_send_goaways(self.raw, self.arguments) }
+    }
+
+    /// On all connections.
+    pub(super) fn open_calls(&self) -> usize {
+        // SAFETY: the arguments are alive.
+        unsafe { touchdown_open_calls(self.arguments) }
     }
 
     /// Lets what this thread writes for this server wait for [`uncork`](Self::uncork).
@@ -237,6 +245,7 @@ mod tests {
             memory: 16 << 20,
             message_size: 4 << 20,
             handshake: Duration::from_secs(10),
+            open_calls: 1000,
         };
         let arguments = arguments_of(&settings);
         let get = |name| arguments.iter().find(|(it, _)| *it == name).unwrap().1;

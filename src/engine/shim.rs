@@ -26,6 +26,8 @@ pub(super) struct ConnectionView {
     pub arrived_of_write: u32,
     pub unread: i32,
     pub unacknowledged: i32,
+    pub queued: i32,
+    pub idle: u64,
     pub mid_frame: bool,
     pub acknowledged: bool,
     pub ping_arrived: bool,
@@ -41,6 +43,8 @@ pub(super) struct ConnectionEvents {
     pub opened: unsafe extern "C" fn(*mut c_void, *mut Connection),
     pub ready: unsafe extern "C" fn(*mut c_void),
     pub sent_away: unsafe extern "C" fn(*mut c_void, u32, *const c_char, c_int),
+    pub busy: unsafe extern "C" fn(*mut c_void),
+    pub crowded: unsafe extern "C" fn(*mut c_void),
     pub lingering: unsafe extern "C" fn(*mut c_void),
     pub closed: unsafe extern "C" fn(*mut c_void, u32),
 }
@@ -72,6 +76,7 @@ pub(super) struct Newcomer {
     pub guard_functions: *const GuardFunctions,
     pub guard: *mut Guard,
     pub acknowledge_ms: u32,
+    pub most_calls: c_int,
     pub tls: *const TlsFunctions,
     pub session: *mut TlsSession,
 }
@@ -117,6 +122,16 @@ unsafe extern "C" {
     pub(super) fn touchdown_connection_release(connection: *mut Connection);
     pub(super) fn touchdown_connection_look(connection: *mut Connection, view: *mut ConnectionView);
     pub(super) fn touchdown_connection_finish(connection: *mut Connection) -> c_int;
+    pub(super) fn touchdown_connection_send_away(connection: *mut Connection) -> c_int;
+    pub(super) fn touchdown_connection_pass_span(
+        connection: *mut Connection,
+        least: u32,
+        counts: c_int,
+        spans: u8,
+    ) -> usize;
+    pub(super) fn touchdown_connection_rest(connection: *mut Connection, calls: u32) -> c_int;
+    pub(super) fn touchdown_arguments_limit_calls(arguments: *const Arguments, calls: usize);
+    pub(super) fn touchdown_open_calls(arguments: *const Arguments) -> usize;
     pub(super) fn touchdown_server_send_goaways(
         server: *mut grpc_server,
         arguments: *const Arguments,

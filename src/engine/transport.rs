@@ -133,6 +133,10 @@ impl Transport for CoreTransport {
         self.0.server.send_goaways();
     }
 
+    fn open_calls(&self) -> usize {
+        self.0.server.open_calls()
+    }
+
     fn cork(&self) {
         self.0.server.cork();
     }
@@ -175,6 +179,7 @@ mod tests {
             memory: 16 << 20,
             message_size: 4 << 20,
             handshake: Duration::from_secs(10),
+            open_calls: 1000,
         };
         let method = |path: &str| Method::new(path.to_owned(), false, false, Duration::ZERO);
         for path in ["/test.Echo/Say", "/test.Ec\0ho/Say"] {

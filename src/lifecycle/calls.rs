@@ -22,8 +22,9 @@ pub struct Calls {
     /// Ended, but their connection was cut before the answer had reached the peer: its kernel had not
     /// acknowledged it, or it had not gone out at all, because the peer took nothing.
     pub undelivered: u64,
-    /// Ended by the server while their handlers were at work: before the grace period was over, because that is the policy
-    /// for their kind; or at any time, streams that waited for their callers while other calls needed their threads.
+    /// Ended by the server over their handlers' heads: in a drain before the grace period was over, because that is the
+    /// policy for their kind; while it served, because the grace of their connection was over; or at any time, streams that
+    /// waited for their callers while other calls needed their threads.
     pub cut: u64,
     /// Told to give up when the grace period was over, and left.
     pub told_to_stop: u64,

@@ -1,4 +1,4 @@
-//! The process's memory: its heap, of few arenas and given back to the kernel when asked, and what there is of it.
+//! The process's heap: of few arenas, and given back to the kernel when asked.
 //!
 //! glibc gives threads arenas of their own, up to eight for each processor, and what is freed in one stays
 //! with it. After a burst a server would hold on to the sum of what each of its threads once needed. Another libc is
@@ -57,20 +57,3 @@ fn share_arenas() {}
 
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn give_back() {}
-
-/// A quarter of the machine's memory, or of what a process can address if that is less, in bytes, but
-/// 16 MiB at the least.
-pub(crate) fn quarter_of_memory() -> usize {
-    // SAFETY: system calls without memory; they say -1 for what they do not know.
-    let (pages, size) = unsafe {
-        (
-            libc::sysconf(libc::_SC_PHYS_PAGES),
-            libc::sysconf(libc::_SC_PAGESIZE),
-        )
-    };
-    let pages = usize::try_from(pages).unwrap_or(0);
-    let size = usize::try_from(size).unwrap_or(0);
-    (pages / 4)
-        .saturating_mul(size)
-        .clamp(16 << 20, usize::MAX / 4)
-}

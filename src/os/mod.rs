@@ -3,6 +3,8 @@
 
 #[cfg(feature = "server")]
 pub(crate) mod memory;
+#[cfg(feature = "server")]
+pub(crate) mod memory_there;
 pub(crate) mod readable;
 pub(crate) mod spawn;
 #[cfg(feature = "server")]

@@ -26,6 +26,22 @@ impl Listen {
         self.encrypt(tls.encryption(), tls)
     }
 
+    /// For an address to which strangers can connect: what their connections may take is limited, in so far as
+    /// [`ServerBuilder`](crate::ServerBuilder) has not set it for the whole server. For a gRPC server only.
+    ///
+    /// | what | on other listeners | here | reason |
+    /// |---|---|---|---|
+    /// | [connections of one address](crate::ServerBuilder::max_connections_per_address) | as many as there may be | an eighth of [`max_connections`](crate::ServerBuilder::max_connections), 64 | nobody alone takes the places of all; behind a proxy all have one address |
+    /// | [TLS handshakes of one address](crate::ServerBuilder::max_handshakes) | as many as there may be | a quarter, 16 | the same |
+    /// | [time without a call](crate::ServerBuilder::max_connection_idle) | for ever | 5 minutes | a client connects again with its next call; most NATs and balancers have forgotten it before |
+    /// | [age](crate::ServerBuilder::max_connection_age) | for ever | 24 hours, and 5 minutes for what runs | nobody stays with an old process, address or certificate |
+    /// | calls open on one connection | [`max_concurrent_streams`](crate::ServerBuilder::max_concurrent_streams) | 100 | RFC 9113, 6.5.2 asks for no less; further calls wait in the client |
+    ///
+    /// A client that connects over a [unix socket](crate::Listen) has no address, so the first two do not hold there.
+    pub fn public(self) -> Self {
+        self.set_public()
+    }
+
     /// With what it is encrypted, if it is.
     #[cfg(feature = "tls")]
     pub(super) fn own_tls(&self) -> Option<&Tls> {

@@ -48,7 +48,7 @@ pub use self::metadata::{Metadata, MetadataError, Value};
 pub use self::method_name::{MethodName, UnknownMethod};
 pub use self::observer::{
     CallEnd, CallObserver, CallOutcome, CallRefusal, ConnectionEvent, ConnectionRefusal,
-    RefusalReason, Traffic,
+    RefusalReason, SentAwayReason, Traffic,
 };
 #[cfg(feature = "tls")]
 pub use self::peer_certificate::PeerCertificate;

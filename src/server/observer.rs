@@ -244,19 +244,14 @@ pub enum ConnectionEvent {
         /// Why it was closed.
         reason: ConnectionRefusal,
     },
-    /// It was sent GOAWAY, because its client sends what no client needs to send, or what HTTP/2 does not allow.
-    /// `Closed` will follow.
+    /// Its client is told to make no more calls on it, while the server goes on. `Closed` will follow; if the client closes
+    /// it in this very moment, that may be told first.
     #[non_exhaustive]
     SentAway {
         /// The connection's number.
         number: u64,
-        /// Who is at the other end.
-        peer: Peer,
-        /// Why, as the log says it, with the error code of RFC 9113, section 7.
-        reason: String,
-        /// Whether the connection ends at once, with all calls on it. Otherwise those that have begun are served to
-        /// their end, and others do not begin.
-        is_cut: bool,
+        /// Why it has to go.
+        reason: SentAwayReason,
     },
     /// Its TLS handshake has failed. `Closed` will follow.
     #[non_exhaustive]
@@ -268,12 +263,43 @@ pub enum ConnectionEvent {
     },
 }
 
+/// Why a connection was sent away while the server went on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SentAwayReason {
+    /// It was as old as [`ServerBuilder::max_connection_age`](super::ServerBuilder::max_connection_age) lets it become.
+    Age,
+    /// It had no call for [`ServerBuilder::max_connection_idle`](super::ServerBuilder::max_connection_idle).
+    Idle,
+    /// It was idle, and another wanted its place.
+    Room,
+    /// A call on it stood still for [`ServerBuilder::progress_timeout`](super::ServerBuilder::progress_timeout).
+    NoProgress,
+    /// For as long, hardly anything was taken of what had been written to its socket.
+    NotTaken,
+    /// Clients had more calls open than [`ServerBuilder::memory_limit`](super::ServerBuilder::memory_limit) has room for,
+    /// and this one the most.
+    TooManyCalls,
+    /// Its client sends what no client needs to send, or what HTTP/2 does not allow.
+    #[non_exhaustive]
+    Misconduct {
+        /// What it was, as the log says it, with the error code of RFC 9113, section 7.
+        what: String,
+        /// Whether the connection ends at once, with all calls on it. Otherwise those that have begun are served to
+        /// their end, and others do not begin.
+        is_cut: bool,
+    },
+}
+
 /// Why a connection was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectionRefusal {
     /// As many are open as [`ServerBuilder::max_connections`](super::ServerBuilder::max_connections) allows.
     LimitReached,
+    /// Its address has as many as
+    /// [`ServerBuilder::max_connections_per_address`](super::ServerBuilder::max_connections_per_address) allows.
+    AddressLimit,
     /// The process, or the system, had no descriptor left for it.
     NoDescriptor,
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::calls::{self, Connection, Landed, Moved, Record, Refusal, TurnedAway};
+use crate::calls::{self, Connection, Landed, Moved, Record, Refusal, TurnedAway, Why};
 use crate::logging;
 use crate::thrown::message_of;
 
@@ -17,7 +17,7 @@ use super::context;
 use super::kind::CallKind;
 use super::observer::{
     CallEnd, CallObserver, CallOutcome, CallRefusal, ConnectionEvent, ConnectionRefusal,
-    RefusalReason, Traffic,
+    RefusalReason, SentAwayReason, Traffic,
 };
 use super::status::Code;
 
@@ -135,19 +135,31 @@ impl calls::Observer for Observers {
                 peer: Peer::parse(peer),
                 reason: match why {
                     TurnedAway::LimitReached => ConnectionRefusal::LimitReached,
+                    TurnedAway::AddressLimit => ConnectionRefusal::AddressLimit,
                     TurnedAway::NoDescriptor => ConnectionRefusal::NoDescriptor,
                 },
             },
-            Connection::SentAway {
+            Connection::SentAway { number, why } => ConnectionEvent::SentAway {
                 number,
-                peer,
+                reason: match why {
+                    Why::Age => SentAwayReason::Age,
+                    Why::Idle => SentAwayReason::Idle,
+                    Why::Room => SentAwayReason::Room,
+                    Why::NoProgress => SentAwayReason::NoProgress,
+                    Why::NotTaken => SentAwayReason::NotTaken,
+                    Why::Crowd => SentAwayReason::TooManyCalls,
+                },
+            },
+            Connection::Misconduct {
+                number,
                 why,
                 is_cut,
             } => ConnectionEvent::SentAway {
                 number,
-                peer: Peer::parse(peer),
-                reason: why.to_owned(),
-                is_cut,
+                reason: SentAwayReason::Misconduct {
+                    what: why.to_owned(),
+                    is_cut,
+                },
             },
             #[cfg(feature = "tls")]
             Connection::HandshakeFailed { peer, why } => ConnectionEvent::HandshakeFailed {

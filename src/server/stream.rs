@@ -408,6 +408,8 @@ fn until(time: Duration) -> Wait {
 pub(super) fn why_ended(core: &calls::Call) -> Status {
     if core.was_shed() {
         Status::resource_exhausted(calls::SHED.message)
+    } else if core.told_to_stop() && !core.is_draining() {
+        Status::unavailable("the server ends the connection of this call")
     } else if core.told_to_stop() {
         Status::unavailable("the server is shutting down")
     } else if core.deadline_passed() {

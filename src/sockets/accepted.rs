@@ -49,6 +49,9 @@ pub(crate) struct Accepted {
     pub(crate) info: PeerInfo,
     /// How long the peer may leave unanswered what it is sent, if its listener says so.
     pub(crate) unanswered: Option<Duration>,
+    /// Whether its listener is on an open network.
+    #[cfg(feature = "server")]
+    pub(crate) is_public: bool,
     #[cfg(feature = "tls")]
     pub(crate) encryption: Option<Arc<Encryption>>,
 }
@@ -90,6 +93,8 @@ impl Accepted {
             peer: Some(peer),
             info: PeerInfo::default(),
             unanswered: options.unanswered(),
+            #[cfg(feature = "server")]
+            is_public: false,
             #[cfg(feature = "tls")]
             encryption: None,
         })
@@ -103,6 +108,8 @@ impl Accepted {
             peer: None,
             info: PeerInfo::with(credentials),
             unanswered: None,
+            #[cfg(feature = "server")]
+            is_public: false,
             #[cfg(feature = "tls")]
             encryption: None,
         })

@@ -25,6 +25,8 @@ pub(crate) struct ListenOptions {
     /// For the path of a unix socket.
     pub(crate) access: Access,
     pub(crate) tcp: TcpOptions,
+    /// Whether anybody may connect there; for a gRPC server.
+    pub(crate) is_public: bool,
     #[cfg(feature = "tls")]
     pub(crate) encryption: Option<Arc<Encryption>>,
 }
@@ -35,6 +37,7 @@ impl ListenOptions {
             address,
             access: Access::default(),
             tcp: TcpOptions::default(),
+            is_public: false,
             #[cfg(feature = "tls")]
             encryption: None,
         }
@@ -48,6 +51,8 @@ pub(crate) struct Listener {
     name: String,
     is_inherited: bool,
     tcp: TcpOptions,
+    #[cfg(feature = "server")]
+    is_public: bool,
     /// What lies at the path of a unix socket, so that only this socket's is ever removed.
     path: Option<SocketPath>,
     /// Whether the end of the listener is the end of the path.
@@ -96,6 +101,8 @@ impl Listener {
             address: Arc::new(address),
             name: options.address.clone(),
             tcp: options.tcp,
+            #[cfg(feature = "server")]
+            is_public: options.is_public,
             is_inherited: false,
             owns_path: true,
             path_stays: false,
@@ -137,6 +144,8 @@ impl Listener {
             // It may have had another, and goes by this one from now on.
             name: options.address.clone(),
             tcp: options.tcp,
+            #[cfg(feature = "server")]
+            is_public: options.is_public,
             is_inherited: true,
             owns_path: false,
             path_stays: given.path_stays,
@@ -221,6 +230,14 @@ impl Listener {
         }
     }
 
+    /// Whether TLS is spoken there.
+    pub(super) fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.encryption.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     /// The next connection; `None` if there is none at the moment.
     pub(crate) fn accept(&self) -> io::Result<Option<Accepted>> {
         let accepted = match &self.socket {
@@ -235,6 +252,7 @@ impl Listener {
             #[cfg(feature = "server")]
             Ok(mut accepted) => {
                 accepted.info.listener = Some(Arc::clone(&self.address));
+                accepted.is_public = self.is_public;
                 #[cfg(feature = "tls")]
                 accepted.encryption.clone_from(&self.encryption);
                 Ok(Some(accepted))

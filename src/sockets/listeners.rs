@@ -118,11 +118,21 @@ impl Listeners {
         std::mem::take(&mut self.given)
     }
 
-    /// The sockets on which connections are to be waited for.
-    pub(crate) fn waited_for(&self) -> impl Iterator<Item = RawFd> + '_ {
+    /// The sockets on which connections are to be waited for, and their indices; with those at which TLS is spoken, or
+    /// without.
+    pub(crate) fn waited_for(&self, encrypted: bool) -> impl Iterator<Item = (usize, RawFd)> + '_ {
         let accepting = self.accepting && !self.handed_over;
-        let listeners = self.listeners.iter().filter(move |_| accepting);
-        listeners.map(Listener::as_raw_fd)
+        let listeners = self.listeners.iter().enumerate();
+        let meant = listeners.filter(move |(_, it)| accepting && (encrypted || !it.is_encrypted()));
+        meant.map(|(index, it)| (index, it.as_raw_fd()))
+    }
+
+    /// Whether TLS is spoken there.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_encrypted(&self, index: usize) -> bool {
+        self.listeners
+            .get(index)
+            .is_some_and(Listener::is_encrypted)
     }
 
     /// How many sockets have a queue of connections that is the owner's to empty.
@@ -176,7 +186,7 @@ mod tests {
     /// Accepts all connections that are there. One is in the kernel's queue as soon as `connect` returns.
     fn accept_all(all: &Listeners) -> Vec<Accepted> {
         let accept = |index| std::iter::from_fn(move || all.accept_from(index).unwrap());
-        (0..all.waited_for().count()).flat_map(accept).collect()
+        (0..all.waited_for(true).count()).flat_map(accept).collect()
     }
 
     #[test]
@@ -238,7 +248,7 @@ mod tests {
         assert_eq!(listening.own_queues(), 1);
         listening.set_handed_over(true);
         assert_eq!(listening.own_queues(), 0);
-        assert_eq!(listening.waited_for().count(), 0);
+        assert_eq!(listening.waited_for(true).count(), 0);
         listening.set_handed_over(false);
         assert_eq!(listening.own_queues(), 1, "it came back");
     }

@@ -282,7 +282,7 @@ impl Call {
         self.note_connection();
         if let Some(number) = self.connection.get() {
             if self.flags.fetch_or(GIVEN_UP, Ordering::AcqRel) & (GIVEN_UP | WRITTEN) == 0 {
-                self.ground.connections.gave_up(*number);
+                self.ground.connections.gave_up(*number, self.streaming);
             }
         }
     }
@@ -340,7 +340,7 @@ impl Call {
         }
         let before = self.flags.fetch_or(WRITTEN, Ordering::AcqRel);
         if let (true, Some(number)) = (before & GIVEN_UP != 0, self.connection.get()) {
-            self.ground.connections.took(*number);
+            self.ground.connections.took(*number, self.streaming);
         }
         // One that goes on in steps is still to be told how it has ended.
         if before & (DETACHED | STEPPED) == DETACHED {

@@ -4,8 +4,11 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Housekeeper;
-use crate::calls::connections::Connections;
+use crate::calls::connections::{Connections, Times};
+use crate::calls::depart::Candidate;
+use crate::calls::leaving::Lasting;
 use crate::calls::observer::{Connection, TurnedAway};
+use crate::calls::origin::Origin;
 use crate::calls::peer::{address, for_people};
 use crate::logging;
 use crate::os::wake::Wake;
@@ -25,6 +28,20 @@ pub(super) const ACCEPTED_AT_ONCE: usize = 64;
 /// How often, at the most, it is logged why connections are not served.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long not to accept where TLS is spoken while as many handshakes as may be are under way, unless one of them ends
+/// earlier.
+const HANDSHAKE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Which part of the handshakes that may be under way one address may have, where its connections are limited.
+const SHARE_OF_HANDSHAKES: usize = 4;
+
+/// How many connections more than there may be are open at the most, while those end that make room: a part of them, and
+/// no more than so many.
+const SPARE: (usize, usize) = (8, 64);
+
+/// How often it is looked at the most who could make room: with many connections a look takes a millisecond.
+const SEARCH_PAUSE: Duration = Duration::from_millis(100);
+
 /// What the thread that accepts keeps for it.
 pub(super) struct Door {
     /// The listeners are left alone until then.
@@ -33,6 +50,11 @@ pub(super) struct Door {
     reserve: Option<Wake>,
     /// When it was last logged that connections are not served.
     reported: Option<Instant>,
+    /// The listeners where TLS is spoken are left alone until then.
+    pub(super) handshakes_paused_until: Option<Instant>,
+    /// Who could make room, the first last, and when that was looked for.
+    candidates: Vec<Candidate>,
+    searched: Option<Duration>,
 }
 
 impl Door {
@@ -41,7 +63,21 @@ impl Door {
             paused_until: None,
             reserve: Wake::new().ok(),
             reported: None,
+            handshakes_paused_until: None,
+            candidates: Vec::new(),
+            searched: None,
         }
+    }
+
+    /// Whether listeners where TLS is spoken are to be listened to; ends a pause whose time is over.
+    pub(super) fn takes_handshakes(&mut self) -> bool {
+        let is_paused = self
+            .handshakes_paused_until
+            .is_some_and(|it| it > Instant::now());
+        if !is_paused {
+            self.handshakes_paused_until = None;
+        }
+        !is_paused
     }
 
     /// Whether the listeners are to be listened to; ends a pause whose time is over.
@@ -73,7 +109,12 @@ impl Housekeeper<'_> {
         for _ in 0..most {
             let accepted = self.shared.listening.lock().accept_from(index);
             match accepted {
-                Ok(Some(accepted)) => self.admit(accepted),
+                Ok(Some(accepted)) => {
+                    self.admit(accepted);
+                    if most == ACCEPTED_AT_ONCE && self.holds_handshakes_up(index) {
+                        return;
+                    }
+                }
                 Ok(None) => return,
                 Err(error) if is_of_connection(&error) => {
                     logging::debug!("a connection failed while it was accepted: {error}");
@@ -141,28 +182,116 @@ impl Housekeeper<'_> {
 
     /// Begins to serve a connection, if there may be another.
     pub(super) fn admit(&mut self, accepted: Accepted) {
-        if self.shared.ground.connections.count() >= self.shared.limits.connections {
+        let origin = accepted.peer.map(Origin::of);
+        let lasting = self.shared.limits.lasting(&accepted);
+        if let Some(why) = self.reason_to_turn_away(&accepted, origin, &lasting) {
             // Closing tells the client at once; leaving it in the kernel's
             // queue would let it wait for nothing.
+            self.turn_away(&accepted, why);
             let limit = self.shared.limits.connections;
-            self.turn_away(&accepted, TurnedAway::LimitReached);
-            return self.report(|| {
-                format!(
-                    "the limit of {limit} connections is reached: closing new ones, this one from {}",
-                    for_people(&address(&accepted))
-                )
+            let peer = for_people(&address(&accepted));
+            return self.report(|| match why {
+                TurnedAway::AddressLimit => {
+                    format!("as many connections as one address may have are open from that of {peer}: closing new ones")
+                }
+                _ => format!(
+                    "the limit of {limit} connections is reached, and none of them is idle: closing new ones, this one from {peer}"
+                ),
             });
         }
-        let silent_until = self.now.saturating_add(self.shared.limits.handshake);
+        let shared = self.shared;
+        let silent_until = self.now.saturating_add(shared.limits.handshake);
         // Soon, since most have spoken by then, and nobody is looked after any more.
         let sweep = silent_until.min(self.now.saturating_add(SLICE));
         self.next_sweep = Some(self.next_sweep.map_or(sweep, |it| it.min(sweep)));
         // This thread looks before it waits again, so nobody has to wake it.
-        let shared = self.shared;
         let _ = self.usage.connection(&shared.heap);
         let connections = &shared.ground.connections;
-        let newcomer = connections.add(accepted, silent_until, shared.limits.unanswered);
+        let is_encrypted = accepted.is_encrypted();
+        let times = Times {
+            now: self.now,
+            silent_until,
+            unanswered: shared.limits.unanswered,
+            lasting,
+        };
+        let newcomer = connections.add(accepted, &times);
+        let number = newcomer.guest.number();
         shared.transport.add_connection(newcomer);
+        let idle = lasting.idle.map(|it| self.now.saturating_add(it));
+        self.look_for_expiry(connections.old_at(number));
+        self.look_for_expiry(idle);
+        if is_encrypted && connections.handshakes() >= shared.limits.handshakes {
+            connections.want_handshake();
+            self.door.handshakes_paused_until = Some(Instant::now() + HANDSHAKE_PAUSE);
+        }
+    }
+
+    /// Why a connection is not to be served, if so. Others may have been sent away for it.
+    fn reason_to_turn_away(
+        &mut self,
+        accepted: &Accepted,
+        origin: Option<Origin>,
+        lasting: &Lasting,
+    ) -> Option<TurnedAway> {
+        let limits = &self.shared.limits;
+        let connections = &self.shared.ground.connections;
+        if let Some(most) = lasting.per_address {
+            let of_origin = connections.of(origin);
+            let share = (limits.handshakes / SHARE_OF_HANDSHAKES).max(1);
+            let is_handshake_over = accepted.is_encrypted() && of_origin.handshakes >= share;
+            // Those that are sent away do not count there.
+            if is_handshake_over || (of_origin.connections >= most && !self.make_room(origin)) {
+                return Some(TurnedAway::AddressLimit);
+            }
+        }
+        let most = limits.connections;
+        let (part, at_most) = SPARE;
+        let spare = (most / part).clamp(1, at_most);
+        let (count, leaving) = (connections.count(), connections.leaving());
+        if count < most || count < most + leaving.min(spare) {
+            return None;
+        }
+        let has_room = leaving < spare && self.make_room(None);
+        if has_room {
+            self.report(|| {
+                format!("the limit of {most} connections is reached: those that are idle make room")
+            });
+        }
+        (!has_room).then_some(TurnedAway::LimitReached)
+    }
+
+    /// Sends away who has been idle the longest, of those from there, if that is said. Says whether somebody was.
+    fn make_room(&mut self, from: Option<Origin>) -> bool {
+        let connections = &self.shared.ground.connections;
+        if connections.make_room(&mut self.door.candidates, from, self.now) {
+            self.go_on_soon();
+            return true;
+        }
+        let searched = self.door.searched;
+        if searched.is_some_and(|it| self.now < it + SEARCH_PAUSE) {
+            return false;
+        }
+        self.door.searched = Some(self.now);
+        self.door.candidates = connections.candidates(self.now);
+        let has_room = connections.make_room(&mut self.door.candidates, from, self.now);
+        if has_room {
+            self.go_on_soon();
+        }
+        has_room
+    }
+
+    /// Whether this listener is left alone because of the handshakes that are under way.
+    fn holds_handshakes_up(&self, index: usize) -> bool {
+        let is_paused = self.door.handshakes_paused_until.is_some();
+        is_paused && self.shared.listening.lock().is_encrypted(index)
+    }
+
+    /// Ends the pause of the listeners where TLS is spoken, if a handshake is over.
+    pub(super) fn take_handshakes_again(&mut self) {
+        let connections = &self.shared.ground.connections;
+        if connections.handshakes() < self.shared.limits.handshakes {
+            self.door.handshakes_paused_until = None;
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! limit, and takes the connections down.
 
 mod accept;
+mod departures;
 mod idle_streams;
 mod relief;
 mod take_down;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::accept::{Door, ACCEPTED_AT_ONCE};
+use self::departures::Departures;
 use self::idle_streams::IdleStreams;
 use self::take_down::Drain;
 use super::decision::{Beginning, Watched};
@@ -37,6 +39,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
         drain: Drain::NotBegun,
         idle_streams: IdleStreams::default(),
         stalled: Stalled::default(),
+        departures: Departures::default(),
         next_sweep: None,
         clients_know_at: None,
         usage: Usage::default(),
@@ -65,6 +68,7 @@ struct Housekeeper<'a> {
     drain: Drain,
     idle_streams: IdleStreams,
     stalled: Stalled,
+    departures: Departures,
     /// In running time.
     next_sweep: Option<Duration>,
     /// In a drain.
@@ -89,8 +93,10 @@ impl Housekeeper<'_> {
         }
         if !is_draining {
             at(self.next_sweep.map(|it| now + self.until(it)));
+            at(self.send_away_who_has_to_go(now));
         }
         at(self.door.paused_until);
+        at(self.door.handshakes_paused_until);
         at(self.watch_workers(now));
         at(self.hire(now));
         at(self.relieve(now));
@@ -178,11 +184,15 @@ impl Housekeeper<'_> {
 
     fn wait(&mut self, until: Option<Instant>) {
         let is_open = self.door.is_open();
+        let encrypted = self.door.takes_handshakes();
         let wake = &self.shared.ground.wake;
         let mut sockets = vec![wake.as_raw_fd()];
+        let mut listeners = Vec::new();
         if is_open {
             // Only this thread closes them.
-            sockets.extend(self.shared.listening.lock().waited_for());
+            let listening = self.shared.listening.lock();
+            listeners.extend(listening.waited_for(encrypted).map(|it| it.0));
+            sockets.extend(listening.waited_for(encrypted).map(|it| it.1));
         }
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         self.meant = left.unwrap_or(Duration::MAX);
@@ -190,7 +200,7 @@ impl Housekeeper<'_> {
         // Before anybody is admitted, whose time begins now.
         self.now = self.time.pass(Instant::now(), self.meant);
         self.meant = Duration::ZERO;
-        let Some((woken, listeners)) = readable.split_first() else {
+        let Some((woken, readable)) = readable.split_first() else {
             return;
         };
         if *woken {
@@ -198,9 +208,11 @@ impl Housekeeper<'_> {
             // A connection may have begun to linger.
             self.next_sweep = Some(self.now);
             self.take_given();
+            self.take_handshakes_again();
             self.door.reopen_soon(&self.shared.ground.connections);
         }
-        for (index, _) in listeners.iter().enumerate().filter(|(_, it)| **it) {
+        let ready = listeners.into_iter().zip(readable);
+        for (index, _) in ready.filter(|(_, is_ready)| **is_ready) {
             self.accept_from(index, ACCEPTED_AT_ONCE);
         }
     }

@@ -18,11 +18,11 @@ pub(super) use self::line::{Line, Sent};
 use self::line::{message_of, MemoryWire};
 use super::call::ground::Ground;
 use super::call::Call;
-use super::connections::Guest;
+use super::connections::{Guest, Times};
 use super::message::Message;
 use super::method::Method;
 use super::shared::Shared;
-use super::transport::{Arrival, Check, Event, Finished, Link, Newcomer, Transport, View};
+use super::transport::{Arrival, Check, Event, Finished, Link, Newcomer, Span, Transport, View};
 use crate::sockets::accepted::Accepted;
 use crate::sockets::peer::PeerInfo;
 
@@ -189,11 +189,18 @@ impl MemoryTransport {
             peer: Some(([192, 0, 2, 1], 4711).into()),
             info: PeerInfo::default(),
             unanswered: None,
+            is_public: false,
             #[cfg(feature = "tls")]
             encryption: None,
         };
         let connections = &shared.ground.connections;
-        let newcomer = connections.add(accepted, Duration::MAX, LONG);
+        let times = Times {
+            now: Duration::ZERO,
+            silent_until: Duration::MAX,
+            unanswered: LONG,
+            lasting: shared.limits.lasting(&accepted),
+        };
+        let newcomer = connections.add(accepted, &times);
         shared.transport.add_connection(newcomer);
         let link = self.0.state.lock().links.last().cloned();
         let link = link.expect("it was added just now");
@@ -271,6 +278,10 @@ impl Transport for MemoryTransport {
         self.0.state.lock().goaways += 1;
     }
 
+    fn open_calls(&self) -> usize {
+        0
+    }
+
     // Nothing waits here.
     fn cork(&self) {}
 
@@ -320,6 +331,18 @@ impl Link for MemoryLink {
             gone: self.guest.lock().is_none(),
             ..view
         }
+    }
+
+    fn send_away(&self) -> bool {
+        true
+    }
+
+    fn pass_span(&self, _: Span) -> usize {
+        0
+    }
+
+    fn rest(&self, _: u32) -> bool {
+        true
     }
 
     fn finish(&self) -> Finished {

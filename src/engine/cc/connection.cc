@@ -141,8 +141,7 @@ void Connection::Came(grpc_error_handle error, bool is_new) {
       if (HasNoted()) {
         LetWait(0);
       } else {
-        const bool draining = server_->draining.load(std::memory_order_acquire);
-        nothing_left = Follow(draining) && error.ok() && !HasNoted() &&
+        nothing_left = Follow(IsDraining()) && error.ok() && !HasNoted() &&
                        waiting_.length == 0;
       }
       if (callback_ == nullptr || nothing_left) {
@@ -195,8 +194,7 @@ void Connection::Write(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
     // C-core begins a write when the one before has ended.
     self->NoteWritten();
     acknowledged = self->FollowWritten(slices);
-    if (self->goaway_under_way_ ||
-        self->server_->draining.load(std::memory_order_acquire)) {
+    if (self->goaway_under_way_ || self->IsDraining()) {
       self->write_callback_ = callback;
       callback = &self->on_written_;
     }
@@ -273,6 +271,7 @@ void Connection::Finish() {
     std::lock_guard<std::mutex> lock(mutex_);
     finished_ = true;
     StopAlarm();
+    server_->open_calls.fetch_sub(calls_.open(), std::memory_order_relaxed);
   }
   events_.closed(arg_, lost_);
   grpc_endpoint_destroy(inner_);

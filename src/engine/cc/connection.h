@@ -32,6 +32,9 @@ namespace touchdown {
 struct ServerConnections {
   // Whether GOAWAY has been sent.
   std::atomic<bool> draining{false};
+  // How many calls are open on all of them, and how many may be.
+  std::atomic<size_t> open_calls{0};
+  std::atomic<size_t> most_calls{SIZE_MAX};
   Corking corking;
 };
 
@@ -60,6 +63,11 @@ class Connection {
   // See `touchdown_connection_look` and `touchdown_connection_finish`.
   void Look(touchdown_connection_view* view);
   touchdown_finish_result FinishCalls();
+  // See `touchdown_connection_send_away`, `touchdown_connection_pass_span` and
+  // `touchdown_connection_rest`.
+  bool SendAway();
+  size_t PassSpan(uint32_t least, bool counts, uint8_t spans);
+  bool Rest(size_t calls);
 
   // The closure that C-core runs once, when the peer's settings are there or
   // the connection ended without them. It keeps the connection alive.
@@ -87,6 +95,13 @@ class Connection {
   // What has come in while C-core was not waiting for it.
   void KeepForLater();
   void ReadOn(bool urgent, int min_progress);
+  // Whether the peer is told to go, or is about to be. With `mutex_`.
+  bool IsDraining() const {
+    return leaving_ || server_->draining.load(std::memory_order_acquire);
+  }
+  // A call begins, or ends, if this stream is one. Says whether it was open. With `mutex_`.
+  bool BeginCall(uint32_t stream);
+  bool EndCall(uint32_t stream);
   static void OnDiscard(void* arg, grpc_error_handle /*error*/);
   void Discard();
   static void Write(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
@@ -222,6 +237,10 @@ class Connection {
 
   Frames frames_{/*of_client=*/true};
   OpenCalls calls_;
+  bool leaving_ = false;  // the peer is told to go, whatever becomes of the server
+  bool watched_ = false;  // `busy` was said, and nobody has come to rest it since
+  // When the last call ended, or the connection began.
+  grpc_core::Timestamp idle_since_ = grpc_core::Timestamp::Now();
   uint64_t received_ = 0;
   // When a frame of a call last came in. (`InfPast` cannot be reckoned with.)
   grpc_core::Timestamp last_of_call_ = grpc_core::Timestamp::ProcessEpoch();

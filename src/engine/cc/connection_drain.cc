@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "connection.h"
+#include "event_engine.h"
 #include "src/core/lib/gprpp/debug_location.h"
 #include "src/core/lib/iomgr/exec_ctx.h"
 
@@ -72,6 +73,23 @@ touchdown_finish_result Connection::FinishCalls() {
   if (callback != nullptr) ExecCtx::Run(DEBUG_LOCATION, callback, error);
   if (read_on) Discard();
   return TOUCHDOWN_FINISHED;
+}
+
+bool Connection::SendAway() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (leaving_ || sent_away_ || finished_ || shut_down_ || destroyed_) return true;
+  // While C-core waits for a read, that read has a reference to the transport.
+  if (callback_ == nullptr) return false;
+  // Before GOAWAY, so that no ack gets through.
+  leaving_ = true;
+  touchdown::WaitForAcknowledgements();
+  grpc_transport_op* op = grpc_make_transport_op(nullptr);
+  op->goaway_error = grpc_error_set_int(GRPC_ERROR_CREATE("the connection is sent away"),
+                                        grpc_core::StatusIntProperty::kRpcStatus,
+                                        GRPC_STATUS_OK);
+  // It is done by whoever has the transport, with no lock of ours.
+  grpc_transport_perform_op(transport_, op);
+  return true;
 }
 
 void Connection::Sort(bool was_header, const uint8_t* bytes, size_t count,

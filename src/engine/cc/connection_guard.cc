@@ -37,11 +37,13 @@ touchdown_verdict Connection::Judge(Timestamp now, bool* begins) {
   bool is_open = false;
   if (frames_.IsData()) {
     is_open = calls_.IsOpen(stream);
+    const size_t count = frames_.payload_left();
+    if (is_open && count >= OpenCalls::kLeastPiece) calls_.Move(stream, count);
   } else if (frames_.IsHeaders()) {
-    *begins = calls_.Begin(stream);
+    *begins = BeginCall(stream);
     is_open = *begins || calls_.IsOpen(stream);
   } else if (frames_.IsReset()) {
-    calls_.End(stream);
+    EndCall(stream);
   }
   const touchdown_verdict verdict = guard_.Begins(frames_.header(), is_open, now);
   looking_ = verdict == TOUCHDOWN_LOOK;
@@ -92,8 +94,7 @@ void Connection::Hold(touchdown_verdict noted) {
     // may be no more of them, and with no error C-core asks the peer first.
     uint32_t code;
     guard_.Fault(&code);
-    is_held_ = code != GRPC_HTTP2_NO_ERROR &&
-               !server_->draining.load(std::memory_order_acquire);
+    is_held_ = code != GRPC_HTTP2_NO_ERROR && !IsDraining();
   }
 }
 

@@ -66,7 +66,10 @@ void Connection::Look(touchdown_connection_view* view) {
   view->calls = calls_.count();
   view->open = static_cast<uint32_t>(calls_.open());
   view->unread = Left(FIONREAD) + static_cast<int32_t>(waiting_.length);
-  view->unacknowledged = is_tcp_ ? Left(TIOCOUTQ) : 0;
+  view->queued = Left(TIOCOUTQ);
+  view->unacknowledged = is_tcp_ ? view->queued : 0;
+  view->idle = calls_.open() > 0 ? 0 : static_cast<uint64_t>(std::max<int64_t>(
+      (grpc_core::Timestamp::Now() - idle_since_).millis(), 0));
   answers_.Arrived(acked);
   view->undelivered = static_cast<uint32_t>(answers_.written());
   // Of what is encrypted, and of what a unix socket has taken in part, nobody can say.
@@ -77,6 +80,36 @@ void Connection::Look(touchdown_connection_view* view) {
                     (is_tls_ && touchdown::IsInRecord(inner_));
   view->acknowledged = acknowledged_;
   view->ping_arrived = acknowledged_ || (goaway_place_ != 0 && acked >= goaway_place_);
+}
+
+bool Connection::BeginCall(uint32_t stream) {
+  if (!calls_.Begin(stream)) return false;
+  if (!watched_) {
+    watched_ = true;
+    events_.busy(arg_);
+  }
+  const size_t open = server_->open_calls.fetch_add(1, std::memory_order_relaxed);
+  if (open >= server_->most_calls.load(std::memory_order_relaxed)) events_.crowded(arg_);
+  return true;
+}
+
+bool Connection::EndCall(uint32_t stream) {
+  if (!calls_.End(stream)) return false;
+  server_->open_calls.fetch_sub(1, std::memory_order_relaxed);
+  if (calls_.open() == 0) idle_since_ = grpc_core::Timestamp::Now();
+  return true;
+}
+
+size_t Connection::PassSpan(uint32_t least, bool counts, uint8_t spans) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return calls_.PassSpan(least, counts, spans);
+}
+
+bool Connection::Rest(size_t calls) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!finished_ && (calls_.open() > calls || Left(TIOCOUTQ) > 0)) return false;
+  watched_ = false;
+  return true;
 }
 
 int Connection::Left(unsigned long request) const {
@@ -221,12 +254,16 @@ grpc_closure* Connection::FollowWritten(const grpc_slice_buffer* slices) {
         if (written_frames_.IsData()) data += written_frames_.payload_left();
         number_count_ = 0;
         if (written_frames_.IsEnd()) {
-          if (calls_.End(written_frames_.stream())) {
+          if (EndCall(written_frames_.stream())) {
             answers_.Begin(place + written_frames_.payload_left());
             guard_.Ended(written_frames_.stream());
           }
+        } else if (written_frames_.IsData()) {
+          if (written_frames_.payload_left() >= OpenCalls::kLeastPiece) {
+            calls_.Move(written_frames_.stream(), written_frames_.payload_left());
+          }
         } else if (written_frames_.IsReset()) {
-          if (calls_.End(written_frames_.stream())) guard_.Ended(written_frames_.stream());
+          if (EndCall(written_frames_.stream())) guard_.Ended(written_frames_.stream());
         } else if (written_frames_.IsGoaway()) {
           goaway_written_ = true;
           goaway_under_way_ = is_held_;
@@ -260,8 +297,7 @@ uint32_t Connection::FollowNumber(const uint8_t* bytes, size_t count) {
     if (number_count_ + 1 < kWhole) continue;
     if (written_frames_.IsReset()) {
       ++number_count_;
-      return IsPeersFault(number_) &&
-             !server_->draining.load(std::memory_order_acquire);
+      return IsPeersFault(number_) && !IsDraining();
     }
     if (sent_away_) calls_.Stop(number_ & 0x7fffffff);
   }

@@ -87,7 +87,10 @@ int touchdown_server_add_connection(grpc_server* server,
                                     const touchdown_newcomer* newcomer) {
   grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
   grpc_core::ExecCtx exec_ctx;
-  const grpc_core::ChannelArgs& args = arguments->value;
+  const grpc_core::ChannelArgs args =
+      newcomer->most_calls == 0
+          ? arguments->value
+          : arguments->value.Set(GRPC_ARG_MAX_CONCURRENT_STREAMS, newcomer->most_calls);
   grpc_endpoint* inner = grpc_tcp_create_from_fd(
       grpc_fd_create(newcomer->fd, newcomer->peer, /*track_err=*/true),
       grpc_event_engine::experimental::ChannelArgsEndpointConfig(args),
@@ -143,6 +146,29 @@ touchdown_finish_result touchdown_connection_finish(touchdown_connection* connec
   grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
   grpc_core::ExecCtx exec_ctx;
   return From(connection)->FinishCalls();
+}
+
+int touchdown_connection_send_away(touchdown_connection* connection) {
+  grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
+  grpc_core::ExecCtx exec_ctx;
+  return From(connection)->SendAway() ? 1 : 0;
+}
+
+size_t touchdown_connection_pass_span(touchdown_connection* connection,
+                                      uint32_t least, int counts, uint8_t spans) {
+  return From(connection)->PassSpan(least, counts != 0, spans);
+}
+
+int touchdown_connection_rest(touchdown_connection* connection, uint32_t calls) {
+  return From(connection)->Rest(calls) ? 1 : 0;
+}
+
+void touchdown_arguments_limit_calls(const touchdown_arguments* arguments, size_t calls) {
+  arguments->connections->most_calls.store(calls, std::memory_order_relaxed);
+}
+
+size_t touchdown_open_calls(const touchdown_arguments* arguments) {
+  return arguments->connections->open_calls.load(std::memory_order_relaxed);
 }
 
 void touchdown_server_send_goaways(grpc_server* server,

@@ -29,6 +29,11 @@ typedef struct touchdown_connection_events {
   // The peer is sent GOAWAY with this error code (RFC 9113, 7) and this text. If it is cut, the
   // connection ends at once; otherwise with the calls that have begun. Called once for each.
   void (*sent_away)(void* arg, uint32_t code, const char* why, int is_cut);
+  // A call has begun on it, the first since the beginning or since `touchdown_connection_rest`
+  // has said 1.
+  void (*busy)(void* arg);
+  // With a call that has begun on it more are open than `touchdown_arguments_limit_calls` allows.
+  void (*crowded)(void* arg);
   // C-core is done with the connection. Everything was written, FIN was sent,
   // and what the peer still sends is read and dropped until the peer closes.
   // To end the wait, shut the socket down.
@@ -62,6 +67,12 @@ typedef struct touchdown_connection_view {
   // The bytes, and FIN, that the peer's kernel has not acknowledged. For a unix socket there are
   // none, as above.
   int32_t unacknowledged;
+  // The bytes that the kernel has to send, or that the reader of a unix socket has not read; of
+  // the latter more than there are, since the kernel counts what it needs to keep them.
+  int32_t queued;
+  // For how many milliseconds no call has been open, by a clock that goes on while the process
+  // stands still; 0 if there is one.
+  uint64_t idle;
   // Whether a part of a frame has come, or of a TLS record, and the rest not yet.
   uint8_t mid_frame;
   // Whether the peer has acknowledged the ping behind GOAWAY.
@@ -100,11 +111,30 @@ typedef enum {
 // it can be told, and gets FIN.
 touchdown_finish_result touchdown_connection_finish(touchdown_connection* connection);
 
+// Sends the graceful, two-step GOAWAY on this connection alone, as
+// `touchdown_server_send_goaways` does on all. Returns 0, and has done nothing, if C-core is at work on
+// what has come: it is to be tried again.
+int touchdown_connection_send_away(touchdown_connection* connection);
+
+// A span of time is over. A call stood still for it if fewer bytes than `least` of messages have passed,
+// either way; `counts` is 0 for a span in which nothing could pass. Returns how many open calls have stood
+// still for `spans` or more, one after the other.
+size_t touchdown_connection_pass_span(touchdown_connection* connection,
+                                      uint32_t least, int counts, uint8_t spans);
+
+// If no more than so many calls are open, and nothing waits to be sent, has the next call that begins say
+// `busy` again, and returns 1.
+int touchdown_connection_rest(touchdown_connection* connection, uint32_t calls);
+
 // The channel arguments of a server, in the form that a connection needs.
 typedef struct touchdown_arguments touchdown_arguments;
 
 touchdown_arguments* touchdown_arguments_create(const grpc_channel_args* args);
 void touchdown_arguments_destroy(touchdown_arguments* arguments);
+
+// Sets how many calls may be open on all connections together before `crowded` is said; and how many are.
+void touchdown_arguments_limit_calls(const touchdown_arguments* arguments, size_t calls);
+size_t touchdown_open_calls(const touchdown_arguments* arguments);
 
 // The TLS of one connection.
 typedef struct touchdown_tls_session touchdown_tls_session;
@@ -202,6 +232,8 @@ typedef struct touchdown_newcomer {
   touchdown_guard* guard;
   // How long the peer may take to acknowledge the server's settings, in milliseconds.
   uint32_t acknowledge_ms;
+  // How many calls the client may have open; 0 is as many as the server's arguments say.
+  int most_calls;
   // With a session, which is given away, it is HTTP/2 over TLS. Without, both are null.
   const touchdown_tls_functions* tls;
   touchdown_tls_session* session;

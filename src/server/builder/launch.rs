@@ -15,6 +15,7 @@ use super::super::interceptor::Interceptor;
 use super::super::observers::Observers;
 use super::super::running::{DrainLimits, Running};
 use super::super::service::{Method, Service};
+use super::limits::open_calls;
 use super::ServerBuilder;
 use crate::calls::transport::Settings;
 use crate::calls::{self, Config, Host, Runner};
@@ -22,7 +23,7 @@ use crate::descriptors;
 use crate::engine;
 use crate::lifecycle::{Lifecycle, Participant, Remote};
 use crate::logging;
-use crate::os::memory;
+use crate::os::memory_there;
 use crate::sockets::{
     bind::bind_all,
     listen::Listen,
@@ -53,11 +54,12 @@ impl ServerBuilder {
     ) -> Result<Arc<Running>, StartError> {
         let sizes = self.sizes()?;
         let settings = self.settings(sizes.memory)?;
+        let [lasting, lasting_public] = self.limits.lasting(sizes.connections)?;
         if self.listens.is_empty() {
             return Err(StartError::NoAddress);
         }
-        // Two for each connection: clients watch one service of a server as a rule.
-        let watchers = sizes.connections.saturating_mul(2);
+        let two_each = sizes.connections.saturating_mul(2);
+        let watchers = self.limits.watches.unwrap_or(two_each);
         let remote = lifecycle.remote();
         let is_ready = move || remote.is_ready();
         let served = self.services.iter().map(|it| it.name).collect();
@@ -118,6 +120,11 @@ impl ServerBuilder {
                 .keepalive_interval
                 .saturating_add(self.keepalive_timeout),
             handshake: self.handshake_timeout,
+            handshakes: self.limits.handshakes,
+            open_calls: settings.open_calls,
+            progress: self.limits.progress,
+            lasting,
+            lasting_public,
         };
         let host: Arc<dyn Host> = dispatch.clone();
         let engine = Runner::start(transport, config, host).map_err(StartError::Engine)?;
@@ -163,7 +170,9 @@ impl ServerBuilder {
             });
         }
         let connections = at_least_one("max_connections", self.max_connections)?;
-        let memory = self.memory_limit.unwrap_or_else(memory::quarter_of_memory);
+        let memory = self
+            .memory_limit
+            .unwrap_or_else(memory_there::quarter_of_memory);
         let memory = at_least_one("memory_limit", memory)?;
         let stream_threads = self.max_stream_threads;
         let stream_threads = stream_threads.unwrap_or((memory / STREAM_THREAD).min(STREAM_THREADS));
@@ -205,6 +214,7 @@ impl ServerBuilder {
             memory,
             message_size: self.max_receive_message_size,
             handshake: self.handshake_timeout,
+            open_calls: open_calls(memory),
         })
     }
 }
