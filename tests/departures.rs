@@ -422,3 +422,27 @@ fn health_has_as_many_watches_as_are_set() {
         read.extend_from_slice(&buffer[..count]);
     }
 }
+
+#[test]
+fn a_stop_waits_for_the_calls_of_connections_that_are_sent_away() {
+    let recorder = Recorder::default();
+    let (service, begun, release) = gated();
+    let builder = builder(service).max_connection_age(unhurried(100), LONG);
+    let server = builder.observer(recorder.clone()).start().unwrap();
+    let clients = [client(&server), client(&server)];
+    thread::scope(|scope| {
+        let calls: Vec<_> = clients.iter().map(|it| scope.spawn(|| say(it, "on it"))).collect();
+        clients.iter().for_each(|_| begun.recv().unwrap());
+        eventually("both have to go", || recorder.sent_away().len() == 2);
+        let lifecycle = server.lifecycle().clone();
+        let stop = scope.spawn(|| server.shutdown());
+        eventually("it drains", || lifecycle.phase() == touchdown::lifecycle::Phase::Draining);
+        drop(release);
+        for call in calls {
+            assert_eq!(call.join().unwrap(), Ok("on it".to_owned()));
+        }
+        let report = stop.join().unwrap();
+        assert_eq!(report.exit_code(), exit_code::CLEAN, "{report}");
+        assert_eq!(report.calls.completed, 2, "{report}");
+    });
+}

@@ -82,7 +82,7 @@ impl Connections {
                 _ if view.gone || view.over => continue,
                 Now::Tell => {
                     if link.send_away() {
-                        self.is_told(number);
+                        self.is_told(number, now);
                     }
                     now + NOT_YET
                 }
@@ -109,11 +109,11 @@ impl Connections {
         departures
     }
 
-    fn is_told(&self, number: u64) {
+    fn is_told(&self, number: u64, now: Duration) {
         let mut open = self.open.lock();
         let socket = open.sockets.get_mut(&number);
         if let Some(leaving) = socket.and_then(|it| it.leaving.as_mut()) {
-            leaving.is_told = true;
+            leaving.told(now);
         }
     }
 
@@ -129,22 +129,27 @@ impl Connections {
     /// if there will be somebody.
     pub(super) fn expire(&self, now: Duration) -> Option<Duration> {
         let is_meant = |it: &Socket| {
-            it.stage == Stage::Ready
+            matches!(it.stage, Stage::Silent | Stage::Ready)
                 && it.leaving.is_none()
                 && (it.old_at.is_some() || it.lasting.idle.is_some())
         };
         let mut next: Option<Duration> = None;
         for (number, link) in self.that(is_meant) {
-            let (old_at, lasting) = match self.open.lock().sockets.get(&number) {
-                Some(socket) => (socket.old_at, socket.lasting),
+            let (stage, old_at, lasting) = match self.open.lock().sockets.get(&number) {
+                Some(socket) => (socket.stage, socket.old_at, socket.lasting),
                 None => continue,
             };
+            let mut at = |time: Duration| next = Some(next.map_or(time, |next| next.min(time)));
+            if stage == Stage::Silent {
+                // It has another limit, and is to have spoken for a while.
+                at(now.saturating_add(IDLE_AT_LEAST));
+                continue;
+            }
             if old_at.is_some_and(|it| it <= now) {
                 let grace = lasting.age.map_or(Duration::MAX, |(_, grace)| grace);
                 self.send_away(number, Why::Age, now, grace);
                 continue;
             }
-            let mut at = |time: Duration| next = Some(next.map_or(time, |next| next.min(time)));
             old_at.into_iter().for_each(&mut at);
             if let Some(limit) = lasting.idle {
                 let view = link.look();
@@ -249,9 +254,11 @@ impl Connections {
         let Some(leaving) = socket.and_then(|it| it.leaving.as_mut()) else {
             return false;
         };
-        let is_told = leaving.is_told;
+        let was_told = leaving.is_told;
         *leaving = Leaving::begin(Why::Crowd, now, Duration::ZERO);
-        leaving.is_told = is_told;
+        if was_told {
+            leaving.told(now);
+        }
         true
     }
 

@@ -55,8 +55,10 @@ const SILENCE_IN_NEED: Duration = Duration::from_secs(10);
 /// How long it is waited for the answer of who never made a call: some round trips on a slow link.
 const STRANGERS: Duration = Duration::from_secs(1);
 
-/// How long GOAWAY has to reach a connection that is cut right after.
+/// How long GOAWAY has to reach the peer of a connection that is cut right after; and how long it may take until it can be
+/// sent, while the transport is at work on what has come.
 const PARTING: Duration = Duration::from_millis(100);
+const WORDLESS: Duration = Duration::from_secs(1);
 
 /// How long before the end of its time the last call is told, as in a drain.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -92,7 +94,7 @@ impl Leaving {
         let grace = match why {
             Why::Age | Why::NoProgress => grace,
             Why::Idle | Why::Room => LATE_CALLS,
-            Why::NotTaken | Why::Crowd => PARTING,
+            Why::NotTaken | Why::Crowd => WORDLESS,
         };
         let silence = match why {
             Why::Age | Why::Idle => SILENCE,
@@ -113,6 +115,19 @@ impl Leaving {
         }
     }
 
+    /// GOAWAY is sent.
+    pub(super) fn told(&mut self, now: Duration) {
+        self.is_told = true;
+        if self.is_at_once() {
+            self.over = self.over.min(now.saturating_add(PARTING));
+        }
+    }
+
+    /// Whether nothing of the connection is waited for.
+    fn is_at_once(&self) -> bool {
+        matches!(self.why, Why::NotTaken | Why::Crowd)
+    }
+
     /// How patient this is, if what a drain would do is to be done.
     pub(super) fn patience(&self) -> &Patience {
         &self.patience
@@ -120,8 +135,7 @@ impl Leaving {
 
     /// What is to be done.
     pub(super) fn step(&mut self, now: Duration) -> Now {
-        let is_at_once = matches!(self.why, Why::NotTaken | Why::Crowd);
-        let end = match is_at_once {
+        let end = match self.is_at_once() {
             true => self.over,
             // For the ends of calls to be heard.
             false => self.over.saturating_add(LAST_WORDS * 2),
@@ -172,7 +186,7 @@ mod tests {
     fn the_calls_of_an_old_connection_have_its_grace_and_then_it_is_cut() {
         let mut leaving = Leaving::begin(Why::Age, at(100.0), GRACE);
         assert_eq!(leaving.step(at(100.0)), Now::Tell);
-        leaving.is_told = true;
+        leaving.told(at(100.0));
         assert_eq!(leaving.step(at(100.1)), Now::AsInDrain);
         assert_eq!(leaving.patience().end, at(129.0));
         assert_eq!(leaving.step(at(129.9)), Now::AsInDrain);
@@ -186,7 +200,12 @@ mod tests {
         for why in [Why::NotTaken, Why::Crowd] {
             let mut leaving = Leaving::begin(why, at(1.0), GRACE);
             assert_eq!(leaving.step(at(1.0)), Now::Tell);
-            assert_eq!(leaving.step(at(1.1)), Now::Cut, "though it was not told");
+            let mut untold = leaving;
+            assert_eq!(untold.step(at(1.9)), Now::Tell);
+            assert_eq!(untold.step(at(2.0)), Now::Cut, "though it was not told");
+            leaving.told(at(1.5));
+            assert_eq!(leaving.step(at(1.5)), Now::AsInDrain);
+            assert_eq!(leaving.step(at(1.6)), Now::Cut);
         }
     }
 

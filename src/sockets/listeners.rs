@@ -127,6 +127,12 @@ impl Listeners {
         meant.map(|(index, it)| (index, it.as_raw_fd()))
     }
 
+    /// Whether TLS is spoken there.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_encrypted(&self, index: usize) -> bool {
+        self.listeners.get(index).is_some_and(Listener::is_encrypted)
+    }
+
     /// How many sockets have a queue of connections that is the owner's to empty.
     pub(crate) fn own_queues(&self) -> usize {
         match self.accepting && !self.handed_over {

@@ -35,8 +35,9 @@ const HANDSHAKE_PAUSE: Duration = Duration::from_millis(50);
 /// Which part of the handshakes that may be under way one address may have, where its connections are limited.
 const SHARE_OF_HANDSHAKES: usize = 4;
 
-/// How many connections more than there may be are open at the most, while those end that make room.
-const SPARE: usize = 8;
+/// How many connections more than there may be are open at the most, while those end that make room: a part of them, and
+/// no more than so many.
+const SPARE: (usize, usize) = (8, 64);
 
 /// How often it is looked at the most who could make room: with many connections a look takes a millisecond.
 const SEARCH_PAUSE: Duration = Duration::from_millis(100);
@@ -106,7 +107,12 @@ impl Housekeeper<'_> {
         for _ in 0..most {
             let accepted = self.shared.listening.lock().accept_from(index);
             match accepted {
-                Ok(Some(accepted)) => self.admit(accepted),
+                Ok(Some(accepted)) => {
+                    self.admit(accepted);
+                    if most == ACCEPTED_AT_ONCE && self.holds_handshakes_up(index) {
+                        return;
+                    }
+                }
                 Ok(None) => return,
                 Err(error) if is_of_connection(&error) => {
                     logging::debug!("a connection failed while it was accepted: {error}");
@@ -236,11 +242,16 @@ impl Housekeeper<'_> {
             }
         }
         let most = limits.connections;
-        let count = connections.count();
-        if count < most || count < most + connections.leaving().min(SPARE) {
+        let (part, at_most) = SPARE;
+        let spare = (most / part).clamp(1, at_most);
+        let (count, leaving) = (connections.count(), connections.leaving());
+        if count < most || count < most + leaving.min(spare) {
             return None;
         }
-        let has_room = connections.leaving() < SPARE && self.make_room(None);
+        let has_room = leaving < spare && self.make_room(None);
+        if has_room {
+            self.report(|| format!("the limit of {most} connections is reached: those that are idle make room"));
+        }
         (!has_room).then_some(TurnedAway::LimitReached)
     }
 
@@ -262,6 +273,12 @@ impl Housekeeper<'_> {
             self.go_on_soon();
         }
         has_room
+    }
+
+    /// Whether this listener is left alone because of the handshakes that are under way.
+    fn holds_handshakes_up(&self, index: usize) -> bool {
+        let is_paused = self.door.handshakes_paused_until.is_some();
+        is_paused && self.shared.listening.lock().is_encrypted(index)
     }
 
     /// Ends the pause of the listeners where TLS is spoken, if a handshake is over.

@@ -105,8 +105,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets how many TLS handshakes may be under way. As long as there are as many, listeners with TLS accept nothing;
-    /// who connects waits in the kernel's queue. Default: 64, so that what is signed in a row holds up calls no longer
+    /// Sets how many TLS handshakes may be under way. As long as there are as many, listeners with TLS accept no more than
+    /// 20 connections a second, so that slow clients do not keep others out; who connects waits in the kernel's queue.
+    /// Default: 64, so that what is signed in a row holds up calls no longer
     /// than a third of a second on a small board, at 5 ms a signature.
     pub fn max_handshakes(mut self, handshakes: usize) -> Self {
         self.limits.handshakes = handshakes;
