@@ -16,8 +16,8 @@ use touchdown::client::CallOptions;
 use touchdown::lifecycle::exit_code;
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::{
-    Call, CallObserver, Code, ConnectionEvent, ConnectionRefusal, Listen, Replies, Requests, SentAwayReason,
-    Server, Service,
+    Call, CallObserver, Code, ConnectionEvent, ConnectionRefusal, Listen, Replies, Requests,
+    SentAwayReason, Server, Service,
 };
 
 /// A second, or longer where everything takes longer: the least that `progress_timeout` may be.
@@ -59,7 +59,9 @@ impl CallObserver for Recorder {
         let mut told = self.0.lock().unwrap();
         match event {
             ConnectionEvent::Opened { .. } => told.opened += 1,
-            ConnectionEvent::SentAway { number, reason, .. } => told.sent_away.push((*number, *reason)),
+            ConnectionEvent::SentAway { number, reason, .. } => {
+                told.sent_away.push((*number, *reason))
+            }
             ConnectionEvent::Refused { reason, .. } => told.refused.push(*reason),
             _ => {}
         }
@@ -119,7 +121,9 @@ fn echo_and_listen() -> Service {
 fn who_has_been_idle_the_longest_makes_room_for_a_new_connection_and_loses_no_call() {
     let recorder = Recorder::default();
     let (service, begun, release) = gated();
-    let builder = builder(service).max_connections(3).observer(recorder.clone());
+    let builder = builder(service)
+        .max_connections(3)
+        .observer(recorder.clone());
     let server = builder.start().unwrap();
     let (busy, first, second) = (client(&server), client(&server), client(&server));
     drop(release);
@@ -130,9 +134,18 @@ fn who_has_been_idle_the_longest_makes_room_for_a_new_connection_and_loses_no_ca
     // Who has come just now does not have to go.
     eventually("there is room", || say(&client(&server), "new").is_ok());
     let refused = recorder.refused();
-    assert!(refused.iter().all(|it| *it == ConnectionRefusal::LimitReached), "{refused:?}");
+    assert!(
+        refused
+            .iter()
+            .all(|it| *it == ConnectionRefusal::LimitReached),
+        "{refused:?}"
+    );
     assert_eq!(recorder.sent_away()[0], SentAwayReason::Room);
-    assert_eq!(recorder.numbers()[0], 1, "the connection that had been idle the longest");
+    assert_eq!(
+        recorder.numbers()[0],
+        1,
+        "the connection that had been idle the longest"
+    );
     assert_eq!(say(&second, "still there").unwrap(), "still there");
     assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
 }
@@ -141,7 +154,9 @@ fn who_has_been_idle_the_longest_makes_room_for_a_new_connection_and_loses_no_ca
 fn who_has_a_call_makes_no_room() {
     let recorder = Recorder::default();
     let (service, begun, release) = gated();
-    let builder = builder(service).max_connections(1).observer(recorder.clone());
+    let builder = builder(service)
+        .max_connections(1)
+        .observer(recorder.clone());
     let server = builder.start().unwrap();
     let busy = client(&server);
     thread::scope(|scope| {
@@ -166,13 +181,19 @@ fn one_address_has_its_share_of_the_connections_and_a_unix_socket_has_none() {
     let path = std::env::temp_dir().join(format!("touchdown-share-{}.sock", std::process::id()));
     let unix = format!("unix:{}", path.display());
     let builder = builder(echo()).max_connections_per_address(2);
-    let server = builder.listen(Listen::new(&unix)).observer(recorder.clone()).start().unwrap();
+    let server = builder
+        .listen(Listen::new(&unix))
+        .observer(recorder.clone())
+        .start()
+        .unwrap();
     let raw: Vec<_> = (0..2).map(|_| raw_client(&server)).collect();
     eventually("both are served", || server.connections() == 2);
     let mut over = TcpStream::connect(server.address().to_string()).unwrap();
     assert_eq!(over.read(&mut [0]).unwrap_or(0), 0, "it is closed");
     assert_eq!(recorder.refused(), [ConnectionRefusal::AddressLimit]);
-    let local: Vec<_> = (0..4).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    let local: Vec<_> = (0..4)
+        .map(|_| UnixStream::connect(&path).unwrap())
+        .collect();
     eventually("all are served", || server.connections() == 6);
     // When they have been idle for some time, one of them makes room.
     eventually("there is room", || say(&client(&server), "new").is_ok());
@@ -196,7 +217,11 @@ fn a_public_listener_has_limits_of_its_own() {
     let mut settings = [0; 200];
     let count = first.read(&mut settings).unwrap();
     let streams = [0, 3, 0, 0, 0, 100];
-    assert!(settings[..count].windows(6).any(|it| it == streams), "{:?}", &settings[..count]);
+    assert!(
+        settings[..count].windows(6).any(|it| it == streams),
+        "{:?}",
+        &settings[..count]
+    );
     let mut over = TcpStream::connect(server.address().to_string()).unwrap();
     assert_eq!(over.read(&mut [0]).unwrap_or(0), 0, "an eighth of 8");
     assert_eq!(recorder.refused(), [ConnectionRefusal::AddressLimit]);
@@ -225,13 +250,24 @@ fn connections_that_are_old_are_sent_away_and_no_call_is_lost() {
                 }
             });
         }
-        assert_eq!(call.join().unwrap(), Ok("slow".to_owned()), "though it took longer");
+        assert_eq!(
+            call.join().unwrap(),
+            Ok("slow".to_owned()),
+            "though it took longer"
+        );
     });
     let sent_away = recorder.sent_away();
     assert!(sent_away.len() >= 8, "{sent_away:?}");
-    assert!(sent_away.iter().all(|it| *it == SentAwayReason::Age), "{sent_away:?}");
+    assert!(
+        sent_away.iter().all(|it| *it == SentAwayReason::Age),
+        "{sent_away:?}"
+    );
     let calls = server.calls();
-    assert_eq!((calls.caller_left, calls.cut, calls.refused), (0, 0, 0), "{calls:?}");
+    assert_eq!(
+        (calls.caller_left, calls.cut, calls.refused),
+        (0, 0, 0),
+        "{calls:?}"
+    );
     assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
 }
 
@@ -272,7 +308,10 @@ fn who_makes_no_call_is_sent_away_and_comes_again_and_a_quiet_stream_is_a_call()
     upload.send(text("two")).unwrap();
     assert_eq!(upload.finish().unwrap().value, "2");
     let sent_away = recorder.sent_away();
-    assert!(sent_away.iter().all(|it| *it == SentAwayReason::Idle), "{sent_away:?}");
+    assert!(
+        sent_away.iter().all(|it| *it == SentAwayReason::Idle),
+        "{sent_away:?}"
+    );
     assert_eq!(server.calls().caller_left, 0);
 }
 
@@ -283,7 +322,9 @@ fn requests_that_do_not_come_have_their_connection_sent_away_and_quiet_streams_h
     let server = builder.observer(recorder.clone()).start().unwrap();
     // One is quiet for as long as it likes; of the other nothing comes but headers.
     let mut quiet = raw_client(&server);
-    quiet.write_all(&only_headers("/test.Echo/Listen", 1)).unwrap();
+    quiet
+        .write_all(&only_headers("/test.Echo/Listen", 1))
+        .unwrap();
     let mut stuck = raw_client(&server);
     let begun = Instant::now();
     stuck.write_all(&only_headers("/test.Echo/Say", 1)).unwrap();
@@ -308,13 +349,19 @@ fn a_request_that_comes_slowly_comes() {
     let (pieces, piece) = (12_u32, 5_000_u32);
     let length = pieces * piece;
     let [.., a, b, c] = (length - 4).to_be_bytes();
-    let varint = [c & 0x7f | 0x80, (b << 1 | c >> 7) & 0x7f | 0x80, a << 2 | b >> 6];
+    let varint = [
+        c & 0x7f | 0x80,
+        (b << 1 | c >> 7) & 0x7f | 0x80,
+        a << 2 | b >> 6,
+    ];
     let mut message = [&[0][..], &length.to_be_bytes(), &[10], &varint].concat();
     message.resize(5 + length as usize, b'x');
     let begun = Instant::now();
     for (number, part) in message.chunks(piece as usize).enumerate() {
         // A quarter of the time for each, so that it has that much in any.
-        eventually("it is time", || begun.elapsed() > PROGRESS / 4 * number as u32);
+        eventually("it is time", || {
+            begun.elapsed() > PROGRESS / 4 * number as u32
+        });
         let is_last = number + 1 == message.len().div_ceil(piece as usize);
         slow.write_all(&frame(0, is_last.into(), 1, part)).unwrap();
     }
@@ -330,7 +377,9 @@ fn answers_that_are_not_taken_have_their_connection_sent_away_and_others_are_ser
     let server = builder.observer(recorder.clone()).start().unwrap();
     let mut greedy = raw_client(&server);
     // SETTINGS_INITIAL_WINDOW_SIZE: RFC 9113, 6.5.2.
-    greedy.write_all(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 0])).unwrap();
+    greedy
+        .write_all(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]))
+        .unwrap();
     for stream in (1..40).step_by(2) {
         greedy.write_all(&small_call(stream)).unwrap();
     }
@@ -351,7 +400,9 @@ fn who_does_not_read_from_a_unix_socket_is_cut() {
         ended.send(()).unwrap();
         Ok(())
     };
-    let service = Service::builder("test.Echo").server_streaming("Say", endless).build();
+    let service = Service::builder("test.Echo")
+        .server_streaming("Say", endless)
+        .build();
     let path = std::env::temp_dir().join(format!("touchdown-unread-{}.sock", std::process::id()));
     let server = Server::builder()
         .service(service)
@@ -367,9 +418,41 @@ fn who_does_not_read_from_a_unix_socket_is_cut() {
     let largest = i32::MAX as u32;
     let settings = [&[0, 4][..], &largest.to_be_bytes()].concat();
     deaf.write_all(&frame(4, 0, 0, &settings)).unwrap();
-    deaf.write_all(&frame(8, 0, 0, &(largest - 65_535).to_be_bytes())).unwrap();
+    deaf.write_all(&frame(8, 0, 0, &(largest - 65_535).to_be_bytes()))
+        .unwrap();
     deaf.write_all(&small_call(1)).unwrap();
     end.recv_timeout(LONG).expect("the handler is told");
+    assert_eq!(recorder.sent_away(), [SentAwayReason::NotTaken]);
+    eventually("the connection is gone", || server.connections() == 0);
+}
+
+/// Its kernel acknowledges everything, and it reads: a few bytes now and then.
+#[test]
+fn who_hardly_reads_is_cut() {
+    let recorder = Recorder::default();
+    let endless = |_: &Call, request: StringValue, replies: Replies<StringValue>| {
+        let large = text("x".repeat(1000) + &request.value);
+        while replies.send(&large).is_ok() {}
+        Ok(())
+    };
+    let service = Service::builder("test.Echo")
+        .server_streaming("Say", endless)
+        .build();
+    let builder = builder(service).progress_timeout(PROGRESS);
+    let server = builder.observer(recorder.clone()).start().unwrap();
+    let mut slow = raw_client(&server);
+    let largest = i32::MAX as u32;
+    let settings = [&[0, 4][..], &largest.to_be_bytes()].concat();
+    slow.write_all(&frame(4, 0, 0, &settings)).unwrap();
+    slow.write_all(&frame(8, 0, 0, &(largest - 65_535).to_be_bytes()))
+        .unwrap();
+    slow.write_all(&small_call(1)).unwrap();
+    let pause = PROGRESS / 20;
+    eventually("it is cut", || {
+        thread::sleep(pause);
+        let _ = slow.read(&mut [0; 20]);
+        !recorder.sent_away().is_empty()
+    });
     assert_eq!(recorder.sent_away(), [SentAwayReason::NotTaken]);
     eventually("the connection is gone", || server.connections() == 0);
 }
@@ -379,7 +462,9 @@ fn who_has_the_most_calls_open_goes_when_there_is_no_memory_for_all() {
     let recorder = Recorder::default();
     let (service, begun, release) = gated();
     // For 1,024 calls.
-    let builder = builder(service).memory_limit(16 << 20).observer(recorder.clone());
+    let builder = builder(service)
+        .memory_limit(16 << 20)
+        .observer(recorder.clone());
     let server = builder.start().unwrap();
     let innocent = client(&server);
     thread::scope(|scope| {
@@ -408,10 +493,22 @@ fn who_has_the_most_calls_open_goes_when_there_is_no_memory_for_all() {
 fn health_has_as_many_watches_as_are_set() {
     let server = builder(echo()).max_health_watches(2).start().unwrap();
     let mut client = raw_client(&server);
-    let headers = |stream| on_stream(frame(1, 4, 0, &call_headers("POST", "/grpc.health.v1.Health/Watch")), stream);
+    let headers = |stream| {
+        on_stream(
+            frame(
+                1,
+                4,
+                0,
+                &call_headers("POST", "/grpc.health.v1.Health/Watch"),
+            ),
+            stream,
+        )
+    };
     for stream in [1_u32, 3, 5] {
         client.write_all(&headers(stream)).unwrap();
-        client.write_all(&on_stream(frame(0, 1, 0, &[0; 5]), stream)).unwrap();
+        client
+            .write_all(&on_stream(frame(0, 1, 0, &[0; 5]), stream))
+            .unwrap();
     }
     let mut read = Vec::new();
     let mut buffer = [0; 1024];
@@ -431,12 +528,17 @@ fn a_stop_waits_for_the_calls_of_connections_that_are_sent_away() {
     let server = builder.observer(recorder.clone()).start().unwrap();
     let clients = [client(&server), client(&server)];
     thread::scope(|scope| {
-        let calls: Vec<_> = clients.iter().map(|it| scope.spawn(|| say(it, "on it"))).collect();
+        let calls: Vec<_> = clients
+            .iter()
+            .map(|it| scope.spawn(|| say(it, "on it")))
+            .collect();
         clients.iter().for_each(|_| begun.recv().unwrap());
         eventually("both have to go", || recorder.sent_away().len() == 2);
         let lifecycle = server.lifecycle().clone();
         let stop = scope.spawn(|| server.shutdown());
-        eventually("it drains", || lifecycle.phase() == touchdown::lifecycle::Phase::Draining);
+        eventually("it drains", || {
+            lifecycle.phase() == touchdown::lifecycle::Phase::Draining
+        });
         drop(release);
         for call in calls {
             assert_eq!(call.join().unwrap(), Ok("on it".to_owned()));

@@ -27,12 +27,18 @@ fn play() -> ! {
         while replies.send(&large).is_ok() {}
         Ok(())
     };
-    let service = Service::builder("test.Echo").server_streaming("Say", endless).build();
+    let service = Service::builder("test.Echo")
+        .server_streaming("Say", endless)
+        .build();
     let path = std::env::temp_dir().join(format!("touchdown-still-{}.sock", process::id()));
     let server = Server::builder()
         .service(service)
         .address(format!("unix:{}", path.display()))
-        .lifecycle(Lifecycle::builder().plan(quick_plan()).signals(Signals::process()))
+        .lifecycle(
+            Lifecycle::builder()
+                .plan(quick_plan())
+                .signals(Signals::process()),
+        )
         .progress_timeout(PROGRESS)
         .start()
         .unwrap();
@@ -58,7 +64,9 @@ fn a_client_that_does_not_read_while_the_server_stands_still_is_served_on() {
     let largest = i32::MAX as u32;
     let settings = [&[0, 4][..], &largest.to_be_bytes()].concat();
     client.write_all(&frame(4, 0, 0, &settings)).unwrap();
-    client.write_all(&frame(8, 0, 0, &(largest - 65_535).to_be_bytes())).unwrap();
+    client
+        .write_all(&frame(8, 0, 0, &(largest - 65_535).to_be_bytes()))
+        .unwrap();
     client.write_all(&small_call(1)).unwrap();
     // So that the time has begun.
     thread::sleep(PROGRESS / 2);
@@ -70,7 +78,10 @@ fn a_client_that_does_not_read_while_the_server_stands_still_is_served_on() {
     let since = Instant::now();
     let mut buffer = vec![0; 1 << 16];
     while since.elapsed() < PROGRESS * 2 {
-        assert!(client.read(&mut buffer).expect("more comes") > 0, "it was cut");
+        assert!(
+            client.read(&mut buffer).expect("more comes") > 0,
+            "it was cut"
+        );
     }
     drop(client);
     child.signal("TERM");

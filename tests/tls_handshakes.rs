@@ -33,8 +33,12 @@ fn who_is_slow_keeps_others_waiting_for_a_moment_only_and_nobody_who_speaks_no_t
     let begun = Instant::now();
     let slow: Vec<_> = (0..12).map(|_| silent(&server)).collect();
     let plain = server.addresses()[1].to_string();
-    let _plain: Vec<_> = (0..3).map(|_| TcpStream::connect(&plain).unwrap()).collect();
-    eventually("those without TLS are taken in at once", || server.connections() >= 5);
+    let _plain: Vec<_> = (0..3)
+        .map(|_| TcpStream::connect(&plain).unwrap())
+        .collect();
+    eventually("those without TLS are taken in at once", || {
+        server.connections() >= 5
+    });
     eventually("all are taken in", || server.connections() == 15);
     // One after the other, after the second.
     assert!(begun.elapsed() >= PAUSE * 9, "{:?}", begun.elapsed());

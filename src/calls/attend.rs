@@ -67,7 +67,8 @@ impl Connections {
         let mut attended = Attended::default();
         for (number, link) in self.of_stage(|_| true) {
             let view = link.look();
-            if let Some(again) = self.attend_one(number, &link, &view, now, patience, &mut attended) {
+            if let Some(again) = self.attend_one(number, &link, &view, now, patience, &mut attended)
+            {
                 attended.next = Some(attended.next.map_or(again, |next| next.min(again)));
             }
         }

@@ -214,7 +214,10 @@ mod tests {
         let day = Duration::from_secs(24 * 3600);
         let times: Vec<_> = (0..1_000).map(|number| jittered(day, number)).collect();
         let (least, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
-        assert!(*least >= day * 9 / 10 && *most <= day * 11 / 10, "{least:?} {most:?}");
+        assert!(
+            *least >= day * 9 / 10 && *most <= day * 11 / 10,
+            "{least:?} {most:?}"
+        );
         // A thousand numbers of chance are nearer together than this once in 10^50 tries.
         assert!(*most - *least > day / 10, "{least:?} {most:?}");
     }

@@ -34,7 +34,7 @@ pub(crate) enum Connection<'a> {
     Closed { number: u64, peer: &'a str },
     /// It was closed as soon as it was accepted. There is no `Opened` for it.
     Refused { peer: &'a str, why: TurnedAway },
-    /// Between `Opened` and `Closed`, once at the most.
+    /// After `Opened`, once at the most; and before `Closed`, unless the peer closes it in this very moment.
     SentAway { number: u64, why: Why },
     /// Between `Opened` and `Closed`.
     #[cfg(feature = "tls")]

@@ -177,10 +177,7 @@ mod tests {
     fn who_has_taken_everything_has_the_whole_time_again() {
         let mut progress = Progress::default();
         for (queued, span) in [(9, 0), (0, 3), (9, 4), (9, 7)] {
-            let view = View {
-                queued,
-                ..open(1)
-            };
+            let view = View { queued, ..open(1) };
             let verdict = progress.look(&view, 0, 1, at(span), LIMIT);
             assert_ne!(verdict, Verdict::NotTaken, "in span {span}");
         }

@@ -140,9 +140,9 @@ pub(super) fn add(core: &Core, newcomer: Newcomer) {
         #[cfg(not(feature = "tls"))]
         () => (ptr::null(), ptr::null_mut()),
     };
-    let most_calls = newcomer.concurrent_streams.map_or(0, |it| {
-        i32::try_from(it.get()).unwrap_or(i32::MAX)
-    });
+    let most_calls = newcomer
+        .concurrent_streams
+        .map_or(0, |it| i32::try_from(it.get()).unwrap_or(i32::MAX));
     let ticket = Box::new(Ticket {
         guest: newcomer.guest,
         fd,

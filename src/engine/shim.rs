@@ -102,10 +102,7 @@ unsafe extern "C" {
         counts: c_int,
         spans: u8,
     ) -> usize;
-    pub(super) fn touchdown_connection_rest(
-        connection: *mut Connection,
-        calls: u32,
-    ) -> c_int;
+    pub(super) fn touchdown_connection_rest(connection: *mut Connection, calls: u32) -> c_int;
     pub(super) fn touchdown_arguments_limit_calls(arguments: *const Arguments, calls: usize);
     pub(super) fn touchdown_open_calls(arguments: *const Arguments) -> usize;
     pub(super) fn touchdown_server_send_goaways(

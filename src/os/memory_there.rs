@@ -126,7 +126,12 @@ fn least_limit(folder: &Path, mount: &Mount) -> Option<u64> {
 
 /// As mountinfo writes a space, a tab, a line's end and a backslash.
 fn unescaped(text: &str) -> String {
-    let pairs = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    let pairs = [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ];
     pairs
         .iter()
         .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
@@ -169,12 +174,15 @@ mod tests {
 
     #[test]
     fn the_nearest_limit_is_that_of_the_group_or_of_one_that_it_is_in() {
-        let tree = Tree::new("unified", &[
-            ("system.slice/memory.max", "200000000\n"),
-            ("system.slice/greeter.service/memory.max", "max\n"),
-            ("system.slice/greeter.service/memory.high", "300000000\n"),
-            ("system.slice/other.service/memory.max", "1\n"),
-        ]);
+        let tree = Tree::new(
+            "unified",
+            &[
+                ("system.slice/memory.max", "200000000\n"),
+                ("system.slice/greeter.service/memory.max", "max\n"),
+                ("system.slice/greeter.service/memory.high", "300000000\n"),
+                ("system.slice/other.service/memory.max", "1\n"),
+            ],
+        );
         let mounts = tree.line("/", UNIFIED);
         let limit = |group| nearest_limit(&format!("0::{group}\n"), &mounts);
         assert_eq!(limit("/system.slice/greeter.service"), Some(200_000_000));
@@ -186,11 +194,17 @@ mod tests {
 
     #[test]
     fn the_first_version_has_a_hierarchy_of_its_own() {
-        let tree = Tree::new("first", &[
-            ("memory.limit_in_bytes", "9223372036854771712\n"),
-            ("docker/abc/memory.limit_in_bytes", "134217728\n"),
-        ]);
-        let mounts = [tree.line("/", "cgroup cgroup rw,cpu,cpuacct"), tree.line("/", MEMORY)];
+        let tree = Tree::new(
+            "first",
+            &[
+                ("memory.limit_in_bytes", "9223372036854771712\n"),
+                ("docker/abc/memory.limit_in_bytes", "134217728\n"),
+            ],
+        );
+        let mounts = [
+            tree.line("/", "cgroup cgroup rw,cpu,cpuacct"),
+            tree.line("/", MEMORY),
+        ];
         let groups = "11:cpu,cpuacct:/docker/abc\n9:memory:/docker/abc\n0::/docker/abc\n";
         assert_eq!(nearest_limit(groups, &mounts.join("\n")), Some(134_217_728));
         assert_eq!(nearest_limit(groups, &mounts[0]), None);
@@ -198,7 +212,10 @@ mod tests {
 
     #[test]
     fn a_container_that_sees_its_own_group_as_the_root_finds_its_limit() {
-        let tree = Tree::new("container", &[("memory.max", "4096"), ("in/memory.max", "99")]);
+        let tree = Tree::new(
+            "container",
+            &[("memory.max", "4096"), ("in/memory.max", "99")],
+        );
         for (root, group, limit) in [
             // Without a namespace of its own.
             ("/docker/abc", "/docker/abc", 4096),

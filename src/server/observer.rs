@@ -240,7 +240,8 @@ pub enum ConnectionEvent {
         /// Why it was closed.
         reason: ConnectionRefusal,
     },
-    /// Its client was told to make no more calls on it, while the server goes on. `Closed` will follow.
+    /// Its client is told to make no more calls on it, while the server goes on. `Closed` will follow; if the client closes
+    /// it in this very moment, that may be told first.
     #[non_exhaustive]
     SentAway {
         /// The connection's number.

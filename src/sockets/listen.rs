@@ -37,6 +37,7 @@ use super::listener::ListenOptions;
 /// | [`mode`](Self::mode) | as the umask has it | as for every file |
 /// | [`owner`](Self::owner) | the process's user and group | as for every file |
 /// | [`tcp_keepalive`](Self::tcp_keepalive) | off | a gRPC server probes by itself (`ServerBuilder::keepalive`), which shows that the peer answers, and not only its kernel |
+/// | `public` | no | what strangers' connections may take; for a gRPC server only |
 /// | [`tcp_user_timeout`](Self::tcp_user_timeout) | for a gRPC server both times of `ServerBuilder::keepalive` together, 80 s; else the kernel's | a peer that takes nothing is given up when one that answers nothing is |
 ///
 /// ```no_run

@@ -130,7 +130,9 @@ impl Listeners {
     /// Whether TLS is spoken there.
     #[cfg(feature = "server")]
     pub(crate) fn is_encrypted(&self, index: usize) -> bool {
-        self.listeners.get(index).is_some_and(Listener::is_encrypted)
+        self.listeners
+            .get(index)
+            .is_some_and(Listener::is_encrypted)
     }
 
     /// How many sockets have a queue of connections that is the owner's to empty.

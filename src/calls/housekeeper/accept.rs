@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::Housekeeper;
 use crate::calls::connections::{Connections, Times};
 use crate::calls::depart::Candidate;
-use crate::calls::observer::{Connection, TurnedAway};
 use crate::calls::leaving::Lasting;
+use crate::calls::observer::{Connection, TurnedAway};
 use crate::calls::origin::Origin;
 use crate::calls::peer::{address, for_people};
 use crate::logging;
@@ -71,7 +71,9 @@ impl Door {
 
     /// Whether listeners where TLS is spoken are to be listened to; ends a pause whose time is over.
     pub(super) fn takes_handshakes(&mut self) -> bool {
-        let is_paused = self.handshakes_paused_until.is_some_and(|it| it > Instant::now());
+        let is_paused = self
+            .handshakes_paused_until
+            .is_some_and(|it| it > Instant::now());
         if !is_paused {
             self.handshakes_paused_until = None;
         }
@@ -250,7 +252,9 @@ impl Housekeeper<'_> {
         }
         let has_room = leaving < spare && self.make_room(None);
         if has_room {
-            self.report(|| format!("the limit of {most} connections is reached: those that are idle make room"));
+            self.report(|| {
+                format!("the limit of {most} connections is reached: those that are idle make room")
+            });
         }
         (!has_room).then_some(TurnedAway::LimitReached)
     }

@@ -151,7 +151,9 @@ impl ServerBuilder {
             });
         }
         let connections = at_least_one("max_connections", self.max_connections)?;
-        let memory = self.memory_limit.unwrap_or_else(memory_there::quarter_of_memory);
+        let memory = self
+            .memory_limit
+            .unwrap_or_else(memory_there::quarter_of_memory);
         let memory = at_least_one("memory_limit", memory)?;
         Ok(Sizes {
             workers,

@@ -205,9 +205,15 @@ mod tests {
         let builder = || Server::builder().address("127.0.0.1:0");
         let second = Duration::from_secs(1);
         for (builder, named) in [
-            (builder().max_connections_per_address(0), "max_connections_per_address"),
+            (
+                builder().max_connections_per_address(0),
+                "max_connections_per_address",
+            ),
             (builder().max_connection_idle(zero), "max_connection_idle"),
-            (builder().max_connection_age(second, zero), "max_connection_age"),
+            (
+                builder().max_connection_age(second, zero),
+                "max_connection_age",
+            ),
             (builder().progress_timeout(second / 2), "progress_timeout"),
             (builder().max_handshakes(0), "max_handshakes"),
         ] {

@@ -30,12 +30,18 @@ use crate::sockets::listen::Listen;
 /// | [`stack_size`](Self::stack_size) | 2 MiB | as of all of Rust's threads: handlers may be of any kind |
 /// | [`backlog`](Self::backlog) | 1,024 calls | a burst on a few connections passes; at some 10 KiB a small call this is 10 MiB at the most |
 /// | [`max_connections`](Self::max_connections) | 512 | half of 1,024, the usual limit of descriptors of a process |
-/// | [`max_concurrent_streams`](Self::max_concurrent_streams) | 1,000 | calls beyond it wait unseen in the client; RFC 9113, 5.1.2 asks for no less than 100 |
+/// | [`max_connections_per_address`](Self::max_connections_per_address) | as many as there may be | behind a proxy all clients have one address |
+/// | [`max_connection_idle`](Self::max_connection_idle) | for ever | an idle connection costs some 30 KiB, and makes room when others want it |
+/// | [`max_connection_age`](Self::max_connection_age) | for ever | as in every gRPC implementation |
+/// | [`max_handshakes`](Self::max_handshakes) | 64 | at 5 ms a signature, on a small board, they hold calls up for a third of a second |
+/// | [`max_concurrent_streams`](Self::max_concurrent_streams) | 1,000 | calls beyond it wait unseen in the client, so it is no limit for many subscribers behind one proxy; RFC 9113, 6.5.2 asks for no less than 100. The memory that all of them take is bounded by `memory_limit` |
+/// | [`max_health_watches`](Self::max_health_watches) | two for each connection | a client watches one service of a server as a rule |
 /// | [`max_receive_message_size`](Self::max_receive_message_size) | 4 MiB | as in every gRPC implementation |
 /// | [`max_metadata_size`](Self::max_metadata_size) | 16 KiB | C-core's own hard limit |
-/// | [`memory_limit`](Self::memory_limit) | a quarter of the machine's memory, 16 MiB at the least, and 1 GiB at the most on 32-bit machines | the rest of the program needs some, too; it is the share that Java's virtual machine takes |
+/// | [`memory_limit`](Self::memory_limit) | a quarter of the memory of the machine, or of the process's control group if that is less; 16 MiB at the least, and 1 GiB at the most on 32-bit machines | the rest of the program needs some, too; it is the share that Java's virtual machine takes |
 /// | [`keepalive`](Self::keepalive) | 60 s, 20 s | a peer that lost its power is noticed within 80 s; most NATs forget a connection later than that |
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | a client speaks first, and a slow radio link has a round trip of 1 s |
+/// | [`progress_timeout`](Self::progress_timeout) | 60 s | as in nginx; the slowest link that carries TCP well brings 16 KiB in it |
 /// | [`health`](Self::health) | nothing said | |
 /// | [`cut_early_after`](Self::cut_early_after) | half of the grace period | most calls land by themselves in the first half; the second is for what must not be cut |
 /// | [`lifecycle`](Self::lifecycle) | the [default plan](crate::lifecycle::Plan); for [`serve`](Self::serve) the process's signals, and hot restart | |
@@ -173,9 +179,12 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets how many connections may be open. What comes on top of that is closed at once, and so is
+    /// Sets how many connections may be open. If one more comes, the one that has been without a call for the longest time,
+    /// and for a second at the least, makes room: its client is told so (GOAWAY) and connects again with its next call, of
+    /// which none is lost. While such connections end, an eighth more may be open, 64 at the most. If none is without a
+    /// call, what comes is closed at once, and so is
     /// what comes when the process has no descriptor left: a client that is turned away may try
-    /// elsewhere, and one that is left to wait cannot know. Those that are open are served on.
+    /// elsewhere, and one that is left to wait cannot know. Those that have calls are served on.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
@@ -201,11 +210,21 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets how much memory, in bytes, requests may take that are still arriving or wait for a
-    /// worker (half of it at the most), all together. If it is not enough, idle connections are closed first, then calls are ended with
-    /// `RESOURCE_EXHAUSTED`, whichever C-core meets first. A request above
-    /// [`max_receive_message_size`](Self::max_receive_message_size) can be refused only once it is
-    /// there, so this is what bounds the server's memory.
+    /// Sets how much memory, in bytes, clients may have the server hold, all together. It covers:
+    ///
+    /// | what | how much | what happens beyond |
+    /// |---|---|---|
+    /// | messages that are still arriving, and what is read of a connection and not yet parsed | all of it | idle connections are closed, then calls are ended with `RESOURCE_EXHAUSTED`, whichever C-core meets first |
+    /// | messages of calls that wait for a worker | half of it | the call is refused with `RESOURCE_EXHAUSTED` |
+    /// | calls that are open, whether anything but their headers has come or not | one for each 16 KiB, but 1,024 at the least | the connection that has the most of them is sent away (GOAWAY) and cut, and so on until there are no more |
+    ///
+    /// It does not cover what handlers hold, answers that are on their way, the stacks of threads, and some 30 KiB for each
+    /// [connection](Self::max_connections). A call takes 9.4 KiB in C-core before its message comes, and its metadata on
+    /// top; so the third row takes no more than the limit with headers of some KiB.
+    ///
+    /// Without this it is a quarter of the memory that there is: of the machine's, or of the least limit of the control
+    /// groups that the process is in (`memory.max` and `memory.high`, or `memory.limit_in_bytes` of the first version),
+    /// as they are when the server starts.
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.memory_limit = Some(bytes);
         self

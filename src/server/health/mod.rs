@@ -54,9 +54,9 @@ pub enum ServingStatus {
 /// - These calls are not counted among the server's, neither in flight nor in the report, and no stop
 ///   waits for them.
 /// - Watch streams hold no worker. When Draining begins they are told what they do not know yet and
-///   end with OK. One that takes nothing costs some 10 KiB, and there are no more than two for each
-///   connection that [`max_connections`](crate::ServerBuilder::max_connections) allows, all together: one
-///   more ends the newest of the connection that has the most, with RESOURCE_EXHAUSTED.
+///   end with OK. One that takes nothing costs some 10 KiB, and there are no more than
+///   [`max_health_watches`](crate::ServerBuilder::max_health_watches), by default two for each connection that there may
+///   be, all together: one more ends the newest of the connection that has the most, with RESOURCE_EXHAUSTED.
 /// - `List` names 100 services at the most, as the protocol says; with more it fails with
 ///   RESOURCE_EXHAUSTED. A request of more than 4 KiB does, too.
 #[derive(Clone, Default)]
