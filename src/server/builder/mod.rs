@@ -31,7 +31,7 @@ use crate::sockets::listen::Listen;
 /// | [`backlog`](Self::backlog) | 1,024 calls | a burst on a few connections passes; at some 10 KiB a small call this is 10 MiB at the most |
 /// | [`max_connections`](Self::max_connections) | 512 | half of 1,024, the usual limit of descriptors of a process |
 /// | [`max_connections_per_address`](Self::max_connections_per_address) | as many as there may be | behind a proxy all clients have one address |
-/// | [`max_connection_idle`](Self::max_connection_idle) | for ever | an idle connection costs some 30 KiB, and makes room when others want it |
+/// | [`max_connection_idle`](Self::max_connection_idle) | for ever | an idle connection costs some 16 KiB, and makes room when others want it |
 /// | [`max_connection_age`](Self::max_connection_age) | for ever | as in every gRPC implementation |
 /// | [`max_handshakes`](Self::max_handshakes) | 64 | at 5 ms a signature, on a small board, they hold calls up for a third of a second |
 /// | [`max_concurrent_streams`](Self::max_concurrent_streams) | 1,000 | calls beyond it wait unseen in the client, so it is no limit for many subscribers behind one proxy; RFC 9113, 6.5.2 asks for no less than 100. The memory that all of them take is bounded by `memory_limit` |
@@ -218,7 +218,7 @@ impl ServerBuilder {
     /// | messages of calls that wait for a worker | half of it | the call is refused with `RESOURCE_EXHAUSTED` |
     /// | calls that are open, whether anything but their headers has come or not | one for each 16 KiB, but 1,024 at the least | the connection that has the most of them is sent away (GOAWAY) and cut, and so on until there are no more |
     ///
-    /// It does not cover what handlers hold, answers that are on their way, the stacks of threads, and some 30 KiB for each
+    /// It does not cover what handlers hold, answers that are on their way, the stacks of threads, and some 16 KiB for each
     /// [connection](Self::max_connections). A call takes 9.4 KiB in C-core before its message comes, and its metadata on
     /// top; so the third row takes no more than the limit with headers of some KiB.
     ///
