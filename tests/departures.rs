@@ -283,7 +283,7 @@ fn what_runs_on_an_old_connection_when_its_grace_is_over_is_told_and_ended() {
     let server = builder.start().unwrap();
     let status = say(&client(&server), "endless").unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
-    assert!(status.message().contains("as old as"), "{status}");
+    assert!(status.message().contains("ends the connection"), "{status}");
     is_told.recv_timeout(LONG).unwrap();
     eventually("it is counted", || server.calls().cut == 1);
     eventually("the connection is gone", || server.connections() == 0);
@@ -336,6 +336,45 @@ fn requests_that_do_not_come_have_their_connection_sent_away_and_quiet_streams_h
     eventually("the other is there still", || server.connections() == 1);
     assert_eq!(say(&client(&server), "hello").unwrap(), "hello");
     assert_eq!(server.in_flight(), 1);
+}
+
+/// A header block without end, and a frame.
+#[test]
+fn what_has_come_in_part_holds_no_connection() {
+    let recorder = Recorder::default();
+    let builder = builder(echo())
+        .progress_timeout(PROGRESS)
+        .max_connection_idle(PROGRESS);
+    let server = builder.observer(recorder.clone()).start().unwrap();
+    let (mut block, mut part) = (raw_client(&server), raw_client(&server));
+    // HEADERS without END_HEADERS.
+    block
+        .write_all(&frame(1, 0, 1, &call_headers("POST", "/test.Echo/Say")))
+        .unwrap();
+    part.write_all(&frame(0xbb, 0, 0, &[0; 9])[..12]).unwrap();
+    eventually("they are there", || recorder.opened() == 2);
+    eventually("they are gone", || server.connections() == 0);
+    let sent_away = recorder.sent_away();
+    assert!(
+        sent_away.contains(&SentAwayReason::NoProgress),
+        "{sent_away:?}"
+    );
+    assert!(sent_away.contains(&SentAwayReason::Idle), "{sent_away:?}");
+}
+
+#[test]
+fn a_watch_stream_does_not_hold_an_old_connection() {
+    let recorder = Recorder::default();
+    let builder = builder(echo()).max_connection_age(unhurried(300), unhurried(300));
+    let server = builder.observer(recorder.clone()).start().unwrap();
+    let mut watcher = raw_client(&server);
+    let headers = call_headers("POST", "/grpc.health.v1.Health/Watch");
+    watcher.write_all(&frame(1, 4, 1, &headers)).unwrap();
+    watcher.write_all(&frame(0, 1, 1, &[0; 5])).unwrap();
+    let kinds = kinds_until_the_end(&mut watcher);
+    assert!(kinds.contains(&GOAWAY), "{kinds:?}");
+    assert_eq!(recorder.sent_away(), [SentAwayReason::Age]);
+    eventually("it is gone", || server.connections() == 0);
 }
 
 #[test]

@@ -153,7 +153,8 @@ impl Connections {
             old_at.into_iter().for_each(&mut at);
             if let Some(limit) = lasting.idle {
                 let view = link.look();
-                let is_idle = view.open == 0 && view.unread == 0 && !view.mid_frame;
+                // A frame that has come in part for so long is none of a call that somebody makes.
+                let is_idle = view.open == 0 && view.unread == 0;
                 let idle = if is_idle { view.idle } else { Duration::ZERO };
                 if idle >= limit {
                     self.send_away(number, Why::Idle, now, Duration::ZERO);

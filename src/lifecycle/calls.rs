@@ -22,7 +22,8 @@ pub struct Calls {
     /// Ended, but their connection was cut before the answer had reached the peer: its kernel had not
     /// acknowledged it, or it had not gone out at all, because the peer took nothing.
     pub undelivered: u64,
-    /// Ended before the grace period was over, because that is the policy for their kind.
+    /// Ended by the server over their handlers' heads: in a drain before the grace period was over, because that is the
+    /// policy for their kind; or while it served, because the grace of their connection was over.
     pub cut: u64,
     /// Told to give up when the grace period was over, and left.
     pub told_to_stop: u64,

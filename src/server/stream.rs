@@ -396,7 +396,9 @@ fn until(time: Duration) -> Wait {
 
 /// The status for a handler whose call is over.
 pub(super) fn why_ended(core: &calls::Call) -> Status {
-    if core.told_to_stop() {
+    if core.told_to_stop() && !core.is_draining() {
+        Status::unavailable("the server ends the connection of this call")
+    } else if core.told_to_stop() {
         Status::unavailable("the server is shutting down")
     } else if core.deadline_passed() {
         Status::deadline_exceeded("the caller's deadline has passed")

@@ -174,7 +174,7 @@ impl Shared {
             self.refuse(&job.call, Refusal::ShuttingDown);
         }
         let ending = Ending {
-            message: "the connection is as old as the server lets it become",
+            message: "the server ends the connection of this call",
             ..SHUTTING_DOWN
         };
         let calls = self.open_calls();
