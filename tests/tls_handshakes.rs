@@ -4,6 +4,7 @@
 mod common;
 mod tls_support;
 
+use std::io::Read;
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -64,4 +65,28 @@ fn the_next_is_taken_in_as_soon_as_a_handshake_is_over() {
         }
     });
     eventually("all are gone", || server.connections() == 0);
+}
+
+#[test]
+fn one_address_has_its_share_of_the_handshakes_where_its_connections_are_limited() {
+    let folder = Folder::new();
+    let builder = builder(echo(), folder.tls()).handshake_timeout(LONG);
+    let builder = builder.max_handshakes(8).max_connections_per_address(100);
+    let server = builder.start().unwrap();
+    let slow = [silent(&server), silent(&server)];
+    eventually("they are taken in", || server.connections() == 2);
+    let mut over = silent(&server);
+    assert_eq!(over.read(&mut [0]).unwrap_or(0), 0, "it is closed");
+    let ca = folder.file("ca.pem");
+    drop(slow);
+    eventually("they are gone", || server.connections() == 0);
+    let mut clients: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = client(&server, &Wish::new(&ca));
+            // Only then its handshake is sure to be over.
+            assert_eq!(client.say("it").unwrap(), "it");
+            client
+        })
+        .collect();
+    assert!(clients.iter_mut().all(|it| it.say("it").is_ok()));
 }
