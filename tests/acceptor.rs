@@ -54,6 +54,24 @@ fn end(lifecycle: Lifecycle) -> Report {
     in_time("the end", move || lifecycle.wait())
 }
 
+#[cfg(feature = "server")]
+#[test]
+fn what_only_a_grpc_server_can_keep_is_refused() {
+    let lifecycle = serving(plan());
+    let error = Listen::new("127.0.0.1:0").public().bind(&lifecycle);
+    let error = error.map(|_| ()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            BindError::Setting {
+                setting: "public",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
 #[test]
 fn what_waits_in_the_kernel_as_the_drain_begins_is_accepted_yet() {
     let lifecycle = serving(plan());
