@@ -201,6 +201,28 @@ fn one_address_has_its_share_of_the_connections_and_a_unix_socket_has_none() {
     drop((raw, local));
 }
 
+/// Its old connection may have a call that takes its time.
+#[test]
+fn who_is_sent_away_may_come_again_though_its_address_has_its_share() {
+    let (service, begun, release) = gated();
+    let builder = builder(service).max_connections_per_address(1);
+    let builder = builder.max_connection_age(unhurried(300), LONG);
+    let recorder = Recorder::default();
+    let server = builder.observer(recorder.clone()).start().unwrap();
+    let client = client(&server);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| say(&client, "first"));
+        begun.recv_timeout(LONG).unwrap();
+        eventually("its connection is old", || recorder.sent_away().len() == 1);
+        let second = scope.spawn(|| say(&client, "second"));
+        begun.recv_timeout(LONG).expect("it came again");
+        drop(release);
+        assert_eq!(first.join().unwrap().unwrap(), "first");
+        assert_eq!(second.join().unwrap().unwrap(), "second");
+    });
+    assert_eq!(recorder.refused(), []);
+}
+
 #[test]
 fn a_public_listener_has_limits_of_its_own() {
     let recorder = Recorder::default();

@@ -402,8 +402,10 @@ impl Connections {
         open.end_handshake(number);
         let removed = open.sockets.remove(&number);
         if let Some(socket) = &removed {
-            open.origins.change(socket.origin, |it| it.connections -= 1);
-            open.leaving -= usize::from(socket.leaving.is_some());
+            match socket.leaving {
+                Some(_) => open.leaving -= 1,
+                None => open.origins.change(socket.origin, |it| it.connections -= 1),
+            }
         }
         let not_answers = removed.as_ref().map_or(0, |it| it.watch.not_answers());
         if lost > 0 && open.draining && open.cut.insert(number, 0).is_none() {

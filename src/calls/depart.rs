@@ -54,7 +54,10 @@ impl Connections {
             return false;
         }
         socket.leaving = Some(Leaving::begin(why, now, grace));
+        let origin = socket.origin;
         open.leaving += 1;
+        // Its client may come again at once.
+        open.origins.change(origin, |it| it.connections -= 1);
         drop(open);
         self.tell(Connection::SentAway { number, why });
         true

@@ -236,10 +236,11 @@ impl Housekeeper<'_> {
         let limits = &self.shared.limits;
         let connections = &self.shared.ground.connections;
         if let Some(most) = lasting.per_address {
-            let (of_origin, handshakes) = (connections.of(origin), limits.handshakes);
-            let is_over = of_origin.connections >= most && !self.make_room(origin);
-            let share = (handshakes / SHARE_OF_HANDSHAKES).max(1);
-            if is_over || (accepted.is_encrypted() && of_origin.handshakes >= share) {
+            let of_origin = connections.of(origin);
+            let share = (limits.handshakes / SHARE_OF_HANDSHAKES).max(1);
+            let is_handshake_over = accepted.is_encrypted() && of_origin.handshakes >= share;
+            // Those that are sent away do not count there.
+            if is_handshake_over || (of_origin.connections >= most && !self.make_room(origin)) {
                 return Some(TurnedAway::AddressLimit);
             }
         }

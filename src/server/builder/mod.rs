@@ -220,7 +220,8 @@ impl ServerBuilder {
     ///
     /// It does not cover what handlers hold, answers that are on their way, the stacks of threads, and some 16 KiB for each
     /// [connection](Self::max_connections). A call takes 9.4 KiB in C-core before its message comes, and its metadata on
-    /// top; so the third row takes no more than the limit with headers of some KiB.
+    /// top; so the third row takes no more than the limit with headers of some KiB, and for a moment more than that while
+    /// connections are cut, since C-core takes its time to end their calls.
     ///
     /// Without this it is a quarter of the memory that there is: of the machine's, or of the least limit of the control
     /// groups that the process is in (`memory.max` and `memory.high`, or `memory.limit_in_bytes` of the first version),
