@@ -23,7 +23,7 @@
 //! moment at which a call is in the backlog and a worker free to take it. Only if a thread cannot
 //! be started, a call waits for that; see [`hire`](Roster::hire).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::decision::{
@@ -40,6 +40,12 @@ const IDLE_TICKS: u32 = 50;
 
 /// Calls that come further apart than this do not start the watch.
 const OFTEN: Duration = Duration::from_millis(2);
+
+/// What holds for steps.
+const NO_LIMIT: Backlog = Backlog {
+    calls: usize::MAX,
+    bytes: usize::MAX,
+};
 
 pub(super) struct Roster<T> {
     workers: usize,
@@ -65,7 +71,7 @@ struct State<T> {
     dismissed: usize,
     waiting: Lanes<T>,
     /// Steps of calls that were accepted before: no limit holds for them, as each call has one at the most.
-    steps: VecDeque<T>,
+    steps: Lanes<T>,
     /// Whose turn it is, while both wait.
     step_is_next: bool,
     closed: bool,
@@ -95,11 +101,10 @@ impl<T: Waits> State<T> {
         workers: usize,
         backlog: Backlog,
     ) -> Decision<T> {
+        let connection = call.connection();
         let admission = if outlook.is_step {
-            self.steps.push_back(call);
-            Admission::Waits
+            self.steps.admit(call, connection, 0, NO_LIMIT)
         } else {
-            let connection = call.connection();
             (self.waiting).admit(call, connection, outlook.bytes, backlog)
         };
         match admission {
@@ -136,7 +141,7 @@ impl<T> State<T> {
     /// the others.
     fn take_next(&mut self) -> Option<T> {
         let step_is_next = self.step_is_next || self.waiting.is_empty();
-        if let Some(step) = step_is_next.then(|| self.steps.pop_front()).flatten() {
+        if let Some(step) = step_is_next.then(|| self.steps.pop()).flatten() {
             self.step_is_next = false;
             return Some(step);
         }
@@ -188,7 +193,7 @@ impl<T: Waits> Roster<T> {
                 summoned: 0,
                 dismissed: 0,
                 waiting: Lanes::new(),
-                steps: VecDeque::new(),
+                steps: Lanes::new(),
                 step_is_next: false,
                 closed: false,
                 last_arrival: None,
@@ -252,7 +257,8 @@ impl<T: Waits> Roster<T> {
     /// A thread that runs a step has another one of the same call to run. It has its turn behind what waits; the thread
     /// says next that it has [finished](Self::finished).
     pub(super) fn step_again(&self, call: T) {
-        self.state.lock().steps.push_back(call);
+        let connection = call.connection();
+        self.state.lock().steps.admit(call, connection, 0, NO_LIMIT);
     }
 
     /// Whether a thread is to be started because a call waits for nothing else: earlier, none could be. It
@@ -466,8 +472,8 @@ impl<T: Waits> Roster<T> {
     pub(super) fn who_waits(&self) -> Vec<(u64, usize)> {
         let state = self.state.lock();
         let mut all = BTreeMap::new();
-        let steps = state.steps.iter().map(|it| (it.connection(), 1));
-        for (connection, count) in state.waiting.connections().into_iter().chain(steps) {
+        let waiting = state.waiting.connections().into_iter();
+        for (connection, count) in waiting.chain(state.steps.connections()) {
             *all.entry(connection).or_default() += count;
         }
         all.into_iter().collect()
@@ -554,7 +560,7 @@ mod tests {
         let roster = roster(1, 2);
         let now = Instant::now();
         assert_eq!(name(roster.arrived(0, LONG, now)), "run");
-        for it in 10..14 {
+        for it in [10, 11, 12, 20] {
             assert_eq!(name(roster.arrived(it, STEP, now)), "queued");
         }
         assert_eq!(name(roster.arrived(1, LONG, now)), "queued");
@@ -564,7 +570,8 @@ mod tests {
         while let Next::Run(it) = roster.finished(1) {
             order.push(it);
         }
-        assert_eq!(order, [1, 10, 2, 11, 12, 13]);
+        // Connections take turns among the steps, too.
+        assert_eq!(order, [1, 10, 2, 20, 11, 12]);
     }
 
     #[test]
