@@ -61,8 +61,8 @@
 //! - Linux.
 //! - A handler that never returns cannot be ended, in Rust as in any language with threads. Its
 //!   caller gets an answer, the report names it, and the process exits at the planned time.
-//! - While a handler reads from or writes to a stream it has a worker for itself; see
-//!   [`Broadcast`], [`Replies::detach`] and [`Requests::detach`] for streams that live long.
+//! - The handler of a stream has a thread for itself until it returns, though no worker while it waits; see
+//!   [`Broadcast`], [`Replies::detach`] and [`Requests::detach`] for streams that are many.
 //! - Replies are not compressed. Requests may be, with gzip or deflate.
 //! - The library keeps C-core's global state: `fork` without `exec` is not possible once a server
 //!   was started.
