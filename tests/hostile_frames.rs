@@ -313,7 +313,8 @@ fn calls_that_the_server_must_reset_count_as_the_clients() {
     let codes: Vec<u8> = codes.map(|it| it.3[7]).collect();
     assert_eq!(codes.first(), Some(&(ENHANCE_YOUR_CALM as u8)), "{codes:?}");
     let resets = frames.iter().filter(|it| it.0 == 3).count();
-    assert!(resets < 5_000, "{resets}");
+    // A client that reads slowly is read from until 10,000 frames wait for it (C-core).
+    assert!(resets < 15_000, "{resets}");
 }
 
 /// CVE-2025-8671: what makes the server reset comes behind a whole request.
