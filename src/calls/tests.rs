@@ -1010,6 +1010,8 @@ fn a_call_in_steps_ends_in_a_step_when_its_caller_leaves_or_the_server_says_so()
     left.sent_when(|sent| sent.len() == 2);
     left.leave();
     assert_eq!(server.landed(), Landed::CallerLeft);
+    // Nothing can wait here, and its worker may be at its end.
+    wait_until(|| server.runner.load().running == 0);
     let told = server.client.call("/test.Chats/Chat", &[b"one"]);
     told.sent_when(|sent| sent.len() == 2);
     assert_eq!(server.runner.tell_to_stop(), 1);
