@@ -503,11 +503,18 @@ fn a_message_that_is_too_long_is_refused_when_its_length_is_known() {
     let server = start(echo());
     let mut client = Raw::new(&server);
     client.send(&headers(1, false));
-    // With nothing behind.
-    client.send(&frame(0, 0, 1, &prefix(300 << 20)));
+    // With hardly anything behind.
+    let start = [prefix(300 << 20), vec![7; 20]].concat();
+    client.send(&frame(0, 0, 1, &start));
     eventually("it is refused", || !client.trailers(1).is_empty());
     // As much as may be on the way.
-    client.send(&frame(0, 0, 1, &[7; 16_000]).repeat(4));
+    // As much as fits into the first window of a connection, and the next call behind it.
+    let rest = [
+        &frame(0, 0, 1, &[7; 16_000]).repeat(4)[..],
+        &frame(0, 0, 1, &[7; 1494]),
+    ]
+    .concat();
+    client.send(&rest);
     client.send(&small_call(3));
     eventually("the next is served", || !client.trailers(3).is_empty());
     let trailers = client.trailers(1);
@@ -526,12 +533,16 @@ fn a_message_that_is_too_long_is_refused_when_its_length_is_known() {
 
 /// C-core has a part of the length by then, and would wait for the rest of the message.
 #[test]
-fn a_message_that_is_far_too_long_in_two_pieces_ends_with_goaway() {
+fn a_message_that_is_far_too_long_and_whose_length_comes_in_pieces_or_alone_ends_with_goaway() {
     let server = start(echo());
     let mut client = Raw::new(&server);
     let start = prefix(300 << 20);
     let pieces = [frame(0, 0, 1, &start[..2]), frame(0, 0, 1, &start[2..])];
     client.send(&[headers(1, false), pieces.concat()].concat());
+    is_calmed(&client.end(), "a message is far too long");
+    // Its length alone leaves no room for what C-core is to get instead.
+    let mut client = Raw::new(&server);
+    client.send(&[headers(1, false), frame(0, 0, 1, &start)].concat());
     is_calmed(&client.end(), "a message is far too long");
 }
 
@@ -556,7 +567,7 @@ fn a_long_message_of_a_stream_ends_the_stream() {
     let mut client = Raw::new(&server);
     client.send(&headers(1, false));
     client.send(&frame(0, 0, 1, b"\0\0\0\0\x03\x0a\x01x"));
-    client.send(&frame(0, 0, 1, &prefix(u32::MAX)));
+    client.send(&frame(0, 0, 1, &[prefix(u32::MAX), vec![7; 20]].concat()));
     eventually("it is refused", || !client.trailers(1).is_empty());
     eventually("the handler has left", || server.in_flight() == 0);
     assert!(end.try_recv().is_err(), "it was told of an error");

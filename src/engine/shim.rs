@@ -62,7 +62,6 @@ pub(super) struct GuardFunctions {
     pub ended: unsafe extern "C" fn(*mut Guard, u32),
     pub overdue: unsafe extern "C" fn(*mut Guard, c_int) -> c_int,
     pub fault: unsafe extern "C" fn(*mut Guard, *mut u32) -> *const c_char,
-    pub stand_in: unsafe extern "C" fn(*mut Guard, *mut usize) -> *const u8,
     pub destroy: unsafe extern "C" fn(*mut Guard),
 }
 

@@ -55,7 +55,6 @@ void Connection::Note(touchdown_verdict verdict) {
     case TOUCHDOWN_PASS:
     case TOUCHDOWN_LOOK:
     case TOUCHDOWN_DIVERT:
-    case TOUCHDOWN_STAND_IN:
       break;
     case TOUCHDOWN_OPEN:
       owes_settings_ack_ = true;

@@ -153,7 +153,6 @@ bool Connection::Follow(bool draining) {
   const bool sorting = draining || opening_ || kept;
   const Timestamp now = Timestamp::Now();
   std::string rest;
-  std::string behind;  // what C-core gets then
   bool of_call = false;
   bool headers_began = false;
   size_t begun = 0;
@@ -199,12 +198,7 @@ bool Connection::Follow(bool draining) {
       bytes += taken;
       left -= taken;
       begun += begins;
-      if (verdict == TOUCHDOWN_STAND_IN) {
-        size_t count;
-        const uint8_t* frame = guard_.StandIn(&count);
-        behind.assign(reinterpret_cast<const char*>(frame), count);
-      }
-      if (HasNoted() || begun >= kBegunInOneGo || !behind.empty()) {
+      if (HasNoted() || begun >= kBegunInOneGo) {
         end = place;
         break;
       }
@@ -218,11 +212,7 @@ bool Connection::Follow(bool draining) {
   } else {
     LetWait(end);
   }
-  if (sorting) {
-    rest.append(behind);
-    return Replace(&rest);
-  }
-  if (!behind.empty()) Put(&behind, &incoming_);
+  if (sorting) return Replace(&rest);
   header_delivered_ = frames_.HeaderComplete() ? 0 : frames_.header_count();
   return false;
 }

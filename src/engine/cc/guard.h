@@ -36,7 +36,6 @@ class Guard {
     return functions_.overdue(guard_, are_headers);
   }
   const char* Fault(uint32_t* code) { return functions_.fault(guard_, code); }
-  const uint8_t* StandIn(size_t* count) { return functions_.stand_in(guard_, count); }
 
  private:
   static uint64_t Milliseconds(grpc_core::Timestamp time) {

@@ -187,12 +187,10 @@ typedef enum {
   // As `PASS`, but C-core gets the frame for the stream below, which is nobody's: it counts what has come, and
   // drops it.
   TOUCHDOWN_DIVERT = 4,
-  // As `PASS`, and behind the frame, whose end this is, C-core gets the one of `stand_in`.
-  TOUCHDOWN_STAND_IN = 5,
   // GOAWAY as `fault` says; the calls that have begun go on, others do not begin.
-  TOUCHDOWN_SEND_AWAY = 6,
+  TOUCHDOWN_SEND_AWAY = 5,
   // GOAWAY as `fault` says, and the end. The guard is not asked any more.
-  TOUCHDOWN_CUT = 7,
+  TOUCHDOWN_CUT = 6,
 } touchdown_verdict;
 
 // What a guard can do. None of it blocks or calls back, and there is one call at a time. Times
@@ -215,7 +213,6 @@ typedef struct touchdown_guard_functions {
   // Headers that have begun to come do not end; or the peer does not acknowledge the server's settings.
   touchdown_verdict (*overdue)(touchdown_guard* guard, int are_headers);
   const char* (*fault)(touchdown_guard* guard, uint32_t* code);
-  const uint8_t* (*stand_in)(touchdown_guard* guard, size_t* count);
   void (*destroy)(touchdown_guard* guard);
 } touchdown_guard_functions;
 

@@ -13,7 +13,6 @@ pub(in super::super) static FUNCTIONS: shim::GuardFunctions = shim::GuardFunctio
     ended,
     overdue,
     fault,
-    stand_in,
     destroy,
 };
 
@@ -30,9 +29,8 @@ fn number(verdict: Verdict) -> c_int {
         Verdict::Open => 2,
         Verdict::Swallow => 3,
         Verdict::Divert => 4,
-        Verdict::StandIn => 5,
-        Verdict::SendAway => 6,
-        Verdict::Cut => 7,
+        Verdict::SendAway => 5,
+        Verdict::Cut => 6,
     }
 }
 
@@ -95,15 +93,6 @@ unsafe extern "C" fn fault(guard: *mut shim::Guard, code: *mut u32) -> *const c_
         let fault = from(guard).fault;
         *code = fault.code;
         fault.text.as_ptr()
-    }
-}
-
-unsafe extern "C" fn stand_in(guard: *mut shim::Guard, count: *mut usize) -> *const u8 {
-    // SAFETY: as in `begins`, and the caller has room for the count.
-    unsafe {
-        let frame = &from(guard).stand_in;
-        *count = frame.len();
-        frame.as_ptr()
     }
 }
 

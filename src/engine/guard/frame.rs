@@ -47,8 +47,6 @@ pub(super) enum Verdict {
     Swallow,
     /// C-core gets it for a stream that is nobody's: it belongs to a call that fails.
     Divert,
-    /// Behind it C-core gets the end of a [stand-in](super::stand_in) for a message that is too long.
-    StandIn,
     /// GOAWAY; the calls that have begun go on.
     SendAway,
     /// GOAWAY, and the end.

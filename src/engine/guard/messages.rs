@@ -19,9 +19,10 @@ enum Part {
 /// A message with more bytes than one may have, and how many it is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TooLong {
-    /// Its prefix now says so many bytes as are in the frame, and those of the [stand-in](super::stand_in).
-    Cut(u32),
-    /// A part of its prefix has gone already.
+    /// Its prefix now says so many bytes as are in the frame, of which the last are those of the
+    /// [stand-in](super::stand_in).
+    Cut,
+    /// A part of its prefix has gone already, or the frame has no room for the stand-in's bytes.
     Gone(u32),
 }
 
@@ -37,6 +38,8 @@ pub(super) struct Messages {
     part: Part,
     is_last: bool,
     goes_on: bool,
+    /// What its last bytes are to be.
+    end: Option<[u8; stand_in::LENGTH]>,
 }
 
 impl Messages {
@@ -47,6 +50,7 @@ impl Messages {
             part: Part::Nothing,
             is_last: false,
             goes_on: false,
+            end: None,
         }
     }
 
@@ -54,6 +58,7 @@ impl Messages {
     pub(super) fn begin(&mut self, stream: u32, is_last: bool) -> bool {
         self.stream = stream;
         self.is_last = is_last;
+        self.end = None;
         if self.parts.is_empty() {
             self.part = Part::Nothing;
             self.goes_on = false;
@@ -104,15 +109,26 @@ impl Messages {
                     if length <= limit || too_long.is_some() || self.is_last {
                         continue;
                     }
-                    let rest = (bytes.len() - at) as u32 + behind + stand_in::LENGTH as u32;
-                    if at >= usize::from(PREFIX) {
+                    let rest = (bytes.len() - at) as u32 + behind;
+                    if at >= usize::from(PREFIX) && rest >= stand_in::LENGTH as u32 {
                         bytes[at - 4..at].copy_from_slice(&rest.to_be_bytes());
                         self.part = Part::Lost;
-                        too_long = Some(TooLong::Cut(length));
+                        self.end = Some(stand_in::end(length));
+                        too_long = Some(TooLong::Cut);
                     } else {
                         too_long = Some(TooLong::Gone(length));
                     }
                 }
+            }
+        }
+        if let Some(end) = &self.end {
+            // Those that come last in the frame, as far as they are here.
+            let from_end = behind as usize;
+            for (distance, byte) in end.iter().rev().enumerate().skip(from_end) {
+                let Some(at) = bytes.len().checked_sub(distance - from_end + 1) else {
+                    break;
+                };
+                bytes[at] = *byte;
             }
         }
         too_long
@@ -200,14 +216,16 @@ mod tests {
     #[test]
     fn a_long_message_is_found_when_its_prefix_is_there() {
         let mut messages = Messages::new();
-        let mut bytes = [message(10), message(11)].concat();
+        let mut bytes = [message(10), message(30)].concat();
         let end = bytes.len() - 1;
         messages.begin(3, false);
         let found = messages.go_on(&mut bytes[..end], 4, 10);
-        assert_eq!(found, Some(TooLong::Cut(11)));
-        // What is in the frame of it, and the stand-in's 20.
-        assert_eq!(bytes[15..20], [0, 0, 0, 0, 10 + 4 + 20]);
-        assert_eq!(messages.go_on(&mut [0; 4], 0, 10), None);
+        assert_eq!(found, Some(TooLong::Cut));
+        // What is in the frame of it.
+        assert_eq!(bytes[15..20], [0, 0, 0, 0, 29 + 4]);
+        let mut behind = [0; 4];
+        assert_eq!(messages.go_on(&mut behind, 0, 10), None);
+        assert_eq!([&bytes[33..end], &behind].concat(), stand_in::end(30));
         messages.end();
         assert!(messages.begin(3, false), "the rest is not taken");
         messages.remove(3);

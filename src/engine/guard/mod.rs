@@ -100,18 +100,8 @@ struct Block {
 /// What the payload of the frame that is coming is looked at for.
 enum Payload {
     Nothing,
-    Data {
-        stream: u32,
-        left: u32,
-        is_tiny: bool,
-        /// The length of a message that is too long.
-        too_long: Option<u32>,
-    },
-    Window {
-        stream: u32,
-        left: u8,
-        value: u32,
-    },
+    Data { left: u32, is_tiny: bool },
+    Window { stream: u32, left: u8, value: u32 },
 }
 
 /// What is known of what one client has sent.
@@ -136,8 +126,6 @@ pub(super) struct Guard {
     now: u64,
     /// The last fault.
     fault: Fault,
-    /// The frame behind the last one of which that was said.
-    stand_in: Vec<u8>,
 }
 
 impl Guard {
@@ -160,7 +148,6 @@ impl Guard {
             is_sent_away: false,
             now: 0,
             fault: fault(NO_ERROR, c""),
-            stand_in: Vec::new(),
         }
     }
 
@@ -212,10 +199,8 @@ impl Guard {
             return self.late_data(is_tiny, Verdict::Divert);
         }
         self.payload = Payload::Data {
-            stream: frame.stream,
             left: frame.length,
             is_tiny,
-            too_long: None,
         };
         Verdict::Look
     }
@@ -303,16 +288,10 @@ impl Guard {
     fn goes_on(&mut self, bytes: &mut [u8]) -> Verdict {
         match &mut self.payload {
             Payload::Nothing => Verdict::Pass,
-            Payload::Data {
-                stream,
-                left,
-                is_tiny,
-                too_long,
-            } => {
+            Payload::Data { left, is_tiny } => {
                 *left = left.saturating_sub(bytes.len() as u32);
                 let limit = self.limits.message;
                 match self.messages.go_on(bytes, *left, limit) {
-                    Some(TooLong::Cut(length)) => *too_long = Some(length),
                     Some(TooLong::Gone(length)) if length / FAR >= limit => {
                         return self.cut(ENHANCE_YOUR_CALM, c"a message is far too long");
                     }
@@ -321,13 +300,8 @@ impl Guard {
                 if *left > 0 {
                     return Verdict::Pass;
                 }
-                let (stream, is_tiny, too_long) = (*stream, *is_tiny, *too_long);
+                let is_tiny = *is_tiny;
                 let goes_on = self.messages.end();
-                if let Some(length) = too_long {
-                    self.stand_in.clear();
-                    self.stand_in.extend(stand_in::frame(stream, length));
-                    return Verdict::StandIn;
-                }
                 self.glitch(u32::from(goes_on && is_tiny))
             }
             Payload::Window {

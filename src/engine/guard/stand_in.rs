@@ -1,6 +1,6 @@
-//! What C-core gets for a message that is longer than one may be: another one, of what its first frame has and a
-//! seal behind. So the call fails like every call with a message that is too long, and nothing of the message is
-//! waited for.
+//! What C-core gets for a message that is longer than one may be: another one, of what its first frame has, with a
+//! seal in the place of the last bytes. So the call fails like every call with a message that is too long, and nothing of the
+//! message is waited for. There is no byte more than the client has sent, or C-core would count more than it has allowed.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -10,7 +10,6 @@ use std::sync::OnceLock;
 /// How many bytes stand at the end: the seal, and the length of the message in its place.
 pub(super) const LENGTH: usize = SEAL + 4;
 const SEAL: usize = 16;
-const HEADER: usize = 9;
 
 /// Whether there has been one: as long as there has not, no message need be looked at. Who gets one has got it from
 /// C-core, which has it from who has set this, so nothing else pairs with it.
@@ -28,15 +27,13 @@ fn seal() -> [u8; SEAL] {
     })
 }
 
-/// The DATA frame with which the message ends that stands for one of this length.
-pub(super) fn frame(stream: u32, length: u32) -> [u8; HEADER + LENGTH] {
+/// The last bytes of the message that stands for one of this length.
+pub(super) fn end(length: u32) -> [u8; LENGTH] {
     WAS_MADE.store(true, Ordering::Relaxed);
-    let mut frame = [0; HEADER + LENGTH];
-    frame[2] = LENGTH as u8;
-    frame[5..HEADER].copy_from_slice(&stream.to_be_bytes());
-    frame[HEADER..HEADER + SEAL].copy_from_slice(&seal());
-    frame[HEADER + SEAL..].copy_from_slice(&length.to_be_bytes());
-    frame
+    let mut end = [0; LENGTH];
+    end[..SEAL].copy_from_slice(&seal());
+    end[SEAL..].copy_from_slice(&length.to_be_bytes());
+    end
 }
 
 /// The length of the message for which one of these pieces stands; `None` if it stands for itself.
@@ -65,9 +62,7 @@ mod tests {
 
     #[test]
     fn what_stands_for_a_message_says_for_which() {
-        let frame = frame(7, 300 << 20);
-        assert_eq!(frame[..HEADER], [0, 0, 20, 0, 0, 0, 0, 0, 7]);
-        let message = [b"begin", &frame[HEADER..]].concat();
+        let message = [b"begin", &end(300 << 20)[..]].concat();
         for cut in 0..message.len() {
             let (start, end) = message.split_at(cut);
             assert_eq!(stands_for([start, end].into_iter()), Some(300 << 20));

@@ -213,10 +213,10 @@ fn a_block_of_headers_has_an_end() {
 #[test]
 fn a_message_that_is_too_long_is_not_taken() {
     let mut guard = calling(1);
-    let mut start = *b"\0\x10\0\0\0abc";
-    assert_eq!(data(&mut guard, 1, 0, &mut start, 0), Verdict::StandIn);
-    assert_eq!(start, *b"\0\0\0\0\x17abc");
-    assert_eq!(guard.stand_in.len(), 9 + stand_in::LENGTH);
+    let mut start = *b"\0\x10\0\0\0abc one and twenty bytes";
+    assert_eq!(data(&mut guard, 1, 0, &mut start, 0), Verdict::Pass);
+    assert_eq!(start[..9], *b"\0\0\0\0\x18abc ");
+    assert_eq!(start[9..], stand_in::end(0x1000_0000));
     let more = frame(DATA, 0, 1, 16_384);
     assert_eq!(guard.begins(more, 0), Verdict::Divert);
     guard.ended(1);

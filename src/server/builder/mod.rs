@@ -259,7 +259,7 @@ impl ServerBuilder {
     /// connections are cut, since C-core takes its time to end their calls.
     ///
     /// A request above [`max_receive_message_size`](Self::max_receive_message_size) is refused when its length is known, and
-    /// none of it is kept. (If its length comes in two pieces of the network's, up to four times as much is waited for; above
+    /// none of it is kept. (If its length comes in two pieces of the network's, or alone in a frame, up to four times as much is waited for; above
     /// that the connection ends.)
     ///
     /// Without this it is a quarter of the memory that there is: of the machine's, or of the least limit of the control
