@@ -507,7 +507,6 @@ fn a_message_that_is_too_long_is_refused_when_its_length_is_known() {
     let start = [prefix(300 << 20), vec![7; 20]].concat();
     client.send(&frame(0, 0, 1, &start));
     eventually("it is refused", || !client.trailers(1).is_empty());
-    // As much as may be on the way.
     // As much as fits into the first window of a connection, and the next call behind it.
     let rest = [
         &frame(0, 0, 1, &[7; 16_000]).repeat(4)[..],
