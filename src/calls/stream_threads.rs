@@ -238,8 +238,8 @@ impl<T> StreamThreads<T> {
     }
 
     /// Which streams have to end now, as calls of these connections wait for a place, so many of each. `now` is in
-    /// running time. A stream ends at once for the call of another connection, and after having waited for `limit` for one of
-    /// its own.
+    /// running time. A stream ends for the call of another connection as soon as it was seen to hold a place that it cannot
+    /// give back, and after having waited for `limit` for one of its own.
     pub(super) fn to_end(
         &self,
         stalled: &mut Stalled,
@@ -251,14 +251,15 @@ impl<T> StreamThreads<T> {
         let exhausted = self.exhausted.load(Ordering::SeqCst);
         let mut seen = BTreeMap::new();
         let mut held = BTreeMap::<u64, usize>::new();
-        // How many have places, those that are about to leave included.
+        // How many wait with places that they cannot give back, those that are about to leave included. Handlers that
+        // are at work have places by right.
         let mut placed = 0;
         // Of each connection, those that wait, and since when that was seen.
         let mut candidates = BTreeMap::<u64, Vec<(Duration, &Arc<Stream<T>>)>>::new();
         let mut leaving = 0;
         for stream in &state.streams {
-            placed += usize::from(!stream.is_aside());
             if stream.ended.load(Ordering::SeqCst) {
+                placed += usize::from(!stream.is_aside());
                 leaving += 1;
                 continue;
             }
@@ -269,6 +270,8 @@ impl<T> StreamThreads<T> {
                 let before = before.filter(|(before, _)| *before == times);
                 let since = before.map_or(now, |(_, since)| *since);
                 seen.insert(stream.number, (times, since));
+                // One that was not seen before may be about to give its place back.
+                placed += usize::from(before.is_some() && !stream.is_aside());
                 let of_connection = candidates.entry(stream.connection).or_default();
                 of_connection.push((since, stream));
             }
@@ -421,6 +424,8 @@ mod tests {
         wait(&streams, 1, 5);
         wait(&streams, 2, 1);
         let waiting = &[(3, 1)];
+        // They may be about to give their places back.
+        assert!(ended(&streams, &mut stalled, waiting, START).is_empty());
         assert_eq!(ended(&streams, &mut stalled, waiting, START), [104]);
         // That one is about to leave.
         assert!(ended(&streams, &mut stalled, waiting, START).is_empty());
@@ -435,8 +440,21 @@ mod tests {
         let (streams, mut stalled) = (StreamThreads::new(0), Stalled::default());
         let all = wait(&streams, 1, 2);
         all[1].has_waited();
+        assert!(ended(&streams, &mut stalled, &[(2, 2)], START).is_empty());
         assert_eq!(ended(&streams, &mut stalled, &[(2, 2)], START), [100]);
         all[0].has_waited();
+    }
+
+    #[test]
+    fn nobody_ends_because_all_places_are_at_work() {
+        let (streams, mut stalled) = (StreamThreads::new(100), Stalled::default());
+        let quiet = wait(&streams, 1, 5);
+        assert_eq!(placed(&quiet), 0);
+        let at_work = streams.enter(200, 2);
+        for now in [START, START + LIMIT / 2, START + LIMIT] {
+            assert!(ended(&streams, &mut stalled, &[(3, 4)], now).is_empty());
+        }
+        drop(at_work);
     }
 
     #[test]
