@@ -573,6 +573,21 @@ fn a_long_message_of_a_stream_ends_the_stream() {
     assert_eq!(client.trailers(1).len(), 1);
 }
 
+/// As clients on C-core do with a call whose deadline passes before it is sent. The others are to land.
+#[test]
+fn a_call_that_is_reset_before_it_is_begun_costs_nobody_anything() {
+    let server = start(echo());
+    let mut client = Raw::new(&server);
+    client.send(&[reset(1), headers(3, false), reset(5)].concat());
+    client.send(&[frame(0, 1, 3, &prefix(0)), reset(9)].concat());
+    client.send(&[headers(7, false), frame(0, 1, 7, &prefix(0))].concat());
+    for stream in [3, 7] {
+        let ended = || client.trailers(stream).len() == 1;
+        eventually("it is answered", ended);
+    }
+    assert!(client.goaway().is_none());
+}
+
 #[test]
 fn what_http2_does_not_allow_ends_with_the_code_that_it_gives() {
     let server = start(echo());
@@ -585,7 +600,7 @@ fn what_http2_does_not_allow_ends_with_the_code_that_it_gives() {
         ),
         ("DATA on stream 0", frame(0, 0, 0, b"x"), PROTOCOL_ERROR),
         ("DATA before HEADERS", frame(0, 0, 5, b"x"), PROTOCOL_ERROR),
-        ("RST_STREAM before HEADERS", reset(5), PROTOCOL_ERROR),
+        ("RST_STREAM on an even stream", reset(2), PROTOCOL_ERROR),
         (
             "RST_STREAM of 3 bytes",
             [headers(1, false), frame(3, 0, 1, b"abc")].concat(),

@@ -30,8 +30,8 @@ use crate::sockets::peer::PeerInfo;
 /// What is known of every open connection.
 pub(super) struct Connections {
     pub(super) open: Mutex<Open>,
-    /// As many as `open` has. Asked for with every call, so not under the lock; it
-    /// is no more than a number, and nothing pairs with it.
+    /// As many as `open` has, and those of whose end the observer is being told. Asked for with every call, so not under
+    /// the lock.
     count: AtomicUsize,
     /// The thread that accepts waits for a descriptor; taken back by the first connection that
     /// closes, which wakes it. What it does then, it would do a moment later without, so nothing
@@ -290,7 +290,7 @@ impl Connections {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.count.load(Ordering::Acquire)
     }
 
     /// What is known of a connection's peer; `None` if the connection is gone.
@@ -345,7 +345,7 @@ impl Connections {
                 it.connections += 1;
                 it.handshakes += usize::from(encrypted);
             });
-            self.count.store(open.sockets.len(), Ordering::Relaxed);
+            self.count.fetch_add(1, Ordering::Relaxed);
             number
         };
         self.tell(Connection::Opened {
@@ -460,16 +460,17 @@ impl Connections {
                 answers: lost.saturating_sub(not_answers).into(),
             };
         }
-        let left = open.sockets.len();
-        self.count.store(left, Ordering::Relaxed);
         drop(open);
+        let mut is_last = false;
         if let Some(Socket { peer, .. }) = &removed {
             self.tell(Connection::Closed { number, peer });
+            // Behind the observer, who is told of all before the server is down.
+            is_last = self.count.fetch_sub(1, Ordering::AcqRel) == 1;
         }
         let is_wanted = self.descriptor_wanted.swap(false, Ordering::Relaxed)
             | self.handshake_wanted.swap(false, Ordering::Relaxed);
         // A drain waits for the last.
-        if left == 0 || is_wanted {
+        if is_last || is_wanted {
             self.wake.wake();
         }
     }

@@ -117,7 +117,8 @@ impl ChannelBuilder {
         self
     }
 
-    /// Sets whether a call is sent again that no handler can have seen, as when it meets a server's farewell.
+    /// Sets whether a call is sent again that no handler can have seen, as when it meets a server's farewell. Without, a call
+    /// that has not left its channel when the farewell comes fails with UNAVAILABLE, which no server can prevent.
     pub fn retries(mut self, retries: bool) -> Self {
         self.retries = Some(retries);
         self

@@ -81,7 +81,6 @@ impl Load {
         let mut callers = Vec::new();
         for _ in 0..options.clients {
             let channel = Channel::builder()
-                .retries(false)
                 .own_connection()
                 .reconnect(RECONNECT, RECONNECT)
                 .connect(address)

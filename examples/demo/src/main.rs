@@ -3,7 +3,7 @@
 //!     make demo
 //!
 //! The greeter of `greeter_server.rs` runs as a process of its own. Several clients make calls of
-//! all four kinds, without pause and without retries. In the middle of it the server gets SIGTERM;
+//! all four kinds, without pause and without a retry policy. In the middle of it the server gets SIGTERM;
 //! once it has exited, the next one starts on the same port, while the clients go on.
 
 mod load;
@@ -50,7 +50,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let terminal = Terminal::new();
     println!(
         "{} servers, one after the other. {} clients with {} callers each make calls of all four\n\
-         kinds, which take up to {} ms, without pause and without retries.\n",
+         kinds, which take up to {} ms, without pause and without a retry policy.\n",
         options.servers, options.clients, options.callers, options.think_ms
     );
     let mut server = Server::start(1, "127.0.0.1:0", options, &terminal)?;

@@ -274,8 +274,14 @@ impl Guard {
     }
 
     fn reset(&mut self, frame: Frame) -> Verdict {
-        if !self.was_begun(frame.stream) {
-            return self.cut(PROTOCOL_ERROR, c"RST_STREAM of a stream that was not begun");
+        // It may be a stream that was not begun, which RFC 9113, 5.1 calls an error of the connection: a client on C-core
+        // sends that for a call that ends before its HEADERS are written (`grpc_chttp2_cancel_stream`), and is to
+        // keep its other calls.
+        if frame.stream % 2 == 0 {
+            return self.cut(
+                PROTOCOL_ERROR,
+                c"RST_STREAM of a stream that is not a client's",
+            );
         }
         if frame.length != 4 {
             return self.cut(FRAME_SIZE_ERROR, c"RST_STREAM of another size");

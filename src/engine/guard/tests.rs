@@ -86,6 +86,20 @@ fn frames_that_nobody_needs_are_counted() {
     assert_eq!(allowed(calling(1), frame(WINDOW_UPDATE, 0, 1, 4)), 10_002);
 }
 
+/// C-core, of a call whose deadline passes before its HEADERS are written.
+#[test]
+fn a_call_may_be_reset_before_it_is_begun() {
+    let mut guard = opened();
+    let reset = |stream| frame(RST_STREAM, 0, stream, 4);
+    let headers = |stream| frame(HEADERS, END_HEADERS, stream, 100);
+    for next in [reset(1), headers(3), reset(7), headers(5), headers(9)] {
+        assert_eq!(guard.begins(next, 0), Verdict::Pass);
+    }
+    // They are counted as all others are.
+    assert_eq!(allowed(opened(), reset(1)), 1_000);
+    assert_eq!(guard.begins(reset(8), 0), Verdict::Cut);
+}
+
 /// The keepalive of a client, at every ten seconds on an idle connection, as the network hands it over.
 #[test]
 fn a_keepalive_is_served_for_as_long_as_it_likes() {
