@@ -93,6 +93,8 @@ mod shim {
             .warnings(false)
             // See the head of shim.cc. zig's compiler sets it by itself.
             .flag("-UNDEBUG")
+            .flag("-include")
+            .flag(folder.join("without_traces.h"))
             // See cross/toolchain.cmake. Nothing here writes to `std::cout`.
             .define("__ioinit", "*__ioinit")
             .include(&core)
