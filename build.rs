@@ -54,7 +54,7 @@ mod shim {
 
     pub fn compile() -> Result<(), Box<dyn Error>> {
         const FOLDER: &str = "src/engine/cc";
-        const SOURCES: [&str; 16] = [
+        const SOURCES: [&str; 17] = [
             "connection.cc",
             "connection_drain.cc",
             "connection_guard.cc",
@@ -64,6 +64,7 @@ mod shim {
             "event_engine.cc",
             "filters.cc",
             "headers.cc",
+            "hpack.cc",
             "messages.cc",
             "messages_debug.cc",
             "messages_release.cc",
@@ -78,6 +79,8 @@ mod shim {
         let folder = Path::new(FOLDER);
         println!("cargo:rerun-if-env-changed=TOUCHDOWN_GRPCIO_SYS");
         let core = headers()?.join("grpc");
+        let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+        mend_hpack_parser(&core, &out)?;
         let mut build = cc::Build::new();
         if cfg!(feature = "client") {
             build.define("TOUCHDOWN_CLIENT", None);
@@ -102,8 +105,48 @@ mod shim {
             .include(core.join("third_party/abseil-cpp"))
             .include(core.join("third_party/upb"))
             .include(core.join("src/core/ext/upb-generated"))
+            .include(&out)
             .files(SOURCES.map(|it| folder.join(it)))
             .try_compile("touchdown_shim")?;
+        Ok(())
+    }
+
+    /// Writes C-core's file as it is to be: see `hpack.cc`.
+    fn mend_hpack_parser(core: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+        const CHANGES: [[&str; 2]; 4] = [
+            [
+                "    std::vector<uint8_t> output;\n",
+                // The shortest codes have five bits. (RFC 7541, appendix B)
+                "    std::vector<uint8_t> output;\n    \
+                 output.reserve(std::min<size_t>(length, input->remaining()) * 8 / 5);\n",
+            ],
+            [
+                "    state_.frame_length = 0;\n",
+                "    state_.frame_length = 0;\n    \
+                 if (is_call_faulty) {\n      \
+                 metadata_buffer_->Set(GrpcRetryPushbackMsMetadata(), touchdown::kFaulty);\n      \
+                 state_.frame_error = HpackParseResult();\n    }\n",
+            ],
+            [
+                "  ParseInputInner(&input);\n",
+                "  ParseInputInner(&input);\n  \
+                 const bool is_call_faulty = state_.frame_error.stream_error() && \
+                 metadata_buffer_ != nullptr && !log_info_.is_client;\n",
+            ],
+            [
+                "    return state_.frame_error.Materialize();\n",
+                "    return is_call_faulty ? absl::OkStatus() : state_.frame_error.Materialize();\n",
+            ],
+        ];
+        let path = core.join("src/core/ext/transport/chttp2/transport/hpack_parser.cc");
+        let mut source = fs::read_to_string(path)?;
+        for [before, after] in CHANGES {
+            if source.matches(before).count() != 1 {
+                return Err(format!("touchdown: {GRPCIO_SYS} has another hpack_parser.cc").into());
+            }
+            source = source.replace(before, after);
+        }
+        fs::write(out.join("hpack_parser_mended.cc"), source)?;
         Ok(())
     }
 

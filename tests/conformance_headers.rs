@@ -239,6 +239,32 @@ fn a_value_that_http_does_not_allow_reaches_no_handler() {
     }
 }
 
+/// With a status, so that its caller learns why; and whatever else is on the connection goes on.
+#[test]
+fn a_header_that_cannot_be_read_is_internal() {
+    let server = start(metadata_service());
+    for (name, value) in [
+        ("x-bin", "!"),
+        ("x-bin", "AAECA"),
+        ("x-bin", "AAE=,AgM="),
+        ("grpc-tags-bin", "%"),
+        ("x name", "1"),
+        ("x\u{e9}", "1"),
+        ("X-Upper", "1"),
+        ("te", "gzip"),
+        (":scheme", "ftp"),
+        ("grpc-previous-rpc-attempts", "many"),
+    ] {
+        let others = [("x-a", Some("1")), (name, Some(value)), ("x-b", Some("2"))];
+        let (mut client, answer) = call(&server, UNARY, &others, &[&message(0, &HI)]);
+        assert_eq!(answer.code(), INTERNAL, "{name}: {value}: {answer:?}");
+        assert!(answer.message().contains("header"), "{answer:?}");
+        client.send(&frame(1, END_HEADERS, 3, &headers(UNARY, &[])));
+        client.send(&frame(0, END_STREAM, 3, &message(0, &HI)));
+        assert_eq!(client.answer(3).code(), OK, "{name}: {value}");
+    }
+}
+
 /// "Implementations must not error due to receiving an invalid ASCII-Value that's a valid field-value in HTTP … they may
 /// throw the value away", and "care must be taken to make sure that the application is permitted to echo the value back".
 #[test]

@@ -48,7 +48,7 @@ function(touchdown_unite target alone)
 endfunction()
 
 function(touchdown_unite_all)
-  touchdown_unite(grpc_unsecure "/ev_|bin_encoder|alts_credentials|local_transport|weighted_target|resolver/dns/|plugin_registry|transport/frame_data|transport/metadata_batch")
+  touchdown_unite(grpc_unsecure "/ev_|bin_encoder|alts_credentials|local_transport|weighted_target|resolver/dns/|plugin_registry|transport/frame_data|transport/hpack_parser[.]|transport/metadata_batch")
   touchdown_unite(re2 "dfa|nfa|onepass|prefilter")
   touchdown_unite(strings "numbers")
   foreach(target base cord cord_internal gpr str_format_internal synchronization)

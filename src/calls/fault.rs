@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     Timeout,
     /// A grpc-encoding that the server does not know.
     Encoding,
+    /// A header that cannot be read.
+    Header,
     /// A value of metadata with characters that HTTP does not allow.
     Metadata,
     /// The byte in front of a message is neither 0 nor 1.
@@ -46,6 +48,9 @@ impl Fault {
             }
             Fault::Encoding => {
                 "the grpc-encoding is not supported here; identity, deflate and gzip are"
+            }
+            Fault::Header => {
+                "a header cannot be read: its name is none, or its value none that the name allows, such as Base64 for -bin"
             }
             Fault::Metadata => {
                 "a value of the metadata has a character that HTTP does not allow (RFC 9110, 5.5)"

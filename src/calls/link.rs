@@ -12,6 +12,10 @@ pub(crate) trait Link: Send + Sync {
     /// done, if that is not possible just now. No lock may be held that a [`Guest`](super::Guest) takes.
     fn send_away(&self) -> bool;
 
+    /// A call of it was refused because its headers cannot be read. The peer may not make many of these. No lock may be held
+    /// that a [`Guest`](super::Guest) takes.
+    fn blame(&self);
+
     /// A span of time is over. Returns how many of the open calls have stood still for as many of them as that says.
     fn pass_span(&self, span: Span) -> usize;
 

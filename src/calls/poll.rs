@@ -140,6 +140,9 @@ impl Worker<'_> {
         }
         if let Some(fault) = fault {
             logging::debug!("{}: {}", call.path(), fault.text());
+            if let (Fault::Header, Some(number)) = (fault, call.noted_connection()) {
+                ground.connections.blame(number);
+            }
             shared.refuse_as(&call, Refusal::Malformed, fault.ending());
             return true;
         }

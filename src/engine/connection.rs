@@ -14,10 +14,10 @@ use super::core::Core;
 use super::guard::door;
 use super::peer_name::numbered;
 use super::shim::{
-    self, touchdown_connection_finish, touchdown_connection_look, touchdown_connection_pass_span,
-    touchdown_connection_reference, touchdown_connection_release, touchdown_connection_rest,
-    touchdown_connection_send_away, touchdown_server_add_connection, ConnectionEvents,
-    ConnectionView,
+    self, touchdown_connection_blame, touchdown_connection_finish, touchdown_connection_look,
+    touchdown_connection_pass_span, touchdown_connection_reference, touchdown_connection_release,
+    touchdown_connection_rest, touchdown_connection_send_away, touchdown_server_add_connection,
+    ConnectionEvents, ConnectionView,
 };
 #[cfg(feature = "tls")]
 use super::tls;
@@ -67,6 +67,11 @@ impl Link for CoreLink {
     fn send_away(&self) -> bool {
         // SAFETY: there is a reference; the caller holds no lock that is taken when C-core calls.
         unsafe { touchdown_connection_send_away(self.raw.load(Ordering::Relaxed)) != 0 }
+    }
+
+    fn blame(&self) {
+        // SAFETY: there is a reference.
+        unsafe { touchdown_connection_blame(self.raw.load(Ordering::Relaxed)) }
     }
 
     fn pass_span(&self, span: Span) -> usize {

@@ -56,7 +56,7 @@ pub(super) struct Guard {
 
 #[repr(C)]
 pub(super) struct GuardFunctions {
-    pub begins: unsafe extern "C" fn(*mut Guard, *const u8, c_int, u64) -> c_int,
+    pub begins: unsafe extern "C" fn(*mut Guard, u64, u32, c_int, u64) -> c_int,
     pub goes_on: unsafe extern "C" fn(*mut Guard, *mut u8, usize) -> c_int,
     pub written: unsafe extern "C" fn(*mut Guard, u32, u64, u32, u64) -> c_int,
     pub ended: unsafe extern "C" fn(*mut Guard, u32),
@@ -122,6 +122,7 @@ unsafe extern "C" {
     pub(super) fn touchdown_connection_look(connection: *mut Connection, view: *mut ConnectionView);
     pub(super) fn touchdown_connection_finish(connection: *mut Connection) -> c_int;
     pub(super) fn touchdown_connection_send_away(connection: *mut Connection) -> c_int;
+    pub(super) fn touchdown_connection_blame(connection: *mut Connection);
     pub(super) fn touchdown_connection_pass_span(
         connection: *mut Connection,
         least: u32,

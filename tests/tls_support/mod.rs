@@ -300,6 +300,9 @@ impl<S: Read + Write> Client<S> {
     /// Shakes hands, and waits for the server's settings.
     pub fn begin(&mut self) -> io::Result<()> {
         self.stream.write_all(PREFACE)?;
+        // Replies are read without ever saying so, and more would stop at 64 KiB in all: a window for all of them.
+        let window = frame(8, 0, 0, &(i32::MAX - 65_535).to_be_bytes());
+        self.stream.write_all(&window)?;
         loop {
             let (kind, flags, _, _) = self.read_frame()?;
             if kind == 4 && flags == 0 {

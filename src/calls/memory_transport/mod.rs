@@ -337,6 +337,8 @@ impl Link for MemoryLink {
         true
     }
 
+    fn blame(&self) {}
+
     fn pass_span(&self, _: Span) -> usize {
         0
     }

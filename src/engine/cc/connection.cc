@@ -18,7 +18,7 @@ using grpc_core::ExecCtx;
 
 namespace {
 
-// How much may come from a peer that was sent away behind the end of the connection: what may be on the way when
+// How much may come behind the end of a connection from a peer that is to blame for it: what may be on the way when
 // GOAWAY arrives, which is a window of 64 KiB for each of some calls.
 constexpr size_t kMostDropped = 1 << 20;
 
@@ -125,8 +125,8 @@ void Connection::Came(grpc_error_handle error, bool is_new) {
     }
     if (shut_down_) {
       finished = ended_ && destroyed_;
-      if (sent_away_ && !cut_) {
-        // Who has been told to go, and goes on like this, is not waited for.
+      if (is_blamed_ && !cut_) {
+        // Who has been told what is wrong, and goes on like this, is not waited for.
         dropped_ += is_tls_ ? kDroppedByTls : incoming_.length;
         if (dropped_ > kMostDropped) Hold(TOUCHDOWN_CUT);
       }
@@ -209,6 +209,7 @@ void Connection::Write(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
 
 bool Connection::ShutDown(uint32_t code, grpc_closure** callback, bool* read_on) {
   shut_down_ = true;
+  is_blamed_ = is_blamed_ || code != 0;
   *callback = std::exchange(callback_, nullptr);
   // C-core ends a connection when what it writes has been written. If GOAWAY does not fit into the
   // socket's buffer, the peer gets along without, as with the end of TLS.

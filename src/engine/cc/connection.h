@@ -63,9 +63,10 @@ class Connection {
   // See `touchdown_connection_look` and `touchdown_connection_finish`.
   void Look(touchdown_connection_view* view);
   touchdown_finish_result FinishCalls();
-  // See `touchdown_connection_send_away`, `touchdown_connection_pass_span` and
-  // `touchdown_connection_rest`.
+  // See `touchdown_connection_send_away`, `touchdown_connection_blame`,
+  // `touchdown_connection_pass_span` and `touchdown_connection_rest`.
   bool SendAway();
+  void Blame();
   size_t PassSpan(uint32_t least, bool counts, uint8_t spans);
   bool Rest(size_t calls);
 
@@ -251,6 +252,7 @@ class Connection {
   bool owes_settings_ack_ = false;  // one in its place, at the end of the frame under way
   touchdown_verdict noted_ = TOUCHDOWN_PASS;  // to be done when C-core reads next
   bool sent_away_ = false;  // GOAWAY is noted, or more
+  bool is_blamed_ = false;  // that, or C-core ends the connection for what the peer has sent
   bool is_held_ = false;    // nothing comes in until GOAWAY is with the kernel
   bool goaway_under_way_ = false;  // that GOAWAY is in the write under way
   bool cut_ = false;               // nothing comes in any more

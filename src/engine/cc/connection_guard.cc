@@ -45,9 +45,16 @@ touchdown_verdict Connection::Judge(Timestamp now, bool* begins) {
   } else if (frames_.IsReset()) {
     EndCall(stream);
   }
-  const touchdown_verdict verdict = guard_.Begins(frames_.header(), is_open, now);
+  const touchdown_verdict verdict = guard_.Begins(frames_, is_open, now);
   looking_ = verdict == TOUCHDOWN_LOOK;
   return verdict;
+}
+
+void Connection::Blame() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (finished_ || shut_down_) return;
+  // It is acted upon when C-core reads next: who floods has sent more.
+  Note(guard_.Written(/*frames=*/0, /*data=*/0, /*resets=*/1, Timestamp::Now()));
 }
 
 void Connection::Note(touchdown_verdict verdict) {
@@ -66,7 +73,7 @@ void Connection::Note(touchdown_verdict verdict) {
       break;
     case TOUCHDOWN_SEND_AWAY:
     case TOUCHDOWN_CUT:
-      sent_away_ = true;
+      sent_away_ = is_blamed_ = true;
       if (!cut_) noted_ = std::max(noted_, verdict);
       break;
   }

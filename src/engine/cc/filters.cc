@@ -75,6 +75,9 @@ touchdown_fault FaultOf(grpc_metadata_batch* request, HttpCall* call) {
       fault = TOUCHDOWN_FAULT_ENCODING;
     }
   }
+  if (request->get(grpc_core::GrpcRetryPushbackMsMetadata()) == touchdown::kFaulty) {
+    fault = TOUCHDOWN_FAULT_HEADER;
+  }
   // A GET may come from a link that somebody clicked on, and a request without a type from any page that is open in a
   // browser.
   if (request->get(grpc_core::ContentTypeMetadata()) !=

@@ -4,6 +4,7 @@
 #ifndef TOUCHDOWN_FRAMES_H
 #define TOUCHDOWN_FRAMES_H
 
+#include <endian.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -33,15 +34,23 @@ class Frames {
       return count;
     }
     if (header_count_ == sizeof(header_)) header_count_ = 0;
-    count = std::min(count, sizeof(header_) - header_count_);
-    memcpy(header_ + header_count_, bytes, count);
-    header_count_ += count;
+    if (header_count_ == 0 && count >= sizeof(header_)) {
+      // Most often. The compiler knows how much this is.
+      memcpy(header_, bytes, sizeof(header_));
+      header_count_ = count = sizeof(header_);
+    } else {
+      count = std::min(count, sizeof(header_) - header_count_);
+      memcpy(header_ + header_count_, bytes, count);
+      header_count_ += count;
+    }
     if (header_count_ == sizeof(header_)) {
-      payload_left_ = size_t{header_[0]} << 16 | size_t{header_[1]} << 8 |
-                      size_t{header_[2]};
+      memcpy(&head_, header_, sizeof(head_));
+      head_ = be64toh(head_);
+      stream_ = (static_cast<uint32_t>(head_) << 8 | header_[8]) & 0x7fffffff;
+      payload_left_ = head_ >> 40;
       first_seen_ = first_seen_ || payload_left_ == 0;
       // HEADERS and CONTINUATION, until END_HEADERS.
-      if (header_[3] == 1 || header_[3] == 9) in_block_ = (header_[4] & 4) == 0;
+      if (kind() == 1 || kind() == 9) in_block_ = (flags() & 4) == 0;
     }
     return count;
   }
@@ -57,46 +66,48 @@ class Frames {
   }
   // Headers that have begun are not whole.
   bool InHeaders() const {
-    return in_block_ || (payload_left_ > 0 && (header_[3] == 1 || header_[3] == 9));
+    return in_block_ || (payload_left_ > 0 && (kind() == 1 || kind() == 9));
   }
   // The next byte is one of a header.
   bool AtHeader() const { return payload_left_ == 0; }
   bool HeaderComplete() const { return header_count_ == sizeof(header_); }
   const uint8_t* header() const { return header_; }
   // The frame belongs to the stream below.
-  void Divert() { header_[8] &= 0xfe; }
+  void Divert() {
+    header_[8] &= 0xfe;
+    stream_ &= ~uint32_t{1};
+  }
   size_t header_count() const { return header_count_; }
 
   // All below are about the frame whose header is complete.
 
+  // Its length, kind and flags, and of its stream all but the last byte: the first eight bytes of the header.
+  uint64_t head() const { return head_; }
   // An ack has one length only.
-  bool IsPingAck() const {
-    return header_[0] == 0 && header_[1] == 0 && header_[2] == 8 &&
-           header_[3] == 6 && (header_[4] & 1) != 0;
-  }
-  bool IsPing() const { return header_[3] == 6 && (header_[4] & 1) == 0; }
-  bool IsGoaway() const { return header_[3] == 7; }
-  bool IsReset() const { return header_[3] == 3; }
-  bool IsHeaders() const { return header_[3] == 1; }
-  bool IsData() const { return header_[3] == 0; }
+  bool IsPingAck() const { return head_ >> 40 == 8 && kind() == 6 && (flags() & 1) != 0; }
+  bool IsPing() const { return kind() == 6 && (flags() & 1) == 0; }
+  bool IsGoaway() const { return kind() == 7; }
+  bool IsReset() const { return kind() == 3; }
+  bool IsHeaders() const { return kind() == 1; }
+  bool IsData() const { return kind() == 0; }
   // Of DATA and HEADERS: whether it is the last of its side.
-  bool IsEnd() const { return header_[3] <= 1 && (header_[4] & 1) != 0; }
-  uint32_t stream() const {
-    return (uint32_t{header_[5]} & 0x7f) << 24 | uint32_t{header_[6]} << 16 |
-           uint32_t{header_[7]} << 8 | uint32_t{header_[8]};
-  }
+  bool IsEnd() const { return kind() <= 1 && (flags() & 1) != 0; }
+  uint32_t stream() const { return stream_; }
   size_t payload_left() const { return payload_left_; }
   // DATA, HEADERS or CONTINUATION.
-  bool IsOfCall() const {
-    return header_[3] == 0 || header_[3] == 1 || header_[3] == 9;
-  }
+  bool IsOfCall() const { return kind() <= 1 || kind() == 9; }
 
  private:
+  uint8_t kind() const { return static_cast<uint8_t>(head_ >> 32); }
+  uint8_t flags() const { return static_cast<uint8_t>(head_ >> 24); }
+
   size_t preface_left_;
   bool first_seen_ = false;
   bool in_block_ = false;
   size_t payload_left_ = 0;
   size_t header_count_ = 0;
+  uint64_t head_ = 0;
+  uint32_t stream_ = 0;
   uint8_t header_[9];
 };
 

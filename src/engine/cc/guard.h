@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "frames.h"
 #include "shim.h"
 #include "src/core/lib/gprpp/time.h"
 
@@ -20,9 +21,10 @@ class Guard {
   Guard(const Guard&) = delete;
   Guard& operator=(const Guard&) = delete;
 
-  touchdown_verdict Begins(const uint8_t* header, bool is_open,
+  touchdown_verdict Begins(const Frames& frames, bool is_open,
                            grpc_core::Timestamp now) {
-    return functions_.begins(guard_, header, is_open, Milliseconds(now));
+    return functions_.begins(guard_, frames.head(), frames.stream(), is_open,
+                             Milliseconds(now));
   }
   touchdown_verdict GoesOn(uint8_t* bytes, size_t count) {
     return functions_.goes_on(guard_, bytes, count);

@@ -19,8 +19,12 @@ constexpr grpc_core::Timestamp kNoDeadline = grpc_core::Timestamp::InfPast();
 constexpr grpc_compression_algorithm kUnknownEncoding =
     GRPC_COMPRESS_ALGORITHMS_COUNT;
 
-// Has the linker take headers.cc in the place of C-core's file.
+// Stands in the metadata of a call with a header that cannot be read: as a header that servers send, and clients do not.
+constexpr grpc_core::Duration kFaulty = grpc_core::Duration::NegativeInfinity();
+
+// Have the linker take headers.cc and hpack.cc in the places of C-core's files.
 void ReadHeadersLeniently();
+void ReadFaultyHeaders();
 
 }  // namespace touchdown
 

@@ -50,8 +50,8 @@ grpc_core::Poll<grpc_error_handle> TOUCHDOWN_NAME(read)(
   const size_t known = std::min(storage->length, sizeof(prefix));
   // Most often all of it is in one slice.
   const grpc_slice& first = storage->slices[0];
-  if (GRPC_SLICE_LENGTH(first) >= known) {
-    memcpy(prefix, GRPC_SLICE_START_PTR(first), known);
+  if (GRPC_SLICE_LENGTH(first) >= sizeof(prefix)) {
+    memcpy(prefix, GRPC_SLICE_START_PTR(first), sizeof(prefix));
   } else {
     size_t copied = 0;
     for (size_t i = 0; copied < known; ++i) {
@@ -66,16 +66,13 @@ grpc_core::Poll<grpc_error_handle> TOUCHDOWN_NAME(read)(
     return flawed(Flaw::kNoEncoding);
   }
   int64_t missing = sizeof(prefix) - known;
-  bool goes_on = false;
+  int64_t length = 0;
   if (missing == 0) {
     // With the five bytes it may not fit into 32 bits.
-    const int64_t whole = sizeof(prefix) + (static_cast<int64_t>(prefix[1]) << 24 |
-                                            static_cast<int64_t>(prefix[2]) << 16 |
-                                            static_cast<int64_t>(prefix[3]) << 8 |
-                                            static_cast<int64_t>(prefix[4]));
-    const int64_t have = storage->length;
-    missing = std::max(whole - have, int64_t{0});
-    goes_on = have > whole;
+    length = static_cast<int64_t>(prefix[1]) << 24 | static_cast<int64_t>(prefix[2]) << 16 |
+             static_cast<int64_t>(prefix[3]) << 8 | static_cast<int64_t>(prefix[4]);
+    missing = static_cast<int64_t>(sizeof(prefix)) + length -
+              static_cast<int64_t>(storage->length);
   }
   if (missing > 0) {
     if (is_ended) return flawed(Flaw::kCutShort);
@@ -83,9 +80,15 @@ grpc_core::Poll<grpc_error_handle> TOUCHDOWN_NAME(read)(
     return grpc_core::Pending{};
   }
   // END_STREAM is not waited for: some clients send it late, in a frame of its own.
-  if (goes_on && (call & touchdown::kHasOneRequest) != 0) {
+  if (missing < 0 && (call & touchdown::kHasOneRequest) != 0) {
     return flawed(Flaw::kMore);
   }
-  return TOUCHDOWN_NAME(deframe)(s, min_progress_size, stream_out,
-                                 message_flags);
+  // The rest is as C-core has it.
+  *message_flags = prefix[0] == 0 ? 0 : GRPC_WRITE_INTERNAL_COMPRESS;
+  *min_progress_size = 0;
+  s->stats.incoming.framing_bytes += sizeof(prefix);
+  s->stats.incoming.data_bytes += length;
+  grpc_slice_buffer_move_first_into_buffer(storage, sizeof(prefix), prefix);
+  grpc_slice_buffer_move_first(storage, length, stream_out->c_slice_buffer());
+  return absl::OkStatus();
 }

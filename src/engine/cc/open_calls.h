@@ -30,24 +30,19 @@ class OpenCalls {
   void Stop(uint32_t end) { end_ = end; }
   // Whether it was open.
   bool End(uint32_t stream) {
-    const auto it = Find(stream);
-    if (it == calls_.end()) return false;
-    calls_.erase(it);
+    const size_t place = Place(stream);
+    if (place == calls_.size()) return false;
+    calls_.erase(calls_.begin() + place);
     return true;
   }
-  bool IsOpen(uint32_t stream) const {
-    const auto it = std::lower_bound(
-        calls_.begin(), calls_.end(), stream,
-        [](const Call& call, uint32_t stream) { return call.stream < stream; });
-    return it != calls_.end() && it->stream == stream;
-  }
+  bool IsOpen(uint32_t stream) const { return Place(stream) < calls_.size(); }
   uint32_t last() const { return last_; }
   // So many bytes of a message have passed, either way.
   void Move(uint32_t stream, size_t bytes) {
-    const auto it = Find(stream);
-    if (it != calls_.end()) {
-      it->moved += static_cast<uint32_t>(std::min<size_t>(bytes, UINT32_MAX - it->moved));
-    }
+    const size_t place = Place(stream);
+    if (place == calls_.size()) return;
+    uint32_t* moved = &calls_[place].moved;
+    *moved += static_cast<uint32_t>(std::min<size_t>(bytes, UINT32_MAX - *moved));
   }
   // A span of time is over. A call of which fewer bytes than `least` have passed in it stood still for it;
   // unless nothing could pass, for which the spans do not count. Returns how many calls have stood still for
@@ -75,11 +70,17 @@ class OpenCalls {
     uint8_t still;   // for how many spans it has stood still
   };
 
-  std::vector<Call>::iterator Find(uint32_t stream) {
+  // Where it stands; how many there are, if it does not.
+  size_t Place(uint32_t stream) const {
+    const size_t count = calls_.size();
+    if (count == 0) return 0;
+    // What is asked for is most often the call that has just begun, or the one that has been open the longest.
+    if (calls_[count - 1].stream == stream) return count - 1;
+    if (calls_[0].stream == stream) return 0;
     const auto it = std::lower_bound(
         calls_.begin(), calls_.end(), stream,
         [](const Call& call, uint32_t stream) { return call.stream < stream; });
-    return it != calls_.end() && it->stream == stream ? it : calls_.end();
+    return it != calls_.end() && it->stream == stream ? it - calls_.begin() : count;
   }
 
   std::vector<Call> calls_;

@@ -58,6 +58,7 @@ const bool kRegistered = [] {
   touchdown::LeaveClientOut();
 #endif
   touchdown::ReadHeadersLeniently();
+  touchdown::ReadFaultyHeaders();
   touchdown::ReadMessagesWithCare();
   grpc_core::CoreConfiguration::RegisterBuilder(touchdown::ReplaceFilters);
   return true;
@@ -152,6 +153,10 @@ int touchdown_connection_send_away(touchdown_connection* connection) {
   grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
   grpc_core::ExecCtx exec_ctx;
   return From(connection)->SendAway() ? 1 : 0;
+}
+
+void touchdown_connection_blame(touchdown_connection* connection) {
+  From(connection)->Blame();
 }
 
 size_t touchdown_connection_pass_span(touchdown_connection* connection,

@@ -116,6 +116,10 @@ touchdown_finish_result touchdown_connection_finish(touchdown_connection* connec
 // what has come: it is to be tried again.
 int touchdown_connection_send_away(touchdown_connection* connection);
 
+// A call was refused because its headers cannot be read: that counts as one that the server resets for what the peer
+// has sent.
+void touchdown_connection_blame(touchdown_connection* connection);
+
 // A span of time is over. A call stood still for it if fewer bytes than `least` of messages have passed,
 // either way; `counts` is 0 for a span in which nothing could pass. Returns how many open calls have stood
 // still for `spans` or more, one after the other.
@@ -197,10 +201,10 @@ typedef enum {
 // are in milliseconds. The texts stay as they are until the next call of another function. The guard is
 // passed for the last time to `destroy`.
 typedef struct touchdown_guard_functions {
-  // A frame with this header of nine bytes begins. Of DATA and HEADERS it is said whether the stream is
-  // that of a call which neither side has reset, and whose end the server has not sent.
-  touchdown_verdict (*begins)(touchdown_guard* guard, const uint8_t* header,
-                              int is_open, uint64_t now);
+  // A frame begins. `head` has the first eight bytes of its header, as a number in network order. Of DATA and HEADERS it
+  // is said whether the stream is that of a call which neither side has reset, and whose end the server has not sent.
+  touchdown_verdict (*begins)(touchdown_guard* guard, uint64_t head,
+                              uint32_t stream, int is_open, uint64_t now);
   // More of what is in the frame, after `LOOK`. C-core gets the bytes as they are afterwards.
   touchdown_verdict (*goes_on)(touchdown_guard* guard, uint8_t* bytes,
                                size_t count);
@@ -277,6 +281,8 @@ typedef enum {
   TOUCHDOWN_FAULT_TIMEOUT = 3,
   // A grpc-encoding that is not known.
   TOUCHDOWN_FAULT_ENCODING = 4,
+  // One of its headers cannot be read.
+  TOUCHDOWN_FAULT_HEADER = 5,
 } touchdown_fault;
 
 // The fault of a call of a server. A call that has one comes as a call of no method, and its path has one more byte

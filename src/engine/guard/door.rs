@@ -43,18 +43,18 @@ unsafe fn from<'a>(guard: *mut shim::Guard) -> &'a mut Guard {
 
 unsafe extern "C" fn begins(
     guard: *mut shim::Guard,
-    header: *const u8,
+    head: u64,
+    stream: u32,
     is_open: c_int,
     now: u64,
 ) -> c_int {
-    // SAFETY: the connection calls with its lock held, until it destroys the guard; a header has nine bytes.
-    let (guard, header) = unsafe { (from(guard), &*header.cast::<[u8; 9]>()) };
-    let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = *header;
+    // SAFETY: the connection calls with its lock held, until it destroys the guard.
+    let guard = unsafe { from(guard) };
     let frame = Frame {
-        length: u32::from_be_bytes([0, l0, l1, l2]),
-        kind,
-        flags,
-        stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]),
+        length: (head >> 40) as u32,
+        kind: (head >> 32) as u8,
+        flags: (head >> 24) as u8,
+        stream,
         is_open: is_open != 0,
     };
     number(guard.begins(frame, now))
