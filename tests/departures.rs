@@ -150,6 +150,24 @@ fn who_has_been_idle_the_longest_makes_room_for_a_new_connection_and_loses_no_ca
     assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
 }
 
+/// Many come at once, as after a restart, or from somebody who holds connections for nothing.
+#[test]
+fn who_never_had_a_call_makes_room_before_a_newcomer_is_refused() {
+    let recorder = Recorder::default();
+    let builder = builder(echo())
+        .max_connections(2)
+        .observer(recorder.clone());
+    let server = builder.start().unwrap();
+    for number in 0..20 {
+        let unused = [raw_client(&server), raw_client(&server)];
+        assert_eq!(say(&client(&server), "new").unwrap(), "new", "{number}");
+        drop(unused);
+    }
+    assert_eq!(recorder.refused(), []);
+    assert_eq!(recorder.sent_away()[0], SentAwayReason::Room);
+    assert_eq!(server.shutdown().exit_code(), exit_code::CLEAN);
+}
+
 #[test]
 fn who_has_a_call_makes_no_room() {
     let recorder = Recorder::default();

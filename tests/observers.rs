@@ -528,7 +528,9 @@ fn connections_are_told_from_their_opening_to_their_end_and_so_is_what_is_turned
     let (server, recorder) = observed(echo(), |it| it.max_connections(1));
     let address = server.address().to_string();
     let mut first = TcpStream::connect(&address).unwrap();
-    first.write_all(PREFACE).unwrap();
+    // With a call, of which only the headers come: without one it would make room.
+    let headers = frame(1, 4, 1, &call_headers("POST", "/test.Echo/Say"));
+    first.write_all(&[PREFACE, &headers].concat()).unwrap();
     eventually("it is open", || server.connections() == 1);
     let second = TcpStream::connect(&address).unwrap();
     eventually("the second one is refused", || {

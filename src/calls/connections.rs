@@ -73,8 +73,10 @@ pub(super) struct Socket {
     info: Arc<PeerInfo>,
     pub(super) origin: Option<Origin>,
     /// Its TLS handshake is under way.
-    handshakes: bool,
-    pub(super) since: Duration,
+    pub(super) handshakes: bool,
+    /// Since when its client could make a call: from the beginning; or from when that was first looked for after the TLS
+    /// handshake.
+    pub(super) could_call: Option<Duration>,
     /// When it is as old as it may become.
     pub(super) old_at: Option<Duration>,
     pub(super) lasting: Lasting,
@@ -329,7 +331,7 @@ impl Connections {
                 info: Arc::clone(&info),
                 origin,
                 handshakes: encrypted,
-                since: times.now,
+                could_call: (!encrypted).then_some(times.now),
                 old_at: age.map(|(age, _)| times.now.saturating_add(jittered(age, number))),
                 lasting: times.lasting,
                 leaving: None,

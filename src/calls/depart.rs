@@ -9,14 +9,19 @@ use super::attend::{Attended, NOT_YET};
 use super::connections::{Connections, Open, Socket};
 use super::drain::Stage;
 use super::leaving::{Leaving, Now, Why};
-use super::link::Link;
+use super::link::{Link, View};
 use super::observer::Connection;
 use super::origin::Origin;
 use super::progress::Verdict;
 
-/// How long a connection has to be idle, or silent, before another may have its place: a client that has just come is
-/// about to make a call.
+/// How long a connection has to be idle before another may have its place: a client that has just had an answer may be about
+/// to make its next call.
 const IDLE_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// The same of one that never had a call: in round trips, and the least. A client connects to make a call, which comes within
+/// two of them. Who holds connections for nothing comes back as often as they end, so that a newcomer would find none that is
+/// much older. Who is sent away although it meant to call connects again, and loses nothing.
+pub(super) const UNUSED_AT_LEAST: (u32, Duration) = (8, Duration::from_millis(5));
 
 /// What came of looking at the connections that are sent away.
 #[derive(Default)]
@@ -175,18 +180,24 @@ impl Connections {
     pub(super) fn candidates(&self, now: Duration) -> Vec<Candidate> {
         let may_go = |it: &Socket| {
             let is_stage = matches!(it.stage, Stage::Silent | Stage::Ready);
-            is_stage && it.leaving.is_none() && now >= it.since.saturating_add(IDLE_AT_LEAST)
+            is_stage && it.leaving.is_none() && !it.handshakes
         };
         let mut found = Vec::new();
         for (number, link) in self.that(may_go) {
             let view = link.look();
-            if view.open > 0 || view.unread > 0 || view.idle < IDLE_AT_LEAST {
+            if view.open > 0 || view.unread > 0 {
                 continue;
             }
-            if let Some(socket) = self.open.lock().sockets.get(&number) {
-                let is_ready = socket.stage == Stage::Ready;
-                let origin = socket.origin;
-                found.push((is_ready, view.idle, Candidate { number, origin }));
+            let mut open = self.open.lock();
+            let Some(socket) = open.sockets.get_mut(&number) else {
+                continue;
+            };
+            let idle = now.saturating_sub(*socket.could_call.get_or_insert(now));
+            let (stage, origin) = (socket.stage, socket.origin);
+            drop(open);
+            let idle = view.idle.min(idle);
+            if idle >= least_idle(&*link, &view) {
+                found.push((stage == Stage::Ready, idle, Candidate { number, origin }));
             }
         }
         found.sort_unstable_by_key(|(is_ready, idle, _)| (*is_ready, *idle));
@@ -211,7 +222,8 @@ impl Connections {
                 continue;
             };
             let view = link.look();
-            let is_idle = view.open == 0 && view.unread == 0 && view.idle >= IDLE_AT_LEAST;
+            let is_idle =
+                view.open == 0 && view.unread == 0 && view.idle >= least_idle(&*link, &view);
             if is_idle && self.send_away(number, Why::Room, now, Duration::ZERO) {
                 return true;
             }
@@ -325,5 +337,13 @@ impl Connections {
     pub(super) fn peer_of(&self, number: u64) -> Option<String> {
         let open = self.open.lock();
         open.sockets.get(&number).map(|it| it.peer.to_string())
+    }
+}
+/// How long a connection has to be idle before another may have its place.
+fn least_idle(link: &dyn Link, view: &View) -> Duration {
+    let (trips, least) = UNUSED_AT_LEAST;
+    match view.calls {
+        0 => (link.round_trip() * trips).clamp(least, IDLE_AT_LEAST),
+        _ => IDLE_AT_LEAST,
     }
 }

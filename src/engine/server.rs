@@ -17,9 +17,11 @@ use grpcio_sys::{
 use super::guard::Limits;
 use super::shim::{
     touchdown_arguments_create, touchdown_arguments_destroy, touchdown_arguments_limit_calls,
-    touchdown_cork, touchdown_open_calls, touchdown_server_send_goaways, touchdown_uncork,
+    touchdown_cork, touchdown_open_calls, touchdown_server_send_goaways, touchdown_turns_again,
+    touchdown_turns_begin, touchdown_turns_end, touchdown_turns_take, touchdown_uncork,
     touchdown_uncork_old, Arguments,
 };
+use super::tag::{bare, KIND_TURN};
 use crate::calls::transport::Settings;
 
 pub(super) struct Server {
@@ -83,6 +85,7 @@ impl Server {
             grpc_server_register_completion_queue(raw, queue, ptr::null_mut());
             let arguments = touchdown_arguments_create(&args);
             touchdown_arguments_limit_calls(arguments, open_calls);
+            touchdown_turns_begin(arguments, queue, bare(KIND_TURN));
             grpc_resource_quota_unref(quota);
             Server {
                 raw,
@@ -112,6 +115,18 @@ impl Server {
     pub(super) fn start(&self) {
         // SAFETY: called once, after all methods are registered.
         unsafe { grpc_server_start(self.raw) }
+    }
+
+    /// A connection that has more calls to begin has its turn.
+    pub(super) fn take_turn(&self) {
+        // SAFETY: the arguments are alive.
+        unsafe { touchdown_turns_take(self.arguments) }
+    }
+
+    /// It has it later: there is something else to do first.
+    pub(super) fn postpone_turn(&self) {
+        // SAFETY: the arguments are alive.
+        unsafe { touchdown_turns_again(self.arguments) }
     }
 
     pub(super) fn send_goaways(&self) {
@@ -179,6 +194,8 @@ impl Drop for Server {
         // SAFETY: the last reference is gone; the threads that held the others ran
         // until the server was shut down.
         unsafe {
+            // Connections may outlive this, and the queue does not.
+            touchdown_turns_end(self.arguments);
             touchdown_arguments_destroy(self.arguments);
             grpc_server_destroy(self.raw);
         }

@@ -130,6 +130,14 @@ unsafe extern "C" {
         spans: u8,
     ) -> usize;
     pub(super) fn touchdown_connection_rest(connection: *mut Connection, calls: u32) -> c_int;
+    pub(super) fn touchdown_turns_begin(
+        arguments: *const Arguments,
+        queue: *mut grpc_completion_queue,
+        tag: *mut c_void,
+    );
+    pub(super) fn touchdown_turns_end(arguments: *const Arguments);
+    pub(super) fn touchdown_turns_take(arguments: *const Arguments);
+    pub(super) fn touchdown_turns_again(arguments: *const Arguments);
     pub(super) fn touchdown_arguments_limit_calls(arguments: *const Arguments, calls: usize);
     pub(super) fn touchdown_open_calls(arguments: *const Arguments) -> usize;
     pub(super) fn touchdown_server_send_goaways(

@@ -10,6 +10,7 @@ const KIND_MASK: usize = 0xf;
 
 /// The kinds of tags. Those in between are operations of calls.
 pub(super) const KIND_SLOT: usize = 0;
+pub(super) const KIND_TURN: usize = 0xc;
 pub(super) const KIND_RENEWAL: usize = 0xd;
 pub(super) const KIND_CHECK: usize = 0xe;
 pub(super) const KIND_SERVER: usize = 0xf;

@@ -10,7 +10,9 @@ use super::queue::{Queue, Told};
 use super::server::Server;
 use super::shim;
 use super::slots::Slot;
-use super::tag::{bare, kind_of, tag, untagged, KIND_CHECK, KIND_RENEWAL, KIND_SERVER, KIND_SLOT};
+use super::tag::{
+    bare, kind_of, tag, untagged, KIND_CHECK, KIND_RENEWAL, KIND_SERVER, KIND_SLOT, KIND_TURN,
+};
 use crate::calls::transport::{Check, Event, Newcomer, Settings, Transport};
 use crate::calls::{Ground, Method};
 
@@ -50,6 +52,7 @@ impl CoreTransport {
         };
         match kind_of(tag) {
             KIND_SERVER => Event::Stopped,
+            KIND_TURN => self.turn(ground),
             KIND_RENEWAL => Event::Renewal,
             KIND_CHECK => {
                 // SAFETY: from `post`, and each tag comes back once.
@@ -73,6 +76,23 @@ impl CoreTransport {
                     let (call, operation) = CoreCall::take_tag(tag);
                     CoreCall::completed(call, operation, succeeded)
                 }
+            }
+        }
+    }
+}
+
+impl CoreTransport {
+    /// A connection has begun many calls at once, and has more. It waits until those are taken, and the sockets of others were
+    /// looked at.
+    fn turn(&self, ground: &Arc<Ground>) -> Event {
+        match self.0.queue.try_next() {
+            Some(told) => {
+                self.0.server.postpone_turn();
+                self.event(told, ground)
+            }
+            None => {
+                self.0.server.take_turn();
+                Event::Told
             }
         }
     }

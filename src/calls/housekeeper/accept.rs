@@ -1,11 +1,12 @@
 //! The door: connections are accepted here, or turned away.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::Housekeeper;
 use crate::calls::connections::{Connections, Times};
-use crate::calls::depart::Candidate;
+use crate::calls::depart::{Candidate, UNUSED_AT_LEAST};
 use crate::calls::leaving::Lasting;
 use crate::calls::observer::{Connection, TurnedAway};
 use crate::calls::origin::Origin;
@@ -39,8 +40,12 @@ const SHARE_OF_HANDSHAKES: usize = 4;
 /// no more than so many.
 const SPARE: (usize, usize) = (8, 64);
 
-/// How often it is looked at the most who could make room: with many connections a look takes a millisecond.
-const SEARCH_PAUSE: Duration = Duration::from_millis(100);
+/// For how many times as long as it took nobody looks again who could make room: with many connections that is milliseconds.
+const SEARCH_PAUSE: u32 = 8;
+
+/// How many connections beyond the limit are kept, and for how long, until somebody may make room: many may have come at
+/// once, none of which has been there for long enough.
+const HELD: (usize, Duration) = (64, Duration::from_millis(50));
 
 /// What the thread that accepts keeps for it.
 pub(super) struct Door {
@@ -52,9 +57,11 @@ pub(super) struct Door {
     reported: Option<Instant>,
     /// The listeners where TLS is spoken are left alone until then.
     pub(super) handshakes_paused_until: Option<Instant>,
-    /// Who could make room, the first last, and when that was looked for.
+    /// Who could make room, the first last, and when that may be looked for again.
     candidates: Vec<Candidate>,
-    searched: Option<Duration>,
+    next_search: Option<Instant>,
+    /// Those that wait for room, and until when.
+    held: VecDeque<(Accepted, Instant)>,
 }
 
 impl Door {
@@ -65,7 +72,8 @@ impl Door {
             reported: None,
             handshakes_paused_until: None,
             candidates: Vec::new(),
-            searched: None,
+            next_search: None,
+            held: VecDeque::new(),
         }
     }
 
@@ -182,15 +190,45 @@ impl Housekeeper<'_> {
 
     /// Begins to serve a connection, if there may be another.
     pub(super) fn admit(&mut self, accepted: Accepted) {
+        let until = Instant::now() + HELD.1;
+        if self.door.held.is_empty() {
+            if let Err(accepted) = self.try_admit(accepted, Some(until)) {
+                self.door.held.push_back((accepted, until));
+            }
+        } else if self.door.held.len() < HELD.0 {
+            self.door.held.push_back((accepted, until));
+        } else {
+            let _ = self.try_admit(accepted, None);
+        }
+    }
+
+    /// Admits those that wait for room, if there is some. Returns when to try again, if any wait still.
+    pub(super) fn admit_held(&mut self) -> Option<Instant> {
+        while let Some((accepted, until)) = self.door.held.pop_front() {
+            let now = Instant::now();
+            let may_wait = now < until && !self.shared.ground.stopping.is_leaving();
+            if let Err(accepted) = self.try_admit(accepted, may_wait.then_some(until)) {
+                self.door.held.push_front((accepted, until));
+                return Some(until.min(now + UNUSED_AT_LEAST.1));
+            }
+        }
+        None
+    }
+
+    /// Begins to serve a connection, or closes it if there may not be another; but gives it back if there may be before then.
+    fn try_admit(&mut self, accepted: Accepted, until: Option<Instant>) -> Result<(), Accepted> {
         let origin = accepted.peer.map(Origin::of);
         let lasting = self.shared.limits.lasting(&accepted);
         if let Some(why) = self.reason_to_turn_away(&accepted, origin, &lasting) {
+            if why == TurnedAway::LimitReached && until.is_some() {
+                return Err(accepted);
+            }
             // Closing tells the client at once; leaving it in the kernel's
             // queue would let it wait for nothing.
             self.turn_away(&accepted, why);
             let limit = self.shared.limits.connections;
             let peer = for_people(&address(&accepted));
-            return self.report(|| match why {
+            self.report(|| match why {
                 TurnedAway::AddressLimit => {
                     format!("as many connections as one address may have are open from that of {peer}: closing new ones")
                 }
@@ -198,6 +236,7 @@ impl Housekeeper<'_> {
                     "the limit of {limit} connections is reached, and none of them is idle: closing new ones, this one from {peer}"
                 ),
             });
+            return Ok(());
         }
         let shared = self.shared;
         let silent_until = self.now.saturating_add(shared.limits.handshake);
@@ -224,6 +263,7 @@ impl Housekeeper<'_> {
             connections.want_handshake();
             self.door.handshakes_paused_until = Some(Instant::now() + HANDSHAKE_PAUSE);
         }
+        Ok(())
     }
 
     /// Why a connection is not to be served, if so. Others may have been sent away for it.
@@ -267,12 +307,12 @@ impl Housekeeper<'_> {
             self.go_on_soon();
             return true;
         }
-        let searched = self.door.searched;
-        if searched.is_some_and(|it| self.now < it + SEARCH_PAUSE) {
+        let began = Instant::now();
+        if self.door.next_search.is_some_and(|it| began < it) {
             return false;
         }
-        self.door.searched = Some(self.now);
         self.door.candidates = connections.candidates(self.now);
+        self.door.next_search = Some(began + began.elapsed() * SEARCH_PAUSE);
         let has_room = connections.make_room(&mut self.door.candidates, from, self.now);
         if has_room {
             self.go_on_soon();

@@ -97,6 +97,7 @@ impl Housekeeper<'_> {
         }
         at(self.door.paused_until);
         at(self.door.handshakes_paused_until);
+        at(self.admit_held());
         at(self.watch_workers(now));
         at(self.hire(now));
         at(self.relieve(now));

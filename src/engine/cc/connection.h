@@ -36,6 +36,7 @@ struct ServerConnections {
   std::atomic<size_t> open_calls{0};
   std::atomic<size_t> most_calls{SIZE_MAX};
   Corking corking;
+  Turns turns;
 };
 
 // A TCP endpoint that ends gently. C-core's own would lose calls, twice:

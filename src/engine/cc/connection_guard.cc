@@ -125,7 +125,8 @@ grpc_error_handle Connection::WhyGoaway(touchdown_verdict noted) {
 }
 
 void Connection::ComeInTurn() {
-  if (!RunInTurn([this] { TakeWaiting(); })) {
+  if (!server_->turns.Wait([this] { TakeWaiting(); }) &&
+      !RunInTurn([this] { TakeWaiting(); })) {
     ExecCtx::Run(DEBUG_LOCATION, &on_waiting_, absl::OkStatus());
   }
 }

@@ -168,6 +168,23 @@ int touchdown_connection_rest(touchdown_connection* connection, uint32_t calls) 
   return From(connection)->Rest(calls) ? 1 : 0;
 }
 
+void touchdown_turns_begin(const touchdown_arguments* arguments,
+                           grpc_completion_queue* queue, void* tag) {
+  arguments->connections->turns.Begin(queue, tag);
+}
+
+void touchdown_turns_end(const touchdown_arguments* arguments) {
+  arguments->connections->turns.End();
+}
+
+void touchdown_turns_take(const touchdown_arguments* arguments) {
+  arguments->connections->turns.Take();
+}
+
+void touchdown_turns_again(const touchdown_arguments* arguments) {
+  arguments->connections->turns.Post();
+}
+
 void touchdown_arguments_limit_calls(const touchdown_arguments* arguments, size_t calls) {
   arguments->connections->most_calls.store(calls, std::memory_order_relaxed);
 }

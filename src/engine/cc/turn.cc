@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core_thread.h"
+#include "shim.h"
 #include "src/core/lib/iomgr/exec_ctx.h"
 #include "task.h"
 
@@ -26,6 +27,63 @@ bool RunInTurn(absl::AnyInvocable<void()> task) {
     grpc_core::ExecCtx exec_ctx;
     task();
   }));
+}
+
+void Turns::Begin(grpc_completion_queue* queue, void* tag) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  queue_ = queue;
+  tag_ = tag;
+}
+
+void Turns::End() {
+  std::deque<absl::AnyInvocable<void()>> left;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    queue_ = nullptr;
+    left.swap(tasks_);
+  }
+  for (auto& task : left) RunInTurn(std::move(task));
+}
+
+bool Turns::Wait(absl::AnyInvocable<void()> task) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (queue_ == nullptr) return false;
+    tasks_.push_back(std::move(task));
+    if (std::exchange(is_posted_, true)) return true;
+  }
+  Post();
+  return true;
+}
+
+void Turns::Take() {
+  absl::AnyInvocable<void()> task;
+  bool are_more;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!tasks_.empty()) {
+      task = std::move(tasks_.front());
+      tasks_.pop_front();
+    }
+    are_more = is_posted_ = !tasks_.empty();
+  }
+  if (task) {
+    grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
+    grpc_core::ExecCtx exec_ctx;
+    task();
+  }
+  // Behind the calls that have begun just now.
+  if (are_more) Post();
+}
+
+void Turns::Post() {
+  {
+    // The queue is there as long as this is held.
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (queue_ != nullptr && touchdown_queue_post(queue_, tag_) != 0) return;
+  }
+  // Nobody polls any more.
+  End();
 }
 
 void Turn::Read(grpc_endpoint* tcp, grpc_slice_buffer* slices,

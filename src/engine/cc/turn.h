@@ -3,7 +3,11 @@
 #ifndef TOUCHDOWN_TURN_H
 #define TOUCHDOWN_TURN_H
 
+#include <grpc/grpc.h>
 #include <stddef.h>
+
+#include <deque>
+#include <mutex>
 
 #include "absl/functional/any_invocable.h"
 #include "src/core/lib/iomgr/closure.h"
@@ -14,6 +18,31 @@ namespace touchdown {
 // Runs this on `td-core`, behind what waits there already, with C-core's contexts. Returns false, and
 // does nothing, if there can be no such thread.
 bool RunInTurn(absl::AnyInvocable<void()> task);
+
+// Who has begun many calls in one go, and has more: the connections of one server. Each goes on when the calls that have
+// begun are with their handlers, or wait fairly for one, and every socket was looked at: C-core hands calls out in the order
+// in which they come, so that a caller would otherwise wait for all calls of another.
+class Turns {
+ public:
+  // From now on `tag` comes from this queue when there may be a turn to take.
+  void Begin(grpc_completion_queue* queue, void* tag);
+  // The queue is about to go. Nobody waits any more.
+  void End();
+  // Has this run in its turn. Returns false, and does nothing, if there are no turns.
+  bool Wait(absl::AnyInvocable<void()> task);
+  // The tag has come, and nothing comes before. Takes the first turn, and has the tag come again if there are more.
+  void Take();
+  // Has the tag come; or, if that cannot be any more, all turns taken. For who has got it while others come before.
+  void Post();
+
+ private:
+
+  std::mutex mutex_;
+  grpc_completion_queue* queue_ = nullptr;
+  void* tag_ = nullptr;
+  std::deque<absl::AnyInvocable<void()>> tasks_;
+  bool is_posted_ = false;
+};
 
 // C-core reads on in the same thread as long as the socket has bytes. A peer that sends
 // faster than C-core takes in would keep the thread, which is the one that polls for
