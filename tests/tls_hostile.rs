@@ -259,7 +259,6 @@ fn what_a_client_does_not_read_is_not_piled_up_for_it() {
     let mut client = client(&server, &Wish::new(&ca));
     let most = [0, 4, 0x7f, 0xff, 0xff, 0xff];
     client.write_frame(4, 0, 0, &most).unwrap();
-    client.write_frame(8, 0, 0, &[0x7f, 0, 0, 0]).unwrap();
     let before = resident_kib();
     let call = client.send("it").unwrap();
     eventually("it begins", || sent.load(Ordering::Relaxed) > 0);

@@ -389,16 +389,6 @@ impl Connections {
         (!view.gone).then(|| view.open as usize + view.writing as usize)
     }
 
-    /// A call of a connection was refused because its headers cannot be read.
-    pub(super) fn blame(&self, number: u64) {
-        let open = self.open.lock();
-        let link = open.sockets.get(&number).and_then(|it| it.link.clone());
-        drop(open);
-        if let Some(link) = link {
-            link.blame();
-        }
-    }
-
     /// The longest round trip that the kernel has measured among the open
     /// connections.
     pub(super) fn longest_round_trip(&self) -> Duration {

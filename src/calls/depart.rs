@@ -175,6 +175,16 @@ impl Connections {
         next
     }
 
+    /// A call of a connection was refused because its headers cannot be read.
+    pub(super) fn blame(&self, number: u64) {
+        let open = self.open.lock();
+        let link = open.sockets.get(&number).and_then(|it| it.link.clone());
+        drop(open);
+        if let Some(link) = link {
+            link.blame();
+        }
+    }
+
     /// Who may have to make room, the first last: who has been idle the longest, and before those who has not begun to
     /// speak.
     pub(super) fn candidates(&self, now: Duration) -> Vec<Candidate> {
