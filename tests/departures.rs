@@ -204,7 +204,11 @@ fn one_address_has_its_share_of_the_connections_and_a_unix_socket_has_none() {
         .observer(recorder.clone())
         .start()
         .unwrap();
-    let raw: Vec<_> = (0..2).map(|_| raw_client(&server)).collect();
+    // With calls, or they would make room.
+    let mut raw: Vec<_> = (0..2).map(|_| raw_client(&server)).collect();
+    for it in &mut raw {
+        it.write_all(&only_headers("/test.Echo/Say", 1)).unwrap();
+    }
     eventually("both are served", || server.connections() == 2);
     let mut over = TcpStream::connect(server.address().to_string()).unwrap();
     assert_eq!(over.read(&mut [0]).unwrap_or(0), 0, "it is closed");
@@ -213,6 +217,9 @@ fn one_address_has_its_share_of_the_connections_and_a_unix_socket_has_none() {
         .map(|_| UnixStream::connect(&path).unwrap())
         .collect();
     eventually("all are served", || server.connections() == 6);
+    for it in &mut raw {
+        it.write_all(&frame(3, 0, 1, &8u32.to_be_bytes())).unwrap();
+    }
     // When they have been idle for some time, one of them makes room.
     eventually("there is room", || say(&client(&server), "new").is_ok());
     assert_eq!(recorder.sent_away()[0], SentAwayReason::Room);
@@ -262,6 +269,8 @@ fn a_public_listener_has_limits_of_its_own() {
         "{:?}",
         &settings[..count]
     );
+    // With a call, or it would make room.
+    first.write_all(&only_headers("/test.Echo/Say", 1)).unwrap();
     let mut over = TcpStream::connect(server.address().to_string()).unwrap();
     assert_eq!(over.read(&mut [0]).unwrap_or(0), 0, "an eighth of 8");
     assert_eq!(recorder.refused(), [ConnectionRefusal::AddressLimit]);
