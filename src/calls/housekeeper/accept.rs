@@ -192,13 +192,13 @@ impl Housekeeper<'_> {
     pub(super) fn admit(&mut self, accepted: Accepted) {
         let until = Instant::now() + HELD.1;
         if self.door.held.is_empty() {
-            if let Err(accepted) = self.try_admit(accepted, Some(until)) {
+            if let Some(accepted) = self.try_admit(accepted, Some(until)) {
                 self.door.held.push_back((accepted, until));
             }
         } else if self.door.held.len() < HELD.0 {
             self.door.held.push_back((accepted, until));
         } else {
-            let _ = self.try_admit(accepted, None);
+            self.try_admit(accepted, None);
         }
     }
 
@@ -207,7 +207,7 @@ impl Housekeeper<'_> {
         while let Some((accepted, until)) = self.door.held.pop_front() {
             let now = Instant::now();
             let may_wait = now < until && !self.shared.ground.stopping.is_leaving();
-            if let Err(accepted) = self.try_admit(accepted, may_wait.then_some(until)) {
+            if let Some(accepted) = self.try_admit(accepted, may_wait.then_some(until)) {
                 self.door.held.push_front((accepted, until));
                 return Some(until.min(now + UNUSED_AT_LEAST.1));
             }
@@ -216,12 +216,12 @@ impl Housekeeper<'_> {
     }
 
     /// Begins to serve a connection, or closes it if there may not be another; but gives it back if there may be before then.
-    fn try_admit(&mut self, accepted: Accepted, until: Option<Instant>) -> Result<(), Accepted> {
+    fn try_admit(&mut self, accepted: Accepted, until: Option<Instant>) -> Option<Accepted> {
         let origin = accepted.peer.map(Origin::of);
         let lasting = self.shared.limits.lasting(&accepted);
         if let Some(why) = self.reason_to_turn_away(&accepted, origin, &lasting) {
             if why == TurnedAway::LimitReached && until.is_some() {
-                return Err(accepted);
+                return Some(accepted);
             }
             // Closing tells the client at once; leaving it in the kernel's
             // queue would let it wait for nothing.
@@ -236,7 +236,7 @@ impl Housekeeper<'_> {
                     "the limit of {limit} connections is reached, and none of them is idle: closing new ones, this one from {peer}"
                 ),
             });
-            return Ok(());
+            return None;
         }
         let shared = self.shared;
         let silent_until = self.now.saturating_add(shared.limits.handshake);
@@ -263,7 +263,7 @@ impl Housekeeper<'_> {
             connections.want_handshake();
             self.door.handshakes_paused_until = Some(Instant::now() + HANDSHAKE_PAUSE);
         }
-        Ok(())
+        None
     }
 
     /// Why a connection is not to be served, if so. Others may have been sent away for it.
