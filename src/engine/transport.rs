@@ -1,6 +1,7 @@
 //! C-core as the [`Transport`] of a server.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use super::call::CoreCall;
@@ -25,7 +26,12 @@ const SLOTS: usize = 16;
 #[repr(align(16))]
 struct Posted(Check);
 
-pub(super) struct CoreTransport(Arc<Core>);
+/// For how many events the turn of a connection is put off at the most: as many as there are calls in one
+/// (`kBegunInOneGo`). On a server that is always busy it would never come otherwise.
+const PUT_OFF: usize = 128;
+
+/// With how often the turn that is due was put off.
+pub(super) struct CoreTransport(Arc<Core>, AtomicUsize);
 
 impl CoreTransport {
     pub(super) fn new(settings: &Settings, methods: &[Method]) -> io::Result<CoreTransport> {
@@ -41,7 +47,8 @@ impl CoreTransport {
         };
         // Before the two are moved: if it fails, the server goes before the queue, which ends C-core.
         let methods = methods.iter().map(register).collect::<io::Result<_>>()?;
-        Ok(CoreTransport(Arc::new(Core::new(server, queue, methods))))
+        let core = Arc::new(Core::new(server, queue, methods));
+        Ok(CoreTransport(core, AtomicUsize::new(0)))
     }
 
     /// What there is to do about what the queue has said.
@@ -85,12 +92,15 @@ impl CoreTransport {
     /// A connection has begun many calls at once, and has more. It waits until those are taken, and the sockets of others were
     /// looked at.
     fn turn(&self, ground: &Arc<Ground>) -> Event {
-        match self.0.queue.try_next() {
+        let may_wait = self.1.fetch_add(1, Ordering::Relaxed) < PUT_OFF;
+        let before = may_wait.then(|| self.0.queue.try_next()).flatten();
+        match before {
             Some(told) => {
                 self.0.server.postpone_turn();
                 self.event(told, ground)
             }
             None => {
+                self.1.store(0, Ordering::Relaxed);
                 self.0.server.take_turn();
                 Event::Told
             }
