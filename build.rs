@@ -54,9 +54,10 @@ mod shim {
 
     pub fn compile() -> Result<(), Box<dyn Error>> {
         const FOLDER: &str = "src/engine/cc";
-        const SOURCES: [&str; 17] = [
+        const SOURCES: [&str; 18] = [
             "connection.cc",
             "connection_drain.cc",
+            "connection_end.cc",
             "connection_guard.cc",
             "connection_traffic.cc",
             "core_thread.cc",

@@ -1,6 +1,7 @@
 //! C-core's side of the connections.
 
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
+use std::num::NonZeroU32;
 use std::os::fd::{IntoRawFd, RawFd};
 #[cfg(not(feature = "tls"))]
 use std::ptr;
@@ -148,9 +149,8 @@ pub(super) fn add(core: &Core, newcomer: Newcomer) {
         #[cfg(not(feature = "tls"))]
         () => (ptr::null(), ptr::null_mut()),
     };
-    let most_calls = newcomer
-        .concurrent_streams
-        .map_or(0, |it| i32::try_from(it.get()).unwrap_or(i32::MAX));
+    let most_calls = (newcomer.concurrent_streams)
+        .map_or_else(|| core.server.concurrent_streams(), NonZeroU32::get);
     let ticket = Box::new(Ticket {
         guest: newcomer.guest,
         peer: newcomer.peer,

@@ -1,5 +1,6 @@
 //! The completion queue: where C-core says what happened, to any thread that asks.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use grpcio_sys::{
 };
 
 use super::library::Library;
-use super::shim::touchdown_queue_post;
+use super::shim::{touchdown_queue_poll, touchdown_queue_post};
 
 /// What a thread that polls is told.
 #[derive(Clone, Copy)]
@@ -25,6 +26,16 @@ pub(super) enum Told {
 /// How long a thread leaves polling alone that C-core could not do: its reason may go, and meanwhile the processor is for
 /// others.
 const POLL_PAUSE: Duration = Duration::from_millis(10);
+
+/// After how many events a thread looks at the sockets, as long as there is no end of events. C-core itself does so only when
+/// there is none left, and who has much to do that leads to more (calls that end, turns of connections) would keep it from
+/// all others.
+const EVENTS_IN_ONE_GO: u32 = 16;
+
+thread_local! {
+    /// How many events this thread has got since it last looked.
+    static EVENTS: Cell<u32> = const { Cell::new(0) };
+}
 
 /// A completion queue of C-core, shared by all threads that poll it.
 pub(super) struct Queue {
@@ -75,6 +86,14 @@ impl Queue {
 
     #[inline]
     fn wait(&self, deadline: gpr_timespec) -> Option<Told> {
+        let events = EVENTS.get() + 1;
+        if events > EVENTS_IN_ONE_GO {
+            EVENTS.set(0);
+            // SAFETY: the queue is alive.
+            unsafe { touchdown_queue_poll(self.raw) }
+        } else {
+            EVENTS.set(events);
+        }
         // SAFETY: the queue is alive.
         let event = unsafe { grpc_completion_queue_next(self.raw, deadline, ptr::null_mut()) };
         match event.type_ {

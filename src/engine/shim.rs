@@ -75,7 +75,7 @@ pub(super) struct Newcomer {
     pub guard_functions: *const GuardFunctions,
     pub guard: *mut Guard,
     pub acknowledge_ms: u32,
-    pub most_calls: c_int,
+    pub most_calls: u32,
     pub tls: *const TlsFunctions,
     pub session: *mut TlsSession,
 }
@@ -162,6 +162,7 @@ unsafe extern "C" {
     pub(super) fn touchdown_uncork_old(arguments: *const Arguments);
     pub(super) fn touchdown_end_spare_threads();
     pub(super) safe fn touchdown_renew_threads();
+    pub(super) fn touchdown_queue_poll(queue: *mut grpc_completion_queue);
     pub(super) fn touchdown_queue_post(
         queue: *mut grpc_completion_queue,
         tag: *mut c_void,

@@ -28,7 +28,7 @@ struct Posted(Check);
 
 /// For how many events the turn of a connection is put off at the most: as many as there are calls in one
 /// (`kBegunInOneGo`). On a server that is always busy it would never come otherwise.
-const PUT_OFF: usize = 128;
+const PUT_OFF: usize = 32;
 
 /// With how often the turn that is due was put off.
 pub(super) struct CoreTransport(Arc<Core>, AtomicUsize);

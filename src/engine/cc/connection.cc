@@ -36,6 +36,7 @@ Connection::Connection(grpc_endpoint* inner, const touchdown_newcomer& newcomer,
       events_(*newcomer.events),
       arg_(newcomer.arg),
       acknowledge_time_(Duration::Milliseconds(newcomer.acknowledge_ms)),
+      most_calls_(newcomer.most_calls),
       guard_(*newcomer.guard_functions, newcomer.guard) {
   base_.vtable = &kVtable;
   grpc_slice_buffer_init(&incoming_);
@@ -67,6 +68,7 @@ void Connection::Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
   touchdown_verdict noted = TOUCHDOWN_PASS;
   bool read = false;
   bool take_waiting = false;
+  bool ends = false;
   {
     std::lock_guard<std::mutex> lock(self->mutex_);
     if (self->shut_down_) {
@@ -79,6 +81,12 @@ void Connection::Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
       callback = nullptr;
       noted = std::exchange(self->noted_, TOUCHDOWN_PASS);
       self->Hold(noted);
+      if (noted == TOUCHDOWN_CUT && self->EndsInTurn()) {
+        self->end_ = End::kCut;
+        noted = TOUCHDOWN_PASS;
+      }
+      ends = self->end_ != End::kNone;
+      if (ends) self->reading_ = true;
       // The read under which an ack was delivered may still be under way.
       if (!self->reading_ && !self->is_held_ && !self->cut_) {
         self->reading_ = true;
@@ -92,6 +100,7 @@ void Connection::Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
     return;
   }
   if (noted != TOUCHDOWN_PASS) self->Act(noted);
+  if (ends) self->EndInTurn();
   if (take_waiting) self->ComeInTurn();
   if (read) self->ReadOn(urgent, min_progress);
 }
@@ -115,6 +124,7 @@ void Connection::Came(grpc_error_handle error, bool is_new) {
   grpc_closure* callback = nullptr;
   bool read_on = false;
   bool finished = false;
+  bool ends = false;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     reading_ = false;
@@ -148,14 +158,19 @@ void Connection::Came(grpc_error_handle error, bool is_new) {
         // Only acks, which wait; or C-core was given one and is at work on it.
         read_on = nothing_left;
         if (!nothing_left) KeepForLater();
+      } else if (!error.ok() && EndsInTurn()) {
+        end_ = End::kRead;
+        end_error_ = error;
+        ends = true;
       } else {
         callback = callback_;
         callback_ = nullptr;
         grpc_slice_buffer_swap(slices_, &incoming_);
       }
     }
-    reading_ = read_on || parked_;
+    reading_ = read_on || parked_ || ends;
   }
+  if (ends) return EndInTurn();
   if (callback != nullptr) {
     ExecCtx::Run(DEBUG_LOCATION, callback, error);
   } else if (read_on) {

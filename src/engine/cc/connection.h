@@ -101,7 +101,7 @@ class Connection {
   bool IsDraining() const {
     return leaving_ || server_->draining.load(std::memory_order_acquire);
   }
-  // A call begins, or ends, if this stream is one. Says whether it was open. With `mutex_`.
+  // A call begins, if this stream is one and there is room; or it ends. Says whether it does. With `mutex_`.
   bool BeginCall(uint32_t stream);
   bool EndCall(uint32_t stream);
   static void OnDiscard(void* arg, grpc_error_handle /*error*/);
@@ -126,11 +126,23 @@ class Connection {
   static int Fd(grpc_endpoint* endpoint);
   static bool CanTrackError(grpc_endpoint* endpoint);
 
+  // The end of a connection, for C-core: connection_end.cc. C-core ends all calls of a connection in one go, for which
+  // others would wait, of which there may be many. So it is told of an end in turn, and behind the ends of its calls.
+
+  // Whether the end takes long enough to have its turn. With `mutex_`.
+  bool EndsInTurn() const { return calls_.open() > server_->turns.OneGo(); }
+  // Has this in turn. `end_` is set.
+  void EndInTurn();
+  void EndSome();
+  // What C-core reads as the end of some calls. With `mutex_`.
+  std::string ResetSome();
+
   // What the guard says is done here: connection_guard.cc. All but `Act`, `ComeInTurn`,
   // `TakeWaiting` and `OnAlarm` with `mutex_`.
 
-  // What the guard says of the frame whose header is complete. Says whether it begins a call.
-  touchdown_verdict Judge(grpc_core::Timestamp now, bool* begins);
+  // What the guard says of the frame whose header is complete. Says whether it begins a call, and whether it is of one that
+  // does not begin: C-core gets its headers for the stream below.
+  touchdown_verdict Judge(grpc_core::Timestamp now, bool* begins, bool* diverts);
   // What is to be done when C-core reads next.
   void Note(touchdown_verdict verdict);
   bool HasNoted() const { return noted_ != TOUCHDOWN_PASS; }
@@ -173,7 +185,9 @@ class Connection {
   // While draining takes the acks of pings out. Says whether nothing is left for C-core then.
   bool Follow(bool draining);
   // Follows the frames in what C-core writes. Returns a callback to be run, if there is one.
-  grpc_closure* FollowWritten(const grpc_slice_buffer* slices);
+  grpc_closure* FollowWritten(grpc_slice_buffer* slices);
+  // Writes into the payload of SETTINGS how many calls may be open.
+  void Announce(uint8_t* bytes, size_t count);
   // Follows the number that RST_STREAM and GOAWAY begin with. Returns 1 if that is the end of a call for which the
   // peer is to blame.
   uint32_t FollowNumber(const uint8_t* bytes, size_t count);
@@ -209,6 +223,7 @@ class Connection {
   const touchdown_connection_events events_;
   void* const arg_;
   const grpc_core::Duration acknowledge_time_;
+  const uint32_t most_calls_;
   grpc_transport* transport_ = nullptr;
   // One for C-core and the read that outlives it, one for `on_ready_`, one each for
   // `on_timer_` and `on_alarm_`, and those of `touchdown_connection_reference`.
@@ -237,6 +252,11 @@ class Connection {
   bool destroyed_ = false;
   bool finished_ = false;  // the socket is closed, or is about to be
 
+  // How C-core is to hear that the connection ends: a read fails like this, or it is cut.
+  enum class End { kNone, kRead, kCut };
+  End end_ = End::kNone;
+  grpc_error_handle end_error_;
+
   Frames frames_{/*of_client=*/true};
   OpenCalls calls_;
   bool leaving_ = false;  // the peer is told to go, whatever becomes of the server
@@ -249,6 +269,7 @@ class Connection {
 
   Guard guard_;
   bool looking_ = false;  // the guard is shown what is in the frame under way
+  bool diverting_ = false;  // the block of headers under way is of a call that does not begin
   bool opening_ = true;   // the peer has not acknowledged the server's settings
   bool owes_settings_ack_ = false;  // one in its place, at the end of the frame under way
   touchdown_verdict noted_ = TOUCHDOWN_PASS;  // to be done when C-core reads next
@@ -287,6 +308,9 @@ class Connection {
   uint64_t place_ = 0;
   Answers answers_;
   uint32_t lost_ = 0;  // answers of which the kernel has said that they will not arrive
+  // Of SETTINGS under way: the number of the setting, and how much has been seen.
+  uint16_t setting_ = 0;
+  size_t setting_count_ = 0;
   // Of the frame under way: the number that it begins with, and how much of that has been seen.
   uint32_t number_ = 0;
   int number_count_ = 0;

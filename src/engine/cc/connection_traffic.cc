@@ -29,8 +29,8 @@ namespace {
 constexpr size_t kBytesAcked = 15;
 constexpr size_t kBytesReceived = 16;
 
-// How many calls begin in one go, before other connections have their turn: what takes about 2 ms.
-constexpr size_t kBegunInOneGo = 128;
+// The number of that setting (RFC 9113, 6.5.2).
+constexpr uint16_t kMaxConcurrentStreams = 3;
 
 // SETTINGS with ACK (RFC 9113, 6.5).
 constexpr uint8_t kSettingsAck[9] = {0, 0, 0, 4, 1, 0, 0, 0, 0};
@@ -83,7 +83,7 @@ void Connection::Look(touchdown_connection_view* view) {
 }
 
 bool Connection::BeginCall(uint32_t stream) {
-  if (!calls_.Begin(stream)) return false;
+  if (calls_.open() >= most_calls_ || !calls_.Begin(stream)) return false;
   if (!watched_) {
     watched_ = true;
     events_.busy(arg_);
@@ -151,6 +151,7 @@ bool Connection::Follow(bool draining) {
   // Behind what C-core has got of a header comes the rest of that header.
   const bool kept = !frames_.HeaderComplete() && frames_.header_count() > header_delivered_;
   const bool sorting = draining || opening_ || kept;
+  const size_t one_go = server_->turns.OneGo();
   const Timestamp now = Timestamp::Now();
   std::string rest;
   bool of_call = false;
@@ -172,8 +173,9 @@ bool Connection::Follow(bool draining) {
       place += taken;
       touchdown_verdict verdict = TOUCHDOWN_PASS;
       bool begins = false;
+      bool diverts = false;
       if (was_header && frames_.HeaderComplete()) {
-        verdict = Judge(now, &begins);
+        verdict = Judge(now, &begins, &diverts);
         of_call = of_call || frames_.IsOfCall();
         headers_began = headers_began || frames_.IsHeaders();
       } else if (looking_ && !was_header) {
@@ -185,7 +187,7 @@ bool Connection::Follow(bool draining) {
         end = frame_place;
         break;
       }
-      if (verdict == TOUCHDOWN_DIVERT) {
+      if (verdict == TOUCHDOWN_DIVERT || diverts) {
         // Of the header the last byte has come just now.
         frames_.Divert();
         bytes[taken - 1] &= 0xfe;
@@ -198,7 +200,7 @@ bool Connection::Follow(bool draining) {
       bytes += taken;
       left -= taken;
       begun += begins;
-      if (HasNoted() || begun >= kBegunInOneGo) {
+      if (HasNoted() || begun >= one_go) {
         end = place;
         break;
       }
@@ -217,7 +219,19 @@ bool Connection::Follow(bool draining) {
   return false;
 }
 
-grpc_closure* Connection::FollowWritten(const grpc_slice_buffer* slices) {
+void Connection::Announce(uint8_t* bytes, size_t count) {
+  // Each setting has six bytes: its number, and its value (RFC 9113, 6.5.1).
+  for (size_t i = 0; i < count; ++i) {
+    const size_t place = setting_count_++ % 6;
+    if (place < 2) {
+      setting_ = static_cast<uint16_t>(setting_ << 8 | bytes[i]);
+    } else if (setting_ == kMaxConcurrentStreams) {
+      bytes[i] = static_cast<uint8_t>(most_calls_ >> (8 * (5 - place)));
+    }
+  }
+}
+
+grpc_closure* Connection::FollowWritten(grpc_slice_buffer* slices) {
   bool pinged = false;
   uint32_t frames = 0;
   uint32_t resets = 0;
@@ -225,7 +239,7 @@ grpc_closure* Connection::FollowWritten(const grpc_slice_buffer* slices) {
   uint64_t place = written_;
   written_ += slices->length;
   for (size_t i = 0; i < slices->count; ++i) {
-    const uint8_t* bytes = GRPC_SLICE_START_PTR(slices->slices[i]);
+    uint8_t* bytes = GRPC_SLICE_START_PTR(slices->slices[i]);
     size_t left = GRPC_SLICE_LENGTH(slices->slices[i]);
     while (left > 0) {
       const bool was_header = written_frames_.AtHeader();
@@ -236,6 +250,8 @@ grpc_closure* Connection::FollowWritten(const grpc_slice_buffer* slices) {
           const size_t room = kPingPayload - ping_count_;
           memcpy(ping_ + ping_count_, bytes, std::min(room, taken));
           ping_count_ += std::min(room, taken);
+        } else if (written_frames_.IsSettings()) {
+          Announce(bytes, taken);
         } else if (written_frames_.IsReset() || written_frames_.IsGoaway()) {
           resets += FollowNumber(bytes, taken);
         }
@@ -243,6 +259,7 @@ grpc_closure* Connection::FollowWritten(const grpc_slice_buffer* slices) {
         if (written_frames_.IsOfCall()) ++frames;
         if (written_frames_.IsData()) data += written_frames_.payload_left();
         number_count_ = 0;
+        setting_count_ = 0;
         if (written_frames_.IsEnd()) {
           if (EndCall(written_frames_.stream())) {
             answers_.Begin(place + written_frames_.payload_left());

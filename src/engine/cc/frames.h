@@ -88,6 +88,8 @@ class Frames {
   bool IsPing() const { return kind() == 6 && (flags() & 1) == 0; }
   bool IsGoaway() const { return kind() == 7; }
   bool IsReset() const { return kind() == 3; }
+  bool IsSettings() const { return kind() == 4; }
+  bool IsContinuation() const { return kind() == 9; }
   bool IsHeaders() const { return kind() == 1; }
   bool IsData() const { return kind() == 0; }
   // Of DATA and HEADERS: whether it is the last of its side.

@@ -20,11 +20,15 @@ class OpenCalls {
   // Whether it is a new one.
   bool Begin(uint32_t stream) {
     // What comes again with HEADERS are trailers; clients have no even streams.
-    if (stream <= last_ || stream % 2 == 0 || stream > end_) return false;
+    if (!IsNew(stream)) return false;
     last_ = stream;
     ++count_;
     calls_.push_back({stream, 0, 0});
     return true;
+  }
+  // Whether this stream could begin, if there is room.
+  bool IsNew(uint32_t stream) const {
+    return stream > last_ && stream % 2 != 0 && stream <= end_;
   }
   // Those above this one do not begin.
   void Stop(uint32_t end) { end_ = end; }
@@ -61,6 +65,8 @@ class OpenCalls {
     return still;
   }
   size_t open() const { return calls_.size(); }
+  // The one that has begun last, of those that are open.
+  uint32_t newest() const { return calls_.back().stream; }
   uint64_t count() const { return count_; }
 
  private:

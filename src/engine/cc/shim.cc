@@ -88,10 +88,7 @@ int touchdown_server_add_connection(grpc_server* server,
                                     const touchdown_newcomer* newcomer) {
   grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
   grpc_core::ExecCtx exec_ctx;
-  const grpc_core::ChannelArgs args =
-      newcomer->most_calls == 0
-          ? arguments->value
-          : arguments->value.Set(GRPC_ARG_MAX_CONCURRENT_STREAMS, newcomer->most_calls);
+  const grpc_core::ChannelArgs& args = arguments->value;
   grpc_endpoint* inner = grpc_tcp_create_from_fd(
       grpc_fd_create(newcomer->fd, newcomer->peer, /*track_err=*/true),
       grpc_event_engine::experimental::ChannelArgsEndpointConfig(args),
@@ -250,6 +247,18 @@ void touchdown_uncork(const touchdown_arguments* arguments) {
 
 void touchdown_uncork_old(const touchdown_arguments* arguments) {
   arguments->connections->corking.EndOld();
+}
+
+void touchdown_queue_poll(grpc_completion_queue* queue) {
+  grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
+  grpc_core::ExecCtx exec_ctx;
+  grpc_pollset* pollset = grpc_cq_pollset(queue);
+  // It is what a pollset begins with, in each of C-core's pollers (ev_epoll1_linux.cc, ev_poll_posix.cc).
+  gpr_mu* mu = reinterpret_cast<gpr_mu*>(pollset);
+  gpr_mu_lock(mu);
+  // What cannot be polled now is found by who waits.
+  grpc_pollset_work(pollset, nullptr, grpc_core::Timestamp::ProcessEpoch()).IgnoreError();
+  gpr_mu_unlock(mu);
 }
 
 int touchdown_queue_post(grpc_completion_queue* queue, void* tag) {

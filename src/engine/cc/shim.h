@@ -201,7 +201,8 @@ typedef enum {
   // As `PASS`, but C-core gets the frame for the stream below, which is nobody's: it counts what has come, and
   // drops it.
   TOUCHDOWN_DIVERT = 4,
-  // GOAWAY as `fault` says; the calls that have begun go on, others do not begin.
+  // GOAWAY as `fault` says; the calls that have begun go on, others do not begin. Nor does the call of this frame, if it
+  // was said not to be open.
   TOUCHDOWN_SEND_AWAY = 5,
   // GOAWAY as `fault` says, and the end. The guard is not asked any more.
   TOUCHDOWN_CUT = 6,
@@ -212,7 +213,8 @@ typedef enum {
 // passed for the last time to `destroy`.
 typedef struct touchdown_guard_functions {
   // A frame begins. `head` has the first eight bytes of its header, as a number in network order. Of DATA and HEADERS it
-  // is said whether the stream is that of a call which neither side has reset, and whose end the server has not sent.
+  // is said whether the stream is that of a call which neither side has reset, and whose end the server has not sent. Of
+  // HEADERS that come first, it is so unless the call cannot begin: GOAWAY was sent, or as many calls are open as may be.
   touchdown_verdict (*begins)(touchdown_guard* guard, uint64_t head,
                               uint32_t stream, int is_open, uint64_t now);
   // More of what is in the frame, after `LOOK`. C-core gets the bytes as they are afterwards.
@@ -243,8 +245,8 @@ typedef struct touchdown_newcomer {
   touchdown_guard* guard;
   // How long the peer may take to acknowledge the server's settings, in milliseconds.
   uint32_t acknowledge_ms;
-  // How many calls the client may have open; 0 is as many as the server's arguments say.
-  int most_calls;
+  // How many calls the client may have open.
+  uint32_t most_calls;
   // With a session, which is given away, it is HTTP/2 over TLS. Without, both are null.
   const touchdown_tls_functions* tls;
   touchdown_tls_session* session;
@@ -328,6 +330,10 @@ void touchdown_end_spare_threads(void);
 // Lets a new thread take the place of the one that does C-core's work, if that one sleeps: with
 // a thread ends what malloc keeps for it. May be called at any time.
 void touchdown_renew_threads(void);
+
+// Does the input and output that is due, without waiting for any. A thread that asks the queue does so only if nothing is in
+// it.
+void touchdown_queue_poll(grpc_completion_queue* queue);
 
 // Puts an event with this tag on the queue, for whichever thread polls it. Returns 0,
 // and puts nothing there, if the queue is shut down.

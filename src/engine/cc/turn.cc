@@ -41,6 +41,7 @@ void Turns::End() {
     std::lock_guard<std::mutex> lock(mutex_);
     queue_ = nullptr;
     left.swap(tasks_);
+    waiting_.store(0, std::memory_order_relaxed);
   }
   for (auto& task : left) RunInTurn(std::move(task));
 }
@@ -50,6 +51,7 @@ bool Turns::Wait(absl::AnyInvocable<void()> task) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (queue_ == nullptr) return false;
     tasks_.push_back(std::move(task));
+    waiting_.store(tasks_.size(), std::memory_order_relaxed);
     if (std::exchange(is_posted_, true)) return true;
   }
   Post();
@@ -64,6 +66,7 @@ void Turns::Take() {
     if (!tasks_.empty()) {
       task = std::move(tasks_.front());
       tasks_.pop_front();
+      waiting_.store(tasks_.size(), std::memory_order_relaxed);
     }
     are_more = is_posted_ = !tasks_.empty();
   }

@@ -6,6 +6,8 @@
 #include <grpc/grpc.h>
 #include <stddef.h>
 
+#include <algorithm>
+#include <atomic>
 #include <deque>
 #include <mutex>
 
@@ -28,6 +30,10 @@ class Turns {
   void Begin(grpc_completion_queue* queue, void* tag);
   // The queue is about to go. Nobody waits any more.
   void End();
+  // How many calls may begin, or end, in one go: the fewer, the more wait for their turns.
+  size_t OneGo() const {
+    return std::max<size_t>(kMost / (1 + waiting_.load(std::memory_order_relaxed)), kLeast);
+  }
   // Has this run in its turn. Returns false, and does nothing, if there are no turns.
   bool Wait(absl::AnyInvocable<void()> task);
   // The tag has come, and nothing comes before. Takes the first turn, and has the tag come again if there are more.
@@ -36,8 +42,13 @@ class Turns {
   void Post();
 
  private:
+  // What takes up to 1 ms; and as few as may still be a turn, which costs about as much as one of them.
+  static constexpr size_t kMost = 32;
+  static constexpr size_t kLeast = 4;
 
   std::mutex mutex_;
+  // How many tasks there are; a number to compare with.
+  std::atomic<size_t> waiting_{0};
   grpc_completion_queue* queue_ = nullptr;
   void* tag_ = nullptr;
   std::deque<absl::AnyInvocable<void()>> tasks_;

@@ -25,7 +25,8 @@ pub(super) struct Frame {
     pub(super) kind: u8,
     pub(super) flags: u8,
     pub(super) stream: u32,
-    /// Whether the stream is that of a call of which neither side has sent RST_STREAM, nor the server the end.
+    /// Whether the stream is that of a call of which neither side has sent RST_STREAM, nor the server the end; and of HEADERS
+    /// that come first, whether that call begins.
     pub(super) is_open: bool,
 }
 

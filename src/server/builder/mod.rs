@@ -98,7 +98,7 @@ impl Server {
             stall_limit: Duration::from_secs(10),
             backlog: 1024,
             max_connections: 512,
-            max_concurrent_streams: 1000,
+            max_concurrent_streams: 128,
             max_receive_message_size: 4 << 20,
             max_metadata_size: 16 << 10,
             memory_limit: None,

@@ -1,0 +1,73 @@
+// How C-core hears of the end of a connection on which many calls are open.
+//
+// Compiled without NDEBUG, as shim.cc is, and careful in the same way.
+
+#include <string>
+#include <utility>
+
+#include "connection.h"
+#include "src/core/lib/gprpp/debug_location.h"
+#include "src/core/lib/iomgr/exec_ctx.h"
+#include "src/core/lib/transport/http2_errors.h"
+
+namespace touchdown {
+
+using grpc_core::ExecCtx;
+
+void Connection::EndInTurn() {
+  if (!server_->turns.Wait([this] { EndSome(); }) && !RunInTurn([this] { EndSome(); })) {
+    EndSome();
+  }
+}
+
+void Connection::EndSome() {
+  grpc_closure* callback = nullptr;
+  grpc_error_handle error;
+  bool cut = false;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!shut_down_) {
+      // C-core waits for this, and so it is there until it gets it.
+      callback = std::exchange(callback_, nullptr);
+      reading_ = false;
+      std::string resets = ResetSome();
+      if (!resets.empty()) {
+        Put(&resets, slices_);
+      } else {
+        cut = end_ == End::kCut;
+        error = cut ? absl::UnavailableError("connection is cut") : end_error_;
+        end_ = End::kNone;
+      }
+    } else {
+      end_ = End::kNone;
+    }
+  }
+  if (callback == nullptr) {
+    // It was shut down meanwhile.
+    grpc_slice_buffer_reset_and_unref(&incoming_);
+    return Came(absl::OkStatus(), /*is_new=*/false);
+  }
+  if (cut) Act(TOUCHDOWN_CUT);
+  ExecCtx::Run(DEBUG_LOCATION, callback, error);
+}
+
+std::string Connection::ResetSome() {
+  std::string resets;
+  // Inside a frame it would be taken for a piece of that. And who is cut is to hear of it first.
+  if (end_ == End::kCut || !frames_.AtBoundary()) return resets;
+  for (size_t left = server_->turns.OneGo(); left > 0 && calls_.open() > 0; --left) {
+    const uint32_t stream = calls_.newest();
+    EndCall(stream);
+    guard_.Ended(stream);
+    // RST_STREAM (RFC 9113, 6.4).
+    resets.append("\0\0\x04\x03\0", 5);
+    for (const uint32_t number : {stream, uint32_t{GRPC_HTTP2_CANCEL}}) {
+      for (int shift = 24; shift >= 0; shift -= 8) {
+        resets.push_back(static_cast<char>(number >> shift));
+      }
+    }
+  }
+  return resets;
+}
+
+}  // namespace touchdown
