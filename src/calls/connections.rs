@@ -41,6 +41,7 @@ pub(super) struct Connections {
     /// above.
     pub(super) is_busy: AtomicBool,
     pub(super) is_crowded: AtomicBool,
+    pub(super) has_one_to_linger: AtomicBool,
     handshake_wanted: AtomicBool,
     wake: Arc<Wake>,
     observer: Option<Arc<dyn Observer>>,
@@ -246,7 +247,9 @@ impl Guest {
             };
         }
         drop(open);
-        self.connections.wake.wake();
+        let connections = &self.connections;
+        connections.has_one_to_linger.store(true, Ordering::Relaxed);
+        connections.wake.wake();
     }
 
     /// The socket is about to be closed. So many answers were given to the kernel that will not arrive: it has given the
@@ -285,6 +288,7 @@ impl Connections {
             descriptor_wanted: AtomicBool::new(false),
             is_busy: AtomicBool::new(false),
             is_crowded: AtomicBool::new(false),
+            has_one_to_linger: AtomicBool::new(false),
             handshake_wanted: AtomicBool::new(false),
             wake,
             observer,

@@ -86,13 +86,9 @@ impl Queue {
 
     #[inline]
     fn wait(&self, deadline: gpr_timespec) -> Option<Told> {
-        let events = EVENTS.get() + 1;
-        if events > EVENTS_IN_ONE_GO {
-            EVENTS.set(0);
-            // SAFETY: the queue is alive.
-            unsafe { touchdown_queue_poll(self.raw) }
-        } else {
-            EVENTS.set(events);
+        match EVENTS.get() {
+            EVENTS_IN_ONE_GO.. => self.poll(),
+            events => EVENTS.set(events + 1),
         }
         // SAFETY: the queue is alive.
         let event = unsafe { grpc_completion_queue_next(self.raw, deadline, ptr::null_mut()) };
@@ -104,6 +100,13 @@ impl Queue {
                 succeeded: event.success != 0,
             }),
         }
+    }
+
+    /// Looks at the sockets, and does what is due there.
+    pub(super) fn poll(&self) {
+        EVENTS.set(0);
+        // SAFETY: the queue is alive.
+        unsafe { touchdown_queue_poll(self.raw) }
     }
 
     /// Has the thread that polls next get this tag. False if the queue is shut down, and then it does not.

@@ -17,9 +17,8 @@ use grpcio_sys::{
 use super::guard::Limits;
 use super::shim::{
     touchdown_arguments_create, touchdown_arguments_destroy, touchdown_arguments_limit_calls,
-    touchdown_cork, touchdown_open_calls, touchdown_server_send_goaways, touchdown_turns_again,
-    touchdown_turns_begin, touchdown_turns_end, touchdown_turns_take, touchdown_uncork,
-    touchdown_uncork_old, Arguments,
+    touchdown_cork, touchdown_open_calls, touchdown_server_send_goaways, touchdown_turns_begin,
+    touchdown_turns_end, touchdown_turns_take, touchdown_uncork, touchdown_uncork_old, Arguments,
 };
 use super::tag::{bare, KIND_TURN};
 use crate::calls::transport::Settings;
@@ -120,16 +119,10 @@ impl Server {
         unsafe { grpc_server_start(self.raw) }
     }
 
-    /// A connection that has more calls to begin has its turn.
+    /// A round of calls is over; in the next a connection that has more has its turn.
     pub(super) fn take_turn(&self) {
         // SAFETY: the arguments are alive.
         unsafe { touchdown_turns_take(self.arguments) }
-    }
-
-    /// It has it later: there is something else to do first.
-    pub(super) fn postpone_turn(&self) {
-        // SAFETY: the arguments are alive.
-        unsafe { touchdown_turns_again(self.arguments) }
     }
 
     pub(super) fn send_goaways(&self) {

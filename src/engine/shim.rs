@@ -137,7 +137,6 @@ unsafe extern "C" {
     );
     pub(super) fn touchdown_turns_end(arguments: *const Arguments);
     pub(super) fn touchdown_turns_take(arguments: *const Arguments);
-    pub(super) fn touchdown_turns_again(arguments: *const Arguments);
     pub(super) fn touchdown_arguments_limit_calls(arguments: *const Arguments, calls: usize);
     pub(super) fn touchdown_open_calls(arguments: *const Arguments) -> usize;
     pub(super) fn touchdown_server_send_goaways(

@@ -1,7 +1,6 @@
 //! C-core as the [`Transport`] of a server.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use super::call::CoreCall;
@@ -26,12 +25,7 @@ const SLOTS: usize = 16;
 #[repr(align(16))]
 struct Posted(Check);
 
-/// For how many events the turn of a connection is put off at the most: as many as there are calls in one
-/// (`kBegunInOneGo`). On a server that is always busy it would never come otherwise.
-const PUT_OFF: usize = 32;
-
-/// With how often the turn that is due was put off.
-pub(super) struct CoreTransport(Arc<Core>, AtomicUsize);
+pub(super) struct CoreTransport(Arc<Core>);
 
 impl CoreTransport {
     pub(super) fn new(settings: &Settings, methods: &[Method]) -> io::Result<CoreTransport> {
@@ -48,7 +42,7 @@ impl CoreTransport {
         // Before the two are moved: if it fails, the server goes before the queue, which ends C-core.
         let methods = methods.iter().map(register).collect::<io::Result<_>>()?;
         let core = Arc::new(Core::new(server, queue, methods));
-        Ok(CoreTransport(core, AtomicUsize::new(0)))
+        Ok(CoreTransport(core))
     }
 
     /// What there is to do about what the queue has said.
@@ -59,7 +53,11 @@ impl CoreTransport {
         };
         match kind_of(tag) {
             KIND_SERVER => Event::Stopped,
-            KIND_TURN => self.turn(ground),
+            KIND_TURN => {
+                self.0.queue.poll();
+                self.0.server.take_turn();
+                Event::Told
+            }
             KIND_RENEWAL => Event::Renewal,
             KIND_CHECK => {
                 // SAFETY: from `post`, and each tag comes back once.
@@ -83,26 +81,6 @@ impl CoreTransport {
                     let (call, operation) = CoreCall::take_tag(tag);
                     CoreCall::completed(call, operation, succeeded)
                 }
-            }
-        }
-    }
-}
-
-impl CoreTransport {
-    /// A connection has begun many calls at once, and has more. It waits until those are taken, and the sockets of others were
-    /// looked at.
-    fn turn(&self, ground: &Arc<Ground>) -> Event {
-        let may_wait = self.1.fetch_add(1, Ordering::Relaxed) < PUT_OFF;
-        let before = may_wait.then(|| self.0.queue.try_next()).flatten();
-        match before {
-            Some(told) => {
-                self.0.server.postpone_turn();
-                self.event(told, ground)
-            }
-            None => {
-                self.1.store(0, Ordering::Relaxed);
-                self.0.server.take_turn();
-                Event::Told
             }
         }
     }

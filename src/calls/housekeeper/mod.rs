@@ -7,6 +7,7 @@ mod idle_streams;
 mod relief;
 mod take_down;
 
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -206,8 +207,12 @@ impl Housekeeper<'_> {
         };
         if *woken {
             wake.clear();
-            // A connection may have begun to linger.
-            self.next_sweep = Some(self.now);
+            let connections = &self.shared.ground.connections;
+            if connections.has_one_to_linger.swap(false, Ordering::Relaxed) {
+                // It may for longer than that.
+                let soon = self.now.saturating_add(SLICE);
+                self.next_sweep = Some(self.next_sweep.map_or(soon, |it| it.min(soon)));
+            }
             self.take_given();
             self.take_handshakes_again();
             self.door.reopen_soon(&self.shared.ground.connections);

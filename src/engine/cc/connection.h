@@ -140,9 +140,9 @@ class Connection {
   // What the guard says is done here: connection_guard.cc. All but `Act`, `ComeInTurn`,
   // `TakeWaiting` and `OnAlarm` with `mutex_`.
 
-  // What the guard says of the frame whose header is complete. Says whether it begins a call, and whether it is of one that
-  // does not begin: C-core gets its headers for the stream below.
-  touchdown_verdict Judge(grpc_core::Timestamp now, bool* begins, bool* diverts);
+  // What the guard says of the frame whose header is complete. Says whether it is of a call that does not begin: C-core gets
+  // its headers for the stream below.
+  touchdown_verdict Judge(grpc_core::Timestamp now, bool* diverts);
   // What is to be done when C-core reads next.
   void Note(touchdown_verdict verdict);
   bool HasNoted() const { return noted_ != TOUCHDOWN_PASS; }

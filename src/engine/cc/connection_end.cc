@@ -2,6 +2,7 @@
 //
 // Compiled without NDEBUG, as shim.cc is, and careful in the same way.
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -55,7 +56,9 @@ std::string Connection::ResetSome() {
   std::string resets;
   // Inside a frame it would be taken for a piece of that. And who is cut is to hear of it first.
   if (end_ == End::kCut || !frames_.AtBoundary()) return resets;
-  for (size_t left = server_->turns.OneGo(); left > 0 && calls_.open() > 0; --left) {
+  const size_t count = std::min(server_->turns.OneGo(), calls_.open());
+  server_->turns.Use(count);
+  for (size_t i = 0; i < count; ++i) {
     const uint32_t stream = calls_.newest();
     EndCall(stream);
     guard_.Ended(stream);

@@ -32,7 +32,7 @@ constexpr Duration kLastTime = Duration::Seconds(1);
 
 }  // namespace
 
-touchdown_verdict Connection::Judge(Timestamp now, bool* begins, bool* diverts) {
+touchdown_verdict Connection::Judge(Timestamp now, bool* diverts) {
   const uint32_t stream = frames_.stream();
   bool is_open = false;
   if (frames_.IsData()) {
@@ -41,9 +41,8 @@ touchdown_verdict Connection::Judge(Timestamp now, bool* begins, bool* diverts) 
     if (is_open && count >= OpenCalls::kLeastPiece) calls_.Move(stream, count);
   } else if (frames_.IsHeaders()) {
     const bool is_new = calls_.IsNew(stream);
-    *begins = BeginCall(stream);
-    is_open = *begins || calls_.IsOpen(stream);
-    *diverts = diverting_ = is_new && !*begins;
+    is_open = BeginCall(stream) || calls_.IsOpen(stream);
+    *diverts = diverting_ = is_new && !is_open;
   } else if (frames_.IsContinuation()) {
     *diverts = diverting_;
   } else if (frames_.IsReset()) {

@@ -155,7 +155,6 @@ bool Connection::Follow(bool draining) {
   const Timestamp now = Timestamp::Now();
   std::string rest;
   bool of_call = false;
-  bool headers_began = false;
   size_t begun = 0;
   // How far what has come was followed, where the frame under way begins in it, and what C-core gets of it.
   size_t place = 0;
@@ -168,16 +167,20 @@ bool Connection::Follow(bool draining) {
       const bool was_header = !frames_.InPreface() && frames_.AtHeader();
       if (was_header && (frames_.HeaderComplete() || frames_.header_count() == 0)) {
         frame_place = place;
+        if (begun >= one_go && Frames::MayBeHeaders(bytes, left)) {
+          end = place;
+          break;
+        }
       }
       const size_t taken = frames_.Take(bytes, left);
       place += taken;
       touchdown_verdict verdict = TOUCHDOWN_PASS;
-      bool begins = false;
       bool diverts = false;
       if (was_header && frames_.HeaderComplete()) {
-        verdict = Judge(now, &begins, &diverts);
+        verdict = Judge(now, &diverts);
         of_call = of_call || frames_.IsOfCall();
-        headers_began = headers_began || frames_.IsHeaders();
+        // Those of calls that do not begin take time as well.
+        begun += frames_.IsHeaders();
       } else if (looking_ && !was_header) {
         verdict = guard_.GoesOn(bytes, taken);
       }
@@ -199,15 +202,15 @@ bool Connection::Follow(bool draining) {
       }
       bytes += taken;
       left -= taken;
-      begun += begins;
-      if (HasNoted() || begun >= one_go) {
+      if (HasNoted()) {
         end = place;
         break;
       }
     }
   }
+  if (begun > 0) server_->turns.Use(begun);
   if (of_call) last_of_call_ = now;
-  KeepTime(now, headers_began);
+  KeepTime(now, /*headers_began=*/begun > 0);
   if (noted_ == TOUCHDOWN_CUT) {
     const size_t left = incoming_.length - end;
     if (left > 0) grpc_slice_buffer_trim_end(&incoming_, left, &waiting_);

@@ -55,6 +55,11 @@ class Frames {
     return count;
   }
 
+  // Whether a frame that begins like this may be HEADERS.
+  static bool MayBeHeaders(const uint8_t* bytes, size_t count) {
+    return count < 4 || bytes[3] == 1;
+  }
+
   bool InPreface() const { return preface_left_ > 0; }
   // Not a whole frame has been seen.
   bool BeforeFirst() const { return !first_seen_; }

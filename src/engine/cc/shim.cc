@@ -178,10 +178,6 @@ void touchdown_turns_take(const touchdown_arguments* arguments) {
   arguments->connections->turns.Take();
 }
 
-void touchdown_turns_again(const touchdown_arguments* arguments) {
-  arguments->connections->turns.Post();
-}
-
 void touchdown_arguments_limit_calls(const touchdown_arguments* arguments, size_t calls) {
   arguments->connections->most_calls.store(calls, std::memory_order_relaxed);
 }
@@ -256,8 +252,11 @@ void touchdown_queue_poll(grpc_completion_queue* queue) {
   // It is what a pollset begins with, in each of C-core's pollers (ev_epoll1_linux.cc, ev_poll_posix.cc).
   gpr_mu* mu = reinterpret_cast<gpr_mu*>(pollset);
   gpr_mu_lock(mu);
-  // What cannot be polled now is found by who waits.
-  grpc_pollset_work(pollset, nullptr, grpc_core::Timestamp::ProcessEpoch()).IgnoreError();
+  // The first may be for a kick that was meant for who polls next, and look at nothing. What cannot be polled now is found by who
+  // waits.
+  for (int i = 0; i < 2; ++i) {
+    grpc_pollset_work(pollset, nullptr, grpc_core::Timestamp::ProcessEpoch()).IgnoreError();
+  }
   gpr_mu_unlock(mu);
 }
 

@@ -136,15 +136,13 @@ typedef struct touchdown_arguments touchdown_arguments;
 touchdown_arguments* touchdown_arguments_create(const grpc_channel_args* args);
 void touchdown_arguments_destroy(touchdown_arguments* arguments);
 
-// From now on this tag comes from the queue when a connection that has more calls to begin may have its turn; until
-// there are no turns any more, which is to be said before the queue is destroyed.
+// From now on this tag comes from the queue when a round of calls is over (turn.h), or a connection may have its turn in the
+// next; until there are no turns any more, which is to be said before the queue is destroyed.
 void touchdown_turns_begin(const touchdown_arguments* arguments,
                            grpc_completion_queue* queue, void* tag);
 void touchdown_turns_end(const touchdown_arguments* arguments);
-// The tag has come, and nothing else comes before: takes the turn.
+// The tag has come: a round begins.
 void touchdown_turns_take(const touchdown_arguments* arguments);
-// The tag has come, and something else comes before: it comes again.
-void touchdown_turns_again(const touchdown_arguments* arguments);
 
 // Sets how many calls may be open on all connections together before `crowded` is said; and how many are.
 void touchdown_arguments_limit_calls(const touchdown_arguments* arguments, size_t calls);

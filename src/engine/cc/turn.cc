@@ -46,29 +46,36 @@ void Turns::End() {
   for (auto& task : left) RunInTurn(std::move(task));
 }
 
+void Turns::Use(size_t calls) {
+  if (used_.fetch_add(calls) + calls < kRound) return;
+  if (!is_posted_.load() && !is_posted_.exchange(true)) Post();
+}
+
 bool Turns::Wait(absl::AnyInvocable<void()> task) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (queue_ == nullptr) return false;
     tasks_.push_back(std::move(task));
     waiting_.store(tasks_.size(), std::memory_order_relaxed);
-    if (std::exchange(is_posted_, true)) return true;
   }
-  Post();
+  if (!is_posted_.exchange(true)) Post();
   return true;
 }
 
 void Turns::Take() {
   absl::AnyInvocable<void()> task;
   bool are_more;
+  // Who uses the round up from now on has the tag come; or finds that it will come, and it does for those that wait.
+  is_posted_.store(false);
+  used_.store(0);
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (!tasks_.empty()) {
       task = std::move(tasks_.front());
       tasks_.pop_front();
-      waiting_.store(tasks_.size(), std::memory_order_relaxed);
     }
-    are_more = is_posted_ = !tasks_.empty();
+    are_more = !tasks_.empty();
+    waiting_.store(tasks_.size(), std::memory_order_relaxed);
   }
   if (task) {
     grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
@@ -76,7 +83,7 @@ void Turns::Take() {
     task();
   }
   // Behind the calls that have begun just now.
-  if (are_more) Post();
+  if (are_more && !is_posted_.exchange(true)) Post();
 }
 
 void Turns::Post() {

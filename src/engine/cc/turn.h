@@ -21,38 +21,44 @@ namespace touchdown {
 // does nothing, if there can be no such thread.
 bool RunInTurn(absl::AnyInvocable<void()> task);
 
-// Who has begun many calls in one go, and has more: the connections of one server. Each goes on when the calls that have
-// begun are with their handlers, or wait fairly for one, and every socket was looked at: C-core hands calls out in the order
-// in which they come, so that a caller would otherwise wait for all calls of another.
+// The calls of all connections of a server begin, and end, in rounds. C-core hands calls out in the order in which they come, so
+// that a caller would otherwise wait for all calls of all others. In a round there is room for some calls; when it is used up, the next
+// begins when the calls of this one are with their handlers, or wait fairly for one, and the sockets were looked at. A connection
+// with more calls than there is room for goes on in its turn, one connection a round.
 class Turns {
  public:
-  // From now on `tag` comes from this queue when there may be a turn to take.
+  // From now on `tag` comes from this queue when a round is over.
   void Begin(grpc_completion_queue* queue, void* tag);
   // The queue is about to go. Nobody waits any more.
   void End();
-  // How many calls may begin, or end, in one go: the fewer, the more wait for their turns.
+  // How many calls of a connection may begin, or end, now: the fewer, the more wait for their turns.
   size_t OneGo() const {
-    return std::max<size_t>(kMost / (1 + waiting_.load(std::memory_order_relaxed)), kLeast);
+    if (used_.load(std::memory_order_relaxed) >= kRound) return 1;
+    return std::max<size_t>(kRound / (1 + waiting_.load(std::memory_order_relaxed)), kLeast);
   }
+  // So many have begun, or ended.
+  void Use(size_t calls);
   // Has this run in its turn. Returns false, and does nothing, if there are no turns.
   bool Wait(absl::AnyInvocable<void()> task);
-  // The tag has come, and nothing comes before. Takes the first turn, and has the tag come again if there are more.
+  // The tag has come. Takes the first turn, and has the tag come again if there are more.
   void Take();
-  // Has the tag come; or, if that cannot be any more, all turns taken. For who has got it while others come before.
-  void Post();
 
  private:
   // What takes up to 1 ms; and as few as may still be a turn, which costs about as much as one of them.
-  static constexpr size_t kMost = 32;
+  static constexpr size_t kRound = 32;
   static constexpr size_t kLeast = 4;
 
+  // Has the tag come; or, if that cannot be any more, all turns taken.
+  void Post();
+
   std::mutex mutex_;
-  // How many tasks there are; a number to compare with.
+  // How much of the round is used, and how many tasks there are: numbers to compare with.
+  std::atomic<size_t> used_{0};
   std::atomic<size_t> waiting_{0};
   grpc_completion_queue* queue_ = nullptr;
   void* tag_ = nullptr;
   std::deque<absl::AnyInvocable<void()>> tasks_;
-  bool is_posted_ = false;
+  std::atomic<bool> is_posted_{false};
 };
 
 // C-core reads on in the same thread as long as the socket has bytes. A peer that sends
