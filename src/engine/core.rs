@@ -1,7 +1,7 @@
 //! What a server's calls and threads hold on to of C-core.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::queue::Queue;
 use super::server::Server;
@@ -14,6 +14,7 @@ pub(super) struct Core {
     /// Slots that C-core has, and those whose event somebody is at work on. As long as there
     /// are any, something may be begun on the queue.
     slots_out: AtomicUsize,
+    has_more_slots: AtomicBool,
 }
 
 /// A method, as C-core knows it.
@@ -50,12 +51,27 @@ impl Core {
             queue,
             methods,
             slots_out: AtomicUsize::new(0),
+            has_more_slots: AtomicBool::new(false),
         }
     }
 
     pub(super) fn slot_is_out(&self) {
         // Pairs with the load in `has_slots_out`.
         self.slots_out.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Says, once, that there are to be more slots, unless the server is at its end. One is out then, until it is done with.
+    pub(super) fn are_more_slots_wanted(&self) -> bool {
+        if self.has_more_slots.load(Ordering::Relaxed)
+            || self.has_more_slots.swap(true, Ordering::Relaxed)
+        {
+            return false;
+        }
+        let one_more = |slots| (slots > 0).then_some(slots + 1);
+        let ordering = Ordering::SeqCst;
+        (self.slots_out)
+            .fetch_update(ordering, ordering, one_more)
+            .is_ok()
     }
 
     pub(super) fn slot_is_done_with(&self) {

@@ -20,6 +20,10 @@ use crate::calls::{Ground, Method};
 /// is a matter of overlap, not of capacity; many slow the shutdown down.
 const SLOTS: usize = 16;
 
+/// How many there are of each method once calls were so many that a round was full, a round of them (`Turns`, in cc/turn.h). Those for
+/// which there is no slot C-core hands out later than the end of the round, and among them those of others.
+const SLOTS_OF_ROUND: usize = 32;
+
 /// What the thread does that polls next.
 // Aligned so that a tag has four bits to spare; see `tag`.
 #[repr(align(16))]
@@ -54,9 +58,13 @@ impl CoreTransport {
         match kind_of(tag) {
             KIND_SERVER => Event::Stopped,
             KIND_TURN => {
+                let laid_out = self.lay_out_more_slots();
                 self.0.queue.poll();
                 self.0.server.take_turn();
-                Event::Told
+                match laid_out {
+                    true => Event::NoArrival,
+                    false => Event::Told,
+                }
             }
             KIND_RENEWAL => Event::Renewal,
             KIND_CHECK => {
@@ -86,17 +94,37 @@ impl CoreTransport {
     }
 }
 
-impl Transport for CoreTransport {
-    fn start(&self) {
+impl CoreTransport {
+    /// Lays slots out, as many of each kind as is said, by how many there are at first.
+    fn lay_out_slots(&self, count: impl Fn(usize) -> usize) {
         let core = &*self.0;
-        core.server.start();
         let prompt = core.methods.iter().filter(|it| it.prompt).count();
         let slots_each = (SLOTS / (core.methods.len() - prompt).max(1)).clamp(2, 8);
         for (number, method) in (0..).zip(&core.methods) {
             let slots = if method.prompt { 1 } else { slots_each };
-            (0..slots).for_each(|_| Slot::new(Some(number)).lay_out(core));
+            (0..count(slots)).for_each(|_| Slot::new(Some(number)).lay_out(core));
         }
-        (0..2).for_each(|_| Slot::new(None).lay_out(core));
+        (0..count(2)).for_each(|_| Slot::new(None).lay_out(core));
+    }
+
+    /// Lays out as many as a round needs, the first time. Says whether it has; what was counted meanwhile may have been the
+    /// last to wait for.
+    fn lay_out_more_slots(&self) -> bool {
+        // As long as this one counts, the queue is not shut down.
+        let are_wanted = self.0.are_more_slots_wanted();
+        if are_wanted {
+            self.lay_out_slots(|slots| SLOTS_OF_ROUND - slots);
+            self.0.slot_is_done_with();
+        }
+        are_wanted
+    }
+}
+
+impl Transport for CoreTransport {
+    fn start(&self) {
+        let core = &*self.0;
+        core.server.start();
+        self.lay_out_slots(|slots| slots);
     }
 
     fn next(&self, ground: &Arc<Ground>) -> Event {
