@@ -33,8 +33,9 @@ const POLL_PAUSE: Duration = Duration::from_millis(10);
 const EVENTS_IN_ONE_GO: u32 = 16;
 
 thread_local! {
-    /// How many events this thread has got since it last looked.
-    static EVENTS: Cell<u32> = const { Cell::new(0) };
+    /// How many events this thread has got since it last looked. A new one looks first: while streams begin, each thread gets one event,
+    /// and has others started.
+    static EVENTS: Cell<u32> = const { Cell::new(EVENTS_IN_ONE_GO) };
 }
 
 /// A completion queue of C-core, shared by all threads that poll it.
