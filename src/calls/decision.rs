@@ -61,8 +61,8 @@ pub(super) enum Next<T> {
     Poll,
     /// Nothing to do: call [`rest`](super::roster::Roster::rest).
     Rest,
-    /// Nothing to do, and enough others rest.
-    End,
+    /// As `Rest`, and enough others rest: see [`dismiss_surplus`](super::roster::Roster::dismiss_surplus).
+    RestToo,
 }
 
 /// What a thread does that has rested.

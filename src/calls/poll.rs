@@ -320,12 +320,11 @@ impl Worker<'_> {
                     aside = self.run(Job { queued, ..job }, Instant::now());
                 }
                 Next::Poll => break true,
-                Next::End => {
+                next @ (Next::Rest | Next::RestToo) => {
                     self.uncork();
-                    break false;
-                }
-                Next::Rest => {
-                    self.uncork();
+                    if matches!(next, Next::RestToo) {
+                        shared.note_surplus();
+                    }
                     // The last handler may have ended.
                     shared.end_transport_if_idle();
                     match shared.roster.rest() {

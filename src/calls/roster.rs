@@ -122,6 +122,11 @@ impl<T> State<T> {
         self.resting - self.called - self.summoned
     }
 
+    /// How many rest that nobody needs, and are not to end yet.
+    fn surplus(&self, workers: usize) -> usize {
+        self.free().saturating_sub(self.dismissed + workers)
+    }
+
     /// Takes one of those who rest, if there is one.
     fn wake_one(&mut self, called: &Condvar) -> bool {
         if self.free() == 0 {
@@ -316,12 +321,28 @@ impl<T: Waits> Roster<T> {
             state.becomes_poller();
             return Next::Poll;
         }
-        // There may have been many.
-        if state.free() >= self.workers {
-            return Next::End;
-        }
         state.resting += 1;
-        Next::Rest
+        match state.surplus(self.workers) {
+            0 => Next::Rest,
+            _ => Next::RestToo,
+        }
+    }
+
+    /// Lets some of the threads end that rest and that nobody needs, since there are more of them than may run handlers. Returns how many
+    /// more there are. Of streams there may have been many, and to end a thread takes longer than to let it rest: its memory is
+    /// taken back on all processors at once.
+    pub(super) fn dismiss_surplus(&self, most: usize) -> usize {
+        let mut state = self.state.lock();
+        if state.closed {
+            return 0;
+        }
+        let surplus = state.surplus(self.workers);
+        let now = surplus.min(most);
+        state.dismissed += now;
+        for _ in 0..now {
+            self.called.notify_one();
+        }
+        surplus - now
     }
 
     /// Rests until somebody has to poll, or to run what waits, or is to end.
@@ -844,7 +865,13 @@ mod tests {
         assert!(matches!(roster.finished(1), Next::Run(3)));
         // Two are aside.
         assert!(matches!(roster.finished_aside(1), Next::Rest));
-        assert!(matches!(roster.finished_aside(1), Next::End), "one rests");
+        assert!(
+            matches!(roster.finished_aside(1), Next::RestToo),
+            "one rests"
+        );
+        assert_eq!(roster.dismiss_surplus(5), 0);
+        assert_eq!(roster.rest(), Rested::End);
+        assert_eq!(roster.dismiss_surplus(5), 0, "one may rest");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -126,6 +127,7 @@ impl Runner {
                 lasting_public: config.lasting_public,
             },
             refusals: Refusals::default(),
+            has_surplus: AtomicBool::new(false),
             waiting: Waiting::default(),
         });
         shared.transport.start();

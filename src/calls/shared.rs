@@ -1,5 +1,6 @@
 //! What every thread of a server holds on to.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) refusals: Refusals,
     pub(super) waiting: Waiting,
+    /// More threads rest than are needed: the thread that is woken for it takes that back.
+    pub(super) has_surplus: AtomicBool,
 }
 
 /// A call that is to be run.
@@ -101,6 +104,13 @@ impl Shared {
     /// How many of the calls in flight keep anybody busy: streams without a thread may be many, and quiet.
     pub(super) fn at_work(&self, in_flight: usize) -> usize {
         in_flight.saturating_sub(self.ground.detached.count())
+    }
+
+    /// More threads rest than are needed.
+    pub(super) fn note_surplus(&self) {
+        if !self.has_surplus.swap(true, Ordering::Relaxed) {
+            self.ground.wake.wake();
+        }
     }
 
     /// How many threads should poll.

@@ -52,6 +52,31 @@ pub(crate) fn give_back() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// How many bytes of memory the process has that hold nothing, as far as that is known: what is not of files, and not in use in
+/// the heap. Stacks count, too. To count what is free takes a millisecond at the most.
+#[cfg(target_env = "gnu")]
+pub(crate) fn unused() -> Option<usize> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = statm.split(' ').skip(1).map(str::parse::<usize>);
+    let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
+    // SAFETY: a system call without memory.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+    let own = resident.checked_sub(shared)?.checked_mul(page)?;
+    // SAFETY: may be called at any time; glibc takes the lock of one arena after the other. (`mallinfo2` is younger than some boards.)
+    let heap = unsafe { libc::mallinfo() };
+    // These are numbers of 32 bits, which go round.
+    let used = u32::from_ne_bytes(heap.uordblks.to_ne_bytes());
+    let mapped = u32::from_ne_bytes(heap.hblkhd.to_ne_bytes());
+    let used = usize::try_from(used.checked_add(mapped)?).ok()?;
+    // More than that is not counted in 32 bits.
+    (own < u32::MAX as usize).then(|| own.saturating_sub(used))
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn unused() -> Option<usize> {
+    None
+}
+
 #[cfg(not(target_env = "gnu"))]
 fn share_arenas() {}
 

@@ -16,7 +16,7 @@ use self::departures::Departures;
 use self::idle_streams::IdleStreams;
 use self::take_down::Drain;
 use super::decision::{Beginning, Watched};
-use super::renewal::{Due, Keeper, Usage};
+use super::renewal::{Due, Excess, Keeper, Usage};
 use super::roster::TICK;
 use super::seconds::Seconds;
 use super::shared::{Job, Shared};
@@ -25,6 +25,11 @@ use crate::logging;
 use crate::os::memory;
 use crate::os::readable::wait_readable;
 use crate::running_time::{RunningTime, SLICE};
+
+/// How many threads that nobody needs end at once, and how long until the next do: a thread takes some 0.1 ms to end, on all
+/// processors.
+const DISMISSED_AT_ONCE: usize = 8;
+const DISMISSAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long to do without a thread that could not be started.
 const HIRING_PAUSE: Duration = Duration::from_millis(100);
@@ -45,6 +50,8 @@ pub(super) fn run(shared: &Arc<Shared>) {
         clients_know_at: None,
         usage: Usage::default(),
         memory: Keeper::default(),
+        excess: Excess::default(),
+        next_dismissal: None,
     };
     let ground = &shared.ground;
     while !ground.stopping.is_stopped() {
@@ -76,6 +83,9 @@ struct Housekeeper<'a> {
     clients_know_at: Option<Instant>,
     usage: Usage,
     memory: Keeper,
+    excess: Excess,
+    /// When threads that nobody needs are to end next.
+    next_dismissal: Option<Instant>,
 }
 
 impl Housekeeper<'_> {
@@ -101,6 +111,7 @@ impl Housekeeper<'_> {
         at(self.admit_held());
         at(self.watch_workers(now));
         at(self.hire(now));
+        at(self.dismiss_surplus(now));
         at(self.relieve(now));
         at(self.tell_who_waits(now));
         match self.memory.due(&self.shared.heap, now) {
@@ -112,6 +123,7 @@ impl Housekeeper<'_> {
             }
         }
         at(self.memory.next_look());
+        at(self.give_back_excess(now));
         if is_draining {
             at(self
                 .shared
@@ -151,6 +163,29 @@ impl Housekeeper<'_> {
             }
         }
         None
+    }
+
+    /// Gives memory back if much of it is not used. Returns when to look again, if there was a burst.
+    fn give_back_excess(&mut self, now: Instant) -> Option<Instant> {
+        let is_burst = self.memory.next_look().is_some();
+        let (is_much, next) = self.excess.is_much(is_burst, now, memory::unused);
+        if is_much {
+            memory::give_back();
+            self.excess.given_back(memory::unused());
+        }
+        next
+    }
+
+    /// Lets threads end that nobody needs, a few at a time. Returns when to come again, if there are more.
+    fn dismiss_surplus(&mut self, now: Instant) -> Option<Instant> {
+        if self.shared.has_surplus.swap(false, Ordering::Relaxed) {
+            self.next_dismissal.get_or_insert(now + DISMISSAL_PAUSE);
+        }
+        if self.next_dismissal.is_some_and(|it| it <= now) {
+            let are_more = self.shared.roster.dismiss_surplus(DISMISSED_AT_ONCE) > 0;
+            self.next_dismissal = are_more.then_some(now + DISMISSAL_PAUSE);
+        }
+        self.next_dismissal
     }
 
     /// Tells of calls that wait for a worker for too long. Returns when to look again, if any wait.

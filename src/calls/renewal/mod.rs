@@ -6,9 +6,14 @@
 //! `os::memory`), a server with 17 threads and 500 calls in flight held on to 8 to 11 MB of private memory after a burst,
 //! instead of 2 (docs/small-machines.md).
 //!
+//! What is much is given back earlier: see [`Excess`].
+//!
 //! [`Keeper`] knows when; the housekeeper asks it. Which of the threads goes, the roster decides.
 
+mod excess;
 mod workers;
+
+pub(super) use self::excess::Excess;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -248,12 +248,11 @@ impl Site {
             match self.roster.finished(self.pollers) {
                 Next::Run(call) => self.run_one(call),
                 Next::Poll => break true,
-                Next::Rest => match self.roster.rest() {
+                Next::Rest | Next::RestToo => match self.roster.rest() {
                     Rested::Poll => break true,
                     Rested::Work => {}
                     Rested::End => break false,
                 },
-                Next::End => break false,
             }
         };
         self.shut_queue_down_if_idle();

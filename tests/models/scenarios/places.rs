@@ -143,8 +143,7 @@ impl Server {
             match next {
                 Next::Run(call) => aside = self.runs(call),
                 Next::Poll => return true,
-                Next::End => return false,
-                Next::Rest => match self.roster.rest() {
+                Next::Rest | Next::RestToo => match self.roster.rest() {
                     Rested::Poll => return true,
                     Rested::Work => aside = false,
                     Rested::End => return false,
