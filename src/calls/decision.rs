@@ -4,6 +4,8 @@
 pub(super) trait Waits {
     /// The number of the connection on which it has come. It may take a moment to find out.
     fn connection(&self) -> u64;
+    /// Whether it begins a stream, whose handler may take a thread for itself.
+    fn is_stream(&self) -> bool;
 }
 
 /// How much may wait.

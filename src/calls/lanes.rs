@@ -110,6 +110,18 @@ impl<T> Lanes<T> {
         }
     }
 
+    /// The first call whose turn it is of those that are meant, and of those that are the first of their connections.
+    pub(super) fn pop_first(&mut self, is_meant: impl Fn(&T) -> bool) -> Option<T> {
+        let is_first = |it: &u64| {
+            let first = self.lanes.get(it).and_then(|it| it.calls.front());
+            first.is_some_and(|(call, _)| is_meant(call))
+        };
+        let place = self.turns.iter().position(is_first)?;
+        let connection = self.turns.remove(place)?;
+        self.turns.push_front(connection);
+        self.pop()
+    }
+
     /// The call whose turn it is.
     pub(super) fn pop(&mut self) -> Option<T> {
         let connection = self.turns.pop_front()?;

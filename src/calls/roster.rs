@@ -74,6 +74,8 @@ struct State<T> {
     steps: Lanes<T>,
     /// Whose turn it is, while both wait.
     step_is_next: bool,
+    /// The last call that had waited began a stream.
+    was_stream: bool,
     closed: bool,
     last_arrival: Option<Instant>,
     watch: Watch,
@@ -114,6 +116,24 @@ impl<T: Waits> State<T> {
             Admission::Refused(call) => Decision::Refused(call),
         }
     }
+
+    /// What is to be run next, of what waits: calls and steps take turns, so that neither of them waits for all of
+    /// the others; and so do, among the calls, streams that begin and others. To begin a stream may take a new thread.
+    fn take_next(&mut self) -> Option<T> {
+        let step_is_next = self.step_is_next || self.waiting.is_empty();
+        if let Some(step) = step_is_next.then(|| self.steps.pop()).flatten() {
+            self.step_is_next = false;
+            return Some(step);
+        }
+        let call = match self.was_stream {
+            true => self.waiting.pop_first(|it| !it.is_stream()),
+            false => None,
+        };
+        let call = call.or_else(|| self.waiting.pop())?;
+        self.was_stream = call.is_stream();
+        self.step_is_next = true;
+        Some(call)
+    }
 }
 
 impl<T> State<T> {
@@ -140,19 +160,6 @@ impl<T> State<T> {
 
     fn does_anything_wait(&self) -> bool {
         !self.waiting.is_empty() || !self.steps.is_empty()
-    }
-
-    /// What is to be run next, of what waits: calls and steps take turns, so that neither of them waits for all of
-    /// the others.
-    fn take_next(&mut self) -> Option<T> {
-        let step_is_next = self.step_is_next || self.waiting.is_empty();
-        if let Some(step) = step_is_next.then(|| self.steps.pop()).flatten() {
-            self.step_is_next = false;
-            return Some(step);
-        }
-        let call = self.waiting.pop()?;
-        self.step_is_next = true;
-        Some(call)
     }
 
     /// Sends somebody to poll. False if a thread has to be started for that.
@@ -200,6 +207,7 @@ impl<T: Waits> Roster<T> {
                 waiting: Lanes::new(),
                 steps: Lanes::new(),
                 step_is_next: false,
+                was_stream: false,
                 closed: false,
                 last_arrival: None,
                 watch: Watch::Off,
@@ -554,6 +562,10 @@ mod tests {
         fn connection(&self) -> u64 {
             u64::from(self / 10)
         }
+
+        fn is_stream(&self) -> bool {
+            *self >= 100
+        }
     }
 
     fn roster(workers: usize, calls: usize) -> Roster<u32> {
@@ -593,6 +605,21 @@ mod tests {
         }
         // Connections take turns among the steps, too.
         assert_eq!(order, [1, 10, 2, 20, 11, 12]);
+    }
+
+    #[test]
+    fn streams_that_begin_take_turns_with_other_calls() {
+        let roster = roster(1, 9);
+        let now = Instant::now();
+        assert_eq!(name(roster.arrived(0, LONG, now)), "run");
+        for it in [100, 110, 111, 120, 130, 10, 11, 20] {
+            assert_eq!(name(roster.arrived(it, LONG, now)), "queued");
+        }
+        let mut order = Vec::new();
+        while let Next::Run(it) = roster.finished(1) {
+            order.push(it);
+        }
+        assert_eq!(order, [100, 10, 110, 20, 120, 11, 130, 111]);
     }
 
     #[test]

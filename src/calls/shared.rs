@@ -59,6 +59,10 @@ impl Waits for Job {
     fn connection(&self) -> u64 {
         self.call.noted_connection().unwrap_or_default()
     }
+
+    fn is_stream(&self) -> bool {
+        self.call.is_streaming()
+    }
 }
 
 /// How much there may be.

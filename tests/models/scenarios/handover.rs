@@ -20,6 +20,10 @@ impl Waits for u32 {
     fn connection(&self) -> u64 {
         0
     }
+
+    fn is_stream(&self) -> bool {
+        false
+    }
 }
 
 struct Site {

@@ -22,6 +22,10 @@ impl Waits for Call {
     fn connection(&self) -> u64 {
         u64::from(matches!(self, Call::Stream | Call::Brief(_)))
     }
+
+    fn is_stream(&self) -> bool {
+        matches!(self, Call::Stream | Call::Brief(_))
+    }
 }
 
 const WORKERS: usize = 1;
