@@ -56,21 +56,23 @@ impl Shared {
         match self.streams.step_aside(stream, step) {
             Some(wanted) => self.start_wanted(wanted),
             // It may have to end, now that it waits.
-            None if self.roster.is_full() => self.ground.wake.wake(),
+            None if self.roster.is_full() => self.want_relief(),
             None => {}
         }
     }
 
     /// Starts the threads that are needed because a place was given back.
     pub(super) fn start_wanted(self: &Arc<Self>, wanted: Wanted) {
-        if wanted.poller && !self.spawn_worker(Beginning::Poll) {
+        let poller_failed = wanted.poller && !self.spawn_worker(Beginning::Poll);
+        if poller_failed {
             self.roster.watch_failed(Instant::now());
         }
-        if wanted.worker && !self.spawn_worker(Beginning::Finished) {
+        let worker_failed = wanted.worker && !self.spawn_worker(Beginning::Finished);
+        if worker_failed {
             self.roster.hire_failed();
         }
-        if wanted != Wanted::default() {
-            // It has a burst to note, or is to try again.
+        if poller_failed || worker_failed {
+            // It is to try again.
             self.ground.wake.wake();
         }
     }

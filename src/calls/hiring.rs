@@ -16,7 +16,11 @@ impl Shared {
         let started = self.start_worker(beginning);
         self.streams.note_thread(started.is_ok());
         match started {
-            Ok(()) => self.heap.use_much(),
+            Ok(()) => {
+                if self.heap.use_much() {
+                    self.ground.wake.wake();
+                }
+            }
             Err(error) => {
                 if LIMIT.admits().is_some() {
                     logging::error!("{error}");

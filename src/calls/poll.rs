@@ -227,8 +227,10 @@ impl Worker<'_> {
                 true => Decision::Run(job),
                 false => shared.roster.spawn_failed(job, outlook),
             };
-            // It has a burst to note, and perhaps the watch to begin.
-            ground.wake.wake();
+            if outlook.short {
+                // The watch may have to begin.
+                ground.wake.wake();
+            }
         }
         if may_cork {
             self.cork(now);
@@ -243,8 +245,10 @@ impl Worker<'_> {
             }
             Decision::Queued => {
                 // Streams that wait for their callers give places back.
-                let may_be_had = shared.streams.hold_places();
-                if (!outlook.is_step && shared.waiting.begin()) | may_be_had {
+                if shared.streams.hold_places() {
+                    shared.want_relief();
+                }
+                if !outlook.is_step && shared.waiting.begin() {
                     ground.wake.wake();
                 }
             }

@@ -128,6 +128,7 @@ impl Runner {
             },
             refusals: Refusals::default(),
             has_surplus: AtomicBool::new(false),
+            is_relief_wanted: AtomicBool::new(false),
             waiting: Waiting::default(),
         });
         shared.transport.start();

@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) waiting: Waiting,
     /// More threads rest than are needed: the thread that is woken for it takes that back.
     pub(super) has_surplus: AtomicBool,
+    /// A call waits for a place, and streams hold some: that thread is to look, and takes it back.
+    pub(super) is_relief_wanted: AtomicBool,
 }
 
 /// A call that is to be run.
@@ -108,6 +110,13 @@ impl Shared {
     /// How many of the calls in flight keep anybody busy: streams without a thread may be many, and quiet.
     pub(super) fn at_work(&self, in_flight: usize) -> usize {
         in_flight.saturating_sub(self.ground.detached.count())
+    }
+
+    /// A call waits for a place, and streams hold some.
+    pub(super) fn want_relief(&self) {
+        if !self.is_relief_wanted.swap(true, Ordering::SeqCst) {
+            self.ground.wake.wake();
+        }
     }
 
     /// More threads rest than are needed.

@@ -52,6 +52,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
         memory: Keeper::default(),
         excess: Excess::default(),
         next_dismissal: None,
+        next_relief: None,
     };
     let ground = &shared.ground;
     while !ground.stopping.is_stopped() {
@@ -86,6 +87,8 @@ struct Housekeeper<'a> {
     excess: Excess,
     /// When threads that nobody needs are to end next.
     next_dismissal: Option<Instant>,
+    /// When to look for places that streams hold, at the earliest.
+    next_relief: Option<Instant>,
 }
 
 impl Housekeeper<'_> {

@@ -1,6 +1,7 @@
 //! Places are got back from streams that wait for their callers, when calls wait for a place. The rule is in
 //! [`stream_threads`](crate::calls::stream_threads).
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Housekeeper;
@@ -12,9 +13,29 @@ use crate::logging;
 /// second cost nothing beside what goes on then.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How often to look while calls wait now and then: every stream is looked at.
+const LEAST_PAUSE: Duration = Duration::from_millis(5);
+
 impl Housekeeper<'_> {
     /// Returns when to look again, if nobody calls earlier.
     pub(super) fn relieve(&mut self, now: Instant) -> Option<Instant> {
+        if !self.shared.is_relief_wanted.load(Ordering::SeqCst) {
+            return None;
+        }
+        if let Some(next) = self.next_relief.filter(|it| now < *it) {
+            return Some(next);
+        }
+        // First, so that who begins to wait meanwhile is seen.
+        self.shared.is_relief_wanted.store(false, Ordering::SeqCst);
+        let next = self.look_for_places(now);
+        self.next_relief = next.or(Some(now + LEAST_PAUSE));
+        if next.is_some() {
+            self.shared.is_relief_wanted.store(true, Ordering::SeqCst);
+        }
+        next
+    }
+
+    fn look_for_places(&mut self, now: Instant) -> Option<Instant> {
         let shared = self.shared;
         if !shared.streams.hold_places() {
             return None;
