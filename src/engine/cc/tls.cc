@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "closure.h"
+#include "core_thread.h"
 #include "src/core/lib/gprpp/debug_location.h"
 #include "src/core/lib/iomgr/error.h"
 #include "src/core/lib/iomgr/exec_ctx.h"
@@ -138,6 +139,19 @@ class TlsEndpoint {
   static void OnRead(void* arg, grpc_error_handle error) {
     TlsEndpoint* self = static_cast<TlsEndpoint*>(arg);
     self->turn_.Came(self->incoming_.length);
+    if (error.ok() && !CoreThread::IsThis()) {
+      bool is_handshake;
+      {
+        std::lock_guard<std::mutex> lock(self->mutex_);
+        is_handshake = self->State() == TOUCHDOWN_TLS_HANDSHAKE;
+      }
+      // A signature takes a millisecond, or five, and there may be many; this thread polls for everybody.
+      if (is_handshake && RunInTurn([self] { OnCame(self, absl::OkStatus()); })) return;
+    }
+    OnCame(self, error);
+  }
+
+  static void OnCame(TlsEndpoint* self, grpc_error_handle error) {
     std::unique_lock<std::mutex> lock(self->mutex_);
     if (!error.ok()) {
       self->tcp_ended_ = true;
