@@ -30,7 +30,7 @@ const POLL_PAUSE: Duration = Duration::from_millis(10);
 /// After how many events a thread looks at the sockets, as long as there is no end of events. C-core itself does so only when
 /// there is none left, and who has much to do that leads to more (calls that end, turns of connections) would keep it from
 /// all others.
-const EVENTS_IN_ONE_GO: u32 = 16;
+const EVENTS_IN_ONE_GO: u32 = 64;
 
 thread_local! {
     /// How many events this thread has got since it last looked. A new one looks first: while streams begin, each thread gets one event,
@@ -104,6 +104,7 @@ impl Queue {
     }
 
     /// Looks at the sockets, and does what is due there.
+    #[cold]
     pub(super) fn poll(&self) {
         EVENTS.set(0);
         // SAFETY: the queue is alive.

@@ -57,15 +57,7 @@ impl CoreTransport {
         };
         match kind_of(tag) {
             KIND_SERVER => Event::Stopped,
-            KIND_TURN => {
-                let laid_out = self.lay_out_more_slots();
-                self.0.queue.poll();
-                self.0.server.take_turn();
-                match laid_out {
-                    true => Event::NoArrival,
-                    false => Event::Told,
-                }
-            }
+            KIND_TURN => self.turn(),
             KIND_RENEWAL => Event::Renewal,
             KIND_CHECK => {
                 // SAFETY: from `post`, and each tag comes back once.
@@ -95,6 +87,18 @@ impl CoreTransport {
 }
 
 impl CoreTransport {
+    /// A round of calls is over.
+    #[cold]
+    fn turn(&self) -> Event {
+        let laid_out = self.lay_out_more_slots();
+        self.0.queue.poll();
+        self.0.server.take_turn();
+        match laid_out {
+            true => Event::NoArrival,
+            false => Event::Told,
+        }
+    }
+
     /// Lays slots out, as many of each kind as is said, by how many there are at first.
     fn lay_out_slots(&self, count: impl Fn(usize) -> usize) {
         let core = &*self.0;

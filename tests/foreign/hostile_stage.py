@@ -127,8 +127,11 @@ class Stage:
 
     def _note_calls(self):
         for line in self.callers.stdout:
-            kind, began, took, status = line.split()
-            self.calls.append((kind, float(began), float(took), status))
+            # The last may be a part of one: they are killed at the end.
+            words = line.split()
+            if len(words) == 4:
+                kind, began, took, status = words
+                self.calls.append((kind, float(began), float(took), status))
 
     def _await(self, condition, what):
         give_up = time.monotonic() + PATIENCE_S
