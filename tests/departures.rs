@@ -552,6 +552,7 @@ fn who_has_the_most_calls_open_goes_when_there_is_no_memory_for_all() {
     // For 1,024 calls.
     let builder = builder(service)
         .memory_limit(16 << 20)
+        .max_concurrent_streams(1000)
         .observer(recorder.clone());
     let server = builder.start().unwrap();
     let innocent = client(&server);

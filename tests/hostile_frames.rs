@@ -58,6 +58,12 @@ fn headers(stream: u32, is_whole: bool) -> Vec<u8> {
     on(stream, frame(1, 4 | u8::from(is_whole), 1, &block))
 }
 
+/// A whole call.
+fn say(stream: u32) -> Vec<u8> {
+    let message = [prefix(3), b"\x0a\x01x".to_vec()].concat();
+    [headers(stream, false), on(stream, frame(0, 1, 1, &message))].concat()
+}
+
 fn reset(stream: u32) -> Vec<u8> {
     on(stream, frame(3, 0, 1, &8u32.to_be_bytes()))
 }
@@ -426,7 +432,8 @@ fn a_graceful_stop_waits_for_the_call_beside_a_cancelled_batch() {
 /// They come in turns, between which the drain begins.
 #[test]
 fn all_calls_of_a_large_batch_are_served_in_a_drain() {
-    let server = builder(echo()).backlog(1_000).start().unwrap();
+    let builder = builder(echo()).backlog(1_000);
+    let server = builder.max_concurrent_streams(1_000).start().unwrap();
     let mut client = Raw::new(&server);
     let message = [prefix(3), b"\x0a\x01x".to_vec()].concat();
     let call = |it| [headers(it, false), on(it, frame(0, 1, 1, &message))].concat();
@@ -449,15 +456,70 @@ fn limits_hold_before_the_client_has_acknowledged_them() {
     let (service, begun, release) = gated();
     let server = builder(service).max_concurrent_streams(4).start().unwrap();
     let mut client = Raw::silent(&server);
-    let message = frame(0, 1, 1, &prefix(0));
     for stream in [1, 3, 5, 7, 9, 11, 13, 15] {
-        client.send(&[headers(stream, false), on(stream, message.clone())].concat());
+        client.send(&say(stream));
     }
+    eventually("GOAWAY comes", || client.goaway().is_some());
+    assert_eq!(client.goaway().map(|it| it.0), Some(PROTOCOL_ERROR));
+    (0..4).for_each(|_| begun.recv_timeout(LONG).expect("a call runs"));
+    // Those that have begun are served to their end, and no other.
+    (0..4).for_each(|_| release.send(()).unwrap());
     let frames = client.end();
-    // C-core closes; it is told why.
-    assert_eq!(goaway(&frames).map(|it| it.0), Some(PROTOCOL_ERROR));
-    drop(release);
-    assert!(begun.len() <= 4, "{}", begun.len());
+    let answered: Vec<u32> = frames
+        .iter()
+        .filter(|it| it.0 == 0)
+        .map(|it| it.2)
+        .collect();
+    assert_eq!(answered, [1, 3, 5, 7]);
+    assert!(begun.is_empty());
+}
+
+/// Who keeps as many calls open as may be begins the next as soon as the end of one is there.
+#[test]
+fn a_client_at_its_limit_of_calls_is_not_taken_for_one_above_it() {
+    const CALLS: u32 = 4;
+    let server = builder(echo())
+        .max_concurrent_streams(CALLS as usize)
+        .start()
+        .unwrap();
+    let mut client = Raw::new(&server);
+    let settings = |client: &Raw| client.got().into_iter().find(|it| it.0 == 4);
+    eventually("SETTINGS come", || settings(&client).is_some());
+    let (.., settings) = settings(&client).unwrap();
+    let most = settings.chunks(6).find(|it| it[..2] == [0, 3]).unwrap();
+    assert_eq!(most[2..], CALLS.to_be_bytes());
+    let mut begun = 0;
+    let mut ended = 0;
+    while ended < 600 {
+        while begun < ended + CALLS {
+            client.send(&say(2 * begun + 1));
+            begun += 1;
+        }
+        let got = client.got();
+        ended = got.iter().filter(|it| it.0 == 1 && it.1 & 1 != 0).count() as u32;
+        assert_eq!(goaway(&got), None);
+    }
+}
+
+/// C-core would end them all in one go, and hears of them in turns.
+#[test]
+fn a_client_that_leaves_with_many_calls_has_all_of_them_ended() {
+    let service = unary(|call, request| {
+        call.token().wait();
+        Ok(request)
+    });
+    let server = builder(service).start().unwrap();
+    for has_more_of_a_frame in [false, true] {
+        let mut client = Raw::new(&server);
+        (0..200).for_each(|it| client.send(&say(2 * it + 1)));
+        eventually("they are there", || server.in_flight() == 200);
+        if has_more_of_a_frame {
+            client.send(&frame(0, 0, 1, &[0; 100])[..50]);
+        }
+        client.socket.shutdown(Shutdown::Write).unwrap();
+        eventually("none is left", || server.in_flight() == 0);
+        client.end();
+    }
 }
 
 #[test]

@@ -397,11 +397,6 @@ impl Wire for CoreCall {
     }
 
     fn finish(&self, call: &Arc<Call>, finish: Finish<'_>) -> bool {
-        // SAFETY: the call is alive.
-        if finish.watch && unsafe { grpc_call_failed_before_recv_message(self.raw) } != 0 {
-            // The caller has left. C-core would take four times as long to send what nobody gets.
-            return self.start(call, &[self.watch_op()], Operation::FinishWatched);
-        }
         let headers = finish.headers.map(Metadata::new);
         let trailers = Metadata::new(finish.trailers);
         // Most calls end without a word.

@@ -25,6 +25,7 @@ import pathlib
 import sys
 import traceback
 
+from hostile_attacks import MOST_CALLS
 from hostile_stage import CannotRun, Stage
 from hostile_table import HEAD, as_json, row_of, rows_in_words, write_page
 
@@ -87,8 +88,8 @@ HOLES = [
     Hole(
         "2",
         "answers not taken",
-        64,
-        [Attack("untaken-answers", "2 connections, 990 answers each")],
+        32,
+        [Attack("untaken-answers", f"2 connections, {MOST_CALLS} answers each")],
         burns=False,
         short=True,
     ),
@@ -101,7 +102,7 @@ HOLES = [
             Attack("early-strings", "10 headers of 15 MiB"),
         ],
     ),
-    Hole("4", "calls without a message", 128, [Attack("headers-alone", "64 connections, 999 calls each")], burns=False),
+    Hole("4", "calls without a message", 192, [Attack("headers-alone", f"64 connections, {MOST_CALLS} calls each")], burns=False),
     Hole("5", "one message of 4 GiB", 32, [Attack("message", "as fast as there is room")]),
     Hole("6", "connections without calls", 64, [Attack("idle", "600 connections", 3.0)], burns=False, short=True),
     Hole(

@@ -124,6 +124,8 @@ def calls(tls, count, extra=b""):
 
 
 NO_WINDOW = struct.pack("!HI", INITIAL_WINDOW_SIZE, 0)
+# How many calls a server allows on one connection by default: with more it ends the attack early.
+MOST_CALLS = 250
 
 
 def bad_trailers(tls):
@@ -171,13 +173,13 @@ ATTACKS = {
     "ping": lambda tls: flood([], repeated(frame(PING, 0, 0, b"12345678"))),
     "silent": lambda tls: flood(silent_calls(tls, 100), pause_s=None),
     "untaken-streams": lambda tls: flood(untaken_replies(tls, 100), pause_s=None, settings=NO_WINDOW),
-    "untaken-answers": lambda tls: flood(calls(tls, 990), count=2, pause_s=None, settings=NO_WINDOW),
+    "untaken-answers": lambda tls: flood(calls(tls, MOST_CALLS), count=2, pause_s=None, settings=NO_WINDOW),
     "early-streams": lambda tls: flood(
         for_streams([(HEADERS, END_HEADERS, request(tls, b"GreetEverybody"))], 20_000), acknowledges=False
     ),
     "early-strings": long_strings,
     "headers-alone": lambda tls: flood(
-        for_streams([(HEADERS, END_HEADERS, request(tls, b"SayHello"))], 999), count=64, pause_s=None
+        for_streams([(HEADERS, END_HEADERS, request(tls, b"SayHello"))], MOST_CALLS), count=64, pause_s=None
     ),
     "message": lambda tls: lambda attacker: attacker.run(
         1, lambda: Upload(attacker, tls, 0xFFFF_FFFF, 512 << 20), COME_BACK_S

@@ -40,9 +40,11 @@ touchdown_verdict Connection::Judge(Timestamp now, bool* diverts) {
     const size_t count = frames_.payload_left();
     if (is_open && count >= OpenCalls::kLeastPiece) calls_.Move(stream, count);
   } else if (frames_.IsHeaders()) {
-    const bool is_new = calls_.IsNew(stream);
-    is_open = BeginCall(stream) || calls_.IsOpen(stream);
-    *diverts = diverting_ = is_new && !is_open;
+    const bool is_first = stream > calls_.last() && stream % 2 != 0;
+    const bool is_full = calls_.open() >= most_calls_;
+    const bool begins = BeginCall(stream);
+    is_open = is_first ? !is_full : calls_.IsOpen(stream);
+    *diverts = diverting_ = is_first && !begins;
   } else if (frames_.IsContinuation()) {
     *diverts = diverting_;
   } else if (frames_.IsReset()) {

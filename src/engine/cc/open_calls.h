@@ -20,15 +20,11 @@ class OpenCalls {
   // Whether it is a new one.
   bool Begin(uint32_t stream) {
     // What comes again with HEADERS are trailers; clients have no even streams.
-    if (!IsNew(stream)) return false;
+    if (stream <= last_ || stream % 2 == 0 || stream > end_) return false;
     last_ = stream;
     ++count_;
     calls_.push_back({stream, 0, 0});
     return true;
-  }
-  // Whether this stream could begin, if there is room.
-  bool IsNew(uint32_t stream) const {
-    return stream > last_ && stream % 2 != 0 && stream <= end_;
   }
   // Those above this one do not begin.
   void Stop(uint32_t end) { end_ = end; }

@@ -199,8 +199,7 @@ typedef enum {
   // As `PASS`, but C-core gets the frame for the stream below, which is nobody's: it counts what has come, and
   // drops it.
   TOUCHDOWN_DIVERT = 4,
-  // GOAWAY as `fault` says; the calls that have begun go on, others do not begin. Nor does the call of this frame, if it
-  // was said not to be open.
+  // GOAWAY as `fault` says; the calls that have begun go on, others do not begin.
   TOUCHDOWN_SEND_AWAY = 5,
   // GOAWAY as `fault` says, and the end. The guard is not asked any more.
   TOUCHDOWN_CUT = 6,
@@ -212,7 +211,7 @@ typedef enum {
 typedef struct touchdown_guard_functions {
   // A frame begins. `head` has the first eight bytes of its header, as a number in network order. Of DATA and HEADERS it
   // is said whether the stream is that of a call which neither side has reset, and whose end the server has not sent. Of
-  // HEADERS that come first, it is so unless the call cannot begin: GOAWAY was sent, or as many calls are open as may be.
+  // HEADERS that come first, it is so unless as many calls are open as may be.
   touchdown_verdict (*begins)(touchdown_guard* guard, uint64_t head,
                               uint32_t stream, int is_open, uint64_t now);
   // More of what is in the frame, after `LOOK`. C-core gets the bytes as they are afterwards.

@@ -26,7 +26,7 @@ pub(super) struct Frame {
     pub(super) flags: u8,
     pub(super) stream: u32,
     /// Whether the stream is that of a call of which neither side has sent RST_STREAM, nor the server the end; and of HEADERS
-    /// that come first, whether that call begins.
+    /// that come first, whether fewer calls are open than may be.
     pub(super) is_open: bool,
 }
 

@@ -52,6 +52,29 @@ fn allowed(mut guard: Guard, next: Frame) -> usize {
 }
 
 #[test]
+fn who_begins_more_calls_than_may_be_open_is_sent_away() {
+    let mut guard = calling(1);
+    let one_too_many = Frame {
+        is_open: false,
+        ..frame(HEADERS, END_HEADERS, 3, 100)
+    };
+    assert_eq!(guard.begins(one_too_many, 0), Verdict::SendAway);
+    assert_eq!(guard.fault.code, PROTOCOL_ERROR);
+    // What comes of that call is nobody's.
+    let late = Frame {
+        is_open: false,
+        ..frame(DATA, END_STREAM, 3, 100)
+    };
+    assert_eq!(guard.begins(late, 0), Verdict::Pass);
+    // The call that has begun goes on.
+    let mut message = [0, 0, 0, 0, 1, 7];
+    assert_eq!(
+        data(&mut guard, 1, END_STREAM, &mut message, 0),
+        Verdict::Pass
+    );
+}
+
+#[test]
 fn only_the_first_acknowledgement_is_swallowed() {
     let mut guard = opened();
     let ack = frame(SETTINGS, ACK, 0, 0);

@@ -36,7 +36,7 @@ use crate::sockets::listen::Listen;
 /// | [`max_connection_idle`](Self::max_connection_idle) | for ever | an idle connection costs some 16 KiB, and makes room when others want it |
 /// | [`max_connection_age`](Self::max_connection_age) | for ever | as in every gRPC implementation |
 /// | [`max_handshakes`](Self::max_handshakes) | 64 | at 5 ms a signature, on a small board, they hold calls up for a third of a second |
-/// | [`max_concurrent_streams`](Self::max_concurrent_streams) | 1,000 | calls beyond it wait unseen in the client, so it is no limit for many subscribers behind one proxy; RFC 9113, 6.5.2 asks for no less than 100. The memory that all of them take is bounded by `memory_limit` |
+/// | [`max_concurrent_streams`](Self::max_concurrent_streams) | 250 | what one connection may keep the server from for a moment, and hold of its memory: 250 calls that say nothing are 2.4 MB. As in Go's HTTP/2; RFC 9113, 6.5.2 asks for no less than 100. The memory that all of them take is bounded by `memory_limit` |
 /// | [`max_health_watches`](Self::max_health_watches) | two for each connection | a client watches one service of a server as a rule |
 /// | [`max_receive_message_size`](Self::max_receive_message_size) | 4 MiB | as in every gRPC implementation |
 /// | [`max_metadata_size`](Self::max_metadata_size) | 16 KiB | C-core's own hard limit |
@@ -98,7 +98,7 @@ impl Server {
             stall_limit: Duration::from_secs(10),
             backlog: 1024,
             max_connections: 512,
-            max_concurrent_streams: 128,
+            max_concurrent_streams: 250,
             max_receive_message_size: 4 << 20,
             max_metadata_size: 16 << 10,
             memory_limit: None,
@@ -225,7 +225,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets how many calls a client may have open on one connection.
+    /// Sets how many calls a client may have open on one connection. The client is told, and calls beyond that wait there, or go by
+    /// another connection. One that begins more all the same is sent away (GOAWAY, PROTOCOL_ERROR): the calls that have begun are served.
+    /// For many subscribers behind one proxy set it higher.
     pub fn max_concurrent_streams(mut self, calls: usize) -> Self {
         self.max_concurrent_streams = calls;
         self
