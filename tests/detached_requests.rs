@@ -580,15 +580,21 @@ fn a_handler_that_has_much_to_say_goes_on_when_there_is_room() {
 
 #[test]
 fn a_handler_that_sends_too_much_at_once_is_told_so() {
-    let server = chat(|_| {
-        |_: UInt32Value, replies: &StreamReplies<StringValue>| {
-            (0..1000).try_for_each(|it| replies.send(&text(format!("{it:01000}"))))
+    let (tried, has_tried) = unbounded();
+    let server = chat(move |_| {
+        let tried = tried.clone();
+        move |_: UInt32Value, replies: &StreamReplies<StringValue>| {
+            let sent = (0..1000).try_for_each(|it| replies.send(&text(format!("{it:01000}"))));
+            tried.send(()).unwrap();
+            sent
         }
     });
     let server = server.start().unwrap();
     let client = client(&server);
     let (mut requests, replies) = open::<_, StringValue>(&client);
     let _ = requests.send(number(1));
+    // A client that takes them may be as fast as the handler.
+    has_tried.recv_timeout(LONG).unwrap();
     let end = end(replies);
     assert_eq!(end.code(), Code::ResourceExhausted, "{end}");
 }
