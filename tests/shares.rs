@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::*;
+use crossbeam_channel::{bounded, unbounded};
 use touchdown::client::{CallOptions, Client};
 use touchdown::protobuf::well_known_types::wrappers::{StringValue, UInt32Value};
 use touchdown::{Call, Code, Replies, Requests, Server, Service, Status};
@@ -138,7 +139,8 @@ fn streams_that_are_not_taken_keep_nobody_waiting() {
 #[test]
 fn answers_that_are_not_taken_on_two_connections_have_nobody_else_refused() {
     for path in ["/test.Echo/Say", "/grpc.health.v1.Health/Check"] {
-        let server = start();
+        let server = builder(service()).max_concurrent_streams(1_000);
+        let server = server.start().unwrap();
         let mut greedy: Vec<TcpStream> = (0..3).map(|_| without_window(&server)).collect();
         for client in &mut greedy {
             drain(client);
@@ -237,4 +239,40 @@ fn its_own_calls_wait_for_a_stream_no_longer_than_the_stall_limit() {
     assert_eq!(say(&client, "hello").as_deref(), Ok("hello"));
     assert!(begun.elapsed() >= stall);
     assert_eq!(quiet.finish().unwrap_err().code(), Code::ResourceExhausted);
+}
+
+/// Calls that take long, of one client, leave workers to others: a quarter more than there are.
+#[test]
+fn a_client_whose_calls_take_long_does_not_keep_others_from_calling() {
+    let (begun, has_begun) = unbounded();
+    let (release, released) = bounded::<()>(0);
+    let service = unary(move |_, request: StringValue| {
+        if request.value == "slow" {
+            begun.send(()).unwrap();
+            let _ = released.recv();
+        }
+        Ok(request)
+    });
+    let server = builder(service).workers(4).start().unwrap();
+    let (slow, other) = (client(&server), client(&server));
+    thread::scope(|scope| {
+        let calls: Vec<_> = (0..12)
+            .map(|_| scope.spawn(|| say(&slow, "slow").unwrap()))
+            .collect();
+        (0..4).for_each(|_| has_begun.recv_timeout(LONG).unwrap());
+        for _ in 0..20 {
+            assert_eq!(say(&other, "quick").unwrap(), "quick");
+        }
+        // The spare place is not for who has many.
+        assert!(has_begun.is_empty(), "one more runs");
+        // Nor for more than one that takes long.
+        let last = scope.spawn(|| say(&other, "slow").unwrap());
+        has_begun.recv_timeout(LONG).unwrap();
+        drop(release);
+        calls
+            .into_iter()
+            .for_each(|it| assert_eq!(it.join().unwrap(), "slow"));
+        assert_eq!(last.join().unwrap(), "slow");
+    });
+    assert!(server.shutdown().is_clean());
 }

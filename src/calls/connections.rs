@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::codes::error_name;
 use super::drain::{Stage, Watch};
 use super::leaving::{jittered, Lasting, Leaving};
 use super::link::Link;
@@ -125,19 +126,6 @@ pub(crate) struct Newcomer {
     pub(crate) concurrent_streams: Option<NonZeroU32>,
     /// Who is told what becomes of it.
     pub(crate) guest: Guest,
-}
-
-/// An error code as RFC 9113, section 7, calls it.
-fn error_name(code: u32) -> &'static str {
-    match code {
-        0 => "NO_ERROR",
-        1 => "PROTOCOL_ERROR",
-        3 => "FLOW_CONTROL_ERROR",
-        4 => "SETTINGS_TIMEOUT",
-        6 => "FRAME_SIZE_ERROR",
-        11 => "ENHANCE_YOUR_CALM",
-        _ => "another error",
-    }
 }
 
 /// What the times of a new connection are reckoned from.

@@ -55,6 +55,11 @@ impl<T> Lanes<T> {
         self.calls
     }
 
+    /// Whether anything of this connection waits.
+    pub(super) fn has(&self, connection: u64) -> bool {
+        self.lanes.contains_key(&connection)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.calls == 0
     }

@@ -10,8 +10,8 @@
 //! | what | where |
 //! |---|---|
 //! | a call, its messages, its end | `call/` |
-//! | which thread polls, runs, rests; the backlog | `roster`, `decision`, `lanes` |
-//! | what one connection may have of what all need | `shares`, `lanes`, `stream_threads` |
+//! | which thread polls, runs, rests; the backlog | `roster`, `decision`, `queues`, `lanes` |
+//! | what one connection may have of what all need | `shares`, `queues`, `lanes`, `stream_threads` |
 //! | handlers of streams that wait for their callers | `aside`, `at_stream`, `stream_threads` |
 //! | which call is not run, and which is cut | `admission`, `method` (policies as limits), `record` (the reasons), `pushback` |
 //! | deadlines | `timers` |
@@ -54,6 +54,7 @@ pub(crate) mod peer;
 mod poll;
 mod progress;
 mod pushback;
+mod queues;
 mod quiet;
 mod record;
 mod refusals;

@@ -245,7 +245,7 @@ impl Worker<'_> {
             }
             Decision::Queued => {
                 // Streams that wait for their callers give places back.
-                if shared.streams.hold_places() {
+                if shared.streams.hold_places() || shared.roster.spare() > 0 {
                     shared.want_relief();
                 }
                 if !outlook.is_step && shared.waiting.begin() {

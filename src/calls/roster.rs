@@ -23,13 +23,14 @@
 //! moment at which a call is in the backlog and a worker free to take it. Only if a thread cannot
 //! be started, a call waits for that; see [`hire`](Roster::hire).
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::decision::{
     Backlog, Decision, Leaving, Load, Next, Outlook, Rested, Waits, Wanted, Watched,
 };
-use super::lanes::{Admission, Lanes};
+use super::lanes::Admission;
+use super::queues::Queues;
 use crate::sync::{Condvar, Instant, Mutex};
 
 /// How often the watch looks.
@@ -40,12 +41,6 @@ const IDLE_TICKS: u32 = 50;
 
 /// Calls that come further apart than this do not start the watch.
 const OFTEN: Duration = Duration::from_millis(2);
-
-/// What holds for steps.
-const NO_LIMIT: Backlog = Backlog {
-    calls: usize::MAX,
-    bytes: usize::MAX,
-};
 
 pub(super) struct Roster<T> {
     workers: usize,
@@ -69,13 +64,7 @@ struct State<T> {
     summoned: usize,
     /// Of the others who rest, how many are to end and have not yet woken up.
     dismissed: usize,
-    waiting: Lanes<T>,
-    /// Steps of calls that were accepted before: no limit holds for them, as each call has one at the most.
-    steps: Lanes<T>,
-    /// Whose turn it is, while both wait.
-    step_is_next: bool,
-    /// The last call that had waited began a stream.
-    was_stream: bool,
+    waiting: Queues<T>,
     closed: bool,
     last_arrival: Option<Instant>,
     watch: Watch,
@@ -103,36 +92,12 @@ impl<T: Waits> State<T> {
         workers: usize,
         backlog: Backlog,
     ) -> Decision<T> {
-        let connection = call.connection();
-        let admission = if outlook.is_step {
-            self.steps.admit(call, connection, 0, NO_LIMIT)
-        } else {
-            (self.waiting).admit(call, connection, outlook.bytes, backlog)
-        };
-        match admission {
+        match self.waiting.admit(call, outlook, backlog) {
             Admission::Waits if self.running < workers => Decision::QueuedToHire,
             Admission::Waits => Decision::Queued,
             Admission::Instead(others) => Decision::QueuedInstead(others),
             Admission::Refused(call) => Decision::Refused(call),
         }
-    }
-
-    /// What is to be run next, of what waits: calls and steps take turns, so that neither of them waits for all of
-    /// the others; and so do, among the calls, streams that begin and others. To begin a stream may take a new thread.
-    fn take_next(&mut self) -> Option<T> {
-        let step_is_next = self.step_is_next || self.waiting.is_empty();
-        if let Some(step) = step_is_next.then(|| self.steps.pop()).flatten() {
-            self.step_is_next = false;
-            return Some(step);
-        }
-        let call = match self.was_stream {
-            true => self.waiting.pop_first(|it| !it.is_stream()),
-            false => None,
-        };
-        let call = call.or_else(|| self.waiting.pop())?;
-        self.was_stream = call.is_stream();
-        self.step_is_next = true;
-        Some(call)
     }
 }
 
@@ -158,10 +123,6 @@ impl<T> State<T> {
         true
     }
 
-    fn does_anything_wait(&self) -> bool {
-        !self.waiting.is_empty() || !self.steps.is_empty()
-    }
-
     /// Sends somebody to poll. False if a thread has to be started for that.
     fn call_poller(&mut self, called: &Condvar) -> bool {
         self.becomes_poller();
@@ -173,7 +134,7 @@ impl<T> State<T> {
     /// Has somebody run what waits, if there is a place. False if a thread has to be started for that, which has
     /// the place already.
     fn summon(&mut self, workers: usize, called: &Condvar) -> bool {
-        if !self.does_anything_wait() || self.running >= workers || self.closed {
+        if self.waiting.is_empty() || self.running >= workers || self.closed {
             return true;
         }
         self.running += 1;
@@ -204,10 +165,7 @@ impl<T: Waits> Roster<T> {
                 called: 0,
                 summoned: 0,
                 dismissed: 0,
-                waiting: Lanes::new(),
-                steps: Lanes::new(),
-                step_is_next: false,
-                was_stream: false,
+                waiting: Queues::new(),
                 closed: false,
                 last_arrival: None,
                 watch: Watch::Off,
@@ -220,7 +178,9 @@ impl<T: Waits> Roster<T> {
     pub(super) fn arrived(&self, call: T, outlook: Outlook, now: Instant) -> Decision<T> {
         let mut state = self.state.lock();
         // What waits has its turn first, even if it is a thread that is missing.
-        if state.running == self.workers || state.does_anything_wait() {
+        if (state.running >= self.workers || !state.waiting.is_empty())
+            && !self.has_spare_place(&state, &call)
+        {
             return state.queue(call, outlook, self.workers, self.backlog);
         }
         let last_arrival = state.last_arrival.replace(now);
@@ -270,15 +230,14 @@ impl<T: Waits> Roster<T> {
     /// A thread that runs a step has another one of the same call to run. It has its turn behind what waits; the thread
     /// says next that it has [finished](Self::finished).
     pub(super) fn step_again(&self, call: T) {
-        let connection = call.connection();
-        self.state.lock().steps.admit(call, connection, 0, NO_LIMIT);
+        self.state.lock().waiting.step_again(call);
     }
 
     /// Whether a thread is to be started because a call waits for nothing else: earlier, none could be. It
     /// begins with [`finished`](Self::finished), and counts as a worker from now on.
     pub(super) fn hire(&self) -> bool {
         let mut state = self.state.lock();
-        let wanted = state.does_anything_wait() && state.running < self.workers && !state.closed;
+        let wanted = !state.waiting.is_empty() && state.running < self.workers && !state.closed;
         state.running += usize::from(wanted);
         wanted
     }
@@ -291,7 +250,11 @@ impl<T: Waits> Roster<T> {
     /// A thread has run a call to its end. `pollers` is how many threads should poll.
     pub(super) fn finished(&self, pollers: usize) -> Next<T> {
         let mut state = self.state.lock();
-        if let Some(call) = state.take_next() {
+        let next = match state.running > self.workers {
+            true => state.waiting.next_light(),
+            false => state.waiting.next(),
+        };
+        if let Some(call) = next {
             return Next::Run(call);
         }
         state.running -= 1;
@@ -320,7 +283,7 @@ impl<T: Waits> Roster<T> {
         let mut state = self.state.lock();
         state.aside -= 1;
         if state.running < self.workers {
-            if let Some(call) = state.take_next() {
+            if let Some(call) = state.waiting.next() {
                 state.running += 1;
                 return Next::Run(call);
             }
@@ -351,6 +314,40 @@ impl<T: Waits> Roster<T> {
             self.called.notify_one();
         }
         surplus - now
+    }
+
+    /// How many spare places there are, for calls of connections that have few. With fewer than four workers there is none.
+    pub(super) fn spare(&self) -> usize {
+        self.workers / 4
+    }
+
+    fn has_spare_place(&self, state: &State<T>, call: &T) -> bool {
+        self.is_spare(state.running) && state.waiting.is_light(call)
+    }
+
+    /// Whether the next place is a spare one.
+    fn is_spare(&self, running: usize) -> bool {
+        (self.workers..self.workers + self.spare()).contains(&running)
+    }
+
+    /// The calls of these connections have many places. Others that wait get spare ones, as far as there are any, and so do those that
+    /// come, until this is said anew. Returns how many threads have to be started, which begin with
+    /// [`finished`](Self::finished) and have their places already.
+    pub(super) fn favour_others(&self, heavy: BTreeSet<u64>) -> usize {
+        let mut state = self.state.lock();
+        let mut light = state.waiting.favour_others(heavy);
+        if state.closed {
+            return 0;
+        }
+        let mut wanted = 0;
+        while light > 0 && self.is_spare(state.running) {
+            light -= 1;
+            state.running += 1;
+            let woken = state.wake_one(&self.called);
+            state.summoned += usize::from(woken);
+            wanted += usize::from(!woken);
+        }
+        wanted
     }
 
     /// Rests until somebody has to poll, or to run what waits, or is to end.
@@ -494,24 +491,18 @@ impl<T: Waits> Roster<T> {
     /// Whether a call or a step waits, and every place is taken.
     pub(super) fn is_full(&self) -> bool {
         let state = self.state.lock();
-        state.does_anything_wait() && state.running >= self.workers
+        !state.waiting.is_empty() && state.running >= self.workers
     }
 
     /// The connections whose calls or steps wait, and how many of each do.
     pub(super) fn who_waits(&self) -> Vec<(u64, usize)> {
-        let state = self.state.lock();
-        let mut all = BTreeMap::new();
-        let waiting = state.waiting.connections().into_iter();
-        for (connection, count) in waiting.chain(state.steps.connections()) {
-            *all.entry(connection).or_default() += count;
-        }
-        all.into_iter().collect()
+        self.state.lock().waiting.connections()
     }
 
     /// How many calls run or wait.
     pub(super) fn busy(&self) -> usize {
         let state = self.state.lock();
-        state.running + state.aside + state.waiting.len()
+        state.running + state.aside + state.waiting.calls()
     }
 
     pub(super) fn load(&self) -> Load {
@@ -520,7 +511,7 @@ impl<T: Waits> Roster<T> {
             running: state.running,
             workers: self.workers,
             aside: state.aside,
-            waiting: state.waiting.len(),
+            waiting: state.waiting.calls(),
             backlog: self.backlog.calls,
         }
     }
@@ -620,6 +611,40 @@ mod tests {
             order.push(it);
         }
         assert_eq!(order, [100, 10, 110, 20, 120, 11, 130, 111]);
+    }
+
+    #[test]
+    fn who_has_few_places_gets_spare_ones_while_others_have_many() {
+        let roster = roster(4, 9);
+        let now = Instant::now();
+        for it in 0..4 {
+            assert!(name(roster.arrived(it, LONG, now)).starts_with("run"));
+        }
+        for it in [4, 5, 10, 20] {
+            assert_eq!(name(roster.arrived(it, LONG, now)), "queued");
+        }
+        assert_eq!(roster.favour_others(BTreeSet::new()), 0);
+        let heavy = BTreeSet::from([0]);
+        assert_eq!(roster.favour_others(heavy.clone()), 1);
+        assert_eq!(roster.favour_others(heavy), 0, "there is one");
+        assert_eq!(roster.load().running, 5);
+        // The new thread.
+        assert!(matches!(roster.finished(1), Next::Run(10)));
+        assert_eq!(name(roster.arrived(30, LONG, now)), "queued");
+        assert!(matches!(roster.finished(1), Next::Run(20)));
+        assert!(matches!(roster.finished(1), Next::Run(30)));
+        assert!(!matches!(roster.finished(1), Next::Run(_)));
+        assert_eq!(roster.load().running, 4);
+        // It is free again: for others only.
+        assert_eq!(name(roster.arrived(6, LONG, now)), "queued");
+        assert!(name(roster.arrived(40, LONG, now)).starts_with("run"));
+        assert_eq!(roster.load().running, 5);
+        // A worker that is done leaves its place to it.
+        assert!(!matches!(roster.finished(1), Next::Run(_)));
+        assert!(matches!(roster.finished(1), Next::Run(4)));
+        // Nobody has many any more.
+        assert_eq!(roster.favour_others(BTreeSet::new()), 0);
+        assert_eq!(name(roster.arrived(50, LONG, now)), "queued");
     }
 
     #[test]

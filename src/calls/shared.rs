@@ -114,7 +114,8 @@ impl Shared {
 
     /// A call waits for a place, and streams hold some.
     pub(super) fn want_relief(&self) {
-        if !self.is_relief_wanted.swap(true, Ordering::SeqCst) {
+        let wanted = &self.is_relief_wanted;
+        if !wanted.load(Ordering::SeqCst) && !wanted.swap(true, Ordering::SeqCst) {
             self.ground.wake.wake();
         }
     }

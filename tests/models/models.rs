@@ -312,7 +312,7 @@ pub const MODELS: &[Model] = &[
     Model {
         name: "handover",
         folder: "calls",
-        modules: &["decision", "lanes", "roster"],
+        modules: &["decision", "lanes", "queues", "roster"],
         seam: None,
         bugs: &[
             Bug {
@@ -425,8 +425,8 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "steps_are_refused_like_calls",
-                file: "roster.rs",
-                edits: &[("if outlook.is_step {\n", "if outlook.is_step && self.waiting.is_empty() {\n")],
+                file: "queues.rs",
+                edits: &[("if outlook.is_step {\n", "if outlook.is_step && self.calls.is_empty() {\n")],
             },
             Bug {
                 name: "steps_wait_until_no_call_does",
@@ -505,7 +505,7 @@ pub const MODELS: &[Model] = &[
     Model {
         name: "places",
         folder: "calls",
-        modules: &["decision", "lanes", "roster", "stream_threads"],
+        modules: &["decision", "lanes", "queues", "roster", "stream_threads"],
         seam: None,
         bugs: &[
             Bug {

@@ -163,6 +163,10 @@ impl ServerBuilder {
     /// Sets how many handlers may run at a time, but for those of streams that have waited for their callers once; see
     /// [`max_stream_threads`](Self::max_stream_threads). Each needs a thread; one more polls. Threads are started when calls need
     /// them, and end when there was little to do for some 20 s; then what handlers keep in thread-local values is dropped.
+    ///
+    /// While calls of a few connections have all workers, and those of others wait, a quarter more may run, which are for connections
+    /// that have few: a client whose calls take long does not keep others from calling. With less than four workers nobody gets
+    /// more.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
