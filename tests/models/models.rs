@@ -348,8 +348,8 @@ pub const MODELS: &[Model] = &[
                 name: "what_waits_is_forgotten",
                 file: "roster.rs",
                 edits: &[(
-                    "if let Some(call) = state.take_next() {\n            return",
-                    "if let Some(call) = state.take_next().filter(|_| false) {\n            return",
+                    "            false => state.waiting.next(),\n",
+                    "            false => state.waiting.next().filter(|_| false),\n",
                 )],
             },
             Bug {
@@ -403,23 +403,23 @@ pub const MODELS: &[Model] = &[
                 name: "one_too_many_runs",
                 file: "roster.rs",
                 edits: &[(
-                    "if state.running == self.workers || ",
-                    "if state.running > self.workers || ",
+                    "if (state.running >= self.workers || ",
+                    "if (state.running > self.workers || ",
                 )],
             },
             Bug {
                 name: "what_comes_later_is_run_first",
                 file: "roster.rs",
                 edits: &[(
-                    "if state.running == self.workers || state.does_anything_wait() {",
-                    "if state.running == self.workers {",
+                    "if (state.running >= self.workers || !state.waiting.is_empty())",
+                    "if (state.running >= self.workers)",
                 )],
             },
             Bug {
                 name: "nobody_hires",
                 file: "roster.rs",
                 edits: &[(
-                    "state.does_anything_wait() && state.running < self.workers",
+                    "!state.waiting.is_empty() && state.running < self.workers",
                     "false && state.running < self.workers",
                 )],
             },
@@ -430,14 +430,14 @@ pub const MODELS: &[Model] = &[
             },
             Bug {
                 name: "steps_wait_until_no_call_does",
-                file: "roster.rs",
+                file: "queues.rs",
                 edits: &[("self.step_is_next = true;", "self.step_is_next = false;")],
             },
             Bug {
                 name: "steps_that_wait_alone_are_forgotten",
-                file: "roster.rs",
+                file: "queues.rs",
                 edits: &[(
-                    "let step_is_next = self.step_is_next || self.waiting.is_empty();",
+                    "let step_is_next = self.step_is_next || self.calls.is_empty();",
                     "let step_is_next = self.step_is_next;",
                 )],
             },

@@ -81,11 +81,11 @@ void Connection::Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
       callback = nullptr;
       noted = std::exchange(self->noted_, TOUCHDOWN_PASS);
       self->Hold(noted);
-      if (noted == TOUCHDOWN_CUT && self->EndsInTurn()) {
+      if (noted == TOUCHDOWN_CUT && !self->reading_ && self->EndsInTurn()) {
         self->end_ = End::kCut;
         noted = TOUCHDOWN_PASS;
       }
-      ends = self->end_ != End::kNone;
+      ends = self->end_ != End::kNone && !self->reading_;
       if (ends) self->reading_ = true;
       // The read under which an ack was delivered may still be under way.
       if (!self->reading_ && !self->is_held_ && !self->cut_) {

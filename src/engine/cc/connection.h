@@ -241,7 +241,7 @@ class Connection {
   Turn turn_;
 
   // Guards all below but `incoming_`, which belongs to the read under way.
-  // `reading_` is true from before a read of `inner_` until its callback.
+  // `reading_` is true from before a read of `inner_` until its callback, and while something waits for its turn.
   std::mutex mutex_;
   grpc_slice_buffer incoming_;
   grpc_slice_buffer* slices_ = nullptr;

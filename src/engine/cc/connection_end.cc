@@ -28,9 +28,10 @@ void Connection::EndSome() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (!shut_down_) {
-      // C-core waits for this, and so it is there until it gets it.
-      callback = std::exchange(callback_, nullptr);
       reading_ = false;
+      callback = std::exchange(callback_, nullptr);
+      // It is at work on what came before, and reads next.
+      if (callback == nullptr) return;
       std::string resets = ResetSome();
       if (!resets.empty()) {
         Put(&resets, slices_);
@@ -39,8 +40,6 @@ void Connection::EndSome() {
         error = cut ? absl::UnavailableError("connection is cut") : end_error_;
         end_ = End::kNone;
       }
-    } else {
-      end_ = End::kNone;
     }
   }
   if (callback == nullptr) {
