@@ -134,7 +134,7 @@ class Connection {
   // Has this in turn. `end_` is set.
   void EndInTurn();
   void EndSome();
-  // What C-core reads as the end of some calls. With `mutex_`.
+  // What C-core reads as the end of some calls, if it may read that. With `mutex_`.
   std::string ResetSome();
 
   // What the guard says is done here: connection_guard.cc. All but `Act`, `ComeInTurn`,
@@ -256,6 +256,7 @@ class Connection {
   enum class End { kNone, kRead, kCut };
   End end_ = End::kNone;
   grpc_error_handle end_error_;
+  bool ends_at_boundary_ = false;  // a cut: C-core is not inside a frame, or a block of headers
 
   Frames frames_{/*of_client=*/true};
   OpenCalls calls_;

@@ -53,8 +53,8 @@ void Connection::EndSome() {
 
 std::string Connection::ResetSome() {
   std::string resets;
-  // Inside a frame it would be taken for a piece of that. And who is cut is to hear of it first.
-  if (end_ == End::kCut || !frames_.AtBoundary()) return resets;
+  // Inside a frame it would be taken for a piece of that.
+  if (end_ == End::kCut ? !ends_at_boundary_ : !frames_.AtBoundary()) return resets;
   const size_t count = std::min(server_->turns.OneGo(), calls_.open());
   server_->turns.Use(count);
   for (size_t i = 0; i < count; ++i) {

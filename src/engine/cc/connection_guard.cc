@@ -79,6 +79,7 @@ void Connection::Note(touchdown_verdict verdict) {
     case TOUCHDOWN_SEND_AWAY:
     case TOUCHDOWN_CUT:
       sent_away_ = is_blamed_ = true;
+      ends_at_boundary_ = frames_.AtBoundary();
       if (!cut_) noted_ = std::max(noted_, verdict);
       break;
   }

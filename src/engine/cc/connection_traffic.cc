@@ -159,6 +159,8 @@ bool Connection::Follow(bool draining) {
   // How far what has come was followed, where the frame under way begins in it, and what C-core gets of it.
   size_t place = 0;
   size_t frame_place = 0;
+  // Whether that frame begins in it, behind all that belongs together.
+  bool at_boundary = false;
   size_t end = incoming_.length;
   for (size_t i = 0; i < incoming_.count && end == incoming_.length; ++i) {
     uint8_t* bytes = GRPC_SLICE_START_PTR(incoming_.slices[i]);
@@ -167,6 +169,7 @@ bool Connection::Follow(bool draining) {
       const bool was_header = !frames_.InPreface() && frames_.AtHeader();
       if (was_header && (frames_.HeaderComplete() || frames_.header_count() == 0)) {
         frame_place = place;
+        at_boundary = !frames_.InHeaders();
         if (begun >= one_go && Frames::MayBeHeaders(bytes, left)) {
           end = place;
           break;
@@ -188,6 +191,7 @@ bool Connection::Follow(bool draining) {
       if (verdict == TOUCHDOWN_CUT) {
         // C-core would have its own opinion of the frame.
         end = frame_place;
+        ends_at_boundary_ = was_header && at_boundary;
         break;
       }
       if (verdict == TOUCHDOWN_DIVERT || diverts) {
