@@ -21,6 +21,7 @@ const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
 const SETTINGS_TIMEOUT: u32 = 4;
 const FRAME_SIZE_ERROR: u32 = 6;
+const REFUSED_STREAM: u32 = 7;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// What a client has got: kind, flags, stream and payload of each frame.
@@ -459,17 +460,31 @@ fn limits_hold_before_the_client_has_acknowledged_them() {
     for stream in [1, 3, 5, 7, 9, 11, 13, 15] {
         client.send(&call_on(stream));
     }
-    eventually("GOAWAY comes", || client.goaway().is_some());
-    assert_eq!(client.goaway().map(|it| it.0), Some(PROTOCOL_ERROR));
     (0..4).for_each(|_| begun.recv_timeout(LONG).expect("a call runs"));
-    // Those that have begun are served to their end, and no other.
+    // Those that have begun are served to their end. Others are refused, which says that they have not been run.
     (0..4).for_each(|_| release.send(()).unwrap());
-    let frames = client.end();
-    let answers = frames.iter().filter(|it| it.0 == 0);
-    let mut answered: Vec<u32> = answers.map(|it| it.2).collect();
-    answered.sort_unstable();
-    assert_eq!(answered, [1, 3, 5, 7]);
+    let of_kind = |client: &Raw, kind| {
+        let frames = client.got().into_iter().filter(move |it| it.0 == kind);
+        let mut streams: Vec<u32> = frames.map(|it| it.2).collect();
+        streams.sort_unstable();
+        streams
+    };
+    let refused = |client: &Raw| {
+        let frames = client.got().into_iter();
+        let resets = frames.filter(|it| it.0 == 3 && it.3 == REFUSED_STREAM.to_be_bytes());
+        resets.map(|it| it.2).collect::<Vec<_>>()
+    };
+    eventually("four are answered", || of_kind(&client, 0).len() == 4);
+    assert_eq!(of_kind(&client, 0), [1, 3, 5, 7]);
+    eventually("others are refused", || refused(&client).len() == 4);
+    assert_eq!(refused(&client), [9, 11, 13, 15]);
     assert!(begun.is_empty());
+    assert!(client.goaway().is_none());
+    // There is room again.
+    client.send(&call_on(17));
+    begun.recv_timeout(LONG).expect("a call runs");
+    release.send(()).unwrap();
+    eventually("it is answered", || of_kind(&client, 0).len() == 5);
 }
 
 /// Who keeps as many calls open as may be begins the next as soon as the end of one is there.

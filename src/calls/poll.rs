@@ -237,6 +237,13 @@ impl Worker<'_> {
         } else {
             self.uncork();
         }
+        let waits = matches!(
+            decision,
+            Decision::Queued | Decision::QueuedToHire | Decision::QueuedInstead(_)
+        );
+        if waits && (shared.streams.hold_places() || shared.roster.spare() > 0) {
+            shared.want_relief();
+        }
         match decision {
             Decision::Run(job) => return self.work(job, now),
             Decision::RunAndWatch(job) => {
@@ -244,10 +251,6 @@ impl Worker<'_> {
                 return self.work(job, now);
             }
             Decision::Queued => {
-                // Streams that wait for their callers give places back.
-                if shared.streams.hold_places() || shared.roster.spare() > 0 {
-                    shared.want_relief();
-                }
                 if !outlook.is_step && shared.waiting.begin() {
                     ground.wake.wake();
                 }

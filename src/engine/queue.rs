@@ -1,7 +1,7 @@
 //! The completion queue: where C-core says what happened, to any thread that asks.
 
 use std::cell::Cell;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ const POLL_PAUSE: Duration = Duration::from_millis(10);
 /// there is none left, and who has much to do that leads to more (calls that end, turns of connections) would keep it from
 /// all others.
 const EVENTS_IN_ONE_GO: u32 = 64;
+
+/// How many sockets are looked at then; the first look may be for a thread that was to be woken.
+const LOOKS: c_int = 2;
 
 thread_local! {
     /// How many events this thread has got since it last looked. A new one looks first: while streams begin, each thread gets one event,
@@ -105,10 +108,10 @@ impl Queue {
 
     /// Looks at the sockets, and does what is due there.
     #[cold]
-    pub(super) fn poll(&self) {
+    fn poll(&self) {
         EVENTS.set(0);
         // SAFETY: the queue is alive.
-        unsafe { touchdown_queue_poll(self.raw) }
+        unsafe { touchdown_queue_poll(self.raw, LOOKS) }
     }
 
     /// Has the thread that polls next get this tag. False if the queue is shut down, and then it does not.

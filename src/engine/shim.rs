@@ -161,7 +161,7 @@ unsafe extern "C" {
     pub(super) fn touchdown_uncork_old(arguments: *const Arguments);
     pub(super) fn touchdown_end_spare_threads();
     pub(super) safe fn touchdown_renew_threads();
-    pub(super) fn touchdown_queue_poll(queue: *mut grpc_completion_queue);
+    pub(super) fn touchdown_queue_poll(queue: *mut grpc_completion_queue, looks: c_int);
     pub(super) fn touchdown_queue_post(
         queue: *mut grpc_completion_queue,
         tag: *mut c_void,

@@ -91,7 +91,6 @@ impl CoreTransport {
     #[cold]
     fn turn(&self) -> Event {
         let laid_out = self.lay_out_more_slots();
-        self.0.queue.poll();
         self.0.server.take_turn();
         match laid_out {
             true => Event::NoArrival,

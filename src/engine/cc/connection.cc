@@ -83,6 +83,8 @@ void Connection::Read(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
       self->Hold(noted);
       if (noted == TOUCHDOWN_CUT && !self->reading_ && self->EndsInTurn()) {
         self->end_ = End::kCut;
+        // The peer's time to take GOAWAY begins when that is sent.
+        self->gone_by_ = grpc_core::Timestamp::InfFuture();
         noted = TOUCHDOWN_PASS;
       }
       ends = self->end_ != End::kNone && !self->reading_;
@@ -208,6 +210,8 @@ void Connection::Write(grpc_endpoint* endpoint, grpc_slice_buffer* slices,
     std::lock_guard<std::mutex> lock(self->mutex_);
     // C-core begins a write when the one before has ended.
     self->NoteWritten();
+    // A write ends where a frame does.
+    if (!self->owed_resets_.empty()) Put(&self->owed_resets_, slices);
     acknowledged = self->FollowWritten(slices);
     if (self->goaway_under_way_ || self->IsDraining()) {
       self->write_callback_ = callback;

@@ -160,6 +160,7 @@ class Connection {
   // For a peer that C-core leaves without a word: the frame; and the code for this end of a connection,
   // or 0 if it is none that the peer has caused.
   std::string Goaway(uint32_t code) const;
+  static std::string Reset(uint32_t stream, uint32_t code);
   static uint32_t CodeOf(const grpc_error_handle& why);
   // Headers that have begun must end, and the server's settings be acknowledged, in time.
   void KeepTime(grpc_core::Timestamp now, bool headers_began);
@@ -271,6 +272,8 @@ class Connection {
   Guard guard_;
   bool looking_ = false;  // the guard is shown what is in the frame under way
   bool diverting_ = false;  // the block of headers under way is of a call that does not begin
+  uint32_t refused_ = 0;     // the last call that did not begin because as many were open as may be
+  std::string owed_resets_;  // of such calls: to be sent with what C-core writes next
   bool opening_ = true;   // the peer has not acknowledged the server's settings
   bool owes_settings_ack_ = false;  // one in its place, at the end of the frame under way
   touchdown_verdict noted_ = TOUCHDOWN_PASS;  // to be done when C-core reads next

@@ -39,6 +39,7 @@ void Connection::EndSome() {
         cut = end_ == End::kCut;
         error = cut ? absl::UnavailableError("connection is cut") : end_error_;
         end_ = End::kNone;
+        if (cut) Hold(TOUCHDOWN_CUT);
       }
     }
   }
@@ -61,13 +62,7 @@ std::string Connection::ResetSome() {
     const uint32_t stream = calls_.newest();
     EndCall(stream);
     guard_.Ended(stream);
-    // RST_STREAM (RFC 9113, 6.4).
-    resets.append("\0\0\x04\x03\0", 5);
-    for (const uint32_t number : {stream, uint32_t{GRPC_HTTP2_CANCEL}}) {
-      for (int shift = 24; shift >= 0; shift -= 8) {
-        resets.push_back(static_cast<char>(number >> shift));
-      }
-    }
+    resets += Reset(stream, GRPC_HTTP2_CANCEL);
   }
   return resets;
 }

@@ -45,6 +45,10 @@ touchdown_verdict Connection::Judge(Timestamp now, bool* diverts) {
     const bool begins = BeginCall(stream);
     is_open = is_first ? !is_full : calls_.IsOpen(stream);
     *diverts = diverting_ = is_first && !begins;
+    if (is_first && is_full && stream > refused_) {
+      refused_ = stream;
+      if (!sent_away_) owed_resets_ += Reset(stream, GRPC_HTTP2_REFUSED_STREAM);
+    }
   } else if (frames_.IsContinuation()) {
     *diverts = diverting_;
   } else if (frames_.IsReset()) {
@@ -148,6 +152,17 @@ void Connection::TakeWaiting() {
     grpc_slice_buffer_swap(&incoming_, &waiting_);
   }
   Came(absl::OkStatus(), /*is_new=*/false);
+}
+
+std::string Connection::Reset(uint32_t stream, uint32_t code) {
+  // RFC 9113, 6.4.
+  std::string frame("\0\0\x04\x03\0", 5);
+  for (const uint32_t number : {stream, code}) {
+    for (int shift = 24; shift >= 0; shift -= 8) {
+      frame.push_back(static_cast<char>(number >> shift));
+    }
+  }
+  return frame;
 }
 
 std::string Connection::Goaway(uint32_t code) const {

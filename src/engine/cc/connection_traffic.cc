@@ -83,7 +83,8 @@ void Connection::Look(touchdown_connection_view* view) {
 }
 
 bool Connection::BeginCall(uint32_t stream) {
-  if (calls_.open() >= most_calls_ || !calls_.Begin(stream)) return false;
+  // What comes again of a call that was refused are its trailers.
+  if (stream <= refused_ || calls_.open() >= most_calls_ || !calls_.Begin(stream)) return false;
   if (!watched_) {
     watched_ = true;
     events_.busy(arg_);

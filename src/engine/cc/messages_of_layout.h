@@ -28,7 +28,8 @@ grpc_core::Poll<grpc_error_handle> TOUCHDOWN_NAME(read)(
     grpc_chttp2_stream* s, int64_t* min_progress_size,
     grpc_core::SliceBuffer* stream_out, uint32_t* message_flags) {
   using touchdown::Flaw;
-  const uint32_t call = *message_flags;
+  // A client has anything there: C-core's retries leave it as the memory was, which may have been that of a server's call.
+  const uint32_t call = s->t->is_client ? 0 : *message_flags;
   if ((call & touchdown::kIsServersMask) != touchdown::kIsServers) {
     return TOUCHDOWN_NAME(deframe)(s, min_progress_size, stream_out,
                                    message_flags);

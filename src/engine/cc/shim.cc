@@ -245,7 +245,7 @@ void touchdown_uncork_old(const touchdown_arguments* arguments) {
   arguments->connections->corking.EndOld();
 }
 
-void touchdown_queue_poll(grpc_completion_queue* queue) {
+void touchdown_queue_poll(grpc_completion_queue* queue, int looks) {
   grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
   grpc_core::ExecCtx exec_ctx;
   grpc_pollset* pollset = grpc_cq_pollset(queue);
@@ -254,7 +254,7 @@ void touchdown_queue_poll(grpc_completion_queue* queue) {
   gpr_mu_lock(mu);
   // The first may be for a kick that was meant for who polls next, and look at nothing. What cannot be polled now is found by who
   // waits.
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < looks; ++i) {
     grpc_pollset_work(pollset, nullptr, grpc_core::Timestamp::ProcessEpoch()).IgnoreError();
   }
   gpr_mu_unlock(mu);

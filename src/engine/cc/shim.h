@@ -328,9 +328,9 @@ void touchdown_end_spare_threads(void);
 // a thread ends what malloc keeps for it. May be called at any time.
 void touchdown_renew_threads(void);
 
-// Does the input and output that is due, without waiting for any. A thread that asks the queue does so only if nothing is in
-// it.
-void touchdown_queue_poll(grpc_completion_queue* queue);
+// Does the input and output that is due, of one socket at each look, without waiting for any. A thread that asks the queue does so
+// only if nothing is in it.
+void touchdown_queue_poll(grpc_completion_queue* queue, int looks);
 
 // Puts an event with this tag on the queue, for whichever thread polls it. Returns 0,
 // and puts nothing there, if the queue is shut down.

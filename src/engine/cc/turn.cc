@@ -19,14 +19,21 @@ constexpr size_t kOneGo = 64 << 10;
 // Whose read is being begun by this thread. What it has at once belongs to the same go.
 thread_local Turn* t_reading = nullptr;
 
-}  // namespace
+// How many sockets are looked at between two rounds, if anybody waits for the next: of those with calls, most wait themselves.
+constexpr int kLooks = 16;
 
-bool RunInTurn(absl::AnyInvocable<void()> task) {
-  return CoreThread::Get().TryRun(OfFunction([task = std::move(task)]() mutable {
+Task InContexts(absl::AnyInvocable<void()> task) {
+  return OfFunction([task = std::move(task)]() mutable {
     grpc_core::ApplicationCallbackExecCtx callback_exec_ctx;
     grpc_core::ExecCtx exec_ctx;
     task();
-  }));
+  });
+}
+
+}  // namespace
+
+bool RunInTurn(absl::AnyInvocable<void()> task) {
+  return CoreThread::Get().TryRun(InContexts(std::move(task)));
 }
 
 void Turns::Begin(grpc_completion_queue* queue, void* tag) {
@@ -43,7 +50,8 @@ void Turns::End() {
     left.swap(tasks_);
     waiting_.store(0, std::memory_order_relaxed);
   }
-  for (auto& task : left) RunInTurn(std::move(task));
+  // Also if there can be no such thread now.
+  for (auto& task : left) CoreThread::Get().Run(InContexts(std::move(task)));
 }
 
 void Turns::Use(size_t calls) {
@@ -65,6 +73,13 @@ bool Turns::Wait(absl::AnyInvocable<void()> task) {
 void Turns::Take() {
   absl::AnyInvocable<void()> task;
   bool are_more;
+  grpc_completion_queue* queue;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    queue = queue_;
+  }
+  // Who takes turns has got the tag from it.
+  if (queue != nullptr) touchdown_queue_poll(queue, waiting_.load() > 0 ? kLooks : 2);
   // Who uses the round up from now on has the tag come; or finds that it will come, and it does for those that wait.
   is_posted_.store(false);
   used_.store(0);

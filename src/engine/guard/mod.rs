@@ -10,8 +10,7 @@
 //! | control frames, empty and tiny DATA, and what else nobody needs to send | [`GLITCHES`] points | cut, ENHANCE_YOUR_CALM |
 //! | PING | what the server has sent allows, and [`PINGS`] | cut, ENHANCE_YOUR_CALM, `too_many_pings` |
 //! | a block of headers | [`CONTINUATIONS`], and four times what metadata may be | cut, ENHANCE_YOUR_CALM |
-//! | calls above those that may be open at a time | none | sent away, PROTOCOL_ERROR |
-//! | calls that are reset, by the client, or by the server for what the client has sent; or whose headers cannot be read | [`RESETS`] | sent away, ENHANCE_YOUR_CALM |
+//! | calls that are reset, by the client, or by the server for what the client has sent; or whose headers cannot be read; or above those that may be open | [`RESETS`] | sent away, ENHANCE_YOUR_CALM |
 //! | such calls, and any calls, behind that | [`LATE_RESETS`] | cut, ENHANCE_YOUR_CALM |
 //! | a message that is announced with more bytes than one may have | none | that call fails, RESOURCE_EXHAUSTED, as soon as the length is known |
 //! | what RFC 9113 calls an error of the connection | none | cut, the code that it says |
@@ -246,7 +245,8 @@ impl Guard {
             return self.reset_calls(1);
         }
         if !frame.is_open {
-            return self.send_away(PROTOCOL_ERROR, c"more calls are open than may be");
+            // It is refused: its client may not have known, at first.
+            return self.reset_calls(1);
         }
         if frame.stream >= LAST_STREAM {
             return self.send_away(NO_ERROR, c"the connection's streams are used up");

@@ -52,15 +52,19 @@ fn allowed(mut guard: Guard, next: Frame) -> usize {
 }
 
 #[test]
-fn who_begins_more_calls_than_may_be_open_is_sent_away() {
+fn calls_above_those_that_may_be_open_count_as_calls_that_are_reset() {
     let mut guard = calling(1);
-    let one_too_many = Frame {
+    let one_too_many = |stream| Frame {
         is_open: false,
-        ..frame(HEADERS, END_HEADERS, 3, 100)
+        ..frame(HEADERS, END_HEADERS, stream, 100)
     };
-    assert_eq!(guard.begins(one_too_many, 0), Verdict::SendAway);
-    assert_eq!(guard.fault.code, PROTOCOL_ERROR);
-    // What comes of that call is nobody's.
+    let most = RESETS.0;
+    for it in 1..=most {
+        assert_eq!(guard.begins(one_too_many(2 * it + 1), 0), Verdict::Pass);
+    }
+    let verdict = guard.begins(one_too_many(2 * most + 3), 0);
+    assert_eq!(verdict, Verdict::SendAway);
+    // What comes of these calls is nobody's.
     let late = Frame {
         is_open: false,
         ..frame(DATA, END_STREAM, 3, 100)

@@ -230,8 +230,8 @@ impl ServerBuilder {
     }
 
     /// Sets how many calls a client may have open on one connection. The client is told, and calls beyond that wait there, or go by
-    /// another connection. One that begins more all the same is sent away (GOAWAY, PROTOCOL_ERROR): the calls that have begun are served.
-    /// For many subscribers behind one proxy set it higher.
+    /// another connection. Those that it begins all the same, perhaps before it knows, are refused (REFUSED_STREAM), after which
+    /// clients of gRPC try again; a thousand of them, and it is sent away. For many subscribers behind one proxy set it higher.
     pub fn max_concurrent_streams(mut self, calls: usize) -> Self {
         self.max_concurrent_streams = calls;
         self
