@@ -175,12 +175,12 @@ impl Server {
         self.limits
     }
 
-    /// How long a client may take to acknowledge the server's settings.
     /// How many calls may be open on a connection of which nothing else is said.
     pub(super) fn concurrent_streams(&self) -> u32 {
         self.concurrent_streams
     }
 
+    /// How long a client may take to acknowledge the server's settings.
     pub(super) fn acknowledge_ms(&self) -> u32 {
         self.acknowledge_ms
     }

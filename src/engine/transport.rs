@@ -45,8 +45,7 @@ impl CoreTransport {
         };
         // Before the two are moved: if it fails, the server goes before the queue, which ends C-core.
         let methods = methods.iter().map(register).collect::<io::Result<_>>()?;
-        let core = Arc::new(Core::new(server, queue, methods));
-        Ok(CoreTransport(core))
+        Ok(CoreTransport(Arc::new(Core::new(server, queue, methods))))
     }
 
     /// What there is to do about what the queue has said.

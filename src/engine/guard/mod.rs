@@ -241,11 +241,8 @@ impl Guard {
         }
         self.last = frame.stream;
         self.earned = (self.earned + EARNED_BY_CALL).min(MOST_EARNED);
-        if self.is_sent_away {
-            return self.reset_calls(1);
-        }
-        if !frame.is_open {
-            // It is refused: its client may not have known, at first.
+        // One above those that may be open is refused: its client may not have known, at first.
+        if self.is_sent_away || !frame.is_open {
             return self.reset_calls(1);
         }
         if frame.stream >= LAST_STREAM {
