@@ -641,6 +641,41 @@ fn a_message_that_is_far_too_long_and_whose_length_comes_in_pieces_or_alone_ends
     is_calmed(&client.end(), "a message is far too long");
 }
 
+/// Each is as long as it may be, and none comes whole.
+#[test]
+fn messages_that_are_still_arriving_have_a_share_of_the_memory() {
+    let server = touchdown::Server::builder()
+        .address("127.0.0.1:0")
+        .memory_limit(16 << 20)
+        .service(echo())
+        .start()
+        .unwrap();
+    let mut client = Raw::new(&server);
+    // Two of them are half of the memory.
+    for stream in [1u8, 3] {
+        let start = [prefix(4 << 20), vec![7; 100]].concat();
+        client.send(&[headers(stream.into(), false), frame(0, 0, stream, &start)].concat());
+    }
+    let start = [prefix(1000), vec![7; 100]].concat();
+    client.send(&[headers(5, false), frame(0, 0, 5, &start)].concat());
+    eventually("the third is refused", || !client.trailers(5).is_empty());
+    let trailers = client.trailers(5);
+    let text = "the messages of this connection that are still arriving leave no room for another";
+    assert!(has(&trailers[0], text));
+    // RESOURCE_EXHAUSTED.
+    assert!(has(&trailers[0], "grpc-status\x018"));
+    client.send(&small_call(7));
+    eventually("a whole one is served", || !client.trailers(7).is_empty());
+    assert!(!has(&client.trailers(7)[0], "grpc-status\x018"));
+    // CANCEL.
+    client.send(&frame(3, 0, 1, &8u32.to_be_bytes()));
+    client.send(&[headers(9, false), frame(0, 0, 9, &start)].concat());
+    client.send(&frame(0, 1, 9, &[7; 900]));
+    eventually("there is room again", || !client.trailers(9).is_empty());
+    assert!(!has(&client.trailers(9)[0], "grpc-status\x018"));
+    assert!(client.goaway().is_none());
+}
+
 #[test]
 fn a_long_message_of_a_stream_ends_the_stream() {
     let (ended, end) = std::sync::mpsc::channel();

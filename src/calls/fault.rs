@@ -1,7 +1,7 @@
 //! What is wrong with a request that came in a form that gRPC does not have.
 
 use super::call::ending::Ending;
-use super::codes::{INTERNAL, UNIMPLEMENTED};
+use super::codes::{INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED};
 
 /// Why a request, or a message of a stream, is none. The codes are those of gRPC's
 /// [`statuscodes.md`](https://github.com/grpc/grpc/blob/master/doc/statuscodes.md) and
@@ -29,12 +29,15 @@ pub(crate) enum Fault {
     CutShort,
     /// There is more than one message, and the method takes one.
     More,
+    /// The connection's messages that are still arriving leave no room for this one.
+    NoRoom,
 }
 
 impl Fault {
     pub(crate) fn code(self) -> i32 {
         match self {
             Fault::Method | Fault::Encoding | Fault::More => UNIMPLEMENTED,
+            Fault::NoRoom => RESOURCE_EXHAUSTED,
             _ => INTERNAL,
         }
     }
@@ -61,6 +64,10 @@ impl Fault {
             }
             Fault::CutShort => "the request ended in the midst of a message",
             Fault::More => "the method takes one message, and the request has more than one",
+            Fault::NoRoom => {
+                "the messages of this connection that are still arriving leave no room for another (memory_limit): send \
+                 fewer at once"
+            }
         }
     }
 

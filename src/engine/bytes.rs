@@ -94,8 +94,10 @@ impl Keeper for ByteBuffers {
             _ => Compression::Identity,
         };
         let slices = slices(kept);
-        let fault = match slices {
-            [only] => fault_in(only),
+        let stands_for = stands_for(slices.iter().map(bytes));
+        let fault = match (slices, stands_for) {
+            (_, Some(0)) => Some(Fault::NoRoom),
+            ([only], _) => fault_in(only),
             _ => None,
         };
         let whole = match slices {
@@ -104,7 +106,7 @@ impl Keeper for ByteBuffers {
             _ => None,
         };
         Look {
-            len: stands_for(slices.iter().map(bytes)).unwrap_or_else(|| self.len(kept)),
+            len: stands_for.unwrap_or_else(|| self.len(kept)),
             compression,
             fault,
             whole,

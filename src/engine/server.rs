@@ -42,6 +42,7 @@ impl Server {
         let (memory, open_calls) = (settings.memory, settings.open_calls);
         let limits = Limits {
             message: u32::try_from(settings.message_size).unwrap_or(u32::MAX),
+            arriving: settings.memory as u64 / 2,
             metadata: settings.metadata_size,
         };
         let acknowledge_ms = u32::try_from(settings.handshake.as_millis()).unwrap_or(u32::MAX);

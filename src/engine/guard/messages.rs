@@ -10,13 +10,22 @@ enum Part {
     Nothing,
     /// So many bytes of its prefix, and of its length what they say.
     Prefix { count: u8, length: u32 },
-    /// Its prefix, and of the rest all but so many bytes.
-    Body { left: u32 },
+    /// Its prefix, and of the `length` bytes of the rest all but so many.
+    Body { left: u32, length: u32 },
     /// It is too long: nothing of the stream is taken any more.
     Lost,
 }
 
-/// A message with more bytes than one may have, and how many it is to have.
+/// How many bytes messages may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// One message.
+    pub(super) message: u32,
+    /// All messages of a connection together that have come in part.
+    pub(super) all: u64,
+}
+
+/// A message with more bytes than there is room for, and how many it is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TooLong {
     /// Its prefix now says so many bytes as are in the frame, of which the last are those of the
@@ -26,12 +35,23 @@ pub(super) enum TooLong {
     Gone(u32),
 }
 
+impl Part {
+    fn announced(self) -> u64 {
+        match self {
+            Part::Body { length, .. } => u64::from(length),
+            _ => 0,
+        }
+    }
+}
+
 const PREFIX: u8 = 5;
 
 /// The messages of one connection. Something is kept only of those that have come in part.
 pub(super) struct Messages {
     /// By stream, in order.
     parts: Vec<(u32, Part)>,
+    /// How many bytes those are to have that have said so.
+    announced: u64,
     /// Of the frame that is coming: its stream, the message, whether it is the last frame, and whether all of it so far
     /// is of a message that had begun before.
     stream: u32,
@@ -46,6 +66,7 @@ impl Messages {
     pub(super) fn new() -> Messages {
         Messages {
             parts: Vec::new(),
+            announced: 0,
             stream: 0,
             part: Part::Nothing,
             is_last: false,
@@ -72,21 +93,20 @@ impl Messages {
         false
     }
 
-    /// More of that frame, which has so many bytes `behind` these. Returns the first message that announces more than
-    /// `limit` bytes.
-    pub(super) fn go_on(&mut self, bytes: &mut [u8], behind: u32, limit: u32) -> Option<TooLong> {
+    /// More of that frame, which has so many bytes `behind` these. Returns the first message for which there is no room.
+    pub(super) fn go_on(&mut self, bytes: &mut [u8], behind: u32, room: Room) -> Option<TooLong> {
         let mut too_long = None;
         let mut at = match self.part {
-            Part::Nothing => whole(bytes, limit),
+            Part::Nothing => whole(bytes, room.message),
             _ => 0,
         };
         while at < bytes.len() {
             match self.part {
                 Part::Lost => break,
-                Part::Body { left } => {
+                Part::Body { left, length } => {
                     let taken = (bytes.len() - at).min(left as usize);
                     at += taken;
-                    self.set_body(left - taken as u32);
+                    self.set_body(left - taken as u32, length);
                 }
                 Part::Nothing => {
                     // The flags.
@@ -104,16 +124,18 @@ impl Messages {
                         self.part = Part::Prefix { count, length };
                         continue;
                     }
-                    self.set_body(length);
+                    self.set_body(length, length);
+                    let rest = (bytes.len() - at) as u32 + behind;
+                    let is_too_long = length > room.message;
+                    let fits = length <= rest || self.announced + u64::from(length) <= room.all;
                     // If this is the last frame, the rest of it will not come.
-                    if length <= limit || too_long.is_some() || self.is_last {
+                    if (!is_too_long && fits) || too_long.is_some() || self.is_last {
                         continue;
                     }
-                    let rest = (bytes.len() - at) as u32 + behind;
                     if at >= usize::from(PREFIX) && rest >= stand_in::LENGTH as u32 {
                         bytes[at - 4..at].copy_from_slice(&rest.to_be_bytes());
                         self.part = Part::Lost;
-                        self.end = Some(stand_in::end(length));
+                        self.end = Some(stand_in::end(if is_too_long { length } else { 0 }));
                         too_long = Some(TooLong::Cut);
                     } else {
                         too_long = Some(TooLong::Gone(length));
@@ -139,11 +161,17 @@ impl Messages {
         if self.part == Part::Nothing || self.is_last {
             return false;
         }
-        match self.parts.binary_search_by_key(&self.stream, |it| it.0) {
-            Ok(at) => self.parts[at].1 = self.part,
-            Err(at) => self.parts.insert(at, (self.stream, self.part)),
-        }
+        let stream = self.stream;
+        self.take(stream);
+        let at = self.parts.partition_point(|it| it.0 < stream);
+        self.parts.insert(at, (stream, self.part));
+        self.announced += self.part.announced();
         self.goes_on
+    }
+
+    /// How many bytes the messages are to have that have come in part.
+    pub(super) fn announced(&self) -> u64 {
+        self.announced
     }
 
     /// Nothing is kept of the stream any more.
@@ -161,16 +189,18 @@ impl Messages {
             return None;
         }
         let at = self.parts.binary_search_by_key(&stream, |it| it.0).ok()?;
-        Some(self.parts.remove(at).1)
+        let part = self.parts.remove(at).1;
+        self.announced -= part.announced();
+        Some(part)
     }
 
-    fn set_body(&mut self, left: u32) {
+    fn set_body(&mut self, left: u32, length: u32) {
         self.part = match left {
             0 => {
                 self.goes_on = false;
                 Part::Nothing
             }
-            left => Part::Body { left },
+            left => Part::Body { left, length },
         };
     }
 }
@@ -196,6 +226,14 @@ mod tests {
 
     use super::*;
 
+    /// As much as there is, for messages of so many bytes.
+    fn each(message: u32) -> Room {
+        Room {
+            message,
+            all: u64::MAX,
+        }
+    }
+
     fn message(length: u32) -> Vec<u8> {
         let mut bytes = vec![0];
         bytes.extend(length.to_be_bytes());
@@ -207,8 +245,8 @@ mod tests {
     fn nothing_is_kept_of_whole_messages() {
         let mut messages = Messages::new();
         messages.begin(1, false);
-        assert_eq!(messages.go_on(&mut message(10), 5, 10), None);
-        assert_eq!(messages.go_on(&mut message(0), 0, 10), None);
+        assert_eq!(messages.go_on(&mut message(10), 5, each(10)), None);
+        assert_eq!(messages.go_on(&mut message(0), 0, each(10)), None);
         assert!(!messages.end());
         assert!(messages.parts.is_empty());
     }
@@ -219,12 +257,12 @@ mod tests {
         let mut bytes = [message(10), message(30)].concat();
         let end = bytes.len() - 1;
         messages.begin(3, false);
-        let found = messages.go_on(&mut bytes[..end], 4, 10);
+        let found = messages.go_on(&mut bytes[..end], 4, each(10));
         assert_eq!(found, Some(TooLong::Cut));
         // What is in the frame of it.
         assert_eq!(bytes[15..20], [0, 0, 0, 0, 29 + 4]);
         let mut behind = [0; 4];
-        assert_eq!(messages.go_on(&mut behind, 0, 10), None);
+        assert_eq!(messages.go_on(&mut behind, 0, each(10)), None);
         assert_eq!([&bytes[33..end], &behind].concat(), stand_in::end(30));
         messages.end();
         assert!(messages.begin(3, false), "the rest is not taken");
@@ -237,16 +275,49 @@ mod tests {
         let mut messages = Messages::new();
         let mut bytes = message(11);
         messages.begin(3, false);
-        assert_eq!(messages.go_on(&mut bytes[..4], 0, 10), None);
+        assert_eq!(messages.go_on(&mut bytes[..4], 0, each(10)), None);
         assert!(!messages.end());
         assert!(!messages.begin(3, false));
-        let found = messages.go_on(&mut bytes[4..5], 0, 10);
+        let found = messages.go_on(&mut bytes[4..5], 0, each(10));
         assert_eq!(found, Some(TooLong::Gone(11)));
         assert!(messages.end());
         assert_eq!(bytes, message(11));
         // The last frame of a call: the message will not become whole.
         messages.begin(5, true);
-        assert_eq!(messages.go_on(&mut bytes, 0, 10), None);
+        assert_eq!(messages.go_on(&mut bytes, 0, each(10)), None);
+    }
+
+    #[test]
+    fn messages_that_come_in_part_have_only_so_much_room() {
+        let room = Room {
+            message: 100,
+            all: 250,
+        };
+        let mut messages = Messages::new();
+        let mut part = |stream, length, bytes: usize, is_last| {
+            let mut bytes = message(length)[..5 + bytes].to_vec();
+            messages.begin(stream, is_last);
+            let found = messages.go_on(&mut bytes, 0, room);
+            messages.end();
+            (found, bytes, messages.announced())
+        };
+        assert_eq!(part(1, 100, 30, false).0, None);
+        assert_eq!(part(3, 100, 30, false).0, None);
+        // There is room for this, and one that has come whole needs none.
+        assert_eq!(part(5, 50, 30, false).2, 250);
+        assert_eq!(part(7, 100, 100, false).0, None);
+        assert_eq!(part(7, 100, 30, true).0, None, "the rest will not come");
+        let (found, bytes, announced) = part(9, 60, 30, false);
+        assert_eq!((found, announced), (Some(TooLong::Cut), 250));
+        assert_eq!(bytes[..5], [0, 0, 0, 0, 30]);
+        assert_eq!(bytes[15..], stand_in::end(0));
+        // No room for what stands for it: it is taken, and counts.
+        let (found, _, announced) = part(11, 60, 3, false);
+        assert_eq!((found, announced), (Some(TooLong::Gone(60)), 310));
+        for stream in [1, 3, 5, 9, 11] {
+            messages.remove(stream);
+        }
+        assert_eq!((messages.announced(), messages.parts.len()), (0, 0));
     }
 
     proptest! {
@@ -269,12 +340,12 @@ mod tests {
                 prop_assert!(!messages.begin(5, false));
                 let half = at + (end - at) / 2;
                 let behind = (end - half) as u32;
-                prop_assert_eq!(messages.go_on(&mut whole[at..half], behind, limit), None);
-                prop_assert_eq!(messages.go_on(&mut whole[half..end], 0, limit), None);
+                prop_assert_eq!(messages.go_on(&mut whole[at..half], behind, each(limit)), None);
+                prop_assert_eq!(messages.go_on(&mut whole[half..end], 0, each(limit)), None);
                 messages.end();
                 // Another stream's do not disturb.
                 messages.begin(7, number % 2 == 0);
-                messages.go_on(&mut [0, 0, 0, 0, 9, 1], 0, 600);
+                messages.go_on(&mut [0, 0, 0, 0, 9, 1], 0, each(600));
                 messages.end();
                 messages.remove(7);
                 at = end;

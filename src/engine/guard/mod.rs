@@ -13,6 +13,7 @@
 //! | calls that are reset, by the client, or by the server for what the client has sent; or whose headers cannot be read; or above those that may be open | [`RESETS`] | sent away, ENHANCE_YOUR_CALM |
 //! | such calls, and any calls, behind that | [`LATE_RESETS`] | cut, ENHANCE_YOUR_CALM |
 //! | a message that is announced with more bytes than one may have | none | that call fails, RESOURCE_EXHAUSTED, as soon as the length is known |
+//! | messages that are still arriving, together | [`Limits::arriving`] | as above |
 //! | what RFC 9113 calls an error of the connection | none | cut, the code that it says |
 //!
 //! *Cut* is GOAWAY, then the end of the connection. *Sent away* is GOAWAY: calls that have begun are served to their end, and
@@ -32,7 +33,7 @@ use std::ffi::CStr;
 
 use self::bucket::Bucket;
 use self::frame::*;
-use self::messages::{Messages, TooLong};
+use self::messages::{Messages, Room, TooLong};
 
 /// How many points of glitches a connection has, and how many thousandths come back in a second: as many as in nghttp2.
 /// Well-behaved clients (C-core, grpc-go, hyper, h2load) stay below a hundred.
@@ -66,6 +67,8 @@ const TINY: u32 = 256;
 const LATE_DATA: u32 = 64;
 /// A message that is announced in two pieces is waited for if it has less than so many times what one may have.
 const FAR: u32 = 4;
+/// The same for all messages that are still arriving, together.
+const FAR_TOGETHER: u64 = 2;
 /// What headers cost on a stream that is over: they are decompressed, and nobody gets them.
 const LATE_HEADERS: u32 = 10;
 /// From this stream on the client is asked to connect again: there are no streams above 2^31.
@@ -78,6 +81,8 @@ const WINDOW: i64 = 65_535;
 pub(super) struct Limits {
     /// How many bytes a message may have.
     pub(super) message: u32,
+    /// How many all messages of a connection may have together that are still arriving. One always may be.
+    pub(super) arriving: u64,
     /// How many the metadata of a request may have.
     pub(super) metadata: u32,
 }
@@ -298,7 +303,11 @@ impl Guard {
             Payload::Data { left, is_tiny } => {
                 *left = left.saturating_sub(bytes.len() as u32);
                 let limit = self.limits.message;
-                match self.messages.go_on(bytes, *left, limit) {
+                let room = Room {
+                    message: limit,
+                    all: self.limits.arriving.max(u64::from(limit)),
+                };
+                match self.messages.go_on(bytes, *left, room) {
                     Some(TooLong::Gone(length)) if length / FAR >= limit => {
                         return self.cut(ENHANCE_YOUR_CALM, c"a message is far too long");
                     }
@@ -309,6 +318,9 @@ impl Guard {
                 }
                 let is_tiny = *is_tiny;
                 let goes_on = self.messages.end();
+                if self.messages.announced() / FAR_TOGETHER > room.all {
+                    return self.cut(ENHANCE_YOUR_CALM, c"too many messages are still arriving");
+                }
                 self.glitch(u32::from(goes_on && is_tiny))
             }
             Payload::Window {

@@ -1,6 +1,6 @@
-//! What C-core gets for a message that is longer than one may be: another one, of what its first frame has, with a
+//! What C-core gets for a message for which there is no room: another one, of what its first frame has, with a
 //! seal in the place of the last bytes. So the call fails like every call with a message that is too long, and nothing of the
-//! message is waited for. There is no byte more than the client has sent, or C-core would count more than it has allowed.
+//! message is waited for. The seal is followed by the message's length, or by 0 if it is not too long by itself. There is no byte more than the client has sent, or C-core would count more than it has allowed.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

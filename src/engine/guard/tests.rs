@@ -4,6 +4,7 @@ use super::*;
 
 const LIMITS: Limits = Limits {
     message: 4 << 20,
+    arriving: 8 << 20,
     metadata: 16 << 10,
 };
 
@@ -267,6 +268,28 @@ fn a_message_that_is_too_long_is_not_taken() {
         ..more
     };
     assert_eq!(guard.begins(more, 0), Verdict::Pass);
+}
+
+#[test]
+fn messages_that_are_still_arriving_have_so_much_room_together() {
+    let mut guard = opened();
+    // 1 MiB each, of which 40 bytes have come.
+    let mut arrive = |stream, bytes: usize| {
+        let headers = frame(HEADERS, END_HEADERS, stream, 100);
+        assert_eq!(guard.begins(headers, 0), Verdict::Pass);
+        let mut start = [&[0, 0, 0x10, 0, 0][..], &[7; 40][..bytes]].concat();
+        let verdict = data(&mut guard, stream, 0, &mut start, 0);
+        (verdict, start)
+    };
+    for stream in (1..17).step_by(2) {
+        assert_eq!(arrive(stream, 40).1[..5], [0, 0, 0x10, 0, 0]);
+    }
+    assert_eq!(arrive(17, 40).1[25..], stand_in::end(0));
+    // With their lengths alone they are waited for, up to twice as many.
+    for stream in (19..35).step_by(2) {
+        assert_eq!(arrive(stream, 0).0, Verdict::Pass);
+    }
+    assert_eq!(arrive(35, 0).0, Verdict::Cut);
 }
 
 proptest! {

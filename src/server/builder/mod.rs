@@ -256,6 +256,7 @@ impl ServerBuilder {
     /// | what | how much | what happens beyond |
     /// |---|---|---|
     /// | messages that are still arriving, and what is read of a connection and not yet parsed | all of it | idle connections are closed, then calls are ended with `RESOURCE_EXHAUSTED`, whichever C-core meets first |
+    /// | messages of one connection that are still arriving, as long as they say they are | half of it, and one of [`max_receive_message_size`](Self::max_receive_message_size) in any case | the call is refused with `RESOURCE_EXHAUSTED` when its message says how long it is |
     /// | messages of calls that wait for a worker | half of it | the call is refused with `RESOURCE_EXHAUSTED` |
     /// | calls that are open, whether anything but their headers has come or not | one for each 16 KiB, but 1,024 at the least | the connection that has the most of them is sent away (GOAWAY) and cut, and so on until there are no more |
     ///
@@ -265,8 +266,8 @@ impl ServerBuilder {
     /// connections are cut, since C-core takes its time to end their calls.
     ///
     /// A request above [`max_receive_message_size`](Self::max_receive_message_size) is refused when its length is known, and
-    /// none of it is kept. (If its length comes in two pieces of the network's, or alone in a frame, up to four times as much is waited for; above
-    /// that the connection ends.)
+    /// none of it is kept. (If its length comes in two pieces of the network's, or alone in a frame, up to four times as much is waited for, and
+    /// up to twice half of the memory limit; above that the connection ends.)
     ///
     /// Without this it is a quarter of the memory that there is: of the machine's, or of the least limit of the control
     /// groups that the process is in (`memory.max` and `memory.high`, or `memory.limit_in_bytes` of the first version),
