@@ -39,11 +39,15 @@ pub struct ConnectionGuard {
     peer: Option<SocketAddr>,
     credentials: Option<PeerCredentials>,
     open: Arc<OpenConnections>,
-    _in_flight: OwnedGuard,
+    _in_flight: Option<OwnedGuard>,
 }
 
 impl Connection {
-    pub(super) fn new(accepted: Accepted, open: &Arc<OpenConnections>, guard: OwnedGuard) -> Self {
+    pub(super) fn new(
+        accepted: Accepted,
+        open: &Arc<OpenConnections>,
+        guard: Option<OwnedGuard>,
+    ) -> Self {
         accepted.limit_unanswered();
         let (peer, credentials) = (accepted.peer, accepted.info.credentials);
         let stream = Arc::new(match peer {

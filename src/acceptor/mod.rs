@@ -57,6 +57,7 @@ mod part;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,7 @@ use parking_lot::Mutex;
 
 use self::part::{Doors, Next};
 use crate::descriptors;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{InFlight, Lifecycle, Phase};
 use crate::logging;
 use crate::sockets::bind::bind_all;
 use crate::sockets::listen::BadSetting;
@@ -92,6 +93,36 @@ impl Listen {
     ///
     /// [`BindError`], and then nothing listens.
     pub fn bind(self, lifecycle: &Lifecycle) -> Result<Acceptor, BindError> {
+        self.bind_with(lifecycle, Some(lifecycle.in_flight().clone()))
+    }
+
+    /// Listens at this address beside what this lifecycle drains: a side door for those who look at the program. It
+    /// differs from [`bind`](Self::bind) in two ways:
+    ///
+    /// - It is open until the program has [stopped](Phase::Stopped), the drain and the hooks of Closing included. No drain waits
+    ///   for its connections.
+    /// - In a hot restart only the process in charge accepts: the old one until the new one takes over. So who asks hears of
+    ///   the one that counts.
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind`](Self::bind).
+    pub fn bind_beside(self, lifecycle: &Lifecycle) -> Result<Acceptor, BindError> {
+        let acceptor = self.bind_with(lifecycle, None)?;
+        let doors = Arc::downgrade(&acceptor.doors);
+        lifecycle.observe(move |transition| {
+            if let (Phase::Stopped, Some(doors)) = (transition.to, doors.upgrade()) {
+                doors.close();
+            }
+        });
+        Ok(acceptor)
+    }
+
+    fn bind_with(
+        self,
+        lifecycle: &Lifecycle,
+        gate: Option<InFlight>,
+    ) -> Result<Acceptor, BindError> {
         #[cfg(feature = "tls")]
         if self.is_encrypted() {
             return Err(BindError::Setting {
@@ -116,8 +147,7 @@ impl Listen {
         }
         let upgrades = lifecycle.attached::<Upgrades>();
         let listeners = Listeners::new(listeners, upgrades.is_none());
-        let doors = Doors::new(addresses, listeners, lifecycle.in_flight().clone())
-            .map_err(BindError::System)?;
+        let doors = Doors::new(addresses, listeners, gate).map_err(BindError::System)?;
         let doors = Arc::new(doors);
         lifecycle
             .enlist(doors.clone())
@@ -158,11 +188,30 @@ impl Acceptor {
     pub fn accept(&self) -> Option<Connection> {
         let mut turn = self.turn.lock();
         loop {
-            match self.doors.next(&mut turn.first) {
+            match self.doors.next(&mut turn.first, &mut [], None) {
                 Ok(Next::Connection(connection)) => return Some(connection),
                 Ok(Next::Nothing) => {}
                 Ok(Next::Over) => return None,
                 Err(error) => self.pause(&mut turn, error),
+            }
+        }
+    }
+
+    /// Waits for the next connection and for other sockets at once, so that one thread can serve them all. It waits no longer
+    /// than `limit`, if there is one. Of each of `others` it says whether it is ready.
+    ///
+    /// A connection is handed out as by [`accept`](Self::accept). [`Waited::Nothing`] may also be returned early, without one
+    /// of `others` being ready.
+    pub fn wait(&self, others: &mut [Watched<'_>], limit: Option<Duration>) -> Waited {
+        others.iter_mut().for_each(|it| it.is_ready = false);
+        let mut turn = self.turn.lock();
+        match self.doors.next(&mut turn.first, others, limit) {
+            Ok(Next::Connection(connection)) => Waited::Connection(connection),
+            Ok(Next::Nothing) => Waited::Nothing,
+            Ok(Next::Over) => Waited::Over,
+            Err(error) => {
+                self.pause(&mut turn, error);
+                Waited::Nothing
             }
         }
     }
@@ -214,6 +263,49 @@ impl fmt::Debug for Acceptor {
             .field("connections", &self.connections())
             .finish_non_exhaustive()
     }
+}
+
+/// What [`Acceptor::wait`] waits for, beside connections.
+#[derive(Debug)]
+pub struct Watched<'a> {
+    socket: BorrowedFd<'a>,
+    writes: bool,
+    is_ready: bool,
+}
+
+impl<'a> Watched<'a> {
+    /// Until there is something to read, or the end.
+    pub fn readable(socket: BorrowedFd<'a>) -> Watched<'a> {
+        Watched {
+            socket,
+            writes: false,
+            is_ready: false,
+        }
+    }
+
+    /// Until something can be written, or never again.
+    pub fn writable(socket: BorrowedFd<'a>) -> Watched<'a> {
+        Watched {
+            writes: true,
+            ..Watched::readable(socket)
+        }
+    }
+
+    /// Whether it was so when [`Acceptor::wait`] returned.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+}
+
+/// What has ended [`Acceptor::wait`].
+#[derive(Debug)]
+pub enum Waited {
+    /// A connection has come.
+    Connection(Connection),
+    /// Another socket is ready, or the time is over, or there was something to do for the acceptor itself.
+    Nothing,
+    /// There will be no more connections: the program has stopped, or another process is to serve.
+    Over,
 }
 
 /// Why a program does not listen.

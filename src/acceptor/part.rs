@@ -1,15 +1,17 @@
 //! What an acceptor is for the lifecycle and for a hot restart: the sockets, and who accepts from them when.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::connection::{Connection, OpenConnections};
+use super::Watched;
 use crate::lifecycle::{InFlight, OwnedGuard, Participant, Token};
 use crate::logging;
-use crate::os::readable::wait_readable;
+use crate::os::readable::{wait_readable, wait_ready};
 use crate::os::wake::Wake;
 use crate::sockets::accepted::is_of_connection;
 use crate::sockets::address::Address;
@@ -27,7 +29,8 @@ pub(super) struct Doors {
     stage: Mutex<Stage>,
     /// Wakes the thread that waits: the stage has changed, or something is asked.
     wake: Wake,
-    gate: InFlight,
+    /// Of the drain, which waits for what is accepted; `None` if it does not, and the sockets stay until the end.
+    gate: Option<InFlight>,
     open: Arc<OpenConnections>,
     /// The questions whether there is a thread that accepts.
     checks: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
@@ -57,7 +60,7 @@ impl Doors {
     pub(super) fn new(
         addresses: Vec<Address>,
         listeners: Listeners,
-        gate: InFlight,
+        gate: Option<InFlight>,
     ) -> io::Result<Doors> {
         Ok(Doors {
             addresses,
@@ -84,19 +87,24 @@ impl Doors {
     /// # Errors
     ///
     /// Why no connection can be had at the moment.
-    pub(super) fn next(&self, first: &mut usize) -> io::Result<Next> {
+    pub(super) fn next(
+        &self,
+        first: &mut usize,
+        others: &mut [Watched<'_>],
+        limit: Option<Duration>,
+    ) -> io::Result<Next> {
         self.answer_checks();
         if let Some(last) = self.next_in_drain()? {
             return Ok(last);
         }
-        let ready = self.wait()?;
+        let ready = self.wait(others, limit)?;
         let mut order = (0..ready.len()).map(|index| (*first + index) % ready.len());
         let Some(index) = order.find(|index| ready[*index]) else {
             return Ok(Next::Nothing);
         };
         *first = index + 1;
         // Before it is accepted: what was accepted is waited for.
-        let Ok(guard) = self.gate.enter_owned() else {
+        let Ok(guard) = self.gate.as_ref().map(InFlight::enter_owned).transpose() else {
             // As the drain begins, it is told so beforehand. So this is a stop during start-up, which has none.
             if matches!(*self.stage.lock(), Stage::Accepting) {
                 self.close();
@@ -130,7 +138,8 @@ impl Doors {
                     *left -= 1;
                     match listeners.accept_from(index) {
                         Ok(Some(accepted)) => {
-                            let connection = Connection::new(accepted, &self.open, guard.split());
+                            let guard = Some(guard.split());
+                            let connection = Connection::new(accepted, &self.open, guard);
                             return Ok(Some(Next::Connection(connection)));
                         }
                         Ok(None) => break,
@@ -146,15 +155,22 @@ impl Doors {
     }
 
     /// Waits until there are connections, or something else to do. Says of each socket whether there is one.
-    fn wait(&self) -> io::Result<Vec<bool>> {
-        let mut waited = vec![self.wake.as_raw_fd()];
+    fn wait(&self, others: &mut [Watched<'_>], limit: Option<Duration>) -> io::Result<Vec<bool>> {
+        let mut waited = vec![(self.wake.as_raw_fd(), false)];
+        waited.extend(others.iter().map(|it| (it.socket.as_raw_fd(), it.writes)));
         // Should one be closed meanwhile, this thread is woken, and finds none there.
-        waited.extend(self.listeners.lock().waited_for(true).map(|it| it.1));
-        let mut ready = wait_readable(waited, None)?;
-        if ready.remove(0) {
+        let sockets = self.listeners.lock();
+        waited.extend(sockets.waited_for(true).map(|it| (it.1, false)));
+        drop(sockets);
+        let ready = wait_ready(waited, limit)?;
+        let (own, sockets) = ready.split_at(1 + others.len());
+        if own[0] {
             self.wake.clear();
         }
-        Ok(ready)
+        for (other, ready) in others.iter_mut().zip(&own[1..]) {
+            other.is_ready = *ready;
+        }
+        Ok(sockets.to_vec())
     }
 
     /// Waits for so long, unless there is something to do.
@@ -209,6 +225,10 @@ impl Part for Doors {
     }
 
     fn open(&self) {
+        if self.gate.is_none() {
+            // Not before this process is in charge.
+            return;
+        }
         self.listeners.lock().accept();
         self.wake.wake();
     }
@@ -238,6 +258,7 @@ impl Participant for Doors {
     }
 
     fn drain(&self) {
+        let Some(gate) = &self.gate else { return };
         logging::info!(
             "{}: draining {} connections",
             Participant::name(self),
@@ -245,7 +266,7 @@ impl Participant for Doors {
         );
         let mut stage = self.stage.lock();
         let queues = self.listeners.lock().own_queues();
-        match self.gate.enter_owned() {
+        match gate.enter_owned() {
             Ok(guard) if queues > 0 && matches!(*stage, Stage::Accepting) => {
                 let left = QUEUE as usize * queues;
                 *stage = Stage::Draining { guard, left };
@@ -260,16 +281,25 @@ impl Participant for Doors {
     }
 
     fn cancel(&self) {
+        if self.gate.is_none() {
+            return;
+        }
         self.close();
         self.open.end_input();
     }
 
     fn close(&self, _: Instant) {
-        Doors::close(self);
+        if self.gate.is_some() {
+            Doors::close(self);
+        }
     }
 
     fn running(&self) -> Vec<String> {
-        self.open.describe()
+        match self.gate {
+            Some(_) => self.open.describe(),
+            // Nothing that is waited for.
+            None => Vec::new(),
+        }
     }
 
     fn state(&self) -> Option<String> {
@@ -292,7 +322,7 @@ mod tests {
         let doors = Doors::new(
             Vec::new(),
             listeners,
-            crate::lifecycle::Gate::new().in_flight(),
+            Some(crate::lifecycle::Gate::new().in_flight()),
         )
         .unwrap();
         let (sender, answered) = bounded(2);

@@ -92,3 +92,4 @@ pub(crate) use self::observer::{Connection, Observer, TurnedAway};
 pub(crate) use self::outgoing::Outgoing;
 pub(crate) use self::record::{Moved, Record, Refusal};
 pub(crate) use self::runner::{Config, Runner};
+pub(crate) use self::seats::Running;

@@ -70,6 +70,14 @@ impl Running {
 }
 
 impl Running {
+    pub(crate) fn call(&self) -> &Arc<Call> {
+        &self.call
+    }
+
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
     /// Whether nothing goes on there before its caller does something.
     pub(super) fn waits_for_its_caller(&self) -> bool {
         self.call.waits_for_its_caller()

@@ -1,4 +1,4 @@
-//! Waiting until one of several descriptors has something to read.
+//! Waiting until one of several descriptors has something to read, or room to write.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -14,11 +14,19 @@ pub(crate) fn wait_readable(
     descriptors: impl IntoIterator<Item = RawFd>,
     limit: Option<Duration>,
 ) -> io::Result<Vec<bool>> {
+    wait_ready(descriptors.into_iter().map(|fd| (fd, false)), limit)
+}
+
+/// As [`wait_readable`], but for those with `true` until there is room to write.
+pub(crate) fn wait_ready(
+    descriptors: impl IntoIterator<Item = (RawFd, bool)>,
+    limit: Option<Duration>,
+) -> io::Result<Vec<bool>> {
     let descriptors = descriptors.into_iter();
     let mut waited: Vec<libc::pollfd> = descriptors
-        .map(|fd| libc::pollfd {
+        .map(|(fd, writes)| libc::pollfd {
             fd,
-            events: libc::POLLIN,
+            events: if writes { libc::POLLOUT } else { libc::POLLIN },
             revents: 0,
         })
         .collect();

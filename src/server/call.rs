@@ -48,6 +48,12 @@ impl Call {
         self.split_path().1
     }
 
+    /// The place of its method in the list of [`ServerHandle::methods`](super::ServerHandle::methods); `None` if the
+    /// method does not exist. For who counts by method, and looks no name up.
+    pub fn method_number(&self) -> Option<usize> {
+        self.core.method().map(|it| it as usize)
+    }
+
     fn split_path(&self) -> (&str, &str) {
         let path = self.method();
         let path = path.strip_prefix('/').unwrap_or(path);

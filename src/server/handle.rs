@@ -9,13 +9,15 @@ use std::time::Duration;
 #[cfg(feature = "tls")]
 use std::time::SystemTime;
 
-use crate::calls::Host;
+use crate::calls::{self, Host};
 use crate::lifecycle::{Calls, Lifecycle, Report};
 use crate::logging;
 use crate::sockets::{Address, Bound, BoundSocket};
 
+use super::call::Call;
 use super::health::Health;
 use super::running::Running;
+use super::served::{Load, ServedMethod};
 
 /// For how long a server that is dropped is waited for. An idle one ends within some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -157,6 +159,35 @@ impl ServerHandle {
     pub fn certificate_expires(&self) -> Option<SystemTime> {
         let all = self.running.encryptions.iter();
         all.map(|it| it.expires()).min()
+    }
+
+    /// The methods that it serves. The place of a method in this list is its
+    /// [number](super::Call::method_number).
+    pub fn methods(&self) -> &[ServedMethod] {
+        &self.running.methods
+    }
+
+    /// The calls that are being worked on and for how long each has been, the oldest first: those whose handler runs, and
+    /// detached streams. Those that wait for a worker are not among them.
+    pub fn running(&self) -> Vec<(Call, Duration)> {
+        let running = self.running.engine.running();
+        let call = |it: &calls::Running| {
+            let since = it.since().elapsed();
+            (Call::new(Arc::clone(it.call())), since)
+        };
+        running.iter().map(call).collect()
+    }
+
+    /// How busy it is.
+    pub fn load(&self) -> Load {
+        let load = self.running.engine.load();
+        Load {
+            workers: load.workers,
+            busy: load.running,
+            streams: load.aside,
+            waiting: load.waiting,
+            backlog: load.backlog,
+        }
     }
 
     /// What became of the calls so far, but for those of [health](Health) checks.

@@ -23,6 +23,7 @@ mod outcome;
 #[cfg(feature = "tls")]
 mod peer_certificate;
 mod running;
+mod served;
 mod service;
 mod smoke_test;
 mod status;
@@ -52,6 +53,7 @@ pub use self::observer::{
 };
 #[cfg(feature = "tls")]
 pub use self::peer_certificate::PeerCertificate;
+pub use self::served::{Load, ServedMethod};
 pub use self::service::{DrainPolicy, Service, ServiceBuilder};
 pub use self::status::{Code, Status};
 pub use self::status_from::OrStatus;

@@ -11,6 +11,7 @@ use crate::lifecycle::{Calls, Check, Participant, Token};
 
 use super::dispatch::Dispatch;
 use super::health::Health;
+use super::served::ServedMethod;
 use super::service::DrainPolicy;
 use super::smoke_test::{self, SmokeTest};
 use crate::logging;
@@ -36,6 +37,8 @@ pub(super) struct Running {
     pub(super) limits: DrainLimits,
     /// Whether it accepts connections only in the process that is in charge.
     pub(super) in_charge_only: bool,
+    /// In the order of the engine's list.
+    pub(super) methods: Vec<ServedMethod>,
     pub(super) smoke_test: Mutex<Option<SmokeTest>>,
     /// With what its listeners are encrypted that are.
     #[cfg(feature = "tls")]

@@ -14,6 +14,7 @@ use super::super::health;
 use super::super::interceptor::Interceptor;
 use super::super::observers::Observers;
 use super::super::running::{DrainLimits, Running};
+use super::super::served::ServedMethod;
 use super::super::service::{Method, Service};
 use super::limits::open_calls;
 use super::ServerBuilder;
@@ -68,7 +69,7 @@ impl ServerBuilder {
             self.services.push(health::service(&health));
         }
         let services = std::mem::take(&mut self.services);
-        let (methods, called) = methods(services, &self.interceptors)?;
+        let (methods, called, served_methods) = methods(services, &self.interceptors)?;
         let grace_period = lifecycle.plan().grace_period();
         let cut_early_after = self.cut_early_after.unwrap_or(grace_period / 2);
         let limits = DrainLimits {
@@ -141,6 +142,7 @@ impl ServerBuilder {
             health: self.health,
             limits,
             in_charge_only: self.beside.is_some(),
+            methods: served_methods,
             smoke_test: Mutex::new(self.smoke_test),
             #[cfg(feature = "tls")]
             encryptions,
@@ -228,12 +230,13 @@ struct Sizes {
     memory: usize,
 }
 
-/// The methods of all services: for the server, and, in the same order, for what runs their calls.
+/// The methods of all services: for the server, and, in the same order, for what runs their calls and for who asks.
 fn methods(
     services: Vec<Service>,
     of_server: &[Arc<dyn Interceptor>],
-) -> Result<(Vec<Method>, Vec<calls::Method>), StartError> {
+) -> Result<(Vec<Method>, Vec<calls::Method>, Vec<ServedMethod>), StartError> {
     let mut methods = Vec::new();
+    let mut served = Vec::new();
     let mut called: Vec<calls::Method> = Vec::new();
     for service in services {
         if let Some(unknown) = service.unknown {
@@ -250,13 +253,20 @@ fn methods(
             let mut one = calls::Method::new(path, request, response, method.minimum);
             one.prompt = method.prompt;
             called.push(one);
+            served.push(ServedMethod {
+                service: service.name,
+                name: method.name,
+                streams_requests: request,
+                streams_replies: response,
+                is_health: method.prompt,
+            });
             if !method.prompt {
                 method.interceptors = Arc::clone(&interceptors);
             }
             methods.push(method);
         }
     }
-    Ok((methods, called))
+    Ok((methods, called, served))
 }
 
 /// Sockets that listen at these addresses.
