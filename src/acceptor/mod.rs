@@ -216,6 +216,12 @@ impl Acceptor {
         }
     }
 
+    /// Listens no more, as if it were dropped: every thread that waits for a connection hears of it. Connections that were
+    /// accepted go on.
+    pub fn close(&self) {
+        self.doors.close();
+    }
+
     /// Where it listens: the first address, with the real port where port 0 was asked for.
     pub fn address(&self) -> &Address {
         &self.doors.addresses()[0]

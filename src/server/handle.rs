@@ -15,7 +15,7 @@ use crate::logging;
 use crate::sockets::{Address, Bound, BoundSocket};
 
 use super::call::Call;
-use super::health::Health;
+use super::health::{status, Health, ServingStatus};
 use super::running::Running;
 use super::served::{Load, ServedMethod};
 
@@ -140,6 +140,12 @@ impl ServerHandle {
     /// [`ServerBuilder::health`](super::ServerBuilder::health), if any.
     pub fn health(&self) -> &Health {
         &self.running.health
+    }
+
+    /// What a health check of this service is answered; `None` if nobody has heard of it. The empty name is the server as
+    /// a whole.
+    pub fn serving_status(&self, service: &str) -> Option<ServingStatus> {
+        status(&self.running.dispatch.health, service)
     }
 
     /// How many calls are in flight: arrived, and not yet answered with their status on its way.

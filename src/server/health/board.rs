@@ -50,21 +50,37 @@ pub(crate) trait Stream: Send + Sync {
     fn end(&self, last: Option<State>, end: End);
 }
 
+/// Says of a service whether it may be called serving.
+pub(crate) type Condition = std::sync::Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// What the program says of its services, whatever the phase.
 #[derive(Default)]
-pub(crate) struct Word(Mutex<BTreeMap<String, bool>>);
+pub(crate) struct Word {
+    said: Mutex<BTreeMap<String, bool>>,
+    conditions: Mutex<Vec<Condition>>,
+}
 
 impl Word {
     pub(crate) fn set(&self, service: String, serving: bool) {
-        self.0.lock().insert(service, serving);
+        self.said.lock().insert(service, serving);
+    }
+
+    pub(crate) fn require(&self, condition: Condition) {
+        self.conditions.lock().push(condition);
     }
 
     pub(crate) fn of(&self, service: &str) -> Option<bool> {
-        self.0.lock().get(service).copied()
+        self.said.lock().get(service).copied()
+    }
+
+    /// Whether all conditions hold. No lock is held while they are asked.
+    fn permits(&self, service: &str) -> bool {
+        let conditions = self.conditions.lock().clone();
+        conditions.iter().all(|it| it(service))
     }
 
     fn services(&self) -> Vec<String> {
-        self.0.lock().keys().cloned().collect()
+        self.said.lock().keys().cloned().collect()
     }
 }
 
@@ -131,7 +147,7 @@ impl<S: Stream> Board<S> {
             return State::Unknown;
         };
         // Asked last: a stop that has begun by now counts.
-        match serving && (self.is_ready)() {
+        match serving && self.word.permits(service) && (self.is_ready)() {
             true => State::Serving,
             false => State::NotServing,
         }

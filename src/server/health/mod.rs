@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use self::board::Word;
+use self::board::{State, Word};
 
 pub(super) use self::service::{key_of, service, Board, NAME};
 
@@ -85,12 +85,40 @@ impl Health {
         let service = service.into();
         let serving = status == ServingStatus::Serving;
         self.said.word.set(service.clone(), serving);
-        let boards: Vec<_> = {
-            let mut boards = self.said.boards.lock();
-            boards.retain(|it| it.strong_count() > 0);
-            boards.iter().filter_map(Weak::upgrade).collect()
-        };
-        boards.iter().for_each(|it| it.tell(Some(&service)));
+        self.boards().iter().for_each(|it| it.tell(Some(&service)));
+    }
+
+    /// Adds a condition, which is asked with the name of a service whenever somebody asks for its health: it is
+    /// SERVING only if every condition holds, beside what is [set](Self::set) and the phase. It runs on a thread that
+    /// polls, so it must not block. Once its answer has changed, watchers hear of it by [`changed`](Self::changed).
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use std::sync::Arc;
+    /// use touchdown::Health;
+    ///
+    /// let is_connected = Arc::new(AtomicBool::new(false));
+    /// let health = Health::new();
+    /// let asked = Arc::clone(&is_connected);
+    /// health.require(move |_| asked.load(Ordering::SeqCst));
+    /// is_connected.store(true, Ordering::SeqCst);
+    /// health.changed();
+    /// ```
+    pub fn require(&self, condition: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        self.said.word.require(Arc::new(condition));
+        self.changed();
+    }
+
+    /// Has every watcher told for whose service a [condition](Self::require) has changed its answer. This waits for none of
+    /// them.
+    pub fn changed(&self) {
+        self.boards().iter().for_each(|it| it.tell(None));
+    }
+
+    fn boards(&self) -> Vec<Arc<Board>> {
+        let mut boards = self.said.boards.lock();
+        boards.retain(|it| it.strong_count() > 0);
+        boards.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Whether the program says NOT_SERVING of this service.
@@ -110,6 +138,15 @@ impl Health {
         let board = Arc::new(Board::new(word, served, is_ready, watchers));
         self.said.boards.lock().push(Arc::downgrade(&board));
         board
+    }
+}
+
+/// What this board says of a service; `None` if it does not know it.
+pub(super) fn status(board: &Board, service: &str) -> Option<ServingStatus> {
+    match board.state(service) {
+        State::Serving => Some(ServingStatus::Serving),
+        State::NotServing => Some(ServingStatus::NotServing),
+        State::Unknown => None,
     }
 }
 
