@@ -19,6 +19,7 @@ pub(crate) struct Options {
     pub(crate) lite: bool,
     pub(crate) client: bool,
     pub(crate) server: bool,
+    pub(crate) descriptors: bool,
 }
 
 /// A file of which code is generated.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use protobuf::descriptor::FileDescriptorProto;
 
+use crate::descriptors;
 use crate::docs::SourceInfo;
 use crate::file::{is_lite, types, File, Options};
 use crate::modules::{module_names, protobuf_module};
@@ -16,6 +17,8 @@ use crate::{extensions, groups, messages, services, Error};
 /// What there is to write, and to say.
 pub(crate) struct Generated {
     pub(crate) modules: Vec<Module>,
+    /// An encoded `FileDescriptorSet`, if one is wanted.
+    pub(crate) descriptors: Option<Vec<u8>>,
     /// What no code was generated for, a line each.
     pub(crate) warnings: Vec<String>,
 }
@@ -43,6 +46,10 @@ pub(crate) fn generate(
     scratch: &Path,
 ) -> Result<Generated, Error> {
     let Parsed { files, paths } = parsed;
+    let descriptor_set = match options.descriptors {
+        true => Some(descriptors::encode(&files)?),
+        false => None,
+    };
     let modules = module_names(
         files
             .file
@@ -145,6 +152,7 @@ pub(crate) fn generate(
     }
     Ok(Generated {
         modules: result,
+        descriptors: descriptor_set,
         warnings,
     })
 }

@@ -89,6 +89,10 @@
 //! `google/protobuf/*.proto` need not be on disk; their types are those of
 //! `touchdown::protobuf::well_known_types` and `touchdown::protobuf::descriptor`.
 //!
+//! With [`Builder::descriptors`] there is the constant `FILE_DESCRIPTOR_SET` beside the modules: what the files
+//! describe, encoded, for a server that tells its callers about its services by reflection. Without it nothing of that is
+//! in the program.
+//!
 //! # When a `.proto` file is broken
 //!
 //! The build fails and shows the place:
@@ -118,6 +122,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod descriptors;
 mod docs;
 mod error;
 mod extensions;
@@ -194,6 +199,7 @@ pub struct Builder {
     lite: bool,
     client: bool,
     server: bool,
+    descriptors: bool,
 }
 
 impl Default for Builder {
@@ -213,6 +219,7 @@ impl Builder {
             lite: false,
             client: true,
             server: true,
+            descriptors: false,
         }
     }
 
@@ -259,6 +266,25 @@ impl Builder {
         self
     }
 
+    /// Whether there is a constant beside the modules, `FILE_DESCRIPTOR_SET: &[u8]`: a `google.protobuf.FileDescriptorSet` of
+    /// all files with everything that they import, each after its imports, without comments. It is what `protoc` writes
+    /// with `--include_imports --descriptor_set_out`. By default there is none, and the program holds nothing of it.
+    ///
+    /// It is for server reflection, such as that of `touchdown-observe`:
+    ///
+    /// ```ignore
+    /// touchdown::include_protos!();
+    ///
+    /// let reflection = Reflection::new().descriptors(FILE_DESCRIPTOR_SET);
+    /// ```
+    ///
+    /// In it everything has the name that it has in the `.proto` files, and files the one by which they are imported,
+    /// whatever the modules are called, with [`lite`](Self::lite) messages, too.
+    pub fn descriptors(mut self, descriptors: bool) -> Builder {
+        self.descriptors = descriptors;
+        self
+    }
+
     /// Generates the code.
     ///
     /// Tells cargo, on the standard output, to run the build script again when one of the files changes that
@@ -293,6 +319,7 @@ impl Builder {
             lite: self.lite,
             client: self.client,
             server: self.server,
+            descriptors: self.descriptors,
         };
         let generated = generate::generate(parsed, &options, scratch.path())?;
         output::write(&generated, &folder)?;

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use crate::generate::Generated;
-use crate::Error;
+use crate::{descriptors, Error};
 
-/// Writes a file for each module, and the `mod.rs` that declares them.
+/// Writes a file for each module, one for the descriptors if they are wanted, and the `mod.rs` that declares them.
 pub(crate) fn write(generated: &Generated, folder: &Path) -> Result<(), Error> {
     let modules = &generated.modules;
     let mut names: Vec<&str> = modules.iter().map(|module| module.name.as_str()).collect();
@@ -16,16 +16,21 @@ pub(crate) fn write(generated: &Generated, folder: &Path) -> Result<(), Error> {
         index += &format!("pub mod {name};\n");
     }
     for module in modules {
-        write_if_changed(&folder.join(format!("{}.rs", module.name)), &module.code)?;
+        let path = folder.join(format!("{}.rs", module.name));
+        write_if_changed(&path, module.code.as_bytes())?;
     }
-    write_if_changed(&folder.join("mod.rs"), &index)
+    if let Some(set) = &generated.descriptors {
+        index += descriptors::CODE;
+        write_if_changed(&folder.join(descriptors::FILE), set)?;
+    }
+    write_if_changed(&folder.join("mod.rs"), index.as_bytes())
 }
 
 /// A file that is left alone is not compiled again.
-fn write_if_changed(path: &Path, text: &str) -> Result<(), Error> {
-    if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
+fn write_if_changed(path: &Path, content: &[u8]) -> Result<(), Error> {
+    if fs::read(path).is_ok_and(|old| old == content) {
         return Ok(());
     }
-    fs::write(path, text)
+    fs::write(path, content)
         .map_err(|error| Error::new(format!("cannot write `{}`: {error}", path.display())))
 }

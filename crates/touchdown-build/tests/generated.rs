@@ -12,7 +12,7 @@ fn generated_code_compiles_works_and_is_documented() {
     // The user's own tests, in both editions; examples in comments are not taken for tests.
     let tests = fixture.cargo(&["test", "--workspace"], &[]);
     let stdout = String::from_utf8_lossy(&tests.stdout);
-    assert_eq!(stdout.matches("13 passed; 0 failed").count(), 2, "{stdout}");
+    assert_eq!(stdout.matches("14 passed; 0 failed").count(), 2, "{stdout}");
     // What there is no code for is said.
     let stderr = String::from_utf8_lossy(&tests.stderr);
     for warning in [
@@ -167,7 +167,8 @@ impl Fixture {
             builder = builder.file(proto);
         }
         let generated = folder.join("documented/src/generated");
-        builder.out_dir(generated).compile().unwrap();
+        let builder = builder.out_dir(generated).descriptors(true);
+        builder.compile().unwrap();
 
         // The versions that are there already: no network is needed.
         for above in [".", ".."] {

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
+use protobuf::descriptor::FileDescriptorSet;
+use protobuf::Message;
 use touchdown_build::Builder;
 
 const PROTO: &str =
@@ -44,6 +46,37 @@ fn unchanged_files_are_not_written_again() {
     fs::write(&proto, PROTO.replace("Get", "Put")).unwrap();
     builder.compile().unwrap();
     assert!(written("a.rs") && !written("mod.rs"));
+}
+
+#[test]
+fn descriptors_are_written_for_those_who_ask() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let out = root.join("out");
+    let importing = PROTO.replace(
+        "message",
+        "import \"google/protobuf/empty.proto\";\n// Said to people.\nmessage",
+    );
+    fs::write(root.join("a.proto"), importing).unwrap();
+    let builder = Builder::new().file(root.join("a.proto")).out_dir(&out);
+
+    builder.clone().compile().unwrap();
+    assert_eq!(files(&out), ["a.rs", "mod.rs"]);
+    let index = || fs::read_to_string(out.join("mod.rs")).unwrap();
+    assert!(!index().contains("FILE_DESCRIPTOR_SET"));
+
+    builder.clone().descriptors(true).compile().unwrap();
+    assert_eq!(files(&out), ["a.rs", "descriptors.bin", "mod.rs"]);
+    assert!(index().contains("pub const FILE_DESCRIPTOR_SET: &[::core::primitive::u8] ="));
+    let set = FileDescriptorSet::parse_from_bytes(&fs::read(out.join("descriptors.bin")).unwrap());
+    let set = set.unwrap();
+    let names: Vec<&str> = set.file.iter().map(|file| file.name()).collect();
+    assert_eq!(names, ["google/protobuf/empty.proto", "a.proto"]);
+    assert_eq!(set.file[1].service[0].method[0].input_type(), ".M");
+    assert!(set.file.iter().all(|it| it.source_code_info.is_none()));
+
+    builder.compile().unwrap();
+    assert!(!index().contains("FILE_DESCRIPTOR_SET"));
 }
 
 #[test]

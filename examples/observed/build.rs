@@ -1,0 +1,7 @@
+//! Generates what the greeter speaks, with the descriptors that reflection tells of.
+
+fn main() -> Result<(), touchdown_build::Error> {
+    touchdown_build::Builder::new()
+        .descriptors(true)
+        .compile(&["../../proto/greeter.proto"], &["../../proto"])
+}
