@@ -139,9 +139,6 @@ mod pages {
     #[doc = include_str!("../docs/clients.md")]
     struct Clients;
 
-    #[doc = include_str!("../docs/health.md")]
-    struct Health;
-
     #[doc = include_str!("../docs/lifecycle.md")]
     struct Lifecycle;
 

@@ -23,7 +23,7 @@ const HEALTHY_WITHIN: Duration = Duration::from_secs(30);
 const ASKED_EVERY: Duration = Duration::from_millis(50);
 
 /// Why a program may never be found fit, and no other reason than its own word.
-const NOT_HEALTHY: &str = "the program says NOT_SERVING of itself (Health::set with the empty name). If that waits for \
+const NOT_HEALTHY: &str = "the program says NOT_SERVING of itself (Health::set with the empty name, or Health::require). If that waits for \
     something that only the process in charge can have, say it of services by their names, or once it is in charge";
 
 /// Has the server answer a health check over a connection of its own, then runs the program's test on

@@ -57,6 +57,16 @@ mod statusz;
 #[cfg(feature = "http")]
 mod text;
 
+/// The examples of these pages are tests.
+#[cfg(all(doctest, feature = "http", feature = "metrics"))]
+mod pages {
+    #[doc = include_str!("../../../docs/health.md")]
+    struct Health;
+
+    #[doc = include_str!("../../../docs/metrics.md")]
+    struct Metrics;
+}
+
 pub use self::checks::{CheckState, CheckStatus, Checks, CountsFor, HealthCheck};
 #[cfg(feature = "metrics")]
 pub use self::metrics::Metrics;

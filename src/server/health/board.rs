@@ -74,7 +74,7 @@ impl Word {
     }
 
     /// Whether all conditions hold. No lock is held while they are asked.
-    fn permits(&self, service: &str) -> bool {
+    pub(crate) fn permits(&self, service: &str) -> bool {
         let conditions = self.conditions.lock().clone();
         conditions.iter().all(|it| it(service))
     }

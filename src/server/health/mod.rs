@@ -121,9 +121,9 @@ impl Health {
         boards.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Whether the program says NOT_SERVING of this service.
+    /// Whether the program says NOT_SERVING of this service, or one of its conditions does.
     pub(super) fn is_denied(&self, service: &str) -> bool {
-        self.said.word.of(service) == Some(false)
+        self.said.word.of(service) == Some(false) || !self.said.word.permits(service)
     }
 
     /// The board of a server that serves these.

@@ -1,0 +1,131 @@
+//! The queue by itself, and what a call costs.
+
+use std::sync::mpsc::{channel, Sender};
+use std::thread;
+use std::time::Instant;
+
+use touchdown::protobuf::well_known_types::wrappers::StringValue;
+use touchdown::testing::TestServer;
+use touchdown::{Call, CallEnd, CallObserver, Server, Service, Status};
+
+use super::queue::Next;
+use super::*;
+
+/// Hands out what it is told of each call that ended.
+struct Tells(Sender<(Call, CallEnd)>);
+
+impl CallObserver for Tells {
+    fn ended(&self, call: &Call, end: &CallEnd) {
+        let _ = self.0.send((call.clone(), end.clone()));
+    }
+}
+
+/// A call that has ended, and the server that knows of it.
+fn a_call() -> (TestServer, Call, CallEnd) {
+    let echo = Service::builder("test.Echo")
+        .unary("Say", |_: &Call, request: StringValue| Ok::<_, Status>(request))
+        .build();
+    let (tells, told) = channel();
+    let server = TestServer::start(Server::builder().service(echo).observer(Tells(tells))).unwrap();
+    let request = StringValue::new();
+    let options = touchdown::client::CallOptions::new();
+    let _: StringValue = server.client().unary("/test.Echo/Say", &request, options).unwrap();
+    let (call, end) = told.recv().unwrap();
+    (server, call, end)
+}
+
+fn observer(server: &TestServer, access_log: AccessLog) -> Observer {
+    let sampler = Sampler::new(access_log.rates);
+    sampler.learn(server.methods()).unwrap();
+    Observer {
+        slow: access_log.slow,
+        errors: access_log.errors & !bit(Code::Ok),
+        has_health_checks: access_log.has_health_checks,
+        is_for_log: access_log.to.is_none(),
+        sampler,
+        queue: Arc::new(Queue::new(access_log.lines, access_log.counts)),
+    }
+}
+
+fn never_slow() -> AccessLog {
+    AccessLog::new().slow(Duration::MAX).to(std::io::sink())
+}
+
+#[test]
+fn in_the_place_of_lines_that_were_dropped_stands_how_many_they_were() {
+    let (server, call, end) = a_call();
+    let access_log = never_slow().one_in(1).queue(2);
+    let counts = access_log.counts();
+    let observer = observer(&server, access_log);
+    let queue = &observer.queue;
+    let tell = |times| (0..times).for_each(|_| observer.ended(&call, &end));
+    let next = || match queue.next() {
+        Next::Line(dropped, _) => {
+            queue.done(true);
+            format!("line after {dropped}")
+        }
+        Next::Dropped(dropped) => format!("{dropped} at last"),
+        Next::End => "end".to_owned(),
+    };
+    tell(5);
+    assert_eq!(counts.dropped(), 3);
+    assert_eq!(next(), "line after 0");
+    tell(2);
+    assert_eq!([next(), next()], ["line after 0", "line after 3"]);
+    assert_eq!(next(), "1 at last");
+    tell(1);
+    // Nobody writes: it gives up when it is told to.
+    queue.close(Duration::from_secs(60), || true);
+    tell(1);
+    assert_eq!(next(), "end");
+    assert_eq!((counts.written(), counts.dropped()), (3, 6));
+}
+
+#[test]
+fn who_closes_waits_as_long_as_lines_are_written() {
+    let (server, call, end) = a_call();
+    let access_log = never_slow().one_in(1);
+    let counts = access_log.counts();
+    let observer = observer(&server, access_log);
+    (0..100).for_each(|_| observer.ended(&call, &end));
+    let queue = Arc::clone(&observer.queue);
+    let writer = thread::spawn(move || {
+        while let Next::Line(..) = queue.next() {
+            queue.done(true);
+        }
+        queue.over();
+    });
+    observer.queue.close(Duration::from_secs(60), || false);
+    writer.join().unwrap();
+    assert_eq!((counts.written(), counts.dropped()), (100, 0));
+}
+
+/// `cargo test --release --lib access_log -- --ignored --nocapture`
+#[test]
+#[ignore = "measures, and says nothing about right or wrong"]
+fn what_a_call_costs() {
+    const CALLS: u32 = 2_000_000;
+    let (server, call, end) = a_call();
+    let measure = |what: &str, access_log: AccessLog, is_written: bool| {
+        let counts = access_log.counts();
+        let observer = observer(&server, access_log);
+        let queue = Arc::clone(&observer.queue);
+        let writer = is_written.then(|| thread::spawn(move || Output::json(Box::new(std::io::sink()), None).run(&queue)));
+        // Once to have everything in place.
+        observer.ended(&call, &end);
+        let began = Instant::now();
+        for _ in 0..CALLS {
+            std::hint::black_box(&observer).ended(&call, std::hint::black_box(&end));
+        }
+        let time = began.elapsed() / CALLS;
+        observer.queue.close(Duration::from_secs(60), || false);
+        writer.map(|it| it.join().unwrap());
+        println!("{what}: {time:?} a call; {} written, {} dropped", counts.written(), counts.dropped());
+    };
+    measure("none of the rest", never_slow().one_in(0), true);
+    measure("one in 100,000,000", never_slow().one_in(100_000_000), true);
+    measure("one in 100", never_slow(), true);
+    measure("each, written to nowhere", never_slow().one_in(1), true);
+    measure("each, room for all", never_slow().one_in(1).queue(CALLS as usize + 1), false);
+    measure("each, no room", never_slow().one_in(1).queue(1), false);
+}

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use super::text::{Count, Seconds, Text};
 
 /// How wide a bucket is drawn, the gap included; in pixels, as all sizes here.
-const STEP: usize = 15;
+const STEP: usize = 14;
 
 /// How high the highest bar is.
 const HIGH: f64 = 40.0;

@@ -84,9 +84,9 @@ fn title(to: &mut String, snapshot: &Snapshot) -> fmt::Result {
 
 fn process(to: &mut String, snapshot: &Snapshot) -> fmt::Result {
     let (process, uptime) = (snapshot.process, Time(snapshot.uptime));
-    write!(to, "<p class=dim>process {process} · <span>up {uptime}</span>")?;
+    write!(to, "<p class=dim>process {process}&nbsp;· <span>up {uptime}</span>")?;
     if let Some(now) = &snapshot.now {
-        write!(to, " · <span>{}</span>", Text(now))?;
+        write!(to, "&nbsp;· <span>{}</span>", Text(now))?;
     }
     to.write_str("</p>")
 }

@@ -105,22 +105,23 @@ fn check(to: &mut String, check: &Check) -> fmt::Result {
     let name = Text(&check.name);
     write!(
         to,
-        "<li><div class=row><b>{name}</b><span class=\"tag {class}\">{word}</span></div><p class=dim>for {}",
+        "<li><div class=row><b>{name}</b><span class=\"tag {class}\">{word}</span></div><p class=dim><span>for {}</span>",
         Text(&check.counts_for),
     )?;
+    // Lines are broken between these, after the dots.
     if let Some(since) = check.since {
         let state = match check.state {
             CheckState::Up => "up",
             CheckState::Down => "down",
             CheckState::Unknown => "not known",
         };
-        write!(to, " <span>· {state} for {}</span>", Time(since))?;
+        write!(to, "&nbsp;· <span>{state} for {}</span>", Time(since))?;
     }
     if let Some(took) = check.took {
-        write!(to, " <span>· took {}</span>", Time(took))?;
+        write!(to, "&nbsp;· <span>took {}</span>", Time(took))?;
     }
     if let Some(checked) = check.checked {
-        write!(to, " <span>· {} ago</span>", Time(checked))?;
+        write!(to, "&nbsp;· <span>{} ago</span>", Time(checked))?;
     }
     to.write_str("</p>")?;
     if let Some(hangs) = check.hangs {

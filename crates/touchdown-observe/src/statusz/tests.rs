@@ -246,7 +246,8 @@ fn crowded() -> Snapshot {
 
 /// The page in words, as it is read out.
 fn words(page: &str) -> String {
-    let body = page.split_once("<body>").unwrap().1.replace("<wbr>", "");
+    let body = page.split_once("<body>").unwrap().1;
+    let body = body.replace("<wbr>", "").replace("&nbsp;", " ");
     let mut words = String::new();
     let mut is_tag = false;
     for char in body.chars() {
