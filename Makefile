@@ -30,7 +30,7 @@ help:
 	@echo "make build   library and examples, in debug mode"
 	@echo "make cross TARGET=armv7-unknown-linux-gnueabihf    the greeter_server for a board; docs/cross.md lists targets"
 	@echo "             FEATURES=server,tls for others than server; CRATE=FOLDER builds the crate in a folder instead"
-	@echo "make arm     ARM under QEMU: the lifecycle's tests, and a server for boards"
+	@echo "make arm     32-bit ARM under QEMU: the lifecycle's tests, and a server for boards"
 	@echo "make test-arm     all tests of both ARM targets under QEMU (20 min after the builds)"
 	@echo "make pauses  stops and upgrades while the network, a server or a client pauses: no call may be lost (10 min)"
 	@echo "             PAUSES='--only gap' passes options, PAUSES=--help lists them"
@@ -176,10 +176,10 @@ cross:
 # 32-bit is where assumptions break, so the server for boards is tried there.
 arm:
 	.ci/test-arm $(armv7) core
-	.ci/test-arm $(aarch64) core
 	.ci/test-arm $(armv7) board
 
 test-arm: arm
+	.ci/test-arm $(aarch64) core
 	.ci/test-arm $(armv7) all
 	.ci/test-arm $(aarch64) all
 	.ci/test-arm $(aarch64) board

@@ -2,6 +2,9 @@
 
 fn main() -> Result<(), touchdown_build::Error> {
     touchdown_build::Builder::new()
+        .file("../../proto/greeter.proto")
+        .include("../../proto")
+        .client(false)
         .descriptors(true)
-        .compile(&["../../proto/greeter.proto"], &["../../proto"])
+        .compile()
 }

@@ -11,19 +11,32 @@ use touchdown::lifecycle::{Hook, Lifecycle, Worker};
 use crate::Metrics;
 
 /// Whether the file can be kept.
-pub(crate) fn validate(file: &Option<(PathBuf, Duration)>) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let Some((path, every)) = file else { return Ok(()) };
+pub(crate) fn validate(
+    file: &Option<(PathBuf, Duration)>,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let Some((path, every)) = file else {
+        return Ok(());
+    };
     if path.extension().is_none_or(|it| it != "prom") {
         let why = "must end with .prom: node_exporter leaves other files out";
         return Err(format!("the file for metrics is {}, and {why}", path.display()).into());
     }
     if *every < Duration::from_secs(1) {
-        return Err(format!("metrics are to be written every {every:?}, and may be every second").into());
+        return Err(
+            format!("metrics are to be written every {every:?}, and may be every second").into(),
+        );
     }
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|it| !it.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     match folder.is_dir() {
         true => Ok(()),
-        false => Err(format!("there is no folder {} for the file with metrics", folder.display()).into()),
+        false => Err(format!(
+            "there is no folder {} for the file with metrics",
+            folder.display()
+        )
+        .into()),
     }
 }
 
@@ -35,7 +48,9 @@ pub(crate) fn keep(
     every: Duration,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let (last, of_last) = (metrics.clone(), path.clone());
-    lifecycle.hook(Hook::new("metrics file", move || Ok(write(&of_last, &last.text())?)))?;
+    lifecycle.hook(Hook::new("metrics file", move || {
+        Ok(write(&of_last, &last.text())?)
+    }))?;
     let mut failed = false;
     let worker = Worker::new("metrics file", move |token| loop {
         match write(&path, &metrics.text()) {

@@ -10,7 +10,8 @@
 //! ```no_run
 //! use touchdown::lifecycle::Report;
 //! use touchdown::Server;
-//! use touchdown_observe::load_report::{LoadReport, WithLoadReport};
+//! use touchdown_observe::load_report::LoadReport;
+//! use touchdown_observe::ObserveServer;
 //!
 //! fn main() -> Report {
 //!     Server::builder()
@@ -61,7 +62,7 @@ use self::meter::Meter;
 /// The name of the trailer, by [gRFC A51](https://github.com/grpc/proposal/blob/master/A51-custom-backend-metrics.md).
 const TRAILER: &str = "endpoint-load-metrics-bin";
 
-/// What is reported: for [`WithLoadReport::load_report`].
+/// What is reported: for [`ObserveServer::load_report`](crate::ObserveServer::load_report).
 #[derive(Clone, Debug, Default)]
 #[must_use = "give it to `ServerBuilder::load_report`"]
 pub struct LoadReport(());
@@ -73,16 +74,12 @@ impl LoadReport {
     }
 }
 
-/// Has a server tell its callers how busy it is.
-pub trait WithLoadReport {
-    /// Reports the server's load with each reply.
-    fn load_report(self, report: LoadReport) -> Self;
-}
-
-impl WithLoadReport for ServerBuilder {
-    fn load_report(self, LoadReport(()): LoadReport) -> ServerBuilder {
+impl LoadReport {
+    /// Hangs it on a server.
+    pub(crate) fn apply(self, builder: ServerBuilder) -> ServerBuilder {
         let meter = Arc::new(Meter::new());
-        self.interceptor(Reporter(Arc::clone(&meter)))
+        builder
+            .interceptor(Reporter(Arc::clone(&meter)))
             .companion(Reader(meter))
     }
 }

@@ -41,10 +41,36 @@ pub struct Observe {
     file: Option<(PathBuf, Duration)>,
 }
 
-/// For who builds a server: [`observe`](Self::observe).
+/// What this crate adds to the builder of a server.
 pub trait ObserveServer {
-    /// Has the server be seen from outside.
+    /// Has the server be seen from outside: checks, the HTTP door, metrics.
+    #[must_use]
     fn observe(self, observe: Observe) -> Self;
+
+    /// Gives the server a log with a line for calls that failed, were slow, or are one in so many. It may have several, each
+    /// with rules of its own.
+    #[cfg(feature = "access-log")]
+    #[must_use]
+    fn access_log(self, access_log: crate::access_log::AccessLog) -> Self;
+
+    /// Has calls traced. See [`otel`](crate::otel).
+    ///
+    /// The server does not start if a setting makes no sense
+    /// ([`StartError::Setting`](touchdown::StartError::Setting)), or if the system has no thread left
+    /// ([`StartError::Companion`](touchdown::StartError::Companion)).
+    #[cfg(feature = "otel")]
+    #[must_use]
+    fn traces(self, traces: crate::otel::Traces) -> Self;
+
+    /// Has the server tell its callers how it is called, beside what else it serves.
+    #[cfg(feature = "reflection")]
+    #[must_use]
+    fn reflection(self, reflection: crate::reflection::Reflection) -> Self;
+
+    /// Has every answer say how busy the server is.
+    #[cfg(feature = "load-report")]
+    #[must_use]
+    fn load_report(self, report: crate::load_report::LoadReport) -> Self;
 }
 
 impl ObserveServer for ServerBuilder {
@@ -54,6 +80,26 @@ impl ObserveServer for ServerBuilder {
         #[cfg(not(feature = "metrics"))]
         let builder = self;
         builder.companion(Begun::new(observe))
+    }
+
+    #[cfg(feature = "access-log")]
+    fn access_log(self, access_log: crate::access_log::AccessLog) -> Self {
+        access_log.apply(self)
+    }
+
+    #[cfg(feature = "otel")]
+    fn traces(self, traces: crate::otel::Traces) -> Self {
+        crate::otel::hang(self, traces)
+    }
+
+    #[cfg(feature = "reflection")]
+    fn reflection(self, reflection: crate::reflection::Reflection) -> Self {
+        reflection.apply(self)
+    }
+
+    #[cfg(feature = "load-report")]
+    fn load_report(self, report: crate::load_report::LoadReport) -> Self {
+        report.apply(self)
     }
 }
 
@@ -86,7 +132,10 @@ impl Observe {
     /// As [`at`](Self::at), for a listener with settings, such as the mode of a unix socket.
     #[cfg(feature = "http")]
     pub fn listen(listen: touchdown::Listen) -> Observe {
-        Observe { listen: Some(listen), ..Observe::new() }
+        Observe {
+            listen: Some(listen),
+            ..Observe::new()
+        }
     }
 
     /// Adds a check of a component.
@@ -129,7 +178,10 @@ impl Default for Observe {
 
 impl fmt::Debug for Observe {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Observe").field("checks", &self.checks).finish_non_exhaustive()
+        formatter
+            .debug_struct("Observe")
+            .field("checks", &self.checks)
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,8 +206,13 @@ impl Begun {
 
 impl Companion for Begun {
     fn begin(&mut self, lifecycle: &Lifecycle) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let Some(observe) = &mut self.observe else { return Ok(()) };
-        let board = Arc::new(Board::new(std::mem::take(&mut observe.checks), Instant::now())?);
+        let Some(observe) = &mut self.observe else {
+            return Ok(());
+        };
+        let board = Arc::new(Board::new(
+            std::mem::take(&mut observe.checks),
+            Instant::now(),
+        )?);
         self.board = Some(Arc::clone(&board));
         #[cfg(feature = "metrics")]
         {
@@ -181,7 +238,10 @@ impl Companion for Begun {
         Ok(())
     }
 
-    fn started(mut self: Box<Self>, server: &ServerHandle) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn started(
+        mut self: Box<Self>,
+        server: &ServerHandle,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let (Some(board), Some(observe)) = (self.board.take(), self.observe.take()) else {
             return Ok(());
         };
@@ -193,7 +253,9 @@ impl Companion for Begun {
         lifecycle.enlist(Arc::new(Part(Arc::clone(&board))))?;
         #[cfg(feature = "metrics")]
         {
-            observe.metrics.begin(server, lifecycle.remote(), Some(Checks(Arc::clone(&board))));
+            observe
+                .metrics
+                .begin(server, lifecycle.remote(), Some(Checks(Arc::clone(&board))));
             if let Some((path, every)) = observe.file {
                 crate::file::keep(lifecycle, observe.metrics.clone(), path, every)?;
             }
@@ -247,7 +309,12 @@ impl Participant for Part {
             return None;
         }
         let one = |it: &crate::CheckStatus| match &it.error {
-            Some(error) => format!("{} {} for {:.0?}: {error}", it.name, it.state.as_str(), it.since),
+            Some(error) => format!(
+                "{} {} for {:.0?}: {error}",
+                it.name,
+                it.state.as_str(),
+                it.since
+            ),
             None => format!("{} {}", it.name, it.state.as_str()),
         };
         Some(all.iter().map(one).collect::<Vec<_>>().join(", "))

@@ -22,7 +22,13 @@ pub(crate) fn json(text: &str) -> String {
 
 /// One line of text, whatever it was.
 pub(crate) fn one_line(text: &str) -> String {
-    let visible = |it: char| if it.is_control() || matches!(it, '\u{2028}' | '\u{2029}') { ' ' } else { it };
+    let visible = |it: char| {
+        if it.is_control() || matches!(it, '\u{2028}' | '\u{2029}') {
+            ' '
+        } else {
+            it
+        }
+    };
     text.chars().map(visible).collect()
 }
 
@@ -32,7 +38,10 @@ mod tests {
 
     #[test]
     fn what_would_end_a_string_does_not() {
-        assert_eq!(json("a\"b\\c\nd\u{1b}\u{85}"), "\"a\\\"b\\\\c\\nd\\u001b\\u0085\"");
+        assert_eq!(
+            json("a\"b\\c\nd\u{1b}\u{85}"),
+            "\"a\\\"b\\\\c\\nd\\u001b\\u0085\""
+        );
         assert_eq!(one_line("a\r\nb\u{2028}c"), "a  b c");
     }
 }

@@ -122,14 +122,25 @@ fn thing() -> impl Strategy<Value = Thing> {
         any::<u128>().prop_map(Thing::Large),
         any::<u64>().prop_map(|it| Thing::Large(it.into())),
         any::<f64>().prop_map(Thing::Float),
-        prop::sample::select(vec![f64::NAN, f64::INFINITY, -0.0, 1e300, 5e-324]).prop_map(Thing::Float),
+        prop::sample::select(vec![f64::NAN, f64::INFINITY, -0.0, 1e300, 5e-324])
+            .prop_map(Thing::Float),
         any::<bool>().prop_map(Thing::Bool),
         Just(Thing::Nothing),
     ]
 }
 
 fn key() -> impl Strategy<Value = String> {
-    let known = ["message", "log.level", "@timestamp", "log", "device", "a", "a_2", "log.cut", ""];
+    let known = [
+        "message",
+        "log.level",
+        "@timestamp",
+        "log",
+        "device",
+        "a",
+        "a_2",
+        "log.cut",
+        "",
+    ];
     prop_oneof![
         text(12),
         prop::sample::select(known.to_vec()).prop_map(str::to_owned),
@@ -140,7 +151,13 @@ fn pairs() -> impl Strategy<Value = Vec<(String, Thing)>> {
     prop::collection::vec((key(), thing()), 0..12)
 }
 
-const LEVELS: [Level; 5] = [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace];
+const LEVELS: [Level; 5] = [
+    Level::Error,
+    Level::Warn,
+    Level::Info,
+    Level::Debug,
+    Level::Trace,
+];
 
 fn say(logger: &Logger, level: Level, target: &str, message: &str, pairs: &[(String, Thing)]) {
     let mut builder = Record::builder();
@@ -220,13 +237,21 @@ fn what_is_too_long_is_cut_and_says_so() {
         let pair = |number| (format!("key_{number}"), Thing::Text(long.clone()));
         (0..count).map(pair).collect()
     };
-    let short: Vec<_> = (0..5000).map(|it| (format!("k{it}"), Thing::Unsigned(it))).collect();
+    let short: Vec<_> = (0..5000)
+        .map(|it| (format!("k{it}"), Thing::Unsigned(it)))
+        .collect();
     let cases = [
         (long.as_str(), Vec::new()),
         ("short", many(1)),
         ("short", many(100)),
         (&long, many(100)),
-        ("short", vec![(long.clone(), Thing::Bool(true)), (long.clone(), Thing::Nothing)]),
+        (
+            "short",
+            vec![
+                (long.clone(), Thing::Bool(true)),
+                (long.clone(), Thing::Nothing),
+            ],
+        ),
         ("short", short),
     ];
     for (message, pairs) in &cases {
@@ -266,13 +291,25 @@ fn a_message_that_logs_while_it_is_made_makes_two_lines() {
 #[test]
 fn what_is_not_understood_is_an_error() {
     let setup = || Setup::new().without_environment();
-    let error = setup().default_filter("info,demo=loud").try_init().unwrap_err();
-    assert!(matches!(&error, SetupError::Filter(it) if it == "demo=loud"), "{error}");
+    let error = setup()
+        .default_filter("info,demo=loud")
+        .try_init()
+        .unwrap_err();
+    assert!(
+        matches!(&error, SetupError::Filter(it) if it == "demo=loud"),
+        "{error}"
+    );
     assert!(error.to_string().contains("demo=loud"), "{error}");
     let error = "xml".parse::<Format>().unwrap_err();
-    assert!(error.to_string().contains("use text, json or journal"), "{error}");
+    assert!(
+        error.to_string().contains("use text, json or journal"),
+        "{error}"
+    );
     for format in [Format::Text, Format::Json, Format::Journal] {
-        assert_eq!(format.to_string().to_uppercase().parse::<Format>().unwrap(), format);
+        assert_eq!(
+            format.to_string().to_uppercase().parse::<Format>().unwrap(),
+            format
+        );
     }
 }
 
@@ -286,7 +323,10 @@ fn greet() {
 fn the_environment_has_the_last_word() {
     let _bound = bound();
     if is_child() {
-        Setup::new().format(Format::Json).service_name("greeter").init();
+        Setup::new()
+            .format(Format::Json)
+            .service_name("greeter")
+            .init();
         return greet();
     }
     let run = |format: Option<&str>, filter: Option<&str>| {
@@ -299,13 +339,25 @@ fn the_environment_has_the_last_word() {
     let json = run(None, None);
     let read = python.read(&json);
     assert_eq!(read[2].1, Json::Text("listening".to_owned()));
-    assert_eq!(read[8], ("port".to_owned(), Json::Number("50051".to_owned())));
-    assert_eq!(read[9], ("phase".to_owned(), Json::Text("lame duck".to_owned())));
+    assert_eq!(
+        read[8],
+        ("port".to_owned(), Json::Number("50051".to_owned()))
+    );
+    assert_eq!(
+        read[9],
+        ("phase".to_owned(), Json::Text("lame duck".to_owned()))
+    );
 
     let text = run(Some("text"), None);
-    assert!(text.ends_with(" INFO  log: listening port=50051 phase=\"lame duck\"\n"), "{text}");
+    assert!(
+        text.ends_with(" INFO  log: listening port=50051 phase=\"lame duck\"\n"),
+        "{text}"
+    );
     let journal = run(Some("JOURNAL"), None);
-    assert_eq!(journal, "<6>log: listening port=50051 phase=\"lame duck\"\n");
+    assert_eq!(
+        journal,
+        "<6>log: listening port=50051 phase=\"lame duck\"\n"
+    );
     // An empty variable is none.
     assert_eq!(run(Some("journal"), Some("")), journal);
     assert_eq!(run(Some("journal"), Some("warn")), "");
@@ -314,7 +366,10 @@ fn the_environment_has_the_last_word() {
 
     let unknown = run(Some("xml"), None);
     let (first, second) = unknown.split_once('\n').unwrap();
-    assert!(first.contains(" WARN  touchdown_observe::log: TOUCHDOWN_LOG_FORMAT is \"xml\""), "{unknown}");
+    assert!(
+        first.contains(" WARN  touchdown_observe::log: TOUCHDOWN_LOG_FORMAT is \"xml\""),
+        "{unknown}"
+    );
     assert!(second.contains(" INFO  log: listening"), "{unknown}");
     // No filter holds it back.
     let both = run(Some("xml"), Some("error,log=loud"));
@@ -346,7 +401,10 @@ fn the_journal_is_found_where_it_is() {
         end(child);
         read_all(reader)
     };
-    assert_eq!(run(true), "<6>log: listening port=50051 phase=\"lame duck\"\n");
+    assert_eq!(
+        run(true),
+        "<6>log: listening port=50051 phase=\"lame duck\"\n"
+    );
     // A child that inherits the variable has another standard error, perhaps.
     let text = run(false);
     assert!(text.contains("Z INFO  log: listening"), "{text}");
@@ -364,7 +422,9 @@ fn a_full_disk_ends_nothing_and_is_counted() {
     }
     let run = |stderr: Stdio| {
         let mut command = child("a_full_disk_ends_nothing_and_is_counted");
-        command.env("TOUCHDOWN_LOG_FORMAT", "xml").env("RUST_LOG", "info,x=loud");
+        command
+            .env("TOUCHDOWN_LOG_FORMAT", "xml")
+            .env("RUST_LOG", "info,x=loud");
         end(command.stderr(stderr).spawn().unwrap()).0
     };
     let full = File::options().write(true).open("/dev/full").unwrap();
@@ -423,5 +483,8 @@ fn a_logger_that_is_there_stays_and_gets_the_warning() {
     let stderr = end(command.spawn().unwrap()).1;
     let lines: Vec<&str> = stderr.lines().collect();
     assert_eq!(lines.len(), 2, "{stderr}");
-    assert!(lines[0].starts_with("<4>touchdown_observe::log: the program has a logger already"), "{stderr}");
+    assert!(
+        lines[0].starts_with("<4>touchdown_observe::log: the program has a logger already"),
+        "{stderr}"
+    );
 }

@@ -24,8 +24,9 @@ use touchdown::{
     Call, Code, DrainPolicy, MethodName, Replies, Server, Service, StartError, Status,
 };
 use touchdown_observe::otel::{
-    traced as hands_on, within, CallTrace, SpanCounts, TraceContext, Traces, WithTraces,
+    traced as hands_on, within, CallTrace, SpanCounts, TraceContext, Traces,
 };
+use touchdown_observe::ObserveServer;
 
 /// `/demo.Echo/Say`, for policies.
 const SAY: MethodName = MethodName::new("demo.Echo", "Say");

@@ -342,7 +342,7 @@ fn what_the_queue_has_no_room_for_is_counted() {
 #[test]
 fn spans_of_a_server_that_did_not_start_are_nobodys() {
     use touchdown::{Server, StartError};
-    use touchdown_observe::otel::WithTraces;
+    use touchdown_observe::ObserveServer;
 
     let collector = Collector::start();
     let traces = all_to(&collector);

@@ -13,7 +13,8 @@ use touchdown::protobuf::descriptor::DescriptorProto;
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::testing::TestServer;
 use touchdown::{Call, Replies, Requests, Server, Service, StartError, Status, StreamReplies};
-use touchdown_observe::reflection::{DescriptorError, Reflection, WithReflection};
+use touchdown_observe::reflection::{DescriptorError, Reflection};
+use touchdown_observe::ObserveServer;
 
 /// Why a server with these sets does not start.
 fn refusal(sets: Vec<Vec<u8>>) -> DescriptorError {

@@ -56,7 +56,12 @@ impl Companion for Logs {
         };
         let thread = thread::Builder::new().name("td-access-log".to_owned());
         let spawned = thread.stack_size(STACK).spawn(write);
-        spawned.map_err(|error| io::Error::new(error.kind(), format!("no thread for the access log: {error}")))?;
+        spawned.map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("no thread for the access log: {error}"),
+            )
+        })?;
         let time = CLOSING.min(server.lifecycle().plan().closing() / 2);
         let name = format!("access log of {}", server.address());
         let closed = Arc::clone(&queue);

@@ -93,7 +93,14 @@ impl Entry {
             sent: end.sent,
             one_in,
             message: message.map(|it| it.0.clone().into()),
-            ..Entry::of(call, end.code, end.kind, end.waited, end.received, is_failure)
+            ..Entry::of(
+                call,
+                end.code,
+                end.kind,
+                end.waited,
+                end.received,
+                is_failure,
+            )
         }
     }
 
@@ -238,10 +245,16 @@ fn words(reason: RefusalReason) -> (&'static str, &'static str) {
         RefusalReason::UnknownMethod => ("unknown_method", "the method does not exist"),
         RefusalReason::NoRequest => ("no_request", "the request ended without a message"),
         RefusalReason::Malformed => ("malformed", "the request is none that gRPC has"),
-        RefusalReason::BacklogFull => ("backlog_full", "all workers are busy and the backlog is full"),
+        RefusalReason::BacklogFull => (
+            "backlog_full",
+            "all workers are busy and the backlog is full",
+        ),
         RefusalReason::AnswersNotTaken => ("answers_not_taken", "too many answers were not taken"),
         RefusalReason::Expired => ("expired", "the deadline passed before a worker was free"),
-        RefusalReason::TooLittleTime => ("too_little_time", "less time was left than the method takes"),
+        RefusalReason::TooLittleTime => (
+            "too_little_time",
+            "less time was left than the method takes",
+        ),
         RefusalReason::ShuttingDown => ("shutting_down", "the server is shutting down"),
         _ => ("unknown", "refused"),
     }

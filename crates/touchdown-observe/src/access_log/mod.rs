@@ -8,7 +8,8 @@
 //! ```
 //! use std::time::Duration;
 //! use touchdown::{Server, Service};
-//! use touchdown_observe::access_log::{AccessLog, ServerBuilderExt};
+//! use touchdown_observe::access_log::AccessLog;
+//! use touchdown_observe::ObserveServer;
 //!
 //! let access_log = AccessLog::new().one_in(1000).slow(Duration::from_millis(200));
 //! let counts = access_log.counts();
@@ -58,7 +59,7 @@
 //! | `touchdown.reason` | of a refused call: `unknown_method`, `no_request`, `malformed`, `backlog_full`, `answers_not_taken`, `expired`, `too_little_time`, `shutting_down` |
 //! | `touchdown.one_in` | of a call that is one in so many: how many it stands for |
 //! | `error.message` | of a refused call why, in words; of others what the caller was told, with [`AccessLog::error_messages`] |
-//! | `trace.id`, `span.id` | of the caller, if it has sent a `traceparent` that is valid ([W3C](https://www.w3.org/TR/trace-context/)) |
+//! | `trace.id`, `span.id` | with the feature `otel` those of its `TraceContext`; else those of the caller, if it has sent a `traceparent` that is valid ([W3C](https://www.w3.org/TR/trace-context/)) |
 //!
 //! What a caller sends can make no other line, whatever logger the program has: control characters are written as `\n` and `\u{1b}`.
 //!
@@ -75,8 +76,8 @@
 //!
 //! # What it costs
 //!
-//! A call that is not logged costs a few nanoseconds: a counter of its thread, no lock, no memory. One that is logged costs a few
-//! memory allocations on the thread that ends it; the line is made on `td-access-log`.
+//! On a desktop processor a call that is not logged costs some 10 ns: a counter of its thread, no lock, no memory; the same if the
+//! queue is full. One that is logged costs 0.6 to 0.8 µs on the thread that ends it. The line is made on `td-access-log`.
 
 mod companion;
 mod counts;
@@ -119,10 +120,10 @@ const SLOW: Duration = Duration::from_millis(500);
 /// a board can serve a line for every ten milliseconds.
 const ONE_IN: u32 = 100;
 
-/// How many lines wait at the most, if nothing else is set: some 400 KiB of them.
+/// How many lines wait at the most, if nothing else is set: some 300 KiB of them.
 const LINES: usize = 1024;
 
-/// What calls are logged, and where to. [`ServerBuilderExt::access_log`] gives it to a server.
+/// What calls are logged, and where to. [`ObserveServer::access_log`](crate::ObserveServer::access_log) gives it to a server.
 #[must_use = "a server has to be given it"]
 pub struct AccessLog {
     slow: Duration,
@@ -214,7 +215,7 @@ impl AccessLog {
         self
     }
 
-    /// How many lines may wait at the most for the one who writes; at least 1. A line takes some 400 bytes there.
+    /// How many lines may wait at the most for the one who writes; at least 1. A line takes some 300 bytes there.
     pub fn queue(mut self, lines: usize) -> Self {
         self.lines = lines.max(1);
         self
@@ -250,7 +251,7 @@ impl AccessLog {
     }
 
     /// Hangs it on a server.
-    fn apply(self, builder: ServerBuilder) -> ServerBuilder {
+    pub(crate) fn apply(self, builder: ServerBuilder) -> ServerBuilder {
         let queue = Arc::new(Queue::new(self.lines, self.counts));
         let sampler = Sampler::new(self.rates);
         let observer = Observer {
@@ -296,18 +297,5 @@ impl fmt::Debug for AccessLog {
             .field("one_in", &self.rates.others)
             .field("lines", &self.lines)
             .finish_non_exhaustive()
-    }
-}
-
-/// What users of an access log write.
-pub trait ServerBuilderExt {
-    /// Gives the server an access log. A server may have several, each with rules of its own.
-    #[must_use]
-    fn access_log(self, access_log: AccessLog) -> Self;
-}
-
-impl ServerBuilderExt for ServerBuilder {
-    fn access_log(self, access_log: AccessLog) -> Self {
-        access_log.apply(self)
     }
 }

@@ -80,7 +80,8 @@ impl Output {
         if dropped == 0 {
             return 0;
         }
-        let text = format_args!("{dropped} calls were not logged: the access log did not take them");
+        let text =
+            format_args!("{dropped} calls were not logged: the access log did not take them");
         let pairs = [
             ("event.dataset", Field::from("touchdown.access")),
             ("log.dropped", Field::from(dropped)),
@@ -135,7 +136,10 @@ impl Json {
 
     fn complain(&mut self, error: &io::Error) {
         let now = Instant::now();
-        if self.complained.is_some_and(|it| now.saturating_duration_since(it) < PAUSE) {
+        if self
+            .complained
+            .is_some_and(|it| now.saturating_duration_since(it) < PAUSE)
+        {
             return;
         }
         self.complained = Some(now);

@@ -65,7 +65,10 @@ impl Sampler {
             (served.service, served.name) == (name.service(), name.name())
         };
         let named = self.rates.methods.iter();
-        if let Some((name, _)) = named.clone().find(|it| !served.iter().any(|served| is(served, &it.0))) {
+        if let Some((name, _)) = named
+            .clone()
+            .find(|it| !served.iter().any(|served| is(served, &it.0)))
+        {
             return Err(*name);
         }
         let methods = served.iter().map(|served| {
@@ -90,7 +93,9 @@ impl Sampler {
         // A thread that ends counts no more.
         let is_due = COUNTERS.try_with(|all| {
             let mut all = all.borrow_mut();
-            let place = all.iter().position(|it| it.of.as_ptr() == Arc::as_ptr(self));
+            let place = all
+                .iter()
+                .position(|it| it.of.as_ptr() == Arc::as_ptr(self));
             let place = place.unwrap_or_else(|| self.enter(&mut all, methods));
             let count = &mut all[place].counts[method];
             if *count == NEW {
@@ -155,7 +160,9 @@ mod tests {
     }
 
     fn logged(sampler: &Arc<Sampler>, method: usize, calls: usize) -> usize {
-        (0..calls).filter(|_| sampler.count(Some(method)).is_some()).count()
+        (0..calls)
+            .filter(|_| sampler.count(Some(method)).is_some())
+            .count()
     }
 
     #[test]
@@ -189,7 +196,9 @@ mod tests {
         let all: usize = (0..100)
             .map(|_| {
                 let sampler = Arc::clone(&sampler);
-                thread::spawn(move || logged(&sampler, 0, 7)).join().unwrap()
+                thread::spawn(move || logged(&sampler, 0, 7))
+                    .join()
+                    .unwrap()
             })
             .sum();
         assert_eq!(all, 70);
@@ -207,7 +216,9 @@ mod tests {
         let all: usize = threads.into_iter().map(|it| it.join().unwrap()).sum();
         // 7,992 calls, and nine that were there from the beginning.
         assert!((8 * 99..=800).contains(&all), "{all}");
-        let rest = sampler.methods.get().unwrap()[0].left.load(Ordering::Relaxed);
+        let rest = sampler.methods.get().unwrap()[0]
+            .left
+            .load(Ordering::Relaxed);
         assert_eq!(all as u64 * 10 + rest, 8 * 999 + 9);
     }
 

@@ -23,13 +23,18 @@ impl CallObserver for Tells {
 /// A call that has ended, and the server that knows of it.
 fn a_call() -> (TestServer, Call, CallEnd) {
     let echo = Service::builder("test.Echo")
-        .unary("Say", |_: &Call, request: StringValue| Ok::<_, Status>(request))
+        .unary("Say", |_: &Call, request: StringValue| {
+            Ok::<_, Status>(request)
+        })
         .build();
     let (tells, told) = channel();
     let server = TestServer::start(Server::builder().service(echo).observer(Tells(tells))).unwrap();
     let request = StringValue::new();
     let options = touchdown::client::CallOptions::new();
-    let _: StringValue = server.client().unary("/test.Echo/Say", &request, options).unwrap();
+    let _: StringValue = server
+        .client()
+        .unary("/test.Echo/Say", &request, options)
+        .unwrap();
     let (call, end) = told.recv().unwrap();
     (server, call, end)
 }
@@ -104,28 +109,53 @@ fn who_closes_waits_as_long_as_lines_are_written() {
 #[test]
 #[ignore = "measures, and says nothing about right or wrong"]
 fn what_a_call_costs() {
-    const CALLS: u32 = 2_000_000;
+    const CALLS: u32 = 50_000;
     let (server, call, end) = a_call();
     let measure = |what: &str, access_log: AccessLog, is_written: bool| {
         let counts = access_log.counts();
         let observer = observer(&server, access_log);
         let queue = Arc::clone(&observer.queue);
-        let writer = is_written.then(|| thread::spawn(move || Output::json(Box::new(std::io::sink()), None).run(&queue)));
-        // Once to have everything in place.
-        observer.ended(&call, &end);
-        let began = Instant::now();
-        for _ in 0..CALLS {
-            std::hint::black_box(&observer).ended(&call, std::hint::black_box(&end));
-        }
-        let time = began.elapsed() / CALLS;
-        observer.queue.close(Duration::from_secs(60), || false);
-        writer.map(|it| it.join().unwrap());
-        println!("{what}: {time:?} a call; {} written, {} dropped", counts.written(), counts.dropped());
+        let write = move || {
+            Output::json(Box::new(std::io::sink()), None).run(&queue);
+            queue.over();
+        };
+        let writer = is_written.then(|| thread::spawn(write));
+        // The best of many: what the machine does beside this is not meant.
+        let rounds = (0..20).map(|_| {
+            let began = Instant::now();
+            for _ in 0..CALLS {
+                std::hint::black_box(&observer).ended(&call, std::hint::black_box(&end));
+            }
+            began.elapsed()
+        });
+        let best = rounds.min().unwrap() / CALLS;
+        observer
+            .queue
+            .close(Duration::from_secs(60), || !is_written);
+        drop(writer.map(|it| it.join().unwrap()));
+        println!("{what}: {best:?} a call; {counts:?}");
     };
     measure("none of the rest", never_slow().one_in(0), true);
     measure("one in 100,000,000", never_slow().one_in(100_000_000), true);
     measure("one in 100", never_slow(), true);
-    measure("each, written to nowhere", never_slow().one_in(1), true);
-    measure("each, room for all", never_slow().one_in(1).queue(CALLS as usize + 1), false);
     measure("each, no room", never_slow().one_in(1).queue(1), false);
+    let room = 20 * CALLS as usize;
+    measure(
+        "each, room for all",
+        never_slow().one_in(1).queue(room),
+        false,
+    );
+    let entry = std::mem::size_of::<super::entry::Entry>();
+    println!("a line that waits: {entry} bytes, and its texts");
+    let queue = Queue::new(room, Counts::default());
+    (0..CALLS).for_each(|_| queue.push(|| super::entry::Entry::ended(&call, &end, false, 1)));
+    let began = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            Output::json(Box::new(std::io::sink()), None).run(&queue);
+            queue.over();
+        });
+        queue.close(Duration::from_secs(60), || false);
+    });
+    println!("to write a line as JSON: {:?}", began.elapsed() / CALLS);
 }

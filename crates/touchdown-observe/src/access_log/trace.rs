@@ -1,9 +1,9 @@
-//! The trace that a call is a part of, by the caller's word: the header `traceparent` of W3C's
-//! [Trace Context](https://www.w3.org/TR/trace-context/).
+//! The trace that a call is a part of. Without the feature `otel` that is by the caller's word: the header `traceparent` of
+//! W3C's [Trace Context](https://www.w3.org/TR/trace-context/).
 
 use touchdown::Call;
 
-/// The ids of a trace, and of the span in which the call was made, as hexadecimal digits.
+/// The ids of a trace and of a span of it, as hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ids {
     trace: [u8; 32],
@@ -21,7 +21,22 @@ impl Ids {
     }
 }
 
-/// The ids of a call, if it has any that are valid. The one place to ask somebody else who knows them better.
+/// The ids of a call, if it has any: where there are traces, those that they have for it.
+#[cfg(feature = "otel")]
+pub(super) fn ids_of(call: &Call) -> Option<Ids> {
+    let context = crate::otel::TraceContext::of(call)?;
+    let (trace, span) = (
+        context.trace_id().to_string(),
+        context.span_id().to_string(),
+    );
+    Some(Ids {
+        trace: trace.as_bytes().try_into().ok()?,
+        span: span.as_bytes().try_into().ok()?,
+    })
+}
+
+/// The ids of a call, if its caller has sent any that are valid.
+#[cfg(not(feature = "otel"))]
 pub(super) fn ids_of(call: &Call) -> Option<Ids> {
     let metadata = call.metadata();
     let mut headers = metadata.get_all("traceparent");
@@ -33,10 +48,15 @@ pub(super) fn ids_of(call: &Call) -> Option<Ids> {
 }
 
 /// Reads `00-TRACE-SPAN-FLAGS`. A version that is not known yet may have more after it.
+#[cfg(any(test, not(feature = "otel")))]
 fn parse(header: &str) -> Option<Ids> {
     let header = header.as_bytes();
     let (known, rest) = header.split_at_checked(55)?;
-    let is_hex = |bytes: &[u8]| bytes.iter().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
+    let is_hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+    };
     let is_id = |bytes: &[u8]| is_hex(bytes) && bytes.iter().any(|it| *it != b'0');
     let (version, trace, span, flags) = (&known[..2], &known[3..35], &known[36..52], &known[53..]);
     let ends = match version {

@@ -108,7 +108,10 @@ impl Board {
             });
         }
         Ok(Board {
-            state: Mutex::new(State { checks: all, is_over: false }),
+            state: Mutex::new(State {
+                checks: all,
+                is_over: false,
+            }),
             changed: Condvar::new(),
             listeners: Mutex::default(),
         })
@@ -139,7 +142,12 @@ impl Board {
 
     pub(crate) fn statuses(&self) -> Vec<CheckStatus> {
         let now = Instant::now();
-        self.state.lock().checks.iter().map(|it| it.status(now)).collect()
+        self.state
+            .lock()
+            .checks
+            .iter()
+            .map(|it| it.status(now))
+            .collect()
     }
 
     /// What is to be done next. Fails what does not return. With the lock held no longer than that.
@@ -156,8 +164,16 @@ impl Board {
                 if check.running.is_none() && check.next <= now {
                     if let Some(run) = check.run.take() {
                         let fails_at = now + check.time_limit;
-                        check.running = Some(Running { since: now, fails_at, has_failed: false });
-                        due.push(Due { index, name: check.name.clone(), run });
+                        check.running = Some(Running {
+                            since: now,
+                            fails_at,
+                            has_failed: false,
+                        });
+                        due.push(Due {
+                            index,
+                            name: check.name.clone(),
+                            run,
+                        });
                     }
                 }
             }
@@ -204,7 +220,9 @@ impl Board {
             let limit = check.time_limit;
             match running {
                 // That it failed is known by now.
-                Some(Running { has_failed: true, .. }) => {
+                Some(Running {
+                    has_failed: true, ..
+                }) => {
                     let late = format!("it took {took:.1?}, more than {limit:?}");
                     check.last = Some((SystemTime::now(), took, Some(error.unwrap_or(late))));
                     None
@@ -242,7 +260,13 @@ impl Board {
         if news.is_empty() {
             return;
         }
-        for News { name, counts_for, state, error } in news {
+        for News {
+            name,
+            counts_for,
+            state,
+            error,
+        } in news
+        {
             let (state, counts_for) = (state.as_str(), counts_for.as_str());
             match error {
                 Some(error) => log::warn!(
@@ -279,7 +303,10 @@ impl Check {
         running.has_failed = true;
         running.fails_at = now + self.interval;
         let took = now.saturating_duration_since(running.since);
-        let why = format!("it has not returned for {took:.1?}, and may take {:?}", self.time_limit);
+        let why = format!(
+            "it has not returned for {took:.1?}, and may take {:?}",
+            self.time_limit
+        );
         self.outcome(now, took, Some(why))
     }
 
@@ -319,7 +346,10 @@ impl Check {
             Some((at, took, error)) => (Some(*at), *took, error.clone()),
             None => (None, Duration::ZERO, None),
         };
-        let runs_for = self.running.as_ref().map(|it| now.saturating_duration_since(it.since));
+        let runs_for = self
+            .running
+            .as_ref()
+            .map(|it| now.saturating_duration_since(it.since));
         CheckStatus {
             name: self.name.clone(),
             counts_for: self.counts_for,
@@ -339,6 +369,8 @@ fn shortened(text: &str) -> String {
     if text.len() <= LONGEST_ERROR {
         return text.to_owned();
     }
-    let end = (0..=LONGEST_ERROR).rev().find(|it| text.is_char_boundary(*it));
+    let end = (0..=LONGEST_ERROR)
+        .rev()
+        .find(|it| text.is_char_boundary(*it));
     format!("{}…", &text[..end.unwrap_or(0)])
 }

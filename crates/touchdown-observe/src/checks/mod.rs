@@ -158,11 +158,20 @@ impl HealthCheck {
     pub(crate) fn validate(&self) -> Result<(), BadCheck> {
         let bad = |setting, value: String, expected| {
             let name = self.name.clone();
-            Err(BadCheck { name, setting, value, expected })
+            Err(BadCheck {
+                name,
+                setting,
+                value,
+                expected,
+            })
         };
         let is_label = |it: char| !it.is_control();
         if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(is_label) {
-            return bad("name", format!("{:?}", self.name), "1 to 64 bytes without control characters");
+            return bad(
+                "name",
+                format!("{:?}", self.name),
+                "1 to 64 bytes without control characters",
+            );
         }
         let least = Duration::from_millis(10);
         let most = Duration::from_secs(24 * 60 * 60);
@@ -201,8 +210,16 @@ pub struct BadCheck {
 
 impl fmt::Display for BadCheck {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let BadCheck { name, setting, value, expected } = self;
-        write!(formatter, "{setting} of the check {name:?} is {value}, and must be {expected}")
+        let BadCheck {
+            name,
+            setting,
+            value,
+            expected,
+        } = self;
+        write!(
+            formatter,
+            "{setting} of the check {name:?} is {value}, and must be {expected}"
+        )
     }
 }
 

@@ -39,7 +39,9 @@ impl Board {
             return Ok(());
         }
         let board = Arc::clone(self);
-        let timer = thread::Builder::new().name("td-checks".to_owned()).stack_size(STACK);
+        let timer = thread::Builder::new()
+            .name("td-checks".to_owned())
+            .stack_size(STACK);
         timer.spawn(move || board.keep_time())?;
         Ok(())
     }
@@ -87,7 +89,11 @@ impl Board {
     }
 
     fn run_one(&self, due: Due) {
-        let Due { index, name, mut run } = due;
+        let Due {
+            index,
+            name,
+            mut run,
+        } = due;
         let result = catch_unwind(AssertUnwindSafe(&mut run));
         let result = result.unwrap_or_else(|panic| {
             let message = message_of(&*panic);
@@ -115,5 +121,6 @@ impl Pool {
 
 fn message_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without a message")
 }

@@ -21,14 +21,21 @@ pub(super) struct Verdict {
 
 impl Point {
     pub(super) fn new(name: String, is_good: bool, why: String) -> Point {
-        Point { name, is_good, counts: true, why }
+        Point {
+            name,
+            is_good,
+            counts: true,
+            why,
+        }
     }
 
     pub(super) fn of(check: &CheckStatus) -> Point {
         let state = check.state.as_str();
         let since = check.since;
         let why = match (&check.error, check.hangs) {
-            (_, Some(hangs)) => format!("{state} for {since:.0?}: it has not returned for {hangs:.0?}"),
+            (_, Some(hangs)) => {
+                format!("{state} for {since:.0?}: it has not returned for {hangs:.0?}")
+            }
             (Some(error), None) => format!("{state} for {since:.0?}: {error}"),
             (None, None) => format!("{state} for {since:.0?}"),
         };
@@ -47,16 +54,34 @@ impl Verdict {
         let status = if is_good { 200 } else { 503 };
         if request.accept.is_some_and(wants_json) {
             let body = self.json().into_bytes();
-            return Response { status, content_type: "application/json", body };
+            return Response {
+                status,
+                content_type: "application/json",
+                body,
+            };
         }
         if is_good && request.parameters("verbose").next().is_none() {
             return Response::text(status, "ok\n");
         }
         let mut text = String::new();
-        for Point { name, is_good, counts, why } in &self.points {
+        for Point {
+            name,
+            is_good,
+            counts,
+            why,
+        } in &self.points
+        {
             let sign = if *is_good { '+' } else { '-' };
-            let note = if *counts { "" } else { " (does not count here)" };
-            text.push_str(&format!("[{sign}]{} {}{note}\n", one_line(name), one_line(why)));
+            let note = if *counts {
+                ""
+            } else {
+                " (does not count here)"
+            };
+            text.push_str(&format!(
+                "[{sign}]{} {}{note}\n",
+                one_line(name),
+                one_line(why)
+            ));
         }
         let word = if is_good { "passed" } else { "failed" };
         text.push_str(&format!("{} check {word}\n", self.name));
@@ -66,11 +91,17 @@ impl Verdict {
     fn json(&self) -> String {
         let one = |it: &Point| {
             let (name, why) = (json(&it.name), json(&it.why));
-            format!("{{\"name\":{name},\"ok\":{},\"counts\":{},\"detail\":{why}}}", it.is_good, it.counts)
+            format!(
+                "{{\"name\":{name},\"ok\":{},\"counts\":{},\"detail\":{why}}}",
+                it.is_good, it.counts
+            )
         };
         let points: Vec<String> = self.points.iter().map(one).collect();
         let (name, is_good) = (json(self.name), self.is_good());
-        format!("{{\"probe\":{name},\"ok\":{is_good},\"checks\":[{}]}}\n", points.join(","))
+        format!(
+            "{{\"probe\":{name},\"ok\":{is_good},\"checks\":[{}]}}\n",
+            points.join(",")
+        )
     }
 }
 
@@ -108,7 +139,13 @@ mod tests {
         let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                           text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         assert!(wants_open_metrics(prometheus));
-        for other in ["*/*", "text/plain", "application/openmetrics-text;q=0.1,text/plain", "", ";;,q=,"] {
+        for other in [
+            "*/*",
+            "text/plain",
+            "application/openmetrics-text;q=0.1,text/plain",
+            "",
+            ";;,q=,",
+        ] {
             assert!(!wants_open_metrics(other), "{other}");
         }
     }
@@ -131,7 +168,11 @@ mod tests {
             accept: None,
             accept_encoding: None,
         };
-        let answer = Verdict { name: "readyz", points: vec![point] }.answer(&request);
+        let answer = Verdict {
+            name: "readyz",
+            points: vec![point],
+        }
+        .answer(&request);
         assert_eq!(answer.status, 503);
         assert_eq!(answer.body, b"[-]a [+]b down  ok\nreadyz check failed\n");
     }

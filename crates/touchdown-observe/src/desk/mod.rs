@@ -8,9 +8,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 #[cfg(feature = "metrics")]
 use parking_lot::Condvar;
+use parking_lot::Mutex;
 use touchdown::acceptor::Acceptor;
 #[cfg(feature = "metrics")]
 use touchdown::lifecycle::{Hook, Plan, Reason};
@@ -135,7 +135,10 @@ impl Desk {
             #[cfg(feature = "metrics")]
             ("metrics", None) => self.scrape(request),
             ("statusz", None) => self.status(request),
-            _ => Response::text(404, format!("there is nothing here. What there is:\n\n{PATHS}")),
+            _ => Response::text(
+                404,
+                format!("there is nothing here. What there is:\n\n{PATHS}"),
+            ),
         }
     }
 
@@ -161,7 +164,10 @@ impl Desk {
                 let Some(check) = known.iter().find(|it| it.name == one) else {
                     let names: Vec<_> = known.iter().map(|it| it.name.as_str()).collect();
                     let names = names.join(", ");
-                    return Response::text(404, format!("there is no check of that name; there are: {names}\n"));
+                    return Response::text(
+                        404,
+                        format!("there is no check of that name; there are: {names}\n"),
+                    );
                 };
                 points.push(Point::of(check));
             }
@@ -199,9 +205,14 @@ impl Desk {
     fn ready_points(&self) -> Vec<Point> {
         let mut points: Vec<_> = self.of_service("").into_iter().collect();
         let checks = self.checks.statuses();
-        let counting = checks.iter().filter(|it| it.counts_for == CountsFor::Readiness);
+        let counting = checks
+            .iter()
+            .filter(|it| it.counts_for == CountsFor::Readiness);
         // One that is of some services alone is shown, and does not count here.
-        points.extend(counting.map(|it| Point { counts: it.services.is_empty(), ..Point::of(it) }));
+        points.extend(counting.map(|it| Point {
+            counts: it.services.is_empty(),
+            ..Point::of(it)
+        }));
         points
     }
 
@@ -221,7 +232,9 @@ impl Desk {
         let why = outcome.map_or_else(|it| it, |()| "it answers".to_owned());
         let mut points = vec![Point::new("program".to_owned(), is_live, why)];
         let checks = self.checks.statuses();
-        let counting = checks.iter().filter(|it| it.counts_for == CountsFor::Liveness);
+        let counting = checks
+            .iter()
+            .filter(|it| it.counts_for == CountsFor::Liveness);
         points.extend(counting.map(|it| Point {
             // Nothing is held against it before it is known.
             is_good: it.state != CheckState::Down,
@@ -233,7 +246,11 @@ impl Desk {
     fn started_points(&self) -> Vec<Point> {
         let phase = self.remote.phase();
         let has_started = phase != Phase::Starting;
-        let mut points = vec![Point::new("phase".to_owned(), has_started, phase.to_string())];
+        let mut points = vec![Point::new(
+            "phase".to_owned(),
+            has_started,
+            phase.to_string(),
+        )];
         let checks = self.checks.statuses();
         points.extend(checks.iter().map(|it| Point {
             is_good: it.state != CheckState::Unknown,
@@ -255,7 +272,11 @@ impl Desk {
             *count.lock() += 1;
             changed.notify_all();
         }
-        Response { status: 200, content_type, body: body.into_bytes() }
+        Response {
+            status: 200,
+            content_type,
+            body: body.into_bytes(),
+        }
     }
 
     /// Adds a hook that waits for one more scrape.
@@ -280,7 +301,9 @@ impl Desk {
             let before = *count;
             while *count == before {
                 if changed.wait_until(&mut count, deadline).timed_out() {
-                    log::warn!("nobody has scraped the metrics within {most:?}: the last counts are lost");
+                    log::warn!(
+                        "nobody has scraped the metrics within {most:?}: the last counts are lost"
+                    );
                     break;
                 }
             }
@@ -294,12 +317,16 @@ impl Desk {
 
 /// Whether a last scrape can be waited for.
 #[cfg(feature = "metrics")]
-pub(crate) fn validate(last_scrape: Duration, plan: &Plan) -> Result<(), Box<dyn Error + Send + Sync>> {
+pub(crate) fn validate(
+    last_scrape: Duration,
+    plan: &Plan,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     if last_scrape.is_zero() || last_scrape < plan.closing() {
         return Ok(());
     }
     let closing = plan.closing();
-    let why = "it is a part of the plan's time for Closing, and must be shorter (Plan::with_closing)";
+    let why =
+        "it is a part of the plan's time for Closing, and must be shorter (Plan::with_closing)";
     Err(io::Error::new(
         io::ErrorKind::InvalidInput,
         format!("last_scrape is {last_scrape:?}, and Closing may take {closing:?}: {why}"),

@@ -19,10 +19,16 @@ const REFRESH: std::ops::RangeInclusive<u32> = 1..=3600;
 impl Desk {
     pub(super) fn status(&self, request: &Request<'_>) -> Response {
         let refresh = request.parameters("refresh").next();
-        let refresh = refresh.and_then(|it| it.parse().ok()).filter(|it| REFRESH.contains(it));
+        let refresh = refresh
+            .and_then(|it| it.parse().ok())
+            .filter(|it| REFRESH.contains(it));
         let server = self.server.lock().clone();
         let body = render(&self.snapshot(server.as_ref(), refresh)).into_bytes();
-        Response { status: 200, content_type: HTML, body }
+        Response {
+            status: 200,
+            content_type: HTML,
+            body,
+        }
     }
 
     fn snapshot(&self, server: Option<&ServerHandle>, refresh: Option<u32>) -> Snapshot {
@@ -42,7 +48,9 @@ impl Desk {
             phase_for: Some(self.entered.lock().elapsed()),
             reason: self.remote.reason().map(|it| it.to_string()),
             deadline_in: deadline.map(|it| it.saturating_duration_since(Instant::now())),
-            not_ready: not_ready.map(|it| format!("{}: {}", it.name, it.why)).collect(),
+            not_ready: not_ready
+                .map(|it| format!("{}: {}", it.name, it.why))
+                .collect(),
             in_flight: self.remote.in_flight(),
             load: server.map(|it| {
                 let load = it.load();
@@ -78,7 +86,9 @@ impl Desk {
     #[cfg(feature = "metrics")]
     fn methods(&self, running: &[(Call, Duration)]) -> Vec<Method> {
         let sums = self.metrics.by_method();
-        let shown = sums.into_iter().filter(|it| it.service != "other" || it.started > 0);
+        let shown = sums
+            .into_iter()
+            .filter(|it| it.service != "other" || it.started > 0);
         let method = |it: MethodSums| {
             // The oldest are first.
             let is_its = |(call, _): &&(Call, Duration)| {
@@ -109,7 +119,10 @@ const LINKS: [&str; 2] = ["readyz?verbose", "livez?verbose"];
 fn program() -> String {
     let first = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&first).file_name();
-    name.map_or_else(|| "touchdown".to_owned(), |it| it.to_string_lossy().into_owned())
+    name.map_or_else(
+        || "touchdown".to_owned(),
+        |it| it.to_string_lossy().into_owned(),
+    )
 }
 
 fn shown((call, age): &(Call, Duration)) -> RunningCall {
@@ -144,7 +157,10 @@ fn check(status: CheckStatus) -> Check {
 #[cfg(feature = "tls")]
 fn days_left(server: &ServerHandle) -> Option<i64> {
     let seconds = |it: Duration| i64::try_from(it.as_secs()).unwrap_or(i64::MAX);
-    let left = match server.certificate_expires()?.duration_since(SystemTime::now()) {
+    let left = match server
+        .certificate_expires()?
+        .duration_since(SystemTime::now())
+    {
         Ok(left) => seconds(left),
         Err(error) => -seconds(error.duration()),
     };
@@ -170,7 +186,9 @@ fn histogram(times: &TimesSum) -> Option<Histogram> {
 fn figures() -> Figures {
     let process = Process::now();
     Figures {
-        cpu: process.cpu_seconds.and_then(|it| Duration::try_from_secs_f64(it).ok()),
+        cpu: process
+            .cpu_seconds
+            .and_then(|it| Duration::try_from_secs_f64(it).ok()),
         resident: process.resident_bytes,
         descriptors: process.open_fds,
         most_descriptors: process.max_fds,

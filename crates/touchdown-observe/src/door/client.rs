@@ -99,8 +99,8 @@ impl<S: Duplex> Client<S> {
         }
     }
 
-    /// Does what can be done now that the socket is ready: a step in each state at the most, so that none keeps the others
-    /// waiting.
+    /// Does what can be done now that the socket is ready: a step in each state at the most, so that none keeps the
+    /// others waiting.
     pub(super) fn advance(
         &mut self,
         now: Instant,

@@ -6,8 +6,8 @@ use super::HEAD_LIMIT;
 /// How TLS begins: a handshake record. Its version, which comes next, begins with 3.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// What has come of a request so far. Nothing is parsed before it is whole, so a client that sends single bytes costs no more
-/// than another.
+/// What has come of a request so far. Nothing is parsed before it is whole, so a client that sends single bytes costs
+/// no more than another.
 #[derive(Debug, Default)]
 pub(super) struct Head {
     bytes: Vec<u8>,

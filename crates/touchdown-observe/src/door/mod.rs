@@ -1,14 +1,14 @@
 //! The HTTP door: it answers GET and HEAD of a handful of paths, on one thread, whoever knocks.
 //!
-//! It is there when nothing else is: all workers may be blocked and the backlog full, strangers may send what they like, and
-//! the program may be draining. So it has a thread and limits of its own, and asks nothing of gRPC. As long as nobody is
-//! connected the thread sleeps, without a time limit.
+//! It is there when nothing else is: all workers may be blocked and the backlog full, strangers may send what they
+//! like, and the program may be draining. So it has a thread and limits of its own, and asks nothing of gRPC. As long
+//! as nobody is connected the thread sleeps, without a time limit.
 //!
 //! # What it speaks
 //!
-//! HTTP/1.0 and HTTP/1.1, in plain text, one request for each connection, which is then closed: those who ask come every few
-//! seconds at the most, and a connection that is open costs a descriptor. What more the client sends is read for a
-//! moment and thrown away, so that no reset overtakes the answer (RFC 9112, section 9.6).
+//! HTTP/1.0 and HTTP/1.1, in plain text, one request for each connection, which is then closed: those who ask come
+//! every few seconds at the most, and a connection that is open costs a descriptor. What more the client sends is
+//! read for a moment and thrown away, so that no reset overtakes the answer (RFC 9112, section 9.6).
 //!
 //! | what comes | what is answered |
 //! |---|---|
@@ -27,12 +27,12 @@
 //!
 //! # Whom it trusts
 //!
-//! Everybody who reaches its address: it knows no passwords, and what it answers has no effect. A web page that somebody on
-//! this machine looks at must not read it, however. The page's server could give its own name the address 127.0.0.1 ("DNS
-//! rebinding"), and then the browser takes the door for a part of that page. So at a loopback address `Host` has to be
-//! an IP address or a name that no stranger can have: one without a dot, or one that ends in `.localhost`. At an address of
-//! a network there is no such check, as Prometheus and load balancers ask by any name that leads there: there the
-//! network has to keep strangers out.
+//! Everybody who reaches its address: it knows no passwords, and what it answers has no effect. A web page that
+//! somebody on this machine looks at must not read it, however. The page's server could give its own name the address
+//! 127.0.0.1 ("DNS rebinding"), and then the browser takes the door for a part of that page. So at a loopback address
+//! `Host` has to be an IP address or a name that no stranger can have: one without a dot, or one that ends in
+//! `.localhost`. At an address of a network there is no such check, as Prometheus and load balancers ask by any name
+//! that leads there: there the network has to keep strangers out.
 //!
 //! # Limits
 //!
@@ -102,7 +102,8 @@ const MOST_PENDING: usize = 2 << 20;
 /// For how long answers are still written once the program has stopped.
 const END_TIME: Duration = Duration::from_secs(1);
 
-/// How often is looked, after the end, whether clients have taken more: there is nothing left that could wait for them.
+/// How often is looked, after the end, whether clients have taken more: there is nothing left that could wait for
+/// them.
 const END_PAUSE: Duration = Duration::from_millis(5);
 
 /// The size of the thread's stack, in bytes.
@@ -111,14 +112,15 @@ const STACK: usize = 128 << 10;
 /// Answers a request, on the door's thread. It must not block: meanwhile nobody else is answered.
 pub(crate) type Handler = Box<dyn FnMut(&Request<'_>) -> Response + Send>;
 
-/// Answers all who come to this acceptor, on a thread of its own, which ends soon after the acceptor: once the program
-/// has stopped, if it is bound [beside](touchdown::Listen::bind_beside) what is drained.
+/// Answers all who come to this acceptor, on a thread of its own, which ends soon after the acceptor: once the
+/// program has stopped, if it is bound [beside](touchdown::Listen::bind_beside) what is drained.
 ///
 /// # Errors
 ///
 /// If the thread cannot be started.
 pub(crate) fn serve(acceptor: Arc<Acceptor>, handler: Handler) -> io::Result<JoinHandle<()>> {
-    let is_loopback = |it: &Address| matches!(it, Address::Tcp(it) if it.ip().to_canonical().is_loopback());
+    let is_loopback =
+        |it: &Address| matches!(it, Address::Tcp(it) if it.ip().to_canonical().is_loopback());
     let answers = Answers {
         handler,
         local_names_only: acceptor.addresses().iter().all(is_loopback),

@@ -13,8 +13,8 @@ use super::MOST_HEADERS;
 pub(crate) struct Request<'a> {
     /// Whether the client wants only the head of the answer. The handler need not care: the body is left out for it.
     pub(crate) is_head: bool,
-    /// The path, decoded: `%20` is a space in it, and `%2F` a slash like any other. It begins with a slash, and has no
-    /// control characters.
+    /// The path, decoded: `%20` is a space in it, and `%2F` a slash like any other. It begins with a slash, and has
+    /// no control characters.
     pub(crate) path: Cow<'a, str>,
     /// What follows the question mark, as it was sent; [`parameters`](Self::parameters) decodes it.
     pub(crate) query: &'a str,
@@ -60,8 +60,8 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// The decoded values of a parameter, such as those of `exclude` in `?exclude=a&exclude=b%20c`. One without a value has
-    /// the empty one; one that cannot be decoded is left out.
+    /// The decoded values of a parameter, such as those of `exclude` in `?exclude=a&exclude=b%20c`. One without a
+    /// value has the empty one; one that cannot be decoded is left out.
     pub(crate) fn parameters<'s>(
         &'s self,
         name: &'s str,
@@ -127,8 +127,8 @@ fn host<'a>(headers: &[Header<'a>], may_be_missing: bool) -> Result<&'a str, Ref
     }
 }
 
-/// Whether a browser that has this as the host of a page has it from nobody who could have made up what it means. None
-/// at all is from no browser.
+/// Whether a browser that has this as the host of a page has it from nobody who could have made up what it means.
+/// None at all is from no browser.
 fn is_local(host: &str) -> bool {
     if let Some(rest) = host.strip_prefix('[') {
         return rest

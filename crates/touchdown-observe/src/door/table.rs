@@ -30,7 +30,8 @@ impl<S: Duplex> Table<S> {
         self.clients.iter().map(Client::deadline).min()
     }
 
-    /// Goes on with those that are ready, in the order of [`sockets`](Self::sockets), and ends with those whose time is over.
+    /// Goes on with those that are ready, in the order of [`sockets`](Self::sockets), and ends with those whose time
+    /// is over.
     pub(super) fn advance(&mut self, ready: &[bool], now: Instant, answering: &mut Answering<'_>) {
         debug_assert_eq!(ready.len(), self.clients.len());
         let mut ready = ready.iter();

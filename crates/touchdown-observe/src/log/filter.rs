@@ -14,7 +14,10 @@ pub(super) fn sort(directives: &str) -> (String, Vec<&str>) {
         Some((modules, text)) => (modules, Some(text)),
         None => (directives, None),
     };
-    let all = modules.split(',').map(str::trim).filter(|it| !it.is_empty());
+    let all = modules
+        .split(',')
+        .map(str::trim)
+        .filter(|it| !it.is_empty());
     let (good, bad): (Vec<&str>, Vec<&str>) = all.partition(|it| is_understood(it));
     let mut good = good.join(",");
     if let Some(text) = text {

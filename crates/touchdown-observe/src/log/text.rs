@@ -100,7 +100,8 @@ fn push_word(out: &mut String, bytes: usize, what: impl fmt::Display) {
     escape::push(out, Form::Quoted, bytes, what);
     let word = &out[begin + 1..];
     // What was escaped has a `\`.
-    let is_word = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'=' | b'\\');
+    let is_word =
+        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'=' | b'\\');
     if !word.is_empty() && word.bytes().all(is_word) {
         out.remove(begin);
     } else {
@@ -144,11 +145,18 @@ mod tests {
         let write = |push: fn(&mut String, &Record<'_>)| {
             let mut out = String::new();
             let mut builder = Record::builder();
-            let builder = builder.level(Level::Warn).target("demo::x").key_values(&pairs);
-            push(&mut out, &builder.args(format_args!("it\nis {}", 5)).build());
+            let builder = builder
+                .level(Level::Warn)
+                .target("demo::x")
+                .key_values(&pairs);
+            push(
+                &mut out,
+                &builder.args(format_args!("it\nis {}", 5)).build(),
+            );
             out
         };
-        let rest = r#"demo::x: it\nis 5 phase="lame duck" in_flight=3 left=-1.0 ready=false nothing=null"#;
+        let rest =
+            r#"demo::x: it\nis 5 phase="lame duck" in_flight=3 left=-1.0 ready=false nothing=null"#;
         let text = write(|out, record| push(out, UNIX_EPOCH, record));
         assert_eq!(text, format!("1970-01-01T00:00:00.000Z WARN  {rest}"));
         assert_eq!(write(push_for_journal), format!("<4>{rest}"));

@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder,
+    NoLabelSet,
 };
 use prometheus_client::metrics::MetricType;
 use touchdown::lifecycle::{Reason, Remote};
@@ -16,8 +17,8 @@ use touchdown::ServerHandle;
 use super::names::{
     code_name, place_of, CODES, CONNECTION_REFUSALS, PHASES, REFUSALS, SENT_AWAY, WATCHED,
 };
-use super::shard::{TimesSum, BOUNDS};
 use super::process::Process;
+use super::shard::{TimesSum, BOUNDS};
 use super::{Inner, MethodSums};
 use crate::checks::CheckState;
 use crate::Checks;
@@ -60,13 +61,19 @@ fn encode(inner: &Inner, to: &mut Encoder<'_>) -> fmt::Result {
     }
     let drops = inner.drops.lock();
     if !drops.is_empty() {
-        let drops = drops.iter().map(|(kind, count)| ([("kind", *kind)], count()));
+        let drops = drops
+            .iter()
+            .map(|(kind, count)| ([("kind", *kind)], count()));
         let help = "Records of calls that were left out, since whoever takes them was too slow";
         to.counters("touchdown_telemetry_dropped", help, drops)?;
     }
     drop(drops);
     let build = [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)];
-    to.gauges("touchdown_build_info", "The version of touchdown-observe", build)?;
+    to.gauges(
+        "touchdown_build_info",
+        "The version of touchdown-observe",
+        build,
+    )?;
     process(&Process::now(), to)
 }
 
@@ -84,7 +91,11 @@ fn calls(methods: &[MethodSums], to: &mut Encoder<'_>) -> fmt::Result {
         });
         shown.map(|(code, count)| ((typed(method), [("grpc_code", code_name(code))]), count))
     });
-    to.counters("grpc_server_handled", "RPCs that have ended, by their code", handled)?;
+    to.counters(
+        "grpc_server_handled",
+        "RPCs that have ended, by their code",
+        handled,
+    )?;
     let help = "Messages that handlers have received";
     to.counters("grpc_server_msg_received", help, counts(|it| it.received))?;
     let help = "Messages that were sent";
@@ -96,20 +107,36 @@ fn calls(methods: &[MethodSums], to: &mut Encoder<'_>) -> fmt::Result {
 
 fn own_calls(inner: &Inner, methods: &[MethodSums], to: &mut Encoder<'_>) -> fmt::Result {
     let in_flight = methods.iter().map(|it| (named(it), it.in_flight()));
-    to.gauges("touchdown_calls_in_flight", "RPCs that have arrived and not ended", in_flight)?;
+    to.gauges(
+        "touchdown_calls_in_flight",
+        "RPCs that have arrived and not ended",
+        in_flight,
+    )?;
     let counts = |get: fn(&MethodSums) -> u64| methods.iter().map(move |it| (named(it), get(it)));
     let help = "RPCs that the server has ended before their handler did, in a drain or for want of threads";
     to.counters("touchdown_calls_cut", help, counts(|it| it.cut))?;
     let help = "Bytes of messages that handlers have received, as they are on the wire";
-    to.counters("touchdown_message_received_bytes", help, counts(|it| it.received_bytes))?;
+    to.counters(
+        "touchdown_message_received_bytes",
+        help,
+        counts(|it| it.received_bytes),
+    )?;
     let help = "Bytes of messages that were sent, as they are on the wire";
-    to.counters("touchdown_message_sent_bytes", help, counts(|it| it.sent_bytes))?;
+    to.counters(
+        "touchdown_message_sent_bytes",
+        help,
+        counts(|it| it.sent_bytes),
+    )?;
     let common = inner.common();
     let help = "Time that an RPC has waited for a worker";
     to.histogram("touchdown_queue_wait_seconds", help, &common.waited)?;
     let refused = REFUSALS.iter().zip(common.refused);
     let refused = refused.map(|(reason, count)| ([("reason", *reason)], count));
-    to.counters("touchdown_calls_refused", "RPCs that no handler has seen", refused)?;
+    to.counters(
+        "touchdown_calls_refused",
+        "RPCs that no handler has seen",
+        refused,
+    )?;
     let help = "RPCs whose handler did not return, and that the server has given up";
     to.counter("touchdown_calls_abandoned", help, common.abandoned)?;
     let help = "RPCs whose caller did not wait for the end";
@@ -122,17 +149,26 @@ fn connections(inner: &Inner, to: &mut Encoder<'_>) -> fmt::Result {
     let connections = &inner.connections;
     let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let help = "Connections that were accepted and served";
-    to.counter("touchdown_connections_opened", help, get(&connections.opened))?;
+    to.counter(
+        "touchdown_connections_opened",
+        help,
+        get(&connections.opened),
+    )?;
     let refused = CONNECTION_REFUSALS.iter().zip(&connections.refused);
     let refused = refused.map(|(reason, count)| ([("reason", *reason)], get(count)));
     let help = "Connections that were closed as soon as they were accepted";
     to.counters("touchdown_connections_refused", help, refused)?;
     let sent = SENT_AWAY.iter().zip(&connections.sent_away);
     let sent = sent.map(|(reason, count)| ([("reason", *reason)], get(count)));
-    let help = "Connections whose client was told to make no more RPCs on it, while the server went on";
+    let help =
+        "Connections whose client was told to make no more RPCs on it, while the server went on";
     to.counters("touchdown_connections_sent_away", help, sent)?;
     let help = "TLS handshakes that have failed";
-    to.counter("touchdown_tls_handshakes_failed", help, get(&connections.handshakes_failed))
+    to.counter(
+        "touchdown_tls_handshakes_failed",
+        help,
+        get(&connections.handshakes_failed),
+    )
 }
 
 fn phases(inner: &Inner, to: &mut Encoder<'_>) -> fmt::Result {
@@ -140,10 +176,20 @@ fn phases(inner: &Inner, to: &mut Encoder<'_>) -> fmt::Result {
         let phases = inner.phases.lock();
         (phases.now, phases.entered, phases.drained)
     };
-    let states = PHASES.iter().map(|(phase, name)| ([("phase", *name)], u64::from(*phase == now)));
-    to.gauges("touchdown_phase", "1 for the phase that the program is in", states)?;
+    let states = PHASES
+        .iter()
+        .map(|(phase, name)| ([("phase", *name)], u64::from(*phase == now)));
+    to.gauges(
+        "touchdown_phase",
+        "1 for the phase that the program is in",
+        states,
+    )?;
     let help = "When the program has entered its phase, in seconds since 1970";
-    to.gauge("touchdown_phase_entered_timestamp_seconds", help, seconds_of(entered))?;
+    to.gauge(
+        "touchdown_phase_entered_timestamp_seconds",
+        help,
+        seconds_of(entered),
+    )?;
     match drained {
         Some(drained) => to.gauge(
             "touchdown_drain_duration_seconds",
@@ -158,13 +204,32 @@ fn phases(inner: &Inner, to: &mut Encoder<'_>) -> fmt::Result {
 fn state(source: &Source, to: &mut Encoder<'_>) -> fmt::Result {
     let load = source.server.load();
     let idle = load.workers.saturating_sub(load.busy);
-    let workers = [([("state", "busy")], load.busy), ([("state", "idle")], idle)];
+    let workers = [
+        ([("state", "busy")], load.busy),
+        ([("state", "idle")], idle),
+    ];
     to.gauges("touchdown_workers", "Threads that run handlers", workers)?;
-    to.gauge("touchdown_stream_threads", "Handlers of streams on threads of their own", load.streams)?;
-    to.gauge("touchdown_backlog_calls", "RPCs that wait for a worker", load.waiting)?;
-    to.gauge("touchdown_backlog_limit_calls", "RPCs that may wait for a worker", load.backlog)?;
+    to.gauge(
+        "touchdown_stream_threads",
+        "Handlers of streams on threads of their own",
+        load.streams,
+    )?;
+    to.gauge(
+        "touchdown_backlog_calls",
+        "RPCs that wait for a worker",
+        load.waiting,
+    )?;
+    to.gauge(
+        "touchdown_backlog_limit_calls",
+        "RPCs that may wait for a worker",
+        load.backlog,
+    )?;
     let connections = source.server.connections();
-    to.gauge("touchdown_connections", "Connections that are open", connections)?;
+    to.gauge(
+        "touchdown_connections",
+        "Connections that are open",
+        connections,
+    )?;
     let replaced = matches!(source.remote.reason(), Some(Reason::Replaced(_)));
     let replaced = [([("outcome", "replaced")], u64::from(replaced))];
     let help = "Hot restarts of this process, which ends after the first that succeeds";
@@ -173,7 +238,11 @@ fn state(source: &Source, to: &mut Encoder<'_>) -> fmt::Result {
     if let Some(expires) = source.server.certificate_expires() {
         let expires = seconds_of(expires);
         let help = "When the first of the certificates expires, in seconds since 1970";
-        to.gauge("touchdown_tls_certificate_expiry_timestamp_seconds", help, expires)?;
+        to.gauge(
+            "touchdown_tls_certificate_expiry_timestamp_seconds",
+            help,
+            expires,
+        )?;
         let help = "Days until the first of the certificates expires, by this machine's clock";
         let left = (expires - seconds_of(SystemTime::now())) / 86_400.0;
         to.gauge("touchdown_tls_certificate_days_left", help, left)?;
@@ -190,27 +259,58 @@ fn show_checks(checks: &Checks, to: &mut Encoder<'_>) -> fmt::Result {
         return Ok(());
     }
     let up = all.iter().map(|it| {
-        let labels = [("check", it.name.as_str()), ("counts_for", it.counts_for.as_str())];
+        let labels = [
+            ("check", it.name.as_str()),
+            ("counts_for", it.counts_for.as_str()),
+        ];
         (labels, u64::from(it.state == CheckState::Up))
     });
-    to.gauges("touchdown_health_check_up", "1 if the component is there", up)?;
-    let took = all.iter().map(|it| ([("check", it.name.as_str())], it.took.as_secs_f64()));
+    to.gauges(
+        "touchdown_health_check_up",
+        "1 if the component is there",
+        up,
+    )?;
+    let took = all
+        .iter()
+        .map(|it| ([("check", it.name.as_str())], it.took.as_secs_f64()));
     let help = "How long the check took the last time";
     to.gauges("touchdown_health_check_duration_seconds", help, took)?;
-    let last = all.iter().filter_map(|it| Some(([("check", it.name.as_str())], seconds_of(it.last?))));
+    let last = all
+        .iter()
+        .filter_map(|it| Some(([("check", it.name.as_str())], seconds_of(it.last?))));
     let help = "When the check last had an outcome, in seconds since 1970";
     to.gauges("touchdown_health_check_timestamp_seconds", help, last)
 }
 
 fn process(process: &Process, to: &mut Encoder<'_>) -> fmt::Result {
     if let Some(seconds) = process.cpu_seconds {
-        to.counter("process_cpu_seconds", "Processor time, of user and system", seconds)?;
+        to.counter(
+            "process_cpu_seconds",
+            "Processor time, of user and system",
+            seconds,
+        )?;
     }
     let gauges = [
-        ("process_resident_memory_bytes", "Memory that is in RAM", process.resident_bytes),
-        ("process_virtual_memory_bytes", "Memory that is addressed", process.virtual_bytes),
-        ("process_open_fds", "Descriptors that are open", process.open_fds),
-        ("process_max_fds", "Descriptors that may be open", process.max_fds),
+        (
+            "process_resident_memory_bytes",
+            "Memory that is in RAM",
+            process.resident_bytes,
+        ),
+        (
+            "process_virtual_memory_bytes",
+            "Memory that is addressed",
+            process.virtual_bytes,
+        ),
+        (
+            "process_open_fds",
+            "Descriptors that are open",
+            process.open_fds,
+        ),
+        (
+            "process_max_fds",
+            "Descriptors that may be open",
+            process.max_fds,
+        ),
         ("process_threads", "Threads", process.threads),
     ];
     for (name, help, value) in gauges {
@@ -238,7 +338,10 @@ fn typed(method: &MethodSums) -> [Label; 3] {
 }
 
 fn named(method: &MethodSums) -> [Label; 2] {
-    [("grpc_service", method.service), ("grpc_method", method.name)]
+    [
+        ("grpc_service", method.service),
+        ("grpc_method", method.name),
+    ]
 }
 
 fn seconds_of(time: SystemTime) -> f64 {
@@ -274,13 +377,16 @@ impl Encoder<'_> {
     ) -> fmt::Result {
         let mut metric = self.begin(name, help, MetricType::Counter)?;
         for (labels, value) in values {
-            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            metric
+                .encode_family(&labels)?
+                .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
         }
         Ok(())
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
-        self.begin(name, help, MetricType::Gauge)?.encode_gauge(&value)
+        self.begin(name, help, MetricType::Gauge)?
+            .encode_gauge(&value)
     }
 
     fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
@@ -316,7 +422,10 @@ impl Encoder<'_> {
 
 /// The count is that of the buckets, so that it fits them whatever is counted meanwhile.
 fn encode_times(metric: &mut MetricEncoder<'_>, times: &TimesSum) -> fmt::Result {
-    let bounds = BOUNDS.iter().map(|it| *it as f64 / 1e9).chain([f64::INFINITY]);
+    let bounds = BOUNDS
+        .iter()
+        .map(|it| *it as f64 / 1e9)
+        .chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(times.buckets).collect();
     let count = times.buckets.iter().sum();
     metric.encode_histogram::<NoLabelSet>(times.nanos as f64 / 1e9, count, &buckets, None)

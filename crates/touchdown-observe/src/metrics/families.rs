@@ -24,9 +24,23 @@ impl Inner {
         let known = methods.iter().enumerate().filter(|(_, it)| !it.is_health);
         let known = known.map(|(index, method)| {
             let (service, name) = (method.service, method.name);
-            sums(&shards, index, MethodSums { service, name, kind: type_of(method), ..MethodSums::default() })
+            sums(
+                &shards,
+                index,
+                MethodSums {
+                    service,
+                    name,
+                    kind: type_of(method),
+                    ..MethodSums::default()
+                },
+            )
         });
-        let other = MethodSums { service: "other", name: "other", kind: "unary", ..MethodSums::default() };
+        let other = MethodSums {
+            service: "other",
+            name: "other",
+            kind: "unary",
+            ..MethodSums::default()
+        };
         let mut all: Vec<_> = known.collect();
         all.push(sums(&shards, methods.len(), other));
         all

@@ -31,9 +31,9 @@ use crate::Checks;
 
 #[cfg(feature = "http")]
 pub(crate) use self::process::Process;
+pub(crate) use self::shard::TimesSum;
 #[cfg(feature = "http")]
 pub(crate) use self::shard::BOUNDS;
-pub(crate) use self::shard::TimesSum;
 
 /// What the metrics are sent as.
 pub(crate) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -107,7 +107,11 @@ impl Metrics {
             source: Mutex::new(None),
         }));
         let collector = collect::Collector(Arc::downgrade(&metrics.0));
-        metrics.0.registry.lock().register_collector(Box::new(collector));
+        metrics
+            .0
+            .registry
+            .lock()
+            .register_collector(Box::new(collector));
         metrics
     }
 
@@ -147,7 +151,11 @@ impl Metrics {
         let methods = server.methods().to_vec();
         self.0.shards.begin(methods.len());
         let _ = self.0.methods.set(methods);
-        *self.0.source.lock() = Some(Source { server: server.clone(), remote, checks });
+        *self.0.source.lock() = Some(Source {
+            server: server.clone(),
+            remote,
+            checks,
+        });
     }
 
     /// The program is in another phase.
@@ -224,7 +232,9 @@ impl MethodSums {
     #[cfg(feature = "http")]
     pub(crate) fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let codes = self.handled.into_iter().enumerate().skip(1);
-        codes.filter(|it| it.1 > 0).map(|it| (names::code_name(it.0), it.1))
+        codes
+            .filter(|it| it.1 > 0)
+            .map(|it| (names::code_name(it.0), it.1))
     }
 
     /// How many have begun and not ended.

@@ -39,7 +39,9 @@ impl CallObserver for Observer {
 
     fn begun(&self, call: &Call, waited: Duration) {
         if call.kind() != CallKind::Health {
-            self.0.shards.count(|shard| shard.add_time(&shard.common.waited, waited));
+            self.0
+                .shards
+                .count(|shard| shard.add_time(&shard.common.waited, waited));
         }
     }
 

@@ -33,14 +33,18 @@ impl Process {
             (it.count() as u64).saturating_sub(1)
         });
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-        let line = limits.lines().find_map(|it| it.strip_prefix("Max open files"));
+        let line = limits
+            .lines()
+            .find_map(|it| it.strip_prefix("Max open files"));
         process.max_fds = line.and_then(|it| it.split_whitespace().next()?.parse().ok());
         process
     }
 
     fn read_stat(&mut self, stat: &str, since_boot: Option<f64>, now: SystemTime) {
         // The name of the program is in brackets, and may have anything in it.
-        let Some((_, rest)) = stat.rsplit_once(')') else { return };
+        let Some((_, rest)) = stat.rsplit_once(')') else {
+            return;
+        };
         let fields: Vec<&str> = rest.split_whitespace().collect();
         // The first of these is the third of stat.
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
@@ -49,7 +53,10 @@ impl Process {
         }
         self.threads = field(20);
         self.virtual_bytes = field(23);
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
+        let now = now
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO)
+            .as_secs_f64();
         if let (Some(started), Some(since_boot)) = (field(22), since_boot) {
             self.started = Some(now - since_boot + started as f64 / TICKS);
         }
@@ -90,7 +97,10 @@ mod tests {
         assert!(process.resident_bytes.unwrap() > 100_000);
         assert!(process.open_fds.unwrap() >= 3);
         assert!(process.max_fds.unwrap() >= process.open_fds.unwrap());
-        let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+        let age = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs_f64()
             - process.started.unwrap();
         assert!((-1.0..600.0).contains(&age), "{age}");
     }

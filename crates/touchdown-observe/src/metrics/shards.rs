@@ -77,7 +77,9 @@ impl Shards {
 
     #[cold]
     fn count_first(self: &Arc<Self>, count: impl Fn(&Shard)) {
-        let Some(methods) = self.methods.get() else { return };
+        let Some(methods) = self.methods.get() else {
+            return;
+        };
         let shard = {
             let mut state = self.state.lock();
             state.free.pop().unwrap_or_else(|| {
@@ -87,7 +89,11 @@ impl Shards {
             })
         };
         count(&shard);
-        let own = Own { id: self.id, shard, home: Arc::downgrade(self) };
+        let own = Own {
+            id: self.id,
+            shard,
+            home: Arc::downgrade(self),
+        };
         let _ = OWN.try_with(|all| {
             let mut all = all.borrow_mut();
             // Of servers that are gone.
@@ -122,7 +128,10 @@ mod tests {
 
     fn started(shards: &Shards) -> u64 {
         let all = shards.all();
-        all.iter().filter_map(|it| it.seen(0)).map(|it| it.started.get()).sum()
+        all.iter()
+            .filter_map(|it| it.seen(0))
+            .map(|it| it.started.get())
+            .sum()
     }
 
     #[test]

@@ -24,7 +24,7 @@ const LAST_WORD: Duration = Duration::from_millis(200);
 const THREAD: &str = "td-otel";
 
 /// Hangs traces on a server.
-pub(super) fn hang(builder: ServerBuilder, traces: Traces) -> ServerBuilder {
+pub(crate) fn hang(builder: ServerBuilder, traces: Traces) -> ServerBuilder {
     if !traces.is_enabled {
         let warnings = Warnings(traces.warnings);
         // What callers say of their traces is handed on all the same.

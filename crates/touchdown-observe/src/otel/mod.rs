@@ -7,7 +7,8 @@
 //!
 //! ```no_run
 //! use touchdown::Server;
-//! use touchdown_observe::otel::{Traces, WithTraces};
+//! use touchdown_observe::otel::Traces;
+//! use touchdown_observe::ObserveServer;
 //!
 //! // Where to, and how much of it, is said by OTEL_EXPORTER_OTLP_ENDPOINT and the like.
 //! let traces = Traces::from_env().service_name("greeter");
@@ -76,7 +77,9 @@ mod state;
 
 use std::sync::Arc;
 
-use touchdown::{Call, ServerBuilder};
+use touchdown::Call;
+
+pub(crate) use self::companion::hang;
 
 pub use self::context::{within, TraceContext};
 pub use self::counts::SpanCounts;
@@ -88,22 +91,6 @@ pub use self::settings::Traces;
 #[cfg(doctest)]
 #[doc = include_str!("../../../../docs/traces.md")]
 struct Page;
-
-/// Hangs traces on a server.
-pub trait WithTraces {
-    /// Has calls traced. See [`otel`](self).
-    ///
-    /// The server does not start if a setting makes no sense
-    /// ([`StartError::Setting`](touchdown::StartError::Setting)), or if the system has no thread left
-    /// ([`StartError::Companion`](touchdown::StartError::Companion)).
-    fn traces(self, traces: Traces) -> Self;
-}
-
-impl WithTraces for ServerBuilder {
-    fn traces(self, traces: Traces) -> Self {
-        companion::hang(self, traces)
-    }
-}
 
 /// Gives a call its trace.
 pub trait CallTrace {

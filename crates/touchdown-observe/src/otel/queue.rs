@@ -96,8 +96,11 @@ impl Queue {
                 || count > 0 && (is_closing || state.due.is_some_and(is_due))
             {
                 let batch = state.spans.drain(..count.min(self.limits.batch)).collect();
-                // The rest has waited behind those.
-                state.due = (!state.spans.is_empty()).then(Instant::now);
+                state.due = match state.spans.is_empty() {
+                    true => None,
+                    // Less than a batch that is left waits for others again.
+                    false => Instant::now().checked_add(self.limits.delay),
+                };
                 return Some(batch);
             }
             match state.due.filter(|_| count > 0) {
@@ -187,12 +190,23 @@ mod tests {
     }
 
     #[test]
-    fn a_full_batch_is_given_out_at_once_and_the_rest_behind_it() {
+    fn full_batches_are_given_out_at_once_and_the_rest_at_the_end() {
         let queue = queue(10, 4, LONG);
+        push(&queue, 10);
+        assert_eq!((next(&queue), next(&queue)), (Some(4), Some(4)));
+        queue.close(Instant::now(), Canceller::new());
+        assert_eq!((next(&queue), next(&queue)), (Some(2), None));
+    }
+
+    #[test]
+    fn the_rest_waits_for_others_again() {
+        let delay = Duration::from_millis(20);
+        let queue = queue(10, 4, delay);
         push(&queue, 6);
         assert_eq!(next(&queue), Some(4));
-        // Those have waited behind a batch.
+        let begun = Instant::now();
         assert_eq!(next(&queue), Some(2));
+        assert!(begun.elapsed() >= delay / 2, "{:?}", begun.elapsed());
     }
 
     #[test]

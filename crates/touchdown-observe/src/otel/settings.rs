@@ -30,11 +30,12 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// What times may be set.
 pub(super) const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 
-/// Sends a span of some calls to a collector: for [`WithTraces::traces`](super::WithTraces::traces).
+/// Sends a span of some calls to a collector: for [`ObserveServer::traces`](crate::ObserveServer::traces).
 ///
 /// ```no_run
 /// use touchdown::Server;
-/// use touchdown_observe::otel::{Traces, WithTraces};
+/// use touchdown_observe::otel::Traces;
+/// use touchdown_observe::ObserveServer;
 ///
 /// let traces = Traces::new("http://127.0.0.1:4318").service_name("greeter").sample(0.01);
 /// let report = Server::builder().address("0.0.0.0:50051").traces(traces).serve();

@@ -8,7 +8,8 @@
 //! ```no_run
 //! use touchdown::lifecycle::Report;
 //! use touchdown::Server;
-//! use touchdown_observe::reflection::{Reflection, WithReflection};
+//! use touchdown_observe::reflection::Reflection;
+//! use touchdown_observe::ObserveServer;
 //!
 //! # mod generated { pub const FILE_DESCRIPTOR_SET: &[u8] = &[]; }
 //! # use generated::FILE_DESCRIPTOR_SET;
@@ -78,7 +79,7 @@ const METHOD: &str = "ServerReflectionInfo";
 /// come by then, and was answered.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// What a server tells of itself: for [`WithReflection::reflection`].
+/// What a server tells of itself: for [`ObserveServer::reflection`](crate::ObserveServer::reflection).
 #[derive(Clone, Default)]
 #[must_use = "give it to `ServerBuilder::reflection`"]
 pub struct Reflection {
@@ -116,20 +117,15 @@ impl fmt::Debug for Reflection {
     }
 }
 
-/// Has a server tell its callers how it is called.
-pub trait WithReflection {
-    /// Serves reflection beside what else is served.
-    fn reflection(self, reflection: Reflection) -> Self;
-}
-
-impl WithReflection for ServerBuilder {
-    fn reflection(self, reflection: Reflection) -> ServerBuilder {
+impl Reflection {
+    /// Hangs it on a server.
+    pub(crate) fn apply(self, builder: ServerBuilder) -> ServerBuilder {
         let known = Arc::new(OnceLock::new());
-        let builder = SERVICES.iter().fold(self, |builder, name| {
+        let builder = SERVICES.iter().fold(builder, |builder, name| {
             builder.service(service(name, Arc::clone(&known)))
         });
         builder.companion(Teacher {
-            sets: reflection.sets,
+            sets: self.sets,
             catalog: None,
             known,
         })

@@ -29,11 +29,13 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     pub(super) fn count(&self) -> u64 {
-        self.counts.iter().fold(0, |sum, it| sum.saturating_add(*it))
+        self.counts
+            .iter()
+            .fold(0, |sum, it| sum.saturating_add(*it))
     }
 
-    /// The time within which this part of all was over, as Prometheus' `histogram_quantile` estimates it: as if all in a bucket
-    /// lay at equal distances.
+    /// The time within which this part of all was over, as Prometheus' `histogram_quantile` estimates it: as if all
+    /// in a bucket lay at equal distances.
     ///
     /// Nothing is estimated in the first bucket and in the last: all may lie close to 0, or anywhere.
     pub(super) fn quantile(&self, part: f64) -> Option<Quantile> {
@@ -127,12 +129,15 @@ impl<'a> Charts<'a> {
     }
 }
 
-/// What is below the bars: a line, and the bounds that are powers of ten. Of bounds without any, the first and the last.
+/// What is below the bars: a line, and the bounds that are powers of ten. Of bounds without any, the first and the
+/// last.
 fn scale(to: &mut String, bounds: &[f64]) -> fmt::Result {
     let line = bounds.len() * STEP + STEP;
     write!(to, "<path class=axis d=\"M{MARGIN} {HIGH}.5h{line}")?;
     let is_round = |it: f64| it > 0.0 && (it.log10() - it.log10().round()).abs() < 1e-9;
-    let round: Vec<_> = (0..bounds.len()).filter(|it| is_round(bounds[*it])).collect();
+    let round: Vec<_> = (0..bounds.len())
+        .filter(|it| is_round(bounds[*it]))
+        .collect();
     let marks = match round.is_empty() {
         true if bounds.is_empty() => Vec::new(),
         true => vec![0, bounds.len() - 1],
@@ -144,7 +149,12 @@ fn scale(to: &mut String, bounds: &[f64]) -> fmt::Result {
     }
     to.write_str("\"/>")?;
     for index in &marks {
-        write!(to, "<text x={} y=54>{}</text>", x(*index), Seconds(bounds[*index]))?;
+        write!(
+            to,
+            "<text x={} y=54>{}</text>",
+            x(*index),
+            Seconds(bounds[*index])
+        )?;
     }
     Ok(())
 }
@@ -168,7 +178,8 @@ fn bars(to: &mut String, histogram: &Histogram) -> fmt::Result {
 /// The picture in words.
 fn describe(to: &mut String, histogram: &Histogram) -> fmt::Result {
     let seen = || histogram.counts.iter().enumerate().filter(|it| *it.1 > 0);
-    let (Some(fullest), Some(last)) = (seen().rev().max_by_key(|it| it.1), seen().next_back()) else {
+    let (Some(fullest), Some(last)) = (seen().rev().max_by_key(|it| it.1), seen().next_back())
+    else {
         return to.write_str("none yet");
     };
     let bucket = |to: &mut String, index: usize| {
@@ -180,7 +191,12 @@ fn describe(to: &mut String, histogram: &Histogram) -> fmt::Result {
             (None, None) => to.write_str("any time"),
         }
     };
-    write!(to, "{} in all, {} of them in ", Count(histogram.count()), Count(*fullest.1))?;
+    write!(
+        to,
+        "{} in all, {} of them in ",
+        Count(histogram.count()),
+        Count(*fullest.1)
+    )?;
     bucket(to, fullest.0)?;
     to.write_str(", the slowest in ")?;
     bucket(to, last.0)

@@ -1,7 +1,8 @@
-//! The page `/statusz`: what the program does at this moment, for a person with a browser, which may be that of a phone.
+//! The page `/statusz`: what the program does at this moment, for a person with a browser, which may be that of a
+//! phone.
 //!
-//! It is one document without scripts, and nothing is loaded for it, so it can be saved, sent, and read where there is no
-//! network. The page is a function of a [`Snapshot`]: who fills that in need not know how it looks. What is not
+//! It is one document without scripts, and nothing is loaded for it, so it can be saved, sent, and read where there
+//! is no network. The page is a function of a [`Snapshot`]: who fills that in need not know how it looks. What is not
 //! known is not shown.
 //!
 //! All text is escaped, that of the program, too: a caller's words get into messages of errors.

@@ -70,7 +70,10 @@ fn head(to: &mut String, snapshot: &Snapshot) -> fmt::Result {
     }
     let word = word(snapshot).0;
     let program = Text(&snapshot.program);
-    write!(to, "<title>{program}: {word}</title><style>{STYLE}</style></head>")
+    write!(
+        to,
+        "<title>{program}: {word}</title><style>{STYLE}</style></head>"
+    )
 }
 
 fn title(to: &mut String, snapshot: &Snapshot) -> fmt::Result {
@@ -84,7 +87,10 @@ fn title(to: &mut String, snapshot: &Snapshot) -> fmt::Result {
 
 fn process(to: &mut String, snapshot: &Snapshot) -> fmt::Result {
     let (process, uptime) = (snapshot.process, Time(snapshot.uptime));
-    write!(to, "<p class=dim>process {process}&nbsp;· <span>up {uptime}</span>")?;
+    write!(
+        to,
+        "<p class=dim>process {process}&nbsp;· <span>up {uptime}</span>"
+    )?;
     if let Some(now) = &snapshot.now {
         write!(to, "&nbsp;· <span>{}</span>", Text(now))?;
     }
@@ -126,7 +132,11 @@ fn phases(to: &mut String, snapshot: &Snapshot) -> fmt::Result {
     // Where there is no room for all the names.
     if let Some(time) = snapshot.phase_for {
         let phase = name(snapshot.phase);
-        write!(to, "<p class=dim aria-hidden=true>{phase} for {}</p>", Time(time))?;
+        write!(
+            to,
+            "<p class=dim aria-hidden=true>{phase} for {}</p>",
+            Time(time)
+        )?;
     }
     Ok(())
 }

@@ -21,9 +21,21 @@ pub(super) fn tiles(to: &mut String, snapshot: &Snapshot) -> fmt::Result {
     tile(to, "Calls in flight", &count(snapshot.in_flight), oldest)?;
     if let Some(load) = snapshot.load {
         let busy = format!("{} of {}", load.busy, load.workers);
-        share(to, "Workers busy", &busy, load.busy as u64, load.workers as u64)?;
+        share(
+            to,
+            "Workers busy",
+            &busy,
+            load.busy as u64,
+            load.workers as u64,
+        )?;
         let waiting = format!("{} of {}", load.waiting, load.backlog);
-        share(to, "Backlog", &waiting, load.waiting as u64, load.backlog as u64)?;
+        share(
+            to,
+            "Backlog",
+            &waiting,
+            load.waiting as u64,
+            load.backlog as u64,
+        )?;
         tile(to, "Streams", &count(load.streams), None)?;
     }
     if let Some(connections) = snapshot.connections {
@@ -33,7 +45,12 @@ pub(super) fn tiles(to: &mut String, snapshot: &Snapshot) -> fmt::Result {
     if let Some(cpu) = figures.cpu {
         let share = 100.0 * cpu.as_secs_f64() / snapshot.uptime.as_secs_f64().max(0.001);
         let text = Time(cpu).to_string();
-        tile(to, "Processor", &text, Some(format!("{share:.1} % on average")))?;
+        tile(
+            to,
+            "Processor",
+            &text,
+            Some(format!("{share:.1} % on average")),
+        )?;
     }
     if let Some(bytes) = figures.resident {
         tile(to, "Memory", &Size(bytes).to_string(), None)?;
@@ -57,7 +74,10 @@ pub(super) fn tiles(to: &mut String, snapshot: &Snapshot) -> fmt::Result {
 
 fn tile(to: &mut String, name: &str, value: &str, note: Option<String>) -> fmt::Result {
     let note = note.unwrap_or_default();
-    write!(to, "<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>")
+    write!(
+        to,
+        "<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>"
+    )
 }
 
 /// A figure of which there can only be so much.
@@ -72,7 +92,10 @@ fn share(to: &mut String, name: &str, value: &str, part: u64, whole: u64) -> fmt
 
 fn certificate(to: &mut String, days: i64) -> fmt::Result {
     let (value, note) = match days {
-        ..0 => ("expired".to_owned(), "<span class=\"tag bad\">renew it</span>"),
+        ..0 => (
+            "expired".to_owned(),
+            "<span class=\"tag bad\">renew it</span>",
+        ),
         0..DUE => (days_in_words(days), "<span class=\"tag warn\">due</span>"),
         _ => (days_in_words(days), "until it expires"),
     };
@@ -144,7 +167,11 @@ pub(super) fn calls(to: &mut String, calls: &[RunningCall]) -> fmt::Result {
     let more = calls.len().saturating_sub(MOST_CALLS);
     match more {
         0 => to.write_str("<caption>The oldest first</caption>")?,
-        _ => write!(to, "<caption>The {MOST_CALLS} oldest; {} more run</caption>", Count(more as u64))?,
+        _ => write!(
+            to,
+            "<caption>The {MOST_CALLS} oldest; {} more run</caption>",
+            Count(more as u64)
+        )?,
     }
     to.write_str(
         "<thead role=rowgroup><tr role=row><th role=columnheader>Age<th role=columnheader>Method\
@@ -190,15 +217,25 @@ pub(super) fn methods<'a>(
             write!(to, "<th role=columnheader class=n>{name}")?;
         }
         to.write_str("<th role=columnheader>Time taken</thead><tbody role=rowgroup>")?;
-        called.into_iter().try_for_each(|it| method(to, it, charts))?;
+        called
+            .into_iter()
+            .try_for_each(|it| method(to, it, charts))?;
         to.write_str("</tbody></table>")?;
     }
     if !idle.is_empty() {
         let count = idle.len();
         let noun = if count == 1 { "method" } else { "methods" };
-        write!(to, "<details><summary>{count} {noun} not called yet</summary><ul>")?;
+        write!(
+            to,
+            "<details><summary>{count} {noun} not called yet</summary><ul>"
+        )?;
         for method in idle {
-            write!(to, "<li>{} <span class=service>{}</span></li>", Name(&method.name), Name(&method.service))?;
+            write!(
+                to,
+                "<li>{} <span class=service>{}</span></li>",
+                Name(&method.name),
+                Name(&method.service)
+            )?;
         }
         to.write_str("</ul></details>")?;
     }
@@ -213,7 +250,11 @@ fn method<'a>(to: &mut String, method: &'a Method, charts: &mut Charts<'a>) -> f
         Name(&method.service),
         Text(&method.kind),
     )?;
-    write!(to, "<td role=cell class=n data-l=Started>{}", Count(method.started))?;
+    write!(
+        to,
+        "<td role=cell class=n data-l=Started>{}",
+        Count(method.started)
+    )?;
     let in_flight = Count(method.in_flight as u64);
     write!(to, "<td role=cell class=n data-l=\"In flight\">{in_flight}")?;
     if let Some(oldest) = method.oldest {
@@ -240,7 +281,11 @@ fn errors(to: &mut String, errors: &[(String, u64)]) -> fmt::Result {
     let seen = errors.iter().filter(|it| it.1 > 0);
     let sum = seen.clone().fold(0_u64, |sum, it| sum.saturating_add(it.1));
     let class = if sum == 0 { "" } else { " class=wrong" };
-    write!(to, "<td role=cell class=n data-l=Errors><span{class}>{}</span>", Count(sum))?;
+    write!(
+        to,
+        "<td role=cell class=n data-l=Errors><span{class}>{}</span>",
+        Count(sum)
+    )?;
     to.write_str("<td role=cell class=codes>")?;
     for (code, count) in seen {
         write!(to, "<span>{} {}</span> ", Text(code), Count(*count))?;
@@ -266,9 +311,17 @@ pub(super) fn queue<'a>(
         }
     }
     if let Some(mean) = histogram.mean() {
-        write!(to, "<div><dt>mean</dt><dd>{}</dd></div>", super::text::Seconds(mean))?;
+        write!(
+            to,
+            "<div><dt>mean</dt><dd>{}</dd></div>",
+            super::text::Seconds(mean)
+        )?;
     }
-    write!(to, "<div><dt>calls</dt><dd>{}</dd></div>", Count(histogram.count()))?;
+    write!(
+        to,
+        "<div><dt>calls</dt><dd>{}</dd></div>",
+        Count(histogram.count())
+    )?;
     to.write_str("</dl></div></section>")
 }
 

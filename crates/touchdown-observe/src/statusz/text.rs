@@ -35,19 +35,32 @@ fn turns_text(char: char) -> bool {
     matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}')
 }
 
-/// The name of a method or service, which may be broken into lines where its parts end.
+/// The name of a method or service, which may be broken into lines where its words end.
 pub(super) struct Name<'a>(pub(super) &'a str);
 
 impl Display for Name<'_> {
     fn fmt(&self, to: &mut Formatter<'_>) -> fmt::Result {
-        for (index, part) in self.0.split('.').enumerate() {
-            if index > 0 {
-                to.write_str(".<wbr>")?;
-            }
-            Text(part).fmt(to)?;
+        let mut rest = self.0;
+        // What is cut anyway need not be broken.
+        for _ in 0..20 {
+            let Some(end) = end_of_word(rest) else { break };
+            let (word, after) = rest.split_at(end);
+            write!(to, "{}<wbr>", Text(word))?;
+            rest = after;
         }
-        Ok(())
+        Text(rest).fmt(to)
     }
+}
+
+/// Behind a dot, or before a capital letter after a small one.
+fn end_of_word(name: &str) -> Option<usize> {
+    let bytes = name.as_bytes();
+    let is_end = |pair: &[u8]| {
+        let ends = pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase();
+        ends || pair[0] == b'.'
+    };
+    let end = bytes.windows(2).position(is_end)? + 1;
+    name.is_char_boundary(end).then_some(end)
 }
 
 /// A count, with the thousands apart.

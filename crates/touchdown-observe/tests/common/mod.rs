@@ -18,7 +18,10 @@ use touchdown::{Call, Service, Status};
 pub const LONG: Duration = Duration::from_secs(20);
 
 pub fn text(text: &str) -> StringValue {
-    StringValue { value: text.to_owned(), ..StringValue::new() }
+    StringValue {
+        value: text.to_owned(),
+        ..StringValue::new()
+    }
 }
 
 /// `Say` answers what it gets, or fails with the code whose number it gets. `Wait` answers when it is let go.
@@ -27,9 +30,11 @@ pub fn echo() -> (Service, Sender<()>, Receiver<()>) {
     let (begun, has_begun) = channel();
     let gate = Mutex::new(gate);
     let service = Service::builder("test.Echo")
-        .unary("Say", |_: &Call, request: StringValue| match request.value.parse() {
-            Ok(code) => Err(Status::new(touchdown::Code::from_number(code), "as asked")),
-            Err(_) => Ok(request),
+        .unary("Say", |_: &Call, request: StringValue| {
+            match request.value.parse() {
+                Ok(code) => Err(Status::new(touchdown::Code::from_number(code), "as asked")),
+                Err(_) => Ok(request),
+            }
         })
         .unary("Wait", move |_: &Call, request: StringValue| {
             begun.send(()).unwrap();
@@ -41,16 +46,27 @@ pub fn echo() -> (Service, Sender<()>, Receiver<()>) {
 }
 
 pub fn say(client: &Client, words: &str) -> Result<StringValue, Status> {
-    client.unary("/test.Echo/Say", &text(words), CallOptions::new().timeout(LONG))
+    client.unary(
+        "/test.Echo/Say",
+        &text(words),
+        CallOptions::new().timeout(LONG),
+    )
 }
 
 pub fn wait(client: &Client) -> Result<StringValue, Status> {
-    client.unary("/test.Echo/Wait", &text("x"), CallOptions::new().timeout(LONG))
+    client.unary(
+        "/test.Echo/Wait",
+        &text("x"),
+        CallOptions::new().timeout(LONG),
+    )
 }
 
 /// With time for a test to look.
 pub fn lifecycle() -> touchdown::lifecycle::Builder {
-    let plan = Plan::new().with_lame_duck(Duration::ZERO).with_grace_period(LONG).with_closing(LONG);
+    let plan = Plan::new()
+        .with_lame_duck(Duration::ZERO)
+        .with_grace_period(LONG)
+        .with_closing(LONG);
     Lifecycle::builder().plan(plan.with_hard_deadline(LONG * 4))
 }
 
@@ -79,7 +95,11 @@ pub fn get(address: &str, path: &str) -> (u16, String) {
 pub fn get_with(address: &str, path: &str, headers: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(LONG)).unwrap();
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").unwrap();
+    write!(
+        socket,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
+    )
+    .unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -89,7 +109,9 @@ pub fn get_with(address: &str, path: &str, headers: &str) -> (u16, String) {
 
 /// The value of a metric with these labels, as they stand in the text.
 pub fn value(text: &str, series: &str) -> Option<f64> {
-    let line = text.lines().find_map(|it| it.strip_prefix(series)?.strip_prefix(' '))?;
+    let line = text
+        .lines()
+        .find_map(|it| it.strip_prefix(series)?.strip_prefix(' '))?;
     Some(line.parse().unwrap())
 }
 

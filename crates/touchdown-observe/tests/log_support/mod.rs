@@ -61,7 +61,11 @@ pub fn end(child: Child) -> (Vec<String>, String) {
     let output = child.wait_with_output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{}\n{stdout}\n{stderr}", output.status);
+    assert!(
+        output.status.success(),
+        "{}\n{stdout}\n{stderr}",
+        output.status
+    );
     let told = stdout.lines().filter_map(|it| it.split_once("told: "));
     (told.map(|it| it.1.to_owned()).collect(), stderr)
 }
@@ -111,7 +115,10 @@ impl Python {
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3 is installed");
-        let (to, from) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        let (to, from) = (
+            process.stdin.take().unwrap(),
+            process.stdout.take().unwrap(),
+        );
         Python {
             process,
             to,

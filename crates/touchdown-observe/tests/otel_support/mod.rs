@@ -12,7 +12,8 @@ use touchdown::client::{CallOptions, Channel, Client, Metadata};
 use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::testing::TestServer;
 use touchdown::{Call, Server, ServerBuilder, Service, Status};
-use touchdown_observe::otel::{SpanCounts, Traces, WithTraces};
+use touchdown_observe::otel::{SpanCounts, Traces};
+use touchdown_observe::ObserveServer;
 
 pub use self::collector::{Collector, Reply, Request};
 pub use self::spans::{Span, Value};

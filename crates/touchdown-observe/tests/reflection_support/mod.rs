@@ -16,7 +16,8 @@ use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::protobuf::Message;
 use touchdown::testing::TestServer;
 use touchdown::{Call, Code, Server, ServerBuilder, Service, Status};
-use touchdown_observe::reflection::{Reflection, WithReflection};
+use touchdown_observe::reflection::Reflection;
+use touchdown_observe::ObserveServer;
 
 /// The messages that the crate was generated with.
 mod own {

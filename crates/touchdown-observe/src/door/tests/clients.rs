@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::super::table::Table;
 use super::super::{
-    Response, ANSWER_TIME, LEAVE_LIMIT, LEAVE_TIME, MOST_CLIENTS, MOST_PENDING, REQUEST_TIME, STALL_TIME,
+    Response, ANSWER_TIME, LEAVE_LIMIT, LEAVE_TIME, MOST_CLIENTS, MOST_PENDING, REQUEST_TIME,
+    STALL_TIME,
 };
 use super::{Act, Script};
 

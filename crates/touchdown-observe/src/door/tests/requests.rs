@@ -41,7 +41,20 @@ fn a_path_is_decoded() {
     assert_eq!(get("/a%2fb%C3%A4+").text(), "/a/bä+ [] None");
     assert_eq!(get("http://127.0.0.1:9464/a?b").text(), "/a [] None");
     assert_eq!(get("HTTP://localhost").text(), "/ [] None");
-    for bad in ["/%", "/%2", "/%zz", "/%+1", "/%00", "/%0a", "/%ff", "/ä", "*", "a", "http://h?/", "https://h/"] {
+    for bad in [
+        "/%",
+        "/%2",
+        "/%zz",
+        "/%+1",
+        "/%00",
+        "/%0a",
+        "/%ff",
+        "/ä",
+        "*",
+        "a",
+        "http://h?/",
+        "https://h/",
+    ] {
         assert_eq!(get(bad).status, 400, "{bad}");
     }
 }
@@ -79,7 +92,9 @@ fn an_answer_is_stored_nowhere_and_runs_nothing() {
 
 #[test]
 fn only_get_and_head_are_understood() {
-    for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "X"] {
+    for method in [
+        "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "X",
+    ] {
         let answer = answer(&format!("{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(answer.status, 405, "{method}");
         assert!(answer.has("Allow: GET, HEAD"));
@@ -88,10 +103,17 @@ fn only_get_and_head_are_understood() {
 
 #[test]
 fn a_body_is_refused_and_none_is_not() {
-    let with = |header: &str| answer(&format!("GET / HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n"));
+    let with = |header: &str| {
+        answer(&format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n"
+        ))
+    };
     assert_eq!(with("Content-Length: 0").status, 200);
     assert_eq!(with("Content-Length: 1").status, 413);
-    assert_eq!(with("content-length: 99999999999999999999999999").status, 413);
+    assert_eq!(
+        with("content-length: 99999999999999999999999999").status,
+        413
+    );
     assert_eq!(with("Content-Length: 0\r\nContent-Length: 5").status, 413);
     assert_eq!(with("Transfer-Encoding: chunked").status, 413);
     for bad in ["", "-1", "+1", "0x10", "1, 1", "a"] {
@@ -105,28 +127,55 @@ fn the_versions_of_http_are_told_apart() {
     assert_eq!(answer("PRI * HTTP/2.0\r\n\r\n").status, 505);
     assert_eq!(answer("GET / HTTP/3.0\r\n\r\n").status, 505);
     assert_eq!(answer("GET /\r\n\r\n").status, 400);
-    assert_eq!(answer("GET / HTTP/1.1\r\nHost: localhost\r\nA: b\r\n c\r\n\r\n").status, 400);
+    assert_eq!(
+        answer("GET / HTTP/1.1\r\nHost: localhost\r\nA: b\r\n c\r\n\r\n").status,
+        400
+    );
 }
 
 #[test]
 fn a_host_is_there_once() {
     assert_eq!(answer("GET / HTTP/1.1\r\n\r\n").status, 400);
-    assert_eq!(answer("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n").status, 400);
-    assert_eq!(answer("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n").status, 400);
+    assert_eq!(
+        answer("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n").status,
+        400
+    );
+    assert_eq!(
+        answer("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n").status,
+        400
+    );
 }
 
 #[test]
 fn a_page_of_another_host_reads_nothing_at_a_loopback_address() {
     let local = [
-        "localhost", "LOCALHOST:9464", "127.0.0.1", "127.0.0.1:9464", "192.168.1.7", "[::1]", "[::1]:9464", "board:80",
-        "a.localhost", "",
+        "localhost",
+        "LOCALHOST:9464",
+        "127.0.0.1",
+        "127.0.0.1:9464",
+        "192.168.1.7",
+        "[::1]",
+        "[::1]:9464",
+        "board:80",
+        "a.localhost",
+        "",
     ];
     for host in local {
         assert_eq!(from_host(host), 200, "{host}");
     }
     let strange = [
-        "evil.example", "evil.example:9464", "localhost.evil.example", "127.0.0.1.evil.example", "evil.", "[::1",
-        "[evil.example]", "a@localhost.evil", ".localhost.", "1.2.3", "b\u{e4}d", "<script>",
+        "evil.example",
+        "evil.example:9464",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "evil.",
+        "[::1",
+        "[evil.example]",
+        "a@localhost.evil",
+        ".localhost.",
+        "1.2.3",
+        "b\u{e4}d",
+        "<script>",
     ];
     for host in strange {
         let answer = answer(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
@@ -143,7 +192,10 @@ fn a_page_of_another_host_reads_nothing_at_a_loopback_address() {
 fn many_headers_are_refused() {
     let with = |count: usize| {
         let headers: String = (1..count).map(|it| format!("H{it}: x\r\n")).collect();
-        answer(&format!("GET / HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")).status
+        answer(&format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
+        ))
+        .status
     };
     assert_eq!(with(32), 200);
     assert_eq!(with(33), 431);
@@ -168,10 +220,31 @@ fn a_panic_is_an_answer_and_the_next_request_has_its_own() {
 /// Whatever strangers send, with what leads deep into the parser among it.
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     let words: &[&[u8]] = &[
-        b"GET ", b"HEAD ", b"POST ", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"/", b"/healthz?verbose", b"%41", b"%",
-        b"http://a/", b" HTTP/1.1\r\n", b" HTTP/1.0\n", b"Host: localhost\r\n", b"Host: evil.example\r\n",
-        b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"A: b\r\n", b"\r\n", b"\n", b"\r", b":", b" ",
-        b"\x16\x03\x01", b"\0", b"\xff", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET ",
+        b"HEAD ",
+        b"POST ",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"/",
+        b"/healthz?verbose",
+        b"%41",
+        b"%",
+        b"http://a/",
+        b" HTTP/1.1\r\n",
+        b" HTTP/1.0\n",
+        b"Host: localhost\r\n",
+        b"Host: evil.example\r\n",
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"A: b\r\n",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b":",
+        b" ",
+        b"\x16\x03\x01",
+        b"\0",
+        b"\xff",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ];
     let word = any::<Index>().prop_map(|it| it.get(words).to_vec());
     let noise = vec(any::<u8>(), 0..20);
@@ -185,7 +258,9 @@ fn written(bytes: &[u8], pieces: &[Index], ends: bool, takes: usize) -> (Vec<u8>
     let mut cuts: Vec<_> = pieces.iter().map(|it| it.index(bytes.len() + 1)).collect();
     cuts.extend([0, bytes.len()]);
     cuts.sort_unstable();
-    let acts = cuts.windows(2).map(|it| Act::Sends(bytes[it[0]..it[1]].to_owned()));
+    let acts = cuts
+        .windows(2)
+        .map(|it| Act::Sends(bytes[it[0]..it[1]].to_owned()));
     let script = Script::new(acts, takes);
     if ends {
         script.act(Act::Ends);
@@ -208,7 +283,9 @@ fn written(bytes: &[u8], pieces: &[Index], ends: bool, takes: usize) -> (Vec<u8>
     now += REQUEST_TIME;
     while client.expire(now).is_ok() {
         while client.writes() {
-            client.advance(now, &mut buffer, &mut answering).expect("it takes all");
+            client
+                .advance(now, &mut buffer, &mut answering)
+                .expect("it takes all");
         }
         now += LEAVE_TIME;
     }

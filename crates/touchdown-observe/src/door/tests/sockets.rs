@@ -310,7 +310,9 @@ fn at_a_unix_socket_every_host_will_do() {
 /// How often the door's thread was taken off a processor. One that sleeps is not.
 fn switches(thread: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
-    let counts = status.lines().filter_map(|it| it.split_once("voluntary_ctxt_switches:"));
+    let counts = status
+        .lines()
+        .filter_map(|it| it.split_once("voluntary_ctxt_switches:"));
     counts.map(|it| it.1.trim().parse::<u64>().unwrap()).sum()
 }
 

@@ -33,7 +33,10 @@ const OBJECTS: [&str; 57] = [
 const PREFIX: &str = "kv.";
 
 fn collides(key: &str) -> bool {
-    let is_inside = |key: &str, of: &str| key.strip_prefix(of).is_some_and(|rest| rest.starts_with('.'));
+    let is_inside = |key: &str, of: &str| {
+        key.strip_prefix(of)
+            .is_some_and(|rest| rest.starts_with('.'))
+    };
     key.is_empty()
         || OBJECTS.contains(&key)
         || FIXED
@@ -84,13 +87,36 @@ mod tests {
     fn pushed(keys: &[&str]) -> Vec<String> {
         let (mut line, mut taken) = (String::new(), Keys::new());
         keys.iter().for_each(|key| taken.push(&mut line, key));
-        taken.0.iter().map(|it| line[it.clone()].to_owned()).collect()
+        taken
+            .0
+            .iter()
+            .map(|it| line[it.clone()].to_owned())
+            .collect()
     }
 
     #[test]
     fn a_key_that_collides_is_prefixed() {
-        let keys = ["phase", "message", "log", "log.level.x", "message.x", "device", "log.dropped", "", "error.message"];
-        let expected = ["phase", "kv.message", "kv.log", "kv.log.level.x", "kv.message.x", "kv.device", "log.dropped", "kv."];
+        let keys = [
+            "phase",
+            "message",
+            "log",
+            "log.level.x",
+            "message.x",
+            "device",
+            "log.dropped",
+            "",
+            "error.message",
+        ];
+        let expected = [
+            "phase",
+            "kv.message",
+            "kv.log",
+            "kv.log.level.x",
+            "kv.message.x",
+            "kv.device",
+            "log.dropped",
+            "kv.",
+        ];
         assert_eq!(pushed(&keys)[..8], expected);
         assert_eq!(pushed(&keys)[8], "error.message");
     }
@@ -98,6 +124,9 @@ mod tests {
     #[test]
     fn a_key_that_is_there_twice_is_numbered() {
         let keys = ["a", "a", "a_2", "a", "kv.log", "log"];
-        assert_eq!(pushed(&keys), ["a", "a_2", "a_2_2", "a_3", "kv.log", "kv.log_2"]);
+        assert_eq!(
+            pushed(&keys),
+            ["a", "a_2", "a_2_2", "a_3", "kv.log", "kv.log_2"]
+        );
     }
 }

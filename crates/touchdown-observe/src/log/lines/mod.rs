@@ -45,6 +45,9 @@ pub(crate) fn program_name() -> String {
     variable.filter(|it| !it.is_empty()).unwrap_or_else(|| {
         let path = env::args_os().next().unwrap_or_default();
         let name = Path::new(&path).file_name();
-        name.map_or_else(|| "unknown_service".to_owned(), |it| it.to_string_lossy().into_owned())
+        name.map_or_else(
+            || "unknown_service".to_owned(),
+            |it| it.to_string_lossy().into_owned(),
+        )
     })
 }

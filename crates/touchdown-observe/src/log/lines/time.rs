@@ -75,8 +75,16 @@ mod tests {
                 4 | 6 | 9 | 11 => 30,
                 _ => 31,
             };
-            (day, month) = if day < last { (day + 1, month) } else { (1, month + 1) };
-            (month, year) = if month < 13 { (month, year) } else { (1, year + 1) };
+            (day, month) = if day < last {
+                (day + 1, month)
+            } else {
+                (1, month + 1)
+            };
+            (month, year) = if month < 13 {
+                (month, year)
+            } else {
+                (1, year + 1)
+            };
         }
     }
 

@@ -85,7 +85,12 @@ mod tests {
             let text = String::from_utf8(disk.written).unwrap();
             let lines: Vec<&str> = text.lines().collect();
             assert_eq!(lines.last(), Some(&"second"), "{text:?}");
-            assert!(lines.iter().all(|it| "first line".starts_with(it) || "lost".starts_with(it) || *it == "second"), "{text:?}");
+            assert!(
+                lines.iter().all(|it| "first line".starts_with(it)
+                    || "lost".starts_with(it)
+                    || *it == "second"),
+                "{text:?}"
+            );
             assert!(lines.len() <= 3, "{text:?}");
         }
     }
