@@ -71,7 +71,7 @@ class Callers:
             if self.stopping.is_set():
                 return
             # Every tenth is refused by the handler.
-            data = b"" if turn % 10 == 9 else message("you", 20 * (number + 1))
+            data = b"" if turn % 10 == 9 else message("you", 20 * number)
             try:
                 call(data, timeout=DEADLINE_S)
                 status = "OK"
@@ -85,6 +85,14 @@ class Callers:
                         return
             with self.lock:
                 self.counts[status] += 1
+
+    def call_for(self, seconds):
+        """One call that is in flight for so long."""
+        call = self.channel.unary_unary("/greeter.Greeter/SayHello")
+        thread = threading.Thread(target=lambda: call(message("you", int(1000 * seconds)), timeout=2 * seconds))
+        thread.start()
+        self.threads.append(thread)
+        self.counts["OK"] += 1
 
     def join(self):
         self.stopping.set()
@@ -156,7 +164,7 @@ def main():
         needed = os.path.join(folder, "needed")
         with open(needed, "w", encoding="utf-8"):
             pass
-        environment = dict(os.environ, OTEL_SDK_DISABLED="true", RUST_LOG="warn,touchdown::lifecycle=info")
+        environment = dict(os.environ, OTEL_SDK_DISABLED="true", RUST_LOG="error,touchdown::lifecycle=info")
         server = subprocess.Popen([options.server, address, door, needed], env=environment)
         storage = ["--storage.tsdb.path", os.path.join(folder, "data"), "--web.listen-address", f"127.0.0.1:{port}"]
         watcher = subprocess.Popen([options.prometheus, "--config.file", config, "--log.level=error", *storage])
@@ -180,6 +188,8 @@ def run(options, server, address, door, prometheus):
     time.sleep(options.seconds)
     subprocess.run([CHECK, "--promtool", options.promtool, "--prometheus", prometheus], check=True)
     ready = Watcher(address, door)
+    # Longer than the lame duck and two scrapes.
+    callers.call_for(5)
     time.sleep(0.5)
     began = time.monotonic()
     server.send_signal(signal.SIGTERM)

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use greeter::{greeter_service, Greeter, HelloReply, HelloRequest, ManyHellosRequest};
-use touchdown::lifecycle::Report;
+use touchdown::lifecycle::{Lifecycle, Plan, Report};
 use touchdown::{Call, Replies, Requests, Server, Status};
 use touchdown_observe::access_log::AccessLog;
 use touchdown_observe::load_report::LoadReport;
@@ -101,7 +101,10 @@ fn main() -> Report {
         Some(file) => observe.check(needs(file).interval(Duration::from_secs(1))),
         None => observe,
     };
+    // Long enough for those who look every second to hear of it before calls are refused.
+    let plan = Plan::new().with_lame_duck(Duration::from_millis(1500));
     Server::builder()
+        .lifecycle(Lifecycle::builder().plan(plan))
         .address(address)
         .service(greeter_service(Polite))
         .observe(observe)

@@ -48,6 +48,8 @@ impl Companion for Logs {
             )
             .into());
         }
+        // Of several logs the first is found there, by the metrics.
+        let _ = server.lifecycle().attach(Arc::new(queue.counts()));
         let over = Over(Arc::clone(&queue));
         let written = Arc::clone(&queue);
         let write = move || {

@@ -13,7 +13,7 @@ use super::lines::json;
 use super::lines::program_name;
 use super::lines::writer::LineWriter;
 use super::observer::level;
-use super::queue::{Next, Queue};
+use super::queue::Queue;
 
 /// The target of all lines.
 const TARGET: &str = "touchdown::access";
@@ -52,20 +52,11 @@ impl Output {
     pub(super) fn run(mut self, queue: &Queue) {
         // How many were dropped, and it could not be said yet.
         let mut unsaid = 0;
-        loop {
-            match queue.next() {
-                Next::Line(dropped, entry) => {
-                    unsaid = self.say_dropped(unsaid + dropped);
-                    let is_written = self.write_entry(&entry);
-                    if queue.done(is_written) {
-                        self.flush();
-                    }
-                }
-                Next::Dropped(dropped) => {
-                    unsaid = self.say_dropped(unsaid + dropped);
-                    self.flush();
-                }
-                Next::End => return,
+        while let Some(next) = queue.next() {
+            unsaid = self.say_dropped(unsaid + next.dropped);
+            let written = next.entry.map(|it| self.write_entry(&it));
+            if written.is_none_or(|is_written| queue.done(is_written)) {
+                self.flush();
             }
         }
     }

@@ -40,15 +40,18 @@ struct State {
 }
 
 /// What there is to write.
-pub(super) enum Next {
-    /// So many were dropped before it.
-    Line(u64, Entry),
-    /// So many were dropped, and nothing follows.
-    Dropped(u64),
-    End,
+pub(super) struct Next {
+    /// So many were dropped, and that was not said yet.
+    pub(super) dropped: u64,
+    /// What came after them; `None` if nothing has so far. [`Queue::done`] wants to know what became of it.
+    pub(super) entry: Option<Entry>,
 }
 
 impl Queue {
+    pub(super) fn counts(&self) -> Counts {
+        self.counts.clone()
+    }
+
     pub(super) fn new(most: usize, counts: Counts) -> Queue {
         Queue {
             state: Mutex::default(),
@@ -86,21 +89,23 @@ impl Queue {
         self.unsaid.fetch_add(lines, Ordering::Relaxed);
     }
 
-    /// Waits for what there is to write.
-    pub(super) fn next(&self) -> Next {
+    /// Waits for what there is to write. `None` is the end.
+    pub(super) fn next(&self) -> Option<Next> {
         let mut state = self.state.lock();
         loop {
             if let Some((dropped, entry)) = state.lines.pop_front() {
                 self.waiting.store(state.lines.len(), Ordering::Relaxed);
                 state.is_writing = true;
-                return Next::Line(dropped, entry);
+                let entry = Some(entry);
+                return Some(Next { dropped, entry });
             }
             let dropped = self.unsaid.swap(0, Ordering::Relaxed);
             if dropped > 0 && !state.is_over {
-                return Next::Dropped(dropped);
+                let entry = None;
+                return Some(Next { dropped, entry });
             }
             if state.is_closed {
-                return Next::End;
+                return None;
             }
             self.news.wait(&mut state);
         }

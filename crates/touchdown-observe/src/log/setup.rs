@@ -10,7 +10,7 @@ use std::sync::Arc;
 use log::{Level, Record};
 
 use super::lines::{json, program_name};
-use super::sink::Sink;
+use super::sink::{Say, Sink};
 use super::{filter, journal, Format, Layout, Logger};
 
 /// Which form lines have. Has the last word, before [`Setup::format`].
@@ -195,7 +195,7 @@ impl fmt::Debug for Setup {
     }
 }
 
-fn say_lost(layout: Arc<Layout>) -> Box<dyn Fn(&mut String, u64) + Send> {
+fn say_lost(layout: Arc<Layout>) -> Say {
     Box::new(move |out, lost| {
         let text = format_args!("{lost} lines could not be written");
         say(&layout, out, text, &[("log.dropped", lost)]);

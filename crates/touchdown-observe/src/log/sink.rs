@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::lines::writer::LineWriter;
 
 /// Writes so many lost lines as a line.
-type Say = Box<dyn Fn(&mut String, u64) + Send>;
+pub(super) type Say = Box<dyn Fn(&mut String, u64) + Send>;
 
 /// What env_logger writes to. It writes each line at once, and heeds no error.
 pub(super) struct Sink {

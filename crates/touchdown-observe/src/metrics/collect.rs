@@ -59,15 +59,6 @@ fn encode(inner: &Inner, to: &mut Encoder<'_>) -> fmt::Result {
             state(source, to)?;
         }
     }
-    let drops = inner.drops.lock();
-    if !drops.is_empty() {
-        let drops = drops
-            .iter()
-            .map(|(kind, count)| ([("kind", *kind)], count()));
-        let help = "Records of calls that were left out, since whoever takes them was too slow";
-        to.counters("touchdown_telemetry_dropped", help, drops)?;
-    }
-    drop(drops);
     let build = [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)];
     to.gauges(
         "touchdown_build_info",
@@ -247,10 +238,30 @@ fn state(source: &Source, to: &mut Encoder<'_>) -> fmt::Result {
         let left = (expires - seconds_of(SystemTime::now())) / 86_400.0;
         to.gauge("touchdown_tls_certificate_days_left", help, left)?;
     }
+    let drops = drops(&source.remote);
+    if !drops.is_empty() {
+        let help = "Records of calls that were left out, since whoever takes them was too slow";
+        to.counters("touchdown_telemetry_dropped", help, drops)?;
+    }
     match &source.checks {
         Some(checks) => show_checks(checks, to),
         None => Ok(()),
     }
+}
+
+/// What other parts of this crate have left out. They keep their counts with the lifecycle.
+fn drops(program: &Remote) -> Vec<([Label; 1], u64)> {
+    let _ = program;
+    let mut drops: Vec<([Label; 1], u64)> = Vec::new();
+    #[cfg(feature = "access-log")]
+    if let Some(counts) = program.attached::<crate::access_log::Counts>() {
+        drops.push(([("kind", "access_log")], counts.dropped()));
+    }
+    #[cfg(feature = "otel")]
+    if let Some(counts) = program.attached::<crate::otel::SpanCounts>() {
+        drops.push(([("kind", "span")], counts.dropped()));
+    }
+    drops
 }
 
 fn show_checks(checks: &Checks, to: &mut Encoder<'_>) -> fmt::Result {

@@ -63,14 +63,10 @@ pub(crate) struct Inner {
     shards: Arc<Shards>,
     methods: OnceLock<Vec<ServedMethod>>,
     connections: Connections,
-    drops: Mutex<Vec<(&'static str, Count)>>,
     phases: Mutex<Phases>,
     /// Taken away when the program has stopped.
     source: Mutex<Option<Source>>,
 }
-
-/// Something that another part counts.
-pub(crate) type Count = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// Of connections: there are few, so all threads count in one place.
 #[derive(Default)]
@@ -97,7 +93,6 @@ impl Metrics {
             shards: Shards::new(),
             methods: OnceLock::new(),
             connections: Connections::default(),
-            drops: Mutex::default(),
             phases: Mutex::new(Phases {
                 now: Phase::Starting,
                 entered: SystemTime::now(),
@@ -177,12 +172,6 @@ impl Metrics {
             let source = self.0.source.lock().take();
             drop(source);
         }
-    }
-
-    /// Shows how many things of this kind were left out.
-    #[allow(dead_code, reason = "by the features that leave something out")]
-    pub(crate) fn show_drops(&self, kind: &'static str, count: Count) {
-        self.0.drops.lock().push((kind, count));
     }
 
     /// What each method has done, for a page.

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use touchdown::{
-    Address, Answer, Call, CallEnd, CallKind, CallObserver, CallRefusal, Interceptor, Next, Peer,
-    Status,
+    Address, Answer, Call, CallEnd, CallKind, CallObserver, CallOutcome, CallRefusal, Interceptor,
+    Next, Peer, Status,
 };
 
 use super::context::{state_of, within, Caller, Kept, TraceContext, RANDOM, SAMPLED};
@@ -101,7 +101,19 @@ impl Recorder {
         });
     }
 
-    /// The span of a call that has ended after this time, or been refused.
+    /// So long after its arrival the server began to drain, if the call was there yet.
+    fn drained_after(&self, call: &Call, recording: &Recording, end: &End) -> Option<Duration> {
+        let after = match self.draining.get() {
+            Some(began) => began.checked_sub(recording.start)?,
+            // Not told yet, or never.
+            None => Duration::MAX,
+        };
+        // The server cuts the first calls before it is told that it drains.
+        let is_cut = || end.is_stopped && call.is_draining();
+        (after <= end.took || is_cut()).then_some(after.min(end.took))
+    }
+
+    /// The span of a call that has ended.
     fn end(&self, call: &Call, kept: &Kept, recording: &Recording, end: End) {
         let at = |after: Duration| nanoseconds(recording.start.saturating_add(after));
         let mut events = Vec::new();
@@ -110,9 +122,7 @@ impl Recorder {
             let event = Event::new("touchdown.queue_wait", at(waited));
             events.push(event.with(attribute::QUEUE_WAIT, waited_for));
         }
-        let draining = self.draining.get();
-        let during = draining.and_then(|it| it.checked_sub(recording.start));
-        if let Some(after) = during.filter(|it| *it <= end.took) {
+        if let Some(after) = self.drained_after(call, recording, &end) {
             events.push(Event::new("touchdown.draining", at(after)));
         }
         events.extend(end.event.map(|it| Event {
@@ -149,6 +159,8 @@ struct End {
     took: Duration,
     /// What happened at its end.
     event: Option<Event>,
+    /// Whether the server has ended it.
+    is_stopped: bool,
 }
 
 impl CallObserver for Recorder {
@@ -195,6 +207,10 @@ impl CallObserver for Recorder {
                 waited: is_begun.then_some(end.waited),
                 took: end.waited.saturating_add(end.ran),
                 event: event_of(end.outcome).map(|name| Event::new(name, 0)),
+                is_stopped: matches!(
+                    end.outcome,
+                    CallOutcome::Cut | CallOutcome::ToldToStop | CallOutcome::Abandoned
+                ),
             }
         });
     }
@@ -209,6 +225,7 @@ impl CallObserver for Recorder {
                 waited: None,
                 took: refusal.waited,
                 event: Some(event),
+                is_stopped: false,
             }
         });
     }
