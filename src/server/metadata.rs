@@ -126,9 +126,9 @@ impl Value<'_> {
 #[non_exhaustive]
 pub enum MetadataError {
     /// The name is empty, has a character other than `a-z`, `0-9`, `_`, `-` and `.`, or is one
-    /// that gRPC (`grpc-…`, `content-type`, `te`, `user-agent`, `lb-token`, `lb-cost-bin`,
-    /// `endpoint-load-metrics-bin`) or HTTP (`content-length`, `host`, `connection`, `keep-alive`,
-    /// `proxy-connection`, `transfer-encoding`, `upgrade`) keeps for itself.
+    /// that gRPC (`grpc-…`, `content-type`, `te`, `user-agent`, `lb-token`, `lb-cost-bin`)
+    /// or HTTP (`content-length`, `host`, `connection`, `keep-alive`, `proxy-connection`, `transfer-encoding`, `upgrade`) keeps
+    /// for itself.
     Name(String),
     /// The value of this text entry has a character that is not printable ASCII. A name that ends
     /// in `-bin` takes any bytes.
@@ -159,13 +159,12 @@ impl fmt::Display for MetadataError {
 impl Error for MetadataError {}
 
 /// What nobody may set: gRPC's own, what C-core takes for its own and drops without a word (a length,
-/// load reports, all but one of several values), and what would make the response malformed for a
+/// all but one of several values), and what would make the response malformed for a
 /// strict client ([RFC 9113, 8.2.2](https://www.rfc-editor.org/rfc/rfc9113#section-8.2.2)).
-const RESERVED: [&str; 13] = [
+const RESERVED: [&str; 12] = [
     "connection",
     "content-length",
     "content-type",
-    "endpoint-load-metrics-bin",
     "host",
     "keep-alive",
     "lb-cost-bin",

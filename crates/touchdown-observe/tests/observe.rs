@@ -368,6 +368,12 @@ fn a_drain_is_seen_from_outside_until_its_end() {
             Phase::Closing => Ok(()),
             seen => Err(seen),
         });
+        // What is scraped before the hooks of Closing is not the last: a server may count until then.
+        let described = || running.describe();
+        eventually("it waits for a scrape", || match described() {
+            text if text.contains("last scrape") => Ok(()),
+            seen => Err(seen),
+        });
         let (_, text) = get(&address, "/metrics");
         let ok = |method| {
             let labels =

@@ -53,7 +53,8 @@
 //!   machine.
 //! - Spans of the server's side only.
 //! - `server.address` is left out: a server of touchdown does not know by which name it was called.
-//! - No headers of Zipkin (b3), Jaeger or OpenCensus (`grpc-trace-bin`), and no baggage.
+//! - No headers of Zipkin (b3), Jaeger or OpenCensus (`grpc-trace-bin`), and no baggage: `OTEL_PROPAGATORS` is not
+//!   read.
 //! - A program with several servers has a thread and a queue for each that has traces.
 
 mod collector;

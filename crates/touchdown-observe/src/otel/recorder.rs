@@ -186,8 +186,8 @@ impl CallObserver for Recorder {
                 if is_sampled && self.admits() {
                     self.begin(call, None, TraceId::random_with(randomness));
                 } else if stranger.is_some() {
-                    // What a stranger has sent goes no further. Of a call that nobody says anything of, ids are made once
-                    // they are wanted.
+                    // What a stranger has sent goes no further. Of a call that nobody says anything of, ids are made
+                    // once they are wanted.
                     call.extensions().insert(Kept {
                         context: roots::unsampled(&self.sampler),
                         recording: None,

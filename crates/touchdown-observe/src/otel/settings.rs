@@ -172,9 +172,9 @@ impl Traces {
     }
 
     /// Sets how many spans are recorded in a second at the most, whoever has decided that they should be. So callers
-    /// that want all of theirs recorded cannot keep the server busy with it. Others are
-    /// [counted](SpanCounts::capped). 100 by default: on a small board they take a hundredth of what the calls take
-    /// that can be served meanwhile.
+    /// that want all of theirs recorded cannot keep the server busy with it. Calls beyond that are
+    /// [counted](SpanCounts::capped), and served like any other. 100 by default: enough to see what goes on, and
+    /// nothing that a small board would feel.
     pub fn cap(mut self, spans_per_second: u32) -> Self {
         self.cap = spans_per_second;
         self
@@ -190,7 +190,7 @@ impl Traces {
     }
 
     /// Sets how many spans wait to be sent at the most. What comes on top is [dropped](SpanCounts::dropped). 2,048 by
-    /// default; a span takes about 600 bytes.
+    /// default. A span takes some 300 bytes, and no more than 1.5 KiB.
     pub fn queue(mut self, spans: usize) -> Self {
         self.limits.capacity = spans;
         self.limits.batch = self.limits.batch.min(spans);
@@ -217,7 +217,7 @@ impl Traces {
         self
     }
 
-    /// What becomes of the spans, to be kept for later.
+    /// What becomes of the spans, to be kept for later. Those of a clone are counted along.
     pub fn counts(&self) -> SpanCounts {
         self.counts.clone()
     }

@@ -217,6 +217,17 @@ fn a_panic_is_an_answer_and_the_next_request_has_its_own() {
     }
 }
 
+#[test]
+fn empty_lines_before_a_request_are_left_out_and_count() {
+    let request = "\r\n\n\r\nGET /x HTTP/1.0\n\n";
+    for pieces in [vec![], vec![Index::from(usize::MAX / 4)]] {
+        let (bytes, _) = written(request.as_bytes(), &pieces, false, usize::MAX);
+        assert_eq!(Answer::read(&bytes, false).text(), "/x [] None");
+    }
+    let (bytes, _) = written(&[b'\n'; HEAD_LIMIT], &[], false, usize::MAX);
+    assert_eq!(Answer::read(&bytes, false).status, 431);
+}
+
 /// Whatever strangers send, with what leads deep into the parser among it.
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     let words: &[&[u8]] = &[
