@@ -6,7 +6,7 @@
 .PHONY: public-api package
 .PHONY: cross arm test-arm footprint
 .PHONY: test-long subscribers properties leaks processes ledger models-long asan tsan tsan-server miri
-.PHONY: pauses pauses-short hostile
+.PHONY: pauses pauses-short hostile prometheus
 
 CARGO ?= cargo
 armv7 := armv7-unknown-linux-gnueabihf
@@ -64,7 +64,7 @@ build: tools
 
 # The tests come last, so that the last lines are theirs. Tests marked `ignore` are for those who have
 # the clients, or a lot of time.
-test: format clients alone build clippy docs package licences core models quick-start pauses-short
+test: format clients alone build clippy docs package licences core models quick-start pauses-short prometheus
 	$(CARGO) test --no-default-features --features systemd --no-fail-fast
 	$(CARGO) test --no-default-features --features upgrade,systemd --no-fail-fast --lib --example http_daemon \
 		--test http_daemon --test acceptor
@@ -158,6 +158,18 @@ pauses pauses-short: clients build
 		echo "python3 or npm is missing: no test of what pauses"; \
 	fi
 
+# A real Prometheus looks at a server and its stop; rules, runbooks and dashboard of deploy/ are checked. A minute.
+prometheus: observed := $(target)/foreign/prometheus/usr/bin
+prometheus: clients
+	@tests/foreign/prometheus.sh $(target)/foreign/prometheus
+	@.ci/watch debug $(CARGO) build -p touchdown-observed
+	@if test -x $(observed)/prometheus && test -d $(target)/foreign/node_modules; then \
+		$(target)/foreign/venv/bin/python -B tests/foreign/prometheus.py --seconds 8 \
+			--server $(target)/debug/observed_server --prometheus $(observed)/prometheus --promtool $(observed)/promtool; \
+	else \
+		echo "prometheus or Python's clients are missing: no test with them"; deploy/check; \
+	fi
+
 # See tests/foreign/hostile.py. How fast a server is decides here, so it is the one that is released.
 hostile: clients
 	@.ci/watch release $(CARGO) build --release --all-features --example greeter_server --example board_server
@@ -203,7 +215,7 @@ processes: tools
 
 # A service that writes to SQLite, stopped by force 100 times; see docs/stopping-well.md.
 ledger: tools
-	$(CARGO) build --example ledger_server
+	$(CARGO) build -p touchdown-ledger --example ledger_server
 	$(CARGO) test --test ledger -- --ignored --nocapture
 
 # See tests/sanitizers/README.md. With asan and tsan-server, C-core is compiled once more for each.

@@ -1,4 +1,4 @@
-//! `docs/stopping-well.md` says of `examples/ledger_server.rs` that no transfer is lost that was
+//! `docs/stopping-well.md` says of `examples/ledger/ledger_server.rs` that no transfer is lost that was
 //! answered, and none is half done, however it is stopped. Here it is stopped, again and again, on one
 //! database and under load, and at the end the file has to agree with what its callers know.
 //!

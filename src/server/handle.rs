@@ -117,7 +117,7 @@ impl ServerHandle {
     }
 
     #[cfg(all(test, feature = "client"))]
-    pub(super) fn running(&self) -> &Arc<Running> {
+    pub(super) fn parts(&self) -> &Arc<Running> {
         &self.running
     }
 

@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn what_a_thread_holds_back_for_one_server_it_sends_for_another() {
         let busy = start(Service::builder("test.Nothing").build());
-        let engine = Arc::clone(busy.running());
+        let engine = Arc::clone(busy.parts());
         let echo = move |_: &Call, request: StringValue| {
             engine.engine.hold_back();
             Ok(request)

@@ -128,7 +128,7 @@ pub fn example(database: &Path, grace: u64) -> Command {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().and_then(Path::parent).unwrap();
     let program = folder.join("examples/ledger_server");
-    let cure = "run `cargo build --example ledger_server`, or `make ledger`";
+    let cure = "run `cargo build -p touchdown-ledger --examples`, or `make ledger`";
     let changed = |path: &Path| path.metadata().and_then(|it| it.modified());
     // Cargo has written down what it was made of.
     let sources = std::fs::read_to_string(program.with_extension("d"))

@@ -230,11 +230,13 @@ struct Sizes {
     memory: usize,
 }
 
+type Methods = (Vec<Method>, Vec<calls::Method>, Vec<ServedMethod>);
+
 /// The methods of all services: for the server, and, in the same order, for what runs their calls and for who asks.
 fn methods(
     services: Vec<Service>,
     of_server: &[Arc<dyn Interceptor>],
-) -> Result<(Vec<Method>, Vec<calls::Method>, Vec<ServedMethod>), StartError> {
+) -> Result<Methods, StartError> {
     let mut methods = Vec::new();
     let mut served = Vec::new();
     let mut called: Vec<calls::Method> = Vec::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use touchdown::lifecycle::Phase;
 
-use super::chart::Quantile;
+use super::chart::{Charts, Quantile};
 use super::text::{Count, Seconds, Size, Text, Time};
 use super::*;
 
@@ -216,7 +216,12 @@ fn draining() -> Snapshot {
         checks: vec![
             line,
             check("database", "readiness", CheckState::Up),
-            check("uplink", "information", CheckState::Unknown),
+            Check {
+                since: None,
+                checked: None,
+                took: None,
+                ..check("uplink", "information", CheckState::Unknown)
+            },
         ],
         certificate_days: Some(6),
         refresh: Some(5),
@@ -356,6 +361,26 @@ fn percentiles_are_as_prometheus_estimates_them() {
     assert_eq!(of([5, 5, 0, 0]).quantile(0.5), Some(Quantile::Below(1.0)));
     assert_eq!(of([1, 0, 0, 9]).quantile(0.5), Some(Quantile::Above(4.0)));
     assert_eq!(of([0; 4]).quantile(0.5), None);
+}
+
+#[test]
+fn a_bucket_with_one_of_a_million_is_seen() {
+    let rare = Histogram {
+        bounds: vec![0.01, 0.1],
+        counts: vec![1_000_000, 0, 1],
+        sum: 1.0,
+    };
+    let mut picture = String::new();
+    let mut charts = Charts::default();
+    charts.draw(&mut picture, &rare, "a<b").unwrap();
+    assert!(
+        picture.contains("d=\"M11 40v-40h12v40zM39 40v-2h12v2z\""),
+        "{picture}"
+    );
+    let title = "<title>a&lt;b: 1,000,001 in all, 1,000,000 of them in up to 10 ms, the slowest in more than 100 ms</title>";
+    assert!(picture.contains(title), "{picture}");
+    let marks = "<text x=24 y=54>10 ms</text><text x=38 y=54>100 ms</text>";
+    assert!(picture.contains(marks), "{picture}");
 }
 
 #[test]

@@ -62,8 +62,15 @@ impl Program {
     pub(super) fn stop(self) {
         self.lifecycle.shutdown("the test is over");
         self.lifecycle.wait();
-        self.door.join().unwrap();
+        end(self.door);
     }
+}
+
+/// Waits for the end of the door's thread.
+pub(super) fn end(door: JoinHandle<()>) {
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || sender.send(door.join().is_ok()));
+    assert!(ended.recv_timeout(LONG).expect("the door ends"));
 }
 
 fn connect(address: &str) -> TcpStream {

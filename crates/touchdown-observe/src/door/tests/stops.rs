@@ -8,7 +8,7 @@ use std::time::Instant;
 use touchdown::lifecycle::{Hook, Phase};
 
 use super::super::{Response, END_TIME};
-use super::sockets::{Program, LONG};
+use super::sockets::{end, Program, LONG};
 use super::Answer;
 
 #[test]
@@ -39,7 +39,7 @@ fn it_answers_while_the_program_drains_and_closes_and_until_it_has_stopped() {
 
     goes_on.send(()).unwrap();
     program.lifecycle.wait();
-    program.door.join().unwrap();
+    end(program.door);
     assert!(TcpStream::connect(&program.address).is_err());
 }
 
@@ -73,7 +73,7 @@ fn what_is_on_its_way_as_the_program_stops_gets_there() {
     let (program, mut stream, mut bytes) = with_an_answer_on_its_way();
     stream.read_to_end(&mut bytes).unwrap();
     assert_eq!(Answer::read(&bytes, false).body.len(), LARGE);
-    program.door.join().unwrap();
+    end(program.door);
     assert!(get_fails(&program.address));
 }
 
@@ -81,7 +81,7 @@ fn what_is_on_its_way_as_the_program_stops_gets_there() {
 fn who_does_not_read_does_not_keep_the_door_open() {
     let (program, stream, _) = with_an_answer_on_its_way();
     let begun = Instant::now();
-    program.door.join().unwrap();
+    end(program.door);
     assert!(begun.elapsed() < END_TIME + LONG / 4);
     drop(stream);
 }

@@ -1,9 +1,10 @@
 //! A ledger in SQLite, which stops without losing a transfer or leaving half of one.
 //!
-//!     cargo run --example ledger_server -- 127.0.0.1:50051 ledger.sqlite
+//!     cargo run -p touchdown-ledger --example ledger_server -- 127.0.0.1:50051 ledger.sqlite
 //!
 //! `docs/stopping-well.md` explains it; `make ledger` stops it a hundred times, with `kill -9` too.
 
+#[path = "../arguments/mod.rs"]
 mod arguments;
 touchdown::include_protos!();
 
@@ -17,6 +18,7 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use rusqlite::Connection;
 use touchdown::lifecycle::{Hook, Lifecycle, Plan, Report};
 use touchdown::{Call, Server, Status};
+use touchdown_observe::{HealthCheck, Observe, ObserveServer};
 
 const USAGE: &str = "usage: ledger_server [ADDRESS [DATABASE [GRACE_MS]]]
 
@@ -74,6 +76,16 @@ impl Accounts {
         MutexGuard::try_map(connection, Option::as_mut).map_err(closed)
     }
 
+    /// Whether the database can be read. What takes long before it, or holds the lock for long, is found, too.
+    fn check(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let connection = self.0.lock();
+        let connection = connection.as_ref().ok_or("the ledger is closed")?;
+        let query = "SELECT count(*) FROM (SELECT 1 FROM account LIMIT 1)";
+        Ok(connection
+            .query_row(query, (), |row| row.get::<_, i64>(0))
+            .map(drop)?)
+    }
+
     /// Leaves everything in one file, and nothing in the log beside it.
     fn close(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         let connection = self.0.lock().take().ok_or("closed already")?;
@@ -120,6 +132,8 @@ fn main() -> Result<Report, Box<dyn Error>> {
     connection.execute_batch(OPEN)?;
     let accounts = Arc::new(Accounts(Mutex::new(Some(connection))));
     let ledger = ledger_service(Arc::clone(&accounts));
+    let checked = Arc::clone(&accounts);
+    let database = HealthCheck::for_readiness("database", move || checked.check());
     let lifecycle = Lifecycle::builder()
         .plan(Plan::new().with_grace_period(grace))
         .hook(Hook::new("database", move || accounts.close()));
@@ -129,6 +143,8 @@ fn main() -> Result<Report, Box<dyn Error>> {
         .workers(4)
         .backlog(256)
         .service(ledger)
+        // While it fails, health checks of gRPC say NOT_SERVING. `Observe::at` would add an HTTP door.
+        .observe(Observe::new().check(database))
         .lifecycle(lifecycle)
         .serve())
 }
