@@ -39,7 +39,6 @@ const KEPT: &[&str] = &[
     "user-agent",
     "lb-token",
     "lb-cost-bin",
-    "endpoint-load-metrics-bin",
 ];
 
 /// `Binary-Header` takes anything, `ASCII-Value` what can be printed.

@@ -45,7 +45,14 @@ fn systemd_accepts_the_units_without_a_word() {
     fs::create_dir_all(&folder).unwrap();
     let mut files = Vec::new();
     for entry in fs::read_dir(units()).unwrap() {
-        let name = entry.unwrap().file_name();
+        let entry = entry.unwrap();
+        let (path, name) = (entry.path(), entry.file_name());
+        if !path
+            .extension()
+            .is_some_and(|it| it == "service" || it == "socket")
+        {
+            continue;
+        }
         let unit = fs::read_to_string(units().join(&name)).unwrap();
         // Whether the program is installed there is not to be checked.
         let unit = unit.replace("/usr/local/bin/board_server", "/bin/sh");

@@ -14,7 +14,7 @@ use crate::sockets::Address;
 use super::context;
 use super::extensions::Extensions;
 use super::kind::CallKind;
-use super::metadata::{checked, Metadata, MetadataError, Value};
+use super::metadata::{checked, checked_trailer, Metadata, MetadataError, Value};
 #[cfg(feature = "tls")]
 use super::peer_certificate::PeerCertificate;
 
@@ -170,7 +170,9 @@ impl Call {
         self.core.send_headers();
     }
 
-    /// Adds a response trailer. They are sent with the status.
+    /// Adds a response trailer. They are sent with the status. `endpoint-load-metrics-bin`, the
+    /// [load report](https://github.com/grpc/proposal/blob/master/A51-custom-backend-metrics.md), is sent once: the last that
+    /// was added.
     ///
     /// # Errors
     ///
@@ -180,7 +182,7 @@ impl Call {
         name: &str,
         value: impl Into<Value<'a>>,
     ) -> Result<(), MetadataError> {
-        let (name, value) = checked(name, value.into())?;
+        let (name, value) = checked_trailer(name, value.into())?;
         match self.core.add_trailer(name.clone(), value) {
             true => Ok(()),
             false => Err(MetadataError::Sent(name)),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 #[cfg(feature = "tls")]
@@ -176,30 +176,94 @@ impl ServerHandle {
     /// The calls that are being worked on and for how long each has been, the oldest first: those whose handler runs, and
     /// detached streams. Those that wait for a worker are not among them.
     pub fn running(&self) -> Vec<(Call, Duration)> {
-        let running = self.running.engine.running();
-        let call = |it: &calls::Running| {
-            let since = it.since().elapsed();
-            (Call::new(Arc::clone(it.call())), since)
-        };
-        running.iter().map(call).collect()
+        calls_of(&self.running)
     }
 
     /// How busy it is.
     pub fn load(&self) -> Load {
-        let load = self.running.engine.load();
-        Load {
-            workers: load.workers,
-            busy: load.running,
-            streams: load.aside,
-            waiting: load.waiting,
-            backlog: load.backlog,
-        }
+        load_of(&self.running)
     }
 
     /// What became of the calls so far, but for those of [health](Health) checks.
     pub fn calls(&self) -> Calls {
         self.running.dispatch.calls()
     }
+}
+
+impl ServerHandle {
+    /// A handle that keeps nothing: neither the server's memory, nor the lifecycle from ending because nobody has a handle
+    /// on it any more. For what looks at the server and is kept by it, such as an observer.
+    pub fn downgrade(&self) -> WeakServerHandle {
+        WeakServerHandle {
+            running: Arc::downgrade(&self.running),
+        }
+    }
+}
+
+/// What others may know of a server as long as it is there: [`ServerHandle::downgrade`] makes it. Each function answers `None`,
+/// or nothing, once the server is gone. What they are is said at those of [`ServerHandle`].
+#[derive(Clone)]
+pub struct WeakServerHandle {
+    running: Weak<Running>,
+}
+
+impl WeakServerHandle {
+    /// As [`ServerHandle::load`].
+    pub fn load(&self) -> Option<Load> {
+        Some(load_of(&*self.running.upgrade()?))
+    }
+
+    /// As [`ServerHandle::running`].
+    pub fn running(&self) -> Vec<(Call, Duration)> {
+        let server = self.running.upgrade();
+        server.map_or(Vec::new(), |it| calls_of(&it))
+    }
+
+    /// As [`ServerHandle::serving_status`].
+    pub fn serving_status(&self, service: &str) -> Option<ServingStatus> {
+        status(&self.running.upgrade()?.dispatch.health, service)
+    }
+
+    /// As [`ServerHandle::connections`].
+    pub fn connections(&self) -> Option<usize> {
+        Some(self.running.upgrade()?.engine.connections())
+    }
+
+    /// As [`ServerHandle::certificate_expires`].
+    #[cfg(feature = "tls")]
+    pub fn certificate_expires(&self) -> Option<SystemTime> {
+        let server = self.running.upgrade()?;
+        let all = server.encryptions.iter();
+        all.map(|it| it.expires()).min()
+    }
+}
+
+impl fmt::Debug for WeakServerHandle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("WeakServerHandle")
+            .finish_non_exhaustive()
+    }
+}
+
+fn load_of(server: &Running) -> Load {
+    let load = server.engine.load();
+    Load {
+        workers: load.workers,
+        busy: load.running,
+        streams: load.aside,
+        waiting: load.waiting,
+        backlog: load.backlog,
+    }
+}
+
+fn calls_of(server: &Running) -> Vec<(Call, Duration)> {
+    let running = server.engine.running();
+    let call = |it: &calls::Running| {
+        let since = it.since().elapsed();
+        (Call::new(Arc::clone(it.call())), since)
+    };
+    running.iter().map(call).collect()
 }
 
 impl Bound for ServerHandle {

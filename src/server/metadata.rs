@@ -126,9 +126,9 @@ impl Value<'_> {
 #[non_exhaustive]
 pub enum MetadataError {
     /// The name is empty, has a character other than `a-z`, `0-9`, `_`, `-` and `.`, or is one
-    /// that gRPC (`grpc-…`, `content-type`, `te`, `user-agent`, `lb-token`, `lb-cost-bin`)
-    /// or HTTP (`content-length`, `host`, `connection`, `keep-alive`, `proxy-connection`, `transfer-encoding`, `upgrade`) keeps
-    /// for itself.
+    /// that gRPC (`grpc-…`, `content-type`, `te`, `user-agent`, `lb-token`, `lb-cost-bin`,
+    /// `endpoint-load-metrics-bin` but as a trailer) or HTTP (`content-length`, `host`, `connection`,
+    /// `keep-alive`, `proxy-connection`, `transfer-encoding`, `upgrade`) keeps for itself.
     Name(String),
     /// The value of this text entry has a character that is not printable ASCII. A name that ends
     /// in `-bin` takes any bytes.
@@ -159,12 +159,13 @@ impl fmt::Display for MetadataError {
 impl Error for MetadataError {}
 
 /// What nobody may set: gRPC's own, what C-core takes for its own and drops without a word (a length,
-/// all but one of several values), and what would make the response malformed for a
+/// load reports, all but one of several values), and what would make the response malformed for a
 /// strict client ([RFC 9113, 8.2.2](https://www.rfc-editor.org/rfc/rfc9113#section-8.2.2)).
-const RESERVED: [&str; 12] = [
+const RESERVED: [&str; 13] = [
     "connection",
     "content-length",
     "content-type",
+    "endpoint-load-metrics-bin",
     "host",
     "keep-alive",
     "lb-cost-bin",
@@ -175,6 +176,21 @@ const RESERVED: [&str; 12] = [
     "upgrade",
     "user-agent",
 ];
+
+/// The [load report](https://github.com/grpc/proposal/blob/master/A51-custom-backend-metrics.md), which a server sends as a
+/// trailer. C-core sends one, and keeps it from a client's program.
+const LOAD_REPORT: &str = "endpoint-load-metrics-bin";
+
+/// As `checked`, for a trailer.
+pub(super) fn checked_trailer(
+    name: &str,
+    value: Value<'_>,
+) -> Result<(String, Vec<u8>), MetadataError> {
+    match name {
+        LOAD_REPORT => Ok((name.to_owned(), value.0.into_owned())),
+        name => checked(name, value),
+    }
+}
 
 /// Checks a name and a value against the rules of
 /// [gRPC over HTTP/2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
@@ -219,6 +235,10 @@ mod tests {
                 MetadataError::Name(name.to_lowercase())
             );
         }
+        let report = |name| checked_trailer(name, (&[0, 255]).into());
+        assert!(report(LOAD_REPORT).is_ok());
+        assert!(report("lb-cost-bin").is_err());
+        assert!(checked(LOAD_REPORT, (&[0, 255]).into()).is_err());
         for value in [&b"\n"[..], &[0], &[0x7f], "ü".as_bytes()] {
             assert_eq!(
                 check("text", value).unwrap_err(),

@@ -41,7 +41,7 @@ pub use self::companion::Companion;
 pub use self::detached_requests::{StreamHandler, StreamReplies, UploadHandler};
 pub use self::error::StartError;
 pub use self::extensions::Extensions;
-pub use self::handle::{Server, ServerHandle};
+pub use self::handle::{Server, ServerHandle, WeakServerHandle};
 pub use self::health::{Health, ServingStatus};
 pub use self::interceptor::{Answer, Interceptor, Next};
 pub use self::kind::CallKind;

@@ -125,7 +125,7 @@ struct Reader(Arc<Meter>);
 impl Companion for Reader {
     fn started(self: Box<Self>, server: &ServerHandle) -> Result<(), Box<dyn Error + Send + Sync>> {
         let meter = self.0;
-        meter.look_at(Some(server.clone()));
+        meter.look_at(Some(server.downgrade()));
         // The server holds the meter, which must not hold the server for ever.
         server.lifecycle().observe(move |transition| {
             if transition.to >= Phase::Closing {

@@ -5,12 +5,16 @@ use std::fmt;
 #[cfg(feature = "metrics")]
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+#[cfg(feature = "metrics")]
+use std::time::Duration;
+use std::time::Instant;
 
 use touchdown::lifecycle::{Check, Lifecycle, Participant};
 use touchdown::{Companion, ServerBuilder, ServerHandle};
 
-use crate::checks::{Board, Checks, HealthCheck};
+#[cfg(any(feature = "http", feature = "metrics"))]
+use crate::checks::Checks;
+use crate::checks::{Board, HealthCheck};
 #[cfg(feature = "http")]
 use crate::desk::Desk;
 #[cfg(feature = "metrics")]
@@ -206,6 +210,8 @@ impl Begun {
 
 impl Companion for Begun {
     fn begin(&mut self, lifecycle: &Lifecycle) -> Result<(), Box<dyn Error + Send + Sync>> {
+        // Without a door and metrics there is nothing for it.
+        let _ = lifecycle;
         let Some(observe) = &mut self.observe else {
             return Ok(());
         };
@@ -245,6 +251,8 @@ impl Companion for Begun {
         let (Some(board), Some(observe)) = (self.board.take(), self.observe.take()) else {
             return Ok(());
         };
+        #[cfg(not(feature = "metrics"))]
+        drop(observe);
         let lifecycle = server.lifecycle();
         let health = server.health().clone();
         let asked = Arc::downgrade(&board);

@@ -4,8 +4,8 @@ mod answer;
 mod status;
 
 use std::error::Error;
-use std::io;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "metrics")]
@@ -15,7 +15,7 @@ use touchdown::acceptor::Acceptor;
 #[cfg(feature = "metrics")]
 use touchdown::lifecycle::{Hook, Plan, Reason};
 use touchdown::lifecycle::{Lifecycle, Phase, Remote};
-use touchdown::{Listen, ServerHandle, ServingStatus};
+use touchdown::{Listen, ServerHandle, ServingStatus, WeakServerHandle};
 
 use self::answer::{Point, Verdict};
 use crate::checks::{CheckState, Checks, CountsFor};
@@ -34,7 +34,7 @@ pub(crate) struct Desk {
     #[cfg(feature = "metrics")]
     metrics: Metrics,
     /// Once it listens, until the program has stopped.
-    server: Mutex<Option<ServerHandle>>,
+    server: Mutex<Option<WeakServerHandle>>,
     /// When it was last asked whether the program lives, and who did not answer.
     live: Mutex<Option<(Instant, Result<(), String>)>>,
     acceptor: Mutex<Option<Arc<Acceptor>>>,
@@ -45,6 +45,9 @@ pub(crate) struct Desk {
     #[cfg(feature = "metrics")]
     scrapes: (Mutex<u64>, Condvar),
 }
+
+/// How long the end of the program waits for answers that are on their way.
+const LAST_ANSWERS: Duration = Duration::from_millis(250);
 
 /// What the paths begin with that are shown at `/`.
 const PATHS: &str = "\
@@ -88,7 +91,7 @@ impl Desk {
         let acceptor = Arc::new(listen.bind_beside(lifecycle)?);
         let desk = Arc::clone(self);
         let handler = Box::new(move |request: &Request<'_>| desk.answer(request));
-        door::serve(Arc::clone(&acceptor), handler)?;
+        let door = door::serve(Arc::clone(&acceptor), handler)?;
         *self.acceptor.lock() = Some(acceptor);
         let desk = Arc::downgrade(self);
         lifecycle.observe(move |transition| {
@@ -96,6 +99,11 @@ impl Desk {
             *desk.entered.lock() = transition.at;
             if transition.to == Phase::Stopped {
                 desk.end();
+                // Whoever has asked by now is answered before `main` returns, unless it takes nothing.
+                let end = Instant::now() + LAST_ANSWERS;
+                while !door.is_finished() && Instant::now() < end {
+                    thread::sleep(Duration::from_millis(1));
+                }
             }
         });
         Ok(())
@@ -103,7 +111,7 @@ impl Desk {
 
     /// The server is there.
     pub(crate) fn begin(&self, server: &ServerHandle) {
-        *self.server.lock() = Some(server.clone());
+        *self.server.lock() = Some(server.downgrade());
     }
 
     /// Listens no more, since the server does not start after all.
@@ -327,9 +335,5 @@ pub(crate) fn validate(
     let closing = plan.closing();
     let why =
         "it is a part of the plan's time for Closing, and must be shorter (Plan::with_closing)";
-    Err(io::Error::new(
-        io::ErrorKind::InvalidInput,
-        format!("last_scrape is {last_scrape:?}, and Closing may take {closing:?}: {why}"),
-    )
-    .into())
+    Err(format!("last_scrape is {last_scrape:?}, and Closing may take {closing:?}: {why}").into())
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use touchdown::{Call, ServerHandle};
+use touchdown::{Call, WeakServerHandle};
 
 use super::Desk;
 use crate::checks::{self, CheckStatus};
@@ -31,10 +31,10 @@ impl Desk {
         }
     }
 
-    fn snapshot(&self, server: Option<&ServerHandle>, refresh: Option<u32>) -> Snapshot {
+    fn snapshot(&self, server: Option<&WeakServerHandle>, refresh: Option<u32>) -> Snapshot {
         let points = self.ready_points();
         let not_ready = points.iter().filter(|it| !it.is_good && it.counts);
-        let running = server.map(ServerHandle::running).unwrap_or_default();
+        let running = server.map(WeakServerHandle::running).unwrap_or_default();
         let deadline = self.remote.hard_deadline();
         Snapshot {
             program: program(),
@@ -52,17 +52,14 @@ impl Desk {
                 .map(|it| format!("{}: {}", it.name, it.why))
                 .collect(),
             in_flight: self.remote.in_flight(),
-            load: server.map(|it| {
-                let load = it.load();
-                Load {
-                    workers: load.workers,
-                    busy: load.busy,
-                    streams: load.streams,
-                    waiting: load.waiting,
-                    backlog: load.backlog,
-                }
+            load: server.and_then(WeakServerHandle::load).map(|load| Load {
+                workers: load.workers,
+                busy: load.busy,
+                streams: load.streams,
+                waiting: load.waiting,
+                backlog: load.backlog,
             }),
-            connections: server.map(ServerHandle::connections),
+            connections: server.and_then(WeakServerHandle::connections),
             calls: running.iter().take(MOST_CALLS).map(shown).collect(),
             checks: self.checks.statuses().into_iter().map(check).collect(),
             #[cfg(feature = "metrics")]
@@ -155,7 +152,7 @@ fn check(status: CheckStatus) -> Check {
 }
 
 #[cfg(feature = "tls")]
-fn days_left(server: &ServerHandle) -> Option<i64> {
+fn days_left(server: &WeakServerHandle) -> Option<i64> {
     let seconds = |it: Duration| i64::try_from(it.as_secs()).unwrap_or(i64::MAX);
     let left = match server
         .certificate_expires()?
@@ -168,7 +165,7 @@ fn days_left(server: &ServerHandle) -> Option<i64> {
 }
 
 #[cfg(not(feature = "tls"))]
-fn days_left(_: &ServerHandle) -> Option<i64> {
+fn days_left(_: &WeakServerHandle) -> Option<i64> {
     None
 }
 

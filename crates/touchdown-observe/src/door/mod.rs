@@ -181,11 +181,10 @@ struct Answers {
 impl Answers {
     /// The answer to a request, as it is written.
     fn to(&mut self, head: &[u8]) -> Vec<u8> {
-        let response = match Request::read(head, self.local_names_only) {
-            Ok(request) => self.handle(&request),
-            Err(refusal) => refusal.into(),
-        };
-        response.into_bytes(head.starts_with(b"HEAD "))
+        match Request::read(head, self.local_names_only) {
+            Ok(request) => self.handle(&request).into_bytes(request.is_head),
+            Err(refusal) => Response::from(refusal).into_bytes(head.starts_with(b"HEAD ")),
+        }
     }
 
     fn handle(&mut self, request: &Request<'_>) -> Response {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use touchdown::ServerHandle;
+use touchdown::WeakServerHandle;
 
 use super::report::Report;
 use super::window::{Point, Window, WINDOW};
@@ -28,7 +28,7 @@ pub(super) struct Meter {
 #[derive(Default)]
 struct State {
     window: Window,
-    server: Option<ServerHandle>,
+    server: Option<WeakServerHandle>,
 }
 
 impl Meter {
@@ -45,7 +45,7 @@ impl Meter {
     }
 
     /// From now on it asks this server what else there is to do.
-    pub(super) fn look_at(&self, server: Option<ServerHandle>) {
+    pub(super) fn look_at(&self, server: Option<WeakServerHandle>) {
         let before = std::mem::replace(&mut self.state.lock().server, server);
         // Not under the lock.
         drop(before);
@@ -90,7 +90,7 @@ impl Meter {
         }
         self.due.store(now + GOOD_FOR, Relaxed);
         let State { window, server } = &mut *state;
-        let Some(load) = server.as_ref().map(ServerHandle::load) else {
+        let Some(load) = server.as_ref().and_then(WeakServerHandle::load) else {
             return;
         };
         let (running, work) = self.work.read(now);

@@ -6,26 +6,22 @@ use std::sync::Weak;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder,
-    NoLabelSet,
-};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::DescriptorEncoder;
 use touchdown::lifecycle::{Reason, Remote};
-use touchdown::ServerHandle;
+use touchdown::WeakServerHandle;
 
+use super::encoder::Encoder;
 use super::names::{
     code_name, place_of, CODES, CONNECTION_REFUSALS, PHASES, REFUSALS, SENT_AWAY, WATCHED,
 };
 use super::process::Process;
-use super::shard::{TimesSum, BOUNDS};
 use super::{Inner, MethodSums};
 use crate::checks::CheckState;
 use crate::Checks;
 
 /// What is looked at as somebody scrapes.
 pub(super) struct Source {
-    pub(super) server: ServerHandle,
+    pub(super) server: WeakServerHandle,
     pub(super) remote: Remote,
     pub(super) checks: Option<Checks>,
 }
@@ -193,7 +189,10 @@ fn phases(inner: &Inner, to: &mut Encoder<'_>) -> fmt::Result {
 
 /// What is known at this moment, and not counted.
 fn state(source: &Source, to: &mut Encoder<'_>) -> fmt::Result {
-    let load = source.server.load();
+    let (Some(load), Some(connections)) = (source.server.load(), source.server.connections())
+    else {
+        return Ok(());
+    };
     let idle = load.workers.saturating_sub(load.busy);
     let workers = [
         ([("state", "busy")], load.busy),
@@ -215,7 +214,6 @@ fn state(source: &Source, to: &mut Encoder<'_>) -> fmt::Result {
         "RPCs that may wait for a worker",
         load.backlog,
     )?;
-    let connections = source.server.connections();
     to.gauge(
         "touchdown_connections",
         "Connections that are open",
@@ -251,17 +249,31 @@ fn state(source: &Source, to: &mut Encoder<'_>) -> fmt::Result {
 
 /// What other parts of this crate have left out. They keep their counts with the lifecycle.
 fn drops(program: &Remote) -> Vec<([Label; 1], u64)> {
+    let counts: [(&'static str, Option<u64>); 2] = [
+        #[cfg(feature = "access-log")]
+        (
+            "access_log",
+            program
+                .attached::<crate::access_log::Counts>()
+                .map(|it| it.dropped()),
+        ),
+        #[cfg(not(feature = "access-log"))]
+        ("access_log", None),
+        #[cfg(feature = "otel")]
+        (
+            "span",
+            program
+                .attached::<crate::otel::SpanCounts>()
+                .map(|it| it.dropped()),
+        ),
+        #[cfg(not(feature = "otel"))]
+        ("span", None),
+    ];
     let _ = program;
-    let mut drops: Vec<([Label; 1], u64)> = Vec::new();
-    #[cfg(feature = "access-log")]
-    if let Some(counts) = program.attached::<crate::access_log::Counts>() {
-        drops.push(([("kind", "access_log")], counts.dropped()));
-    }
-    #[cfg(feature = "otel")]
-    if let Some(counts) = program.attached::<crate::otel::SpanCounts>() {
-        drops.push(([("kind", "span")], counts.dropped()));
-    }
-    drops
+    let there = counts.into_iter();
+    there
+        .filter_map(|(kind, count)| Some(([("kind", kind)], count?)))
+        .collect()
 }
 
 fn show_checks(checks: &Checks, to: &mut Encoder<'_>) -> fmt::Result {
@@ -360,84 +372,4 @@ fn seconds_of(time: SystemTime) -> f64 {
         Ok(since) => since.as_secs_f64(),
         Err(error) => -error.duration().as_secs_f64(),
     }
-}
-
-/// Writes families: a name without `_total`, what it means, and its values by their labels.
-struct Encoder<'a>(DescriptorEncoder<'a>);
-
-impl Encoder<'_> {
-    fn begin<'s>(
-        &'s mut self,
-        name: &'s str,
-        help: &str,
-        kind: MetricType,
-    ) -> Result<MetricEncoder<'s>, fmt::Error> {
-        self.0.encode_descriptor(name, help, None, kind)
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: impl EncodeCounterValue) -> fmt::Result {
-        let mut metric = self.begin(name, help, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
-    }
-
-    fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (L, V)>,
-    ) -> fmt::Result {
-        let mut metric = self.begin(name, help, MetricType::Counter)?;
-        for (labels, value) in values {
-            metric
-                .encode_family(&labels)?
-                .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-        }
-        Ok(())
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
-        self.begin(name, help, MetricType::Gauge)?
-            .encode_gauge(&value)
-    }
-
-    fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (L, V)>,
-    ) -> fmt::Result {
-        let mut metric = self.begin(name, help, MetricType::Gauge)?;
-        for (labels, value) in values {
-            metric.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-        Ok(())
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, times: &TimesSum) -> fmt::Result {
-        encode_times(&mut self.begin(name, help, MetricType::Histogram)?, times)
-    }
-
-    fn histograms<'t, L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (L, &'t TimesSum)>,
-    ) -> fmt::Result {
-        let mut metric = self.begin(name, help, MetricType::Histogram)?;
-        for (labels, times) in values {
-            encode_times(&mut metric.encode_family(&labels)?, times)?;
-        }
-        Ok(())
-    }
-}
-
-/// The count is that of the buckets, so that it fits them whatever is counted meanwhile.
-fn encode_times(metric: &mut MetricEncoder<'_>, times: &TimesSum) -> fmt::Result {
-    let bounds = BOUNDS
-        .iter()
-        .map(|it| *it as f64 / 1e9)
-        .chain([f64::INFINITY]);
-    let buckets: Vec<(f64, u64)> = bounds.zip(times.buckets).collect();
-    let count = times.buckets.iter().sum();
-    metric.encode_histogram::<NoLabelSet>(times.nanos as f64 / 1e9, count, &buckets, None)
 }

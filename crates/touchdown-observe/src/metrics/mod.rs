@@ -7,6 +7,7 @@
 //! methods that do not exist are counted together, as `grpc_service="other",grpc_method="other"`.
 
 mod collect;
+mod encoder;
 mod families;
 mod names;
 mod observer;
@@ -36,7 +37,9 @@ pub(crate) use self::shard::TimesSum;
 pub(crate) use self::shard::BOUNDS;
 
 /// What the metrics are sent as.
+#[cfg(feature = "http")]
 pub(crate) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+#[cfg(feature = "http")]
 pub(crate) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The metrics of one server, and what else is registered here. Clones are the same.
@@ -147,7 +150,7 @@ impl Metrics {
         self.0.shards.begin(methods.len());
         let _ = self.0.methods.set(methods);
         *self.0.source.lock() = Some(Source {
-            server: server.clone(),
+            server: server.downgrade(),
             remote,
             checks,
         });

@@ -1,14 +1,11 @@
 //! Which trace a call belongs to, as W3C's [Trace Context](https://www.w3.org/TR/trace-context-2/) writes it down.
 
-use std::cell::Cell;
 use std::fmt;
-use std::sync::Arc;
 
 use touchdown::client::Metadata;
 use touchdown::Call;
 
 use super::ids::{SpanId, TraceId};
-use super::roots;
 use super::state::handed_on;
 
 /// The names of the metadata.
@@ -57,26 +54,6 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// That of a call. It is the same each time, on every thread, until the call has ended.
-    ///
-    /// `None` if the program has no [`Traces`](super::Traces), and the caller has sent no trace. In a program that has
-    /// them, every call has one.
-    pub fn of(call: &Call) -> Option<Arc<TraceContext>> {
-        if let Some(kept) = call.extensions().get::<Kept>() {
-            return Some(Arc::clone(&kept.context));
-        }
-        match Caller::of(call) {
-            Some(caller) => Some(Arc::new(caller.context(call))),
-            None => roots::unsampled_of(call),
-        }
-    }
-
-    /// That of the call whose handler runs on this thread; `None` if none does, or its server has no
-    /// [`Traces`](super::Traces). [`within`](super::within) makes another thread one of them.
-    pub fn current() -> Option<Arc<TraceContext>> {
-        TraceContext::of(&current_call()?)
-    }
-
     /// Reads what another process has sent; `None` if that is no `traceparent`. A `tracestate` that is none is left
     /// out, and of one that is longer than 512 bytes the last entries.
     ///
@@ -159,13 +136,6 @@ impl fmt::Debug for TraceContext {
         it.field("traceparent", &self.traceparent());
         it.field("tracestate", &self.state).finish()
     }
-}
-
-/// What a call keeps of its trace, where that is not what its caller has sent.
-pub(super) struct Kept {
-    pub(super) context: Arc<TraceContext>,
-    /// If it is recorded.
-    pub(super) recording: Option<super::recorder::Recording>,
 }
 
 /// What a caller says of its trace, but for the state, which is looked for once it is wanted. It takes no memory.
@@ -256,54 +226,6 @@ const DIGITS: [u8; 256] = {
     }
     digits
 };
-
-thread_local! {
-    /// The call whose handler runs on this thread.
-    static CURRENT: Cell<Option<Call>> = const { Cell::new(None) };
-}
-
-fn current_call() -> Option<Call> {
-    let look = |current: &Cell<Option<Call>>| {
-        let call = current.take();
-        let copy = call.clone();
-        current.set(call);
-        copy
-    };
-    // A thread that ends has dropped it already.
-    CURRENT.try_with(look).ok().flatten()
-}
-
-/// Runs something as a part of this call: [`TraceContext::current`] is the call's in there. For threads on which no
-/// handler runs, such as those that a handler starts.
-///
-/// ```
-/// use std::thread;
-/// use touchdown::{Call, Status};
-/// use touchdown_observe::otel::{within, TraceContext};
-///
-/// fn handler(call: &Call) -> Result<(), Status> {
-///     thread::scope(|scope| {
-///         scope.spawn(|| within(call, || assert_eq!(TraceContext::current(), TraceContext::of(call))));
-///     });
-///     Ok(())
-/// }
-/// # let _ = handler;
-/// ```
-pub fn within<T>(call: &Call, work: impl FnOnce() -> T) -> T {
-    /// Puts back what was there, also if the work panics.
-    struct Before(Option<Call>);
-
-    impl Drop for Before {
-        fn drop(&mut self) {
-            let before = self.0.take();
-            let _ = CURRENT.try_with(|it| it.replace(before));
-        }
-    }
-
-    let before = CURRENT.try_with(|it| it.replace(Some(call.clone())));
-    let _before = Before(before.ok().flatten());
-    work()
-}
 
 #[cfg(test)]
 mod tests {

@@ -10,8 +10,8 @@ use touchdown::protobuf::well_known_types::wrappers::StringValue;
 use touchdown::testing::TestServer;
 use touchdown::{Call, CallEnd, CallObserver, Server, Service, Status};
 
-use super::context::Kept;
 use super::counts::SpanCounts;
+use super::kept::Kept;
 use super::queue::{Limits, Queue};
 use super::recorder::Recorder;
 use super::sampling::{Cap, Sampler};

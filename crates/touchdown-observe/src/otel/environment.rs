@@ -12,6 +12,41 @@ use super::settings::{Endpoint, Traces, TIMES};
 /// The default of OTLP.
 const ENDPOINT: &str = "http://localhost:4318";
 
+impl Traces {
+    /// As [OpenTelemetry's
+    /// variables](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/) say. What a
+    /// setter of this type sets afterwards holds in their place.
+    ///
+    /// | variable | default | |
+    /// |---|---|---|
+    /// | `OTEL_SDK_DISABLED` | false | with `true` nothing is recorded; traces of callers are still handed on |
+    /// | `OTEL_TRACES_EXPORTER` | `otlp` | with `none` likewise |
+    /// | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http://localhost:4318` | `/v1/traces` is added |
+    /// | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` | – | as it is, and goes before the one above, as all with `TRACES` do |
+    /// | `OTEL_EXPORTER_OTLP_HEADERS`, `…_TRACES_HEADERS` | none | `name=value,…`, percent-encoded |
+    /// | `OTEL_EXPORTER_OTLP_TIMEOUT`, `…_TRACES_TIMEOUT` | 10000 | in ms: [`timeout`](Self::timeout) |
+    /// | `OTEL_EXPORTER_OTLP_PROTOCOL`, `…_TRACES_PROTOCOL` | `http/protobuf` | there is no other |
+    /// | `OTEL_EXPORTER_OTLP_COMPRESSION`, `…_TRACES_COMPRESSION` | `none` | there is no other |
+    /// | `OTEL_SERVICE_NAME` | `unknown_service:` and the program's name | |
+    /// | `OTEL_RESOURCE_ATTRIBUTES` | none | `key=value,…`, percent-encoded |
+    /// | `OTEL_TRACES_SAMPLER` | `parentbased_traceidratio` | and `always_on`, `always_off`, `traceidratio`, `parentbased_always_on`, `parentbased_always_off` |
+    /// | `OTEL_TRACES_SAMPLER_ARG` | 0.1; 1 if a sampler is named that takes it | the share, from 0 to 1 |
+    /// | `OTEL_BSP_SCHEDULE_DELAY` | 5000 | in ms: [`delay`](Self::delay) |
+    /// | `OTEL_BSP_MAX_QUEUE_SIZE` | 2048 | [`queue`](Self::queue) |
+    /// | `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` | 512 | how many spans are sent at once |
+    /// | `OTEL_BSP_EXPORT_TIMEOUT` | 30000 | in ms: [`give_up_after`](Self::give_up_after) |
+    ///
+    /// An empty variable is as good as none. A value that makes no sense is ignored, and the log says so at WARN, as
+    /// OpenTelemetry wants it. A URL is an exception: nobody wants spans to go elsewhere than was said, so the server
+    /// does not start.
+    pub fn from_env() -> Traces {
+        read(&|name| {
+            let value = std::env::var_os(name)?;
+            Some(value.to_string_lossy().into_owned())
+        })
+    }
+}
+
 /// The environment, and what is wrong with it.
 struct Environment<'a> {
     get: &'a dyn Fn(&str) -> Option<String>,

@@ -67,9 +67,11 @@ mod encode;
 mod environment;
 mod exporter;
 mod ids;
+mod kept;
 mod outgoing;
 mod queue;
 mod recorder;
+mod recording;
 mod roots;
 mod sampling;
 mod settings;
@@ -82,9 +84,10 @@ use touchdown::Call;
 
 pub(crate) use self::companion::hang;
 
-pub use self::context::{within, TraceContext};
+pub use self::context::TraceContext;
 pub use self::counts::SpanCounts;
 pub use self::ids::{SpanId, TraceId};
+pub use self::kept::within;
 pub use self::outgoing::traced;
 pub use self::settings::Traces;
 

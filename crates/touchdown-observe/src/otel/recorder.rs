@@ -9,10 +9,12 @@ use touchdown::{
     Next, Peer, Status,
 };
 
-use super::context::{state_of, within, Caller, Kept, TraceContext, RANDOM, SAMPLED};
+use super::context::{state_of, Caller, TraceContext, RANDOM, SAMPLED};
 use super::counts::SpanCounts;
 use super::ids::{SpanId, TraceId};
+use super::kept::{within, Kept};
 use super::queue::Queue;
+use super::recording::Recording;
 use super::roots;
 use super::sampling::{Cap, Decision, Sampler};
 use super::span::{attribute, event_of, is_error, word_for, Event, PeerAddress, Span, Value};
@@ -20,16 +22,6 @@ use super::span::{attribute, event_of, is_error, word_for, Event, PeerAddress, S
 /// How much of a status message a span has, in bytes. It is for people to read, and there may be as many as the queue
 /// holds.
 const MESSAGE: usize = 256;
-
-/// What is kept of a call while it is recorded.
-pub(super) struct Recording {
-    parent: Option<SpanId>,
-    /// When it arrived, since 1970.
-    start: Duration,
-    peer: Option<PeerAddress>,
-    /// What its caller is told beside the code, if the server is at fault.
-    message: OnceLock<Box<str>>,
-}
 
 /// Observes a server. It blocks nowhere: what takes time is the exporter's.
 pub(super) struct Recorder {

@@ -5,9 +5,8 @@
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use touchdown::Call;
 
-use super::context::{Kept, TraceContext, RANDOM};
+use super::context::{TraceContext, RANDOM};
 use super::ids::{SpanId, TraceId};
 use super::sampling::Sampler;
 
@@ -21,20 +20,12 @@ pub(super) fn begin(sampler: &Arc<Sampler>) {
     samplers.push(Arc::downgrade(sampler));
 }
 
-/// The context of a call that is not recorded, and whose caller is in no trace. `None` if the program has no traces.
-pub(super) fn unsampled_of(call: &Call) -> Option<Arc<TraceContext>> {
-    // Held to the end: of two threads that ask, the second gets what the first has made.
+/// Does something with the sampler of a server that has traces, if there is one. Of two threads that do, the second sees what the
+/// first has done.
+pub(super) fn with_sampler<T>(work: impl FnOnce(&Sampler) -> T) -> Option<T> {
     let samplers = SAMPLERS.lock();
     let sampler = samplers.iter().find_map(Weak::upgrade)?;
-    if let Some(kept) = call.extensions().get::<Kept>() {
-        return Some(Arc::clone(&kept.context));
-    }
-    let context = unsampled(&sampler);
-    call.extensions().insert(Kept {
-        context: Arc::clone(&context),
-        recording: None,
-    });
-    Some(context)
+    Some(work(&sampler))
 }
 
 /// A trace of its own, which is not recorded: whoever decides by the id decides the same.

@@ -377,7 +377,8 @@ fn a_bucket_with_one_of_a_million_is_seen() {
         picture.contains("d=\"M11 40v-40h12v40zM39 40v-2h12v2z\""),
         "{picture}"
     );
-    let title = "<title>a&lt;b: 1,000,001 in all, 1,000,000 of them in up to 10 ms, the slowest in more than 100 ms</title>";
+    let title = "<title>a&lt;b: 1,000,001 in all, 1,000,000 of them in up to 10 ms, \
+                 the slowest in more than 100 ms</title>";
     assert!(picture.contains(title), "{picture}");
     let marks = "<text x=24 y=54>10 ms</text><text x=38 y=54>100 ms</text>";
     assert!(picture.contains(marks), "{picture}");

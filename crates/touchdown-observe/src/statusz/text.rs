@@ -136,8 +136,8 @@ impl Display for Size {
         let bytes = self.0 as f64;
         match self.0 {
             0..1024 => write!(to, "{} B", self.0),
-            0..0x10_0000 => write!(to, "{:.0} KiB", bytes / 1024.0),
-            0..0x4000_0000 => write!(to, "{:.1} MiB", bytes / f64::from(1 << 20)),
+            1024..0x10_0000 => write!(to, "{:.0} KiB", bytes / 1024.0),
+            0x10_0000..0x4000_0000 => write!(to, "{:.1} MiB", bytes / f64::from(1 << 20)),
             _ => write!(to, "{:.1} GiB", bytes / f64::from(1 << 30)),
         }
     }

@@ -54,8 +54,6 @@ impl Answer {
 #[derive(Clone, Debug)]
 pub(super) enum Act {
     Sends(Vec<u8>),
-    /// Nothing comes for now.
-    Rests,
     Ends,
     Resets,
 }
@@ -96,7 +94,7 @@ impl Duplex for Script {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut acts = self.acts.borrow_mut();
         match acts.pop_front() {
-            None | Some(Act::Rests) => Err(io::ErrorKind::WouldBlock.into()),
+            None => Err(io::ErrorKind::WouldBlock.into()),
             Some(Act::Ends) => {
                 acts.push_front(Act::Ends);
                 Ok(0)
