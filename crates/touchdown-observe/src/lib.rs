@@ -9,7 +9,10 @@
 //! use touchdown_observe::{HealthCheck, Observe, ObserveServer};
 //!
 //! touchdown_observe::log::init();
-//! let disk = HealthCheck::for_readiness("disk", || std::fs::metadata("/var/lib/greeter").map(|_| ()));
+//! let disk = HealthCheck::for_readiness("disk", || {
+//!     std::fs::metadata("/var/lib/greeter")?;
+//!     Ok(())
+//! });
 //! let report = Server::builder()
 //!     .address("0.0.0.0:50051")
 //!     .observe(Observe::at("127.0.0.1:9464").check(disk))

@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 /// use touchdown::Server;
 /// use touchdown_observe::{HealthCheck, Observe, ObserveServer};
 ///
-/// let database = HealthCheck::for_readiness("database", || Ok::<_, String>(()));
+/// let database = HealthCheck::for_readiness("database", || Ok(()));
 /// let report = Server::builder()
 ///     .address("0.0.0.0:50051")
 ///     .observe(Observe::at("127.0.0.1:9464").check(database))

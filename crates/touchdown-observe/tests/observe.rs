@@ -75,7 +75,8 @@ fn a_component_that_is_down_is_seen_alike_by_all_who_ask() {
 fn a_check_of_one_service_leaves_the_others_alone() {
     let (service, ..) = echo();
     let address = free_address();
-    let check = HealthCheck::for_readiness("sensor", || Err("unplugged")).of_service("test.Echo");
+    let check =
+        HealthCheck::for_readiness("sensor", || Err("unplugged".into())).of_service("test.Echo");
     let observe = Observe::at(&address).check(quick(check));
     let server = TestServer::start(Server::builder().service(service).observe(observe)).unwrap();
     eventually("it is down", || {
@@ -99,7 +100,7 @@ fn a_component_without_which_the_program_is_to_be_restarted_fails_its_check() {
     let (service, ..) = echo();
     let (address, switch) = (free_address(), Switch::default());
     let looked = switch.clone();
-    let check = HealthCheck::for_liveness("heart", move || looked.look());
+    let check = HealthCheck::for_liveness("heart", move || Ok(looked.look()?));
     let observe = Observe::at(&address).check(quick(check));
     let server = TestServer::start(Server::builder().service(service).observe(observe)).unwrap();
     eventually("it lives", || is(&address, "/livez", 200));
@@ -124,7 +125,7 @@ fn a_check_that_hangs_has_failed() {
     let counted = Arc::clone(&runs);
     let check = HealthCheck::for_readiness("device", move || {
         counted.fetch_add(1, Ordering::SeqCst);
-        gate.recv().map_err(|error| error.to_string())
+        Ok(gate.recv()?)
     });
     let check = quick(check.time_limit(Duration::from_millis(20))).down_after(3);
     let observe = Observe::at(&address).metrics(metrics.clone()).check(check);
@@ -160,7 +161,7 @@ fn a_check_that_panics_has_failed_and_runs_again() {
         if runs == 1 {
             panic!("out of luck");
         }
-        look.recv().map_err(|error| error.to_string())
+        Ok(look.recv()?)
     });
     let observe = Observe::at(&address).check(quick(check).time_limit(LONG));
     let server = TestServer::start(Server::builder().service(service).observe(observe)).unwrap();
@@ -176,7 +177,7 @@ fn a_check_that_panics_has_failed_and_runs_again() {
 
 #[test]
 fn settings_that_cannot_be_kept_keep_the_server_from_starting() {
-    let check = |name: &str| HealthCheck::for_information(name, || Ok::<_, String>(()));
+    let check = |name: &str| HealthCheck::for_information(name, || Ok(()));
     let start = |observe: Observe| {
         let (service, ..) = echo();
         let error =

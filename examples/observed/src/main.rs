@@ -82,8 +82,8 @@ fn hello(name: &str) -> HelloReply {
 fn needs(file: String) -> HealthCheck {
     HealthCheck::for_readiness("file", move || match Path::new(&file).try_exists() {
         Ok(true) => Ok(()),
-        Ok(false) => Err(format!("{file} is missing")),
-        Err(error) => Err(format!("{file}: {error}")),
+        Ok(false) => Err(format!("{file} is missing").into()),
+        Err(error) => Err(format!("{file}: {error}").into()),
     })
 }
 

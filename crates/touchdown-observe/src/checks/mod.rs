@@ -81,34 +81,34 @@ impl HealthCheck {
     ///
     /// The closure may block. It runs at once as the server starts; until it has returned for the first time the program is
     /// not ready.
-    pub fn for_readiness<E: Into<Box<dyn Error + Send + Sync>>>(
+    pub fn for_readiness(
         name: impl Into<String>,
-        run: impl FnMut() -> Result<(), E> + Send + 'static,
+        run: impl FnMut() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
     ) -> HealthCheck {
         HealthCheck::new(name.into(), CountsFor::Readiness, run)
     }
 
     /// A check without which the program is to be restarted. Until it has returned for the first time nothing is held
     /// against the program.
-    pub fn for_liveness<E: Into<Box<dyn Error + Send + Sync>>>(
+    pub fn for_liveness(
         name: impl Into<String>,
-        run: impl FnMut() -> Result<(), E> + Send + 'static,
+        run: impl FnMut() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
     ) -> HealthCheck {
         HealthCheck::new(name.into(), CountsFor::Liveness, run)
     }
 
     /// A check whose outcome is shown, and changes nothing.
-    pub fn for_information<E: Into<Box<dyn Error + Send + Sync>>>(
+    pub fn for_information(
         name: impl Into<String>,
-        run: impl FnMut() -> Result<(), E> + Send + 'static,
+        run: impl FnMut() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
     ) -> HealthCheck {
         HealthCheck::new(name.into(), CountsFor::Information, run)
     }
 
-    fn new<E: Into<Box<dyn Error + Send + Sync>>>(
+    fn new(
         name: String,
         counts_for: CountsFor,
-        mut run: impl FnMut() -> Result<(), E> + Send + 'static,
+        run: impl FnMut() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
     ) -> HealthCheck {
         HealthCheck {
             name,
@@ -118,7 +118,7 @@ impl HealthCheck {
             time_limit: Duration::from_secs(2),
             down_after: 3,
             up_after: 1,
-            run: Box::new(move || run().map_err(Into::into)),
+            run: Box::new(run),
         }
     }
 
