@@ -37,7 +37,7 @@ fn a_component_that_is_down_is_seen_alike_by_all_who_ask() {
     let (address, switch) = (free_address(), Switch::default());
     let looked = switch.clone();
     let check = quick(HealthCheck::for_readiness("database", move || {
-        looked.look()
+        Ok(looked.look()?)
     }));
     let observe = Observe::at(&address).check(check);
     let server = TestServer::start(Server::builder().service(service).observe(observe)).unwrap();
