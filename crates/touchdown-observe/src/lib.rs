@@ -57,7 +57,6 @@ pub mod otel;
 pub mod reflection;
 #[cfg(feature = "http")]
 mod statusz;
-#[cfg(feature = "http")]
 mod text;
 
 /// The examples of these pages are tests.

@@ -1,5 +1,8 @@
-//! Text for machines.
+//! Text: for machines, and of what has gone wrong.
 
+use std::any::Any;
+
+#[cfg(feature = "http")]
 /// A string of JSON, with its quotes: RFC 8259, section 7.
 pub(crate) fn json(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
@@ -20,6 +23,7 @@ pub(crate) fn json(text: &str) -> String {
     out
 }
 
+#[cfg(feature = "http")]
 /// One line of text, whatever it was.
 pub(crate) fn one_line(text: &str) -> String {
     let visible = |it: char| {
@@ -32,7 +36,31 @@ pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 
-#[cfg(test)]
+/// What a panic says.
+pub(crate) fn message_of(panic: Box<dyn Any + Send>) -> String {
+    let panic = match panic.downcast::<String>() {
+        Ok(message) => return *message,
+        Err(panic) => panic,
+    };
+    match panic.downcast::<&'static str>() {
+        Ok(message) => (*message).to_owned(),
+        Err(panic) => {
+            // It may panic again when it is dropped.
+            std::mem::forget(panic);
+            "no message".to_owned()
+        }
+    }
+}
+
+/// The start of a text, of so many bytes at the most.
+pub(crate) fn shortened(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len()))
+        .rev()
+        .find(|it| text.is_char_boundary(*it));
+    &text[..end.unwrap_or(0)]
+}
+
+#[cfg(all(test, feature = "http"))]
 mod tests {
     use super::*;
 

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::text::shortened;
+
 use super::{BadCheck, CheckState, CheckStatus, CountsFor, HealthCheck, Run};
 
 /// How many bytes of an error are kept.
@@ -216,7 +218,7 @@ impl Board {
             let running = check.running.take();
             let since = running.as_ref().map_or(now, |it| it.since);
             let took = now.saturating_duration_since(since);
-            let error = result.err().map(|it| shortened(&it.to_string()));
+            let error = result.err().map(|it| bounded(&it.to_string()));
             let limit = check.time_limit;
             match running {
                 // That it failed is known by now.
@@ -365,12 +367,9 @@ impl Check {
 }
 
 /// Bounded, since it stands in logs and on pages.
-fn shortened(text: &str) -> String {
-    if text.len() <= LONGEST_ERROR {
-        return text.to_owned();
+fn bounded(text: &str) -> String {
+    match shortened(text, LONGEST_ERROR) {
+        start if start.len() < text.len() => format!("{start}…"),
+        whole => whole.to_owned(),
     }
-    let end = (0..=LONGEST_ERROR)
-        .rev()
-        .find(|it| text.is_char_boundary(*it));
-    format!("{}…", &text[..end.unwrap_or(0)])
 }

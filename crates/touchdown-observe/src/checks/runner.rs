@@ -1,6 +1,5 @@
 //! The threads that run checks: one that keeps time, and as many as checks run at once.
 
-use std::any::Any;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use super::board::{Board, Due, Turn};
+use crate::text::message_of;
 
 /// The stack of the thread that keeps time, in bytes. It calls the program's logger, hence not less.
 const STACK: usize = 128 << 10;
@@ -96,7 +96,7 @@ impl Board {
         } = due;
         let result = catch_unwind(AssertUnwindSafe(&mut run));
         let result = result.unwrap_or_else(|panic| {
-            let message = message_of(&*panic);
+            let message = message_of(panic);
             Err(format!("the check {name} panicked: {message}").into())
         });
         self.ended(index, run, result, Instant::now());
@@ -117,10 +117,4 @@ impl Pool {
         state.waiting -= 1;
         state.due.pop()
     }
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("without a message")
 }

@@ -166,7 +166,6 @@ mod tests {
             path: "/readyz".into(),
             query: "",
             accept: None,
-            accept_encoding: None,
         };
         let answer = Verdict {
             name: "readyz",

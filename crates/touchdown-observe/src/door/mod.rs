@@ -57,7 +57,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::any::Any;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -190,24 +189,8 @@ impl Answers {
     fn handle(&mut self, request: &Request<'_>) -> Response {
         let handled = panic::catch_unwind(AssertUnwindSafe(|| (self.handler)(request)));
         handled.unwrap_or_else(|panic| {
-            log::error!("the HTTP door panicked: {}", message_of(panic));
+            log::error!("the HTTP door panicked: {}", crate::text::message_of(panic));
             Response::text(500, "This page could not be made; the log says why.\n")
         })
-    }
-}
-
-/// What a panic says.
-fn message_of(panic: Box<dyn Any + Send>) -> String {
-    let panic = match panic.downcast::<String>() {
-        Ok(message) => return *message,
-        Err(panic) => panic,
-    };
-    match panic.downcast::<&'static str>() {
-        Ok(message) => (*message).to_owned(),
-        Err(panic) => {
-            // It may panic again when it is dropped.
-            std::mem::forget(panic);
-            "no message".to_owned()
-        }
     }
 }

@@ -20,9 +20,6 @@ pub(crate) struct Request<'a> {
     pub(crate) query: &'a str,
     /// The header `Accept`, the first if there are several.
     pub(crate) accept: Option<&'a str>,
-    /// The header `Accept-Encoding`, the first if there are several.
-    #[expect(dead_code, reason = "nothing is compressed so far")]
-    pub(crate) accept_encoding: Option<&'a str>,
 }
 
 impl<'a> Request<'a> {
@@ -57,7 +54,6 @@ impl<'a> Request<'a> {
             path: decoded(path, false).ok_or(Refusal::PATH)?,
             query,
             accept: text("accept"),
-            accept_encoding: text("accept-encoding"),
         })
     }
 

@@ -10,6 +10,8 @@ use touchdown::{
 };
 
 use super::context::{state_of, Caller, TraceContext, RANDOM, SAMPLED};
+use crate::text::shortened;
+
 use super::counts::SpanCounts;
 use super::ids::{SpanId, TraceId};
 use super::kept::{within, Kept};
@@ -252,20 +254,11 @@ impl Interceptor for Around {
         }
         let kept = call.extensions().get::<Kept>();
         if let Some(recording) = kept.as_ref().and_then(|it| it.recording.as_ref()) {
-            let _ = recording.message.set(shortened(status.message()).into());
+            let _ = recording
+                .message
+                .set(shortened(status.message(), MESSAGE).into());
         }
     }
-}
-
-fn shortened(text: &str) -> &str {
-    if text.len() <= MESSAGE {
-        return text;
-    }
-    let mut end = MESSAGE;
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 fn address_of(call: &Call, peer: &Peer) -> Option<PeerAddress> {
@@ -307,9 +300,9 @@ mod tests {
 
     #[test]
     fn a_message_is_cut_between_characters() {
-        assert_eq!(shortened("short"), "short");
+        assert_eq!(shortened("short", MESSAGE), "short");
         let long = format!("{}ä", "a".repeat(MESSAGE - 1));
-        assert_eq!(shortened(&long), "a".repeat(MESSAGE - 1));
-        assert_eq!(shortened(&"a".repeat(MESSAGE + 1)).len(), MESSAGE);
+        assert_eq!(shortened(&long, MESSAGE), "a".repeat(MESSAGE - 1));
+        assert_eq!(shortened(&"a".repeat(MESSAGE + 1), MESSAGE).len(), MESSAGE);
     }
 }
